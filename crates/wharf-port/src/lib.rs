@@ -1,0 +1,1 @@
+//! One I/O completion port on IOCP, io_uring and readiness.

@@ -1,0 +1,5 @@
+//! The automation of the workspace.
+
+#![forbid(unsafe_code)]
+
+fn main() {}
