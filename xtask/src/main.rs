@@ -1,5 +1,95 @@
-//! The automation of the workspace.
+//! `cargo xtask`: the one way to test, lint and check this workspace.
+//!
+//! Continuous integration calls the same commands as a person at a terminal,
+//! so a leg that is green here is green there. It is a Rust program and not a
+//! set of scripts because half of its work, such as the system call filters,
+//! the token checks and the Wine set-up, would be fragile in a shell, and
+//! because it runs unchanged on Windows.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod command;
+mod debian;
+mod legs;
+#[cfg(target_os = "linux")]
+mod seccomp;
+mod targets;
+mod tidy;
+mod wine;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::legs::LEGS;
+
+fn main() -> ExitCode {
+    let outcome = dispatch(&interface().get_matches());
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn interface() -> Command {
+    let ci = Command::new("ci").about("Runs every active leg in order and sums up");
+    let filtered = Command::new("filtered")
+        .about("Runs a program under a system call filter; the seccomp leg calls it")
+        .hide(true)
+        .arg(Arg::new("filter").required(true))
+        .arg(
+            Arg::new("program")
+                .required(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true),
+        );
+    let legs = LEGS.iter().map(|leg| {
+        let command = Command::new(leg.name).about(leg.about);
+        if leg.name != "tidy" {
+            return command;
+        }
+        command.arg(
+            Arg::new("lower")
+                .long("lower")
+                .action(ArgAction::SetTrue)
+                .help("Lowers the ratchet to today's sizes; it never raises one"),
+        )
+    });
+    Command::new("cargo xtask")
+        .about("Tests, lints and checks the Wharf workspace")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(ci)
+        .subcommands(legs)
+        .subcommand(filtered)
+}
+
+fn dispatch(matches: &ArgMatches) -> Result<()> {
+    match matches.subcommand() {
+        Some(("ci", _)) => legs::run_all(),
+        Some(("filtered", arguments)) => filtered(arguments),
+        Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
+        Some((name, _)) => legs::run_one(name),
+        None => unreachable!("clap requires a subcommand"),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn filtered(arguments: &ArgMatches) -> Result<()> {
+    let filter: &String = arguments.get_one("filter").expect("clap requires it");
+    let program: Vec<&String> = arguments
+        .get_many("program")
+        .expect("clap requires it")
+        .collect();
+    seccomp::run_filtered(filter, &program)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn filtered(_: &ArgMatches) -> Result<()> {
+    anyhow::bail!("system call filters exist only on Linux")
+}

@@ -1,0 +1,164 @@
+//! Starting other programs: what is run is printed first, and a failure names it.
+//!
+//! Standard input is always closed, because continuous integration has none
+//! and a leg that waits for it would only hang there. Where nobody watches
+//! (`CI` is set) a command runs in a process group of its own under a time
+//! limit, so that a hung test costs its limit and not the whole job. At a
+//! terminal there is no limit and no group, so that Ctrl-C reaches everything.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long one command may take where nobody watches.
+const COMMAND_MINUTES_MAX: u64 = 20;
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lives inside the workspace")
+}
+
+/// The directory of everything that is built.
+pub(crate) fn target_directory() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(path) => root().join(path),
+        None => root().join("target"),
+    }
+}
+
+/// The cargo that started us, in the root of the workspace.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments);
+    command
+}
+
+/// Runs `command` to its end; anything but success is an error that names it.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    println!("$ {shown}");
+    let mut child = start(command, &shown)?;
+    check(wait(&mut child)?, &shown)
+}
+
+/// Like [`run`], and also returns what the command wrote to standard output.
+pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    println!("$ {shown}");
+    let mut child = start(command.stdout(Stdio::piped()), &shown)?;
+    let output = child.stdout.take().expect("standard output is piped");
+    // The lines are passed on as they come, so that a test that hangs can be seen hanging.
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            println!("{line}");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    });
+    let status = wait(&mut child)?;
+    let text = reader.join().expect("reading lines does not panic");
+    check(status, &shown)?;
+    Ok(text)
+}
+
+/// Runs `command` without showing it and returns what it wrote to standard output.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = start(command.stdout(Stdio::piped()), &shown)?.wait_with_output()?;
+    check(output.status, &shown)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn start(command: &mut Command, shown: &str) -> Result<Child> {
+    command.stdin(Stdio::null());
+    if unattended() {
+        own_group(command);
+    }
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {shown}"))
+}
+
+fn wait(child: &mut Child) -> Result<ExitStatus> {
+    if unattended() {
+        wait_limited(child)
+    } else {
+        Ok(child.wait()?)
+    }
+}
+
+/// Nobody watches: continuous integration sets this variable everywhere.
+fn unattended() -> bool {
+    env::var_os("CI").is_some()
+}
+
+fn check(status: ExitStatus, shown: &str) -> Result<()> {
+    if !status.success() {
+        bail!("{status}: {shown}");
+    }
+    Ok(())
+}
+
+/// The command as a person would type it, with the variables it adds in front.
+fn show(command: &Command) -> String {
+    let variables = command
+        .get_envs()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quote(value?))));
+    let words = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(quote);
+    variables.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    if word.is_empty() || word.contains([' ', '\\', '"', '$', ';']) {
+        format!("'{word}'")
+    } else {
+        word.into_owned()
+    }
+}
+
+fn wait_limited(child: &mut Child) -> Result<ExitStatus> {
+    let deadline = Instant::now() + Duration::from_secs(COMMAND_MINUTES_MAX * 60);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            end_group(child);
+            child.wait()?;
+            bail!("ended after {COMMAND_MINUTES_MAX} minutes, the limit of one command");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[cfg(unix)]
+fn own_group(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    command.process_group(0);
+}
+
+#[cfg(not(unix))]
+fn own_group(_: &mut Command) {}
+
+/// Ends the child and, on Unix, everything that it started.
+fn end_group(child: &mut Child) {
+    if cfg!(unix) {
+        let group = format!("-{}", child.id());
+        // The signal goes through kill(1), because std can signal only the child itself.
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+    }
+    let _ = child.kill();
+}

@@ -1,0 +1,131 @@
+//! The compiler for targets that the default toolchain has no standard library for.
+//!
+//! A toolchain that has the target installed (`rustup target add`) is used as
+//! it is. Where none can be had, Debian's compiler builds the standard library
+//! from the sources that Debian ships beside it. It is called by its path,
+//! with target directories of its own, so that the two never rebuild each
+//! other's work.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command;
+
+const CARGO: &str = "/usr/bin/cargo";
+const RUSTC: &str = "/usr/bin/rustc";
+
+/// A file and the package that brings it.
+pub(crate) type Needed = (&'static str, &'static str);
+
+const COMPILER: [Needed; 4] = [
+    (CARGO, "cargo-web"),
+    (RUSTC, "rustc-web"),
+    ("/usr/bin/clippy-driver", "rust-web-clippy"),
+    (
+        "/usr/lib/rustlib/src/rust/library/Cargo.lock",
+        "rust-web-src",
+    ),
+];
+
+/// A cargo that can build for one foreign target.
+#[derive(Debug)]
+pub(crate) enum Toolchain {
+    /// The default toolchain, which has the target installed.
+    Default,
+    /// Debian's, which builds the standard library too.
+    Debian,
+}
+
+impl Toolchain {
+    /// Chooses the toolchain for `target` and installs what it lacks.
+    pub(crate) fn for_target(target: &str) -> Result<Self> {
+        if has_standard_library(target)? {
+            return Ok(Self::Default);
+        }
+        install(&COMPILER)?;
+        Ok(Self::Debian)
+    }
+
+    /// `cargo <verb> --target <target>`, building in the directory `name`.
+    pub(crate) fn cargo(&self, verb: &str, target: &str, name: &str) -> Command {
+        let mut command = match self {
+            Self::Default => command::cargo(&[verb]),
+            Self::Debian => debian_cargo(verb),
+        };
+        command
+            .args(["--target", target])
+            .env("CARGO_TARGET_DIR", directory(name));
+        command
+    }
+}
+
+/// The target directory of the leg `name`.
+pub(crate) fn directory(name: &str) -> PathBuf {
+    command::target_directory().join(name)
+}
+
+fn debian_cargo(verb: &str) -> Command {
+    let mut command = Command::new(CARGO);
+    command.current_dir(command::root());
+    // The cargo that runs this program leaves its own choices in the environment.
+    for variable in [
+        "CARGO",
+        "RUSTUP_TOOLCHAIN",
+        "RUSTC_WRAPPER",
+        "LD_LIBRARY_PATH",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+        .env("RUSTC", RUSTC)
+        .env("RUSTDOC", "/usr/bin/rustdoc");
+    // Building the standard library is an unstable option of a stable compiler.
+    command.env("RUSTC_BOOTSTRAP", "1");
+    // `cargo clippy` finds its driver beside the first cargo-clippy in PATH.
+    command.env(
+        "PATH",
+        format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default()),
+    );
+    command.args([verb, "-Zbuild-std=std,panic_unwind,test"]);
+    command
+}
+
+fn has_standard_library(target: &str) -> Result<bool> {
+    let sysroot = command::read(Command::new("rustc").args(["--print", "sysroot"]))?;
+    Ok(Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(target)
+        .join("lib")
+        .is_dir())
+}
+
+/// Installs the packages whose files are missing; needs root, and says so.
+pub(crate) fn install(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(file, _)| !Path::new(file).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !Path::new("/usr/bin/apt-get").exists() || !is_root()? {
+        bail!(
+            "missing packages; as root run: apt-get install {}",
+            missing.join(" ")
+        );
+    }
+    command::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    let mut install = Command::new("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(missing);
+    command::run(&mut install)
+}
+
+fn is_root() -> Result<bool> {
+    Ok(command::read(Command::new("id").arg("-u"))?.trim() == "0")
+}

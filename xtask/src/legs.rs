@@ -1,0 +1,159 @@
+//! The legs of continuous integration: one table, from which the commands are made too.
+//!
+//! A leg that has nothing to stand on yet is in the table with the reason, and
+//! every run prints that reason: a leg that does not run is never silent. Asked
+//! for by name, it runs all the same.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::command::{cargo, run};
+use crate::{targets, tidy, wine};
+
+/// One thing that continuous integration checks.
+pub(crate) struct Leg {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    state: State,
+    work: fn() -> Result<()>,
+}
+
+enum State {
+    Active,
+    NotYet(&'static str),
+}
+
+use State::{Active, NotYet};
+
+/// In the order of running: what is quick to mend fails first.
+pub(crate) static LEGS: [Leg; 8] = [
+    Leg {
+        name: "fmt",
+        about: "The code is formatted",
+        state: Active,
+        work: fmt,
+    },
+    Leg {
+        name: "tidy",
+        about: "The rules that only this workspace has",
+        state: Active,
+        work: tidy::check,
+    },
+    Leg {
+        name: "clippy",
+        about: "No lint warns",
+        state: Active,
+        work: clippy,
+    },
+    Leg {
+        name: "docs",
+        about: "The documentation builds, and its links hold",
+        state: Active,
+        work: docs,
+    },
+    Leg {
+        name: "test",
+        about: "Every test, as a newcomer runs them",
+        state: Active,
+        work: test,
+    },
+    Leg {
+        name: "seccomp",
+        about: "The contract suite where io_uring is forbidden: Auto takes poll and says why",
+        state: NotYet("the uring driver is not in place"),
+        work: seccomp,
+    },
+    Leg {
+        name: "check-targets",
+        about: "Clippy for Windows, macOS and FreeBSD",
+        state: NotYet("the Windows driver is not in place"),
+        work: targets::check_targets,
+    },
+    Leg {
+        name: "wine",
+        about: "The contract suite, the examples and the program on Windows, under Wine",
+        state: NotYet("the Windows driver is not in place"),
+        work: wine::wine,
+    },
+];
+
+/// Runs the leg called `name`, active or not.
+pub(crate) fn run_one(name: &str) -> Result<()> {
+    let Some(leg) = LEGS.iter().find(|leg| leg.name == name) else {
+        bail!("no leg is called {name}");
+    };
+    (leg.work)()
+}
+
+/// Runs all active legs, also after one has failed, and sums up.
+pub(crate) fn run_all() -> Result<()> {
+    let start = Instant::now();
+    let mut summary = Vec::new();
+    let mut failed = Vec::new();
+    for leg in &LEGS {
+        println!("\n==== {}: {}", leg.name, leg.about);
+        let line = match leg.state {
+            NotYet(reason) => format!("not active yet: {reason}"),
+            Active => {
+                let start = Instant::now();
+                let outcome = (leg.work)();
+                if let Err(error) = &outcome {
+                    println!("{error:#}");
+                    failed.push(leg.name);
+                }
+                let word = if outcome.is_ok() { "passed" } else { "FAILED" };
+                format!("{word} after {}", seconds(start.elapsed()))
+            }
+        };
+        println!("==== {}: {line}", leg.name);
+        summary.push(format!("{:<14} {line}", leg.name));
+    }
+    println!("\n==== summary after {}", seconds(start.elapsed()));
+    for line in summary {
+        println!("{line}");
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn seconds(elapsed: Duration) -> String {
+    format!("{:.1} s", elapsed.as_secs_f64())
+}
+
+fn fmt() -> Result<()> {
+    run(&mut cargo(&["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn docs() -> Result<()> {
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
+    run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn test() -> Result<()> {
+    run(&mut cargo(&["test"]))?;
+    run(&mut cargo(&["test", "--package", "xtask"]))
+}
+
+#[cfg(target_os = "linux")]
+fn seccomp() -> Result<()> {
+    crate::seccomp::seccomp()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn seccomp() -> Result<()> {
+    bail!("system call filters exist only on Linux")
+}
