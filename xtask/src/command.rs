@@ -43,22 +43,21 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Runs `command` to its end; anything but success is an error that names it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = show(command);
-    println!("$ {shown}");
-    let mut child = start(command, &shown)?;
-    check(wait(&mut child)?, &shown)
+    println!("$ {}", show(command));
+    let mut child = start(command)?;
+    check(wait(&mut child)?, command)
 }
 
 /// Like [`run`], and also returns what the command wrote to standard output.
 pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
-    let shown = show(command);
-    println!("$ {shown}");
-    let mut child = start(command.stdout(Stdio::piped()), &shown)?;
+    println!("$ {}", show(command));
+    let mut child = start(command.stdout(Stdio::piped()))?;
     let output = child.stdout.take().expect("standard output is piped");
     // The lines are passed on as they come, so that a test that hangs can be seen hanging.
     let reader = thread::spawn(move || {
         let mut text = String::new();
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
             println!("{line}");
             text.push_str(&line);
             text.push('\n');
@@ -67,26 +66,25 @@ pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
     });
     let status = wait(&mut child)?;
     let text = reader.join().expect("reading lines does not panic");
-    check(status, &shown)?;
+    check(status, command)?;
     Ok(text)
 }
 
 /// Runs `command` without showing it and returns what it wrote to standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
-    let shown = show(command);
-    let output = start(command.stdout(Stdio::piped()), &shown)?.wait_with_output()?;
-    check(output.status, &shown)?;
+    let output = start(command.stdout(Stdio::piped()))?.wait_with_output()?;
+    check(output.status, command)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn start(command: &mut Command, shown: &str) -> Result<Child> {
+fn start(command: &mut Command) -> Result<Child> {
     command.stdin(Stdio::null());
     if unattended() {
         own_group(command);
     }
     command
         .spawn()
-        .with_context(|| format!("cannot start {shown}"))
+        .with_context(|| format!("cannot start {}", words(command)))
 }
 
 fn wait(child: &mut Child) -> Result<ExitStatus> {
@@ -102,22 +100,30 @@ fn unattended() -> bool {
     env::var_os("CI").is_some()
 }
 
-fn check(status: ExitStatus, shown: &str) -> Result<()> {
+fn check(status: ExitStatus, command: &Command) -> Result<()> {
     if !status.success() {
-        bail!("{status}: {shown}");
+        bail!("{status}: {}", words(command));
     }
     Ok(())
 }
 
 /// The command as a person would type it, with the variables it adds in front.
 fn show(command: &Command) -> String {
-    let variables = command
-        .get_envs()
-        .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quote(value?))));
-    let words = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quote);
-    variables.chain(words).collect::<Vec<_>>().join(" ")
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        // Where to look for programs is long, and is never what a failure is about.
+        let value = value.filter(|_| name != "PATH")?;
+        Some(format!("{}={}", name.to_string_lossy(), quote(value)))
+    });
+    variables
+        .chain([words(command)])
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The program and its arguments alone.
+fn words(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(quote).collect::<Vec<_>>().join(" ")
 }
 
 fn quote(word: &OsStr) -> String {

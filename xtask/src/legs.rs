@@ -26,6 +26,9 @@ enum State {
 
 use State::{Active, NotYet};
 
+/// Tells the suite which drivers it may not skip.
+pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
+
 /// In the order of running: what is quick to mend fails first.
 pub(crate) static LEGS: [Leg; 8] = [
     Leg {
@@ -143,8 +146,17 @@ fn docs() -> Result<()> {
     run(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
+/// The drivers that this system has; the suite fails where one of them would be skipped.
+const DRIVERS: &str = if cfg!(windows) {
+    "iocp,sim"
+} else if cfg!(target_os = "linux") {
+    "uring,poll,sim"
+} else {
+    "poll,sim"
+};
+
 fn test() -> Result<()> {
-    run(&mut cargo(&["test"]))?;
+    run(cargo(&["test"]).env(DRIVERS_REQUIRED, DRIVERS))?;
     run(&mut cargo(&["test", "--package", "xtask"]))
 }
 

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
 
 use crate::command;
+use crate::legs::DRIVERS_REQUIRED;
 
 /// What the suite has to print, once, when `WHARF_TEST_EXPECT_AUTO` is set.
 /// Without it the leg could pass with a suite that never asked for `Auto`.
@@ -58,6 +59,7 @@ pub(crate) fn seccomp() -> Result<()> {
         filtered.current_dir(command::root().join("crates/wharf-port"));
         filtered.args(["filtered", variant.name, &suite, "--nocapture"]);
         filtered.env("WHARF_TEST_EXPECT_AUTO", "poll");
+        filtered.env(DRIVERS_REQUIRED, "poll,sim");
         let printed = command::run_and_read(&mut filtered)
             .with_context(|| format!("variant {}", variant.name))?;
         if !printed.contains(PROOF) {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::command;
 use crate::debian::{self, Needed, Toolchain};
+use crate::legs::DRIVERS_REQUIRED;
 
 const TARGET: &str = "x86_64-pc-windows-gnu";
 const COMPILER: &str = "/usr/bin/x86_64-w64-mingw32-gcc";
@@ -38,6 +39,7 @@ pub(crate) fn wine() -> Result<()> {
         command.args(arguments);
         command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", COMPILER);
         command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", WINE);
+        command.env(DRIVERS_REQUIRED, "iocp,sim");
         prefix.enter(&mut command);
         command
     };
@@ -98,19 +100,19 @@ impl Prefix {
             path: base.join("prefix"),
             libraries: base.join("libraries"),
         };
+        fs::create_dir_all(&prefix.path)?;
         fs::create_dir_all(&prefix.libraries)?;
         build_random_library(&prefix.libraries)?;
+        // One that an interrupted run left behind would refuse the next one.
+        prefix.end_server()?;
+        // A server that stays saves two seconds at each start of a program.
+        command::run(&mut prefix.server("--persistent"))?;
         timed("start Wine", || {
             let mut start = Command::new(WINE);
             start.arg("wineboot");
             prefix.enter(&mut start);
             command::run(&mut start)
         })?;
-        // A server that stays saves two seconds at each start of a program.
-        let mut server = Command::new(WINE_SERVER);
-        server.arg("--persistent");
-        prefix.enter(&mut server);
-        command::run(&mut server)?;
         Ok(prefix)
     }
 
@@ -122,15 +124,27 @@ impl Prefix {
         // Without these two Wine asks whether to download them.
         command.env("WINEDLLOVERRIDES", "mscoree,mshtml=");
     }
+
+    fn server(&self, option: &str) -> Command {
+        let mut server = Command::new(WINE_SERVER);
+        server.arg(option);
+        self.enter(&mut server);
+        server
+    }
+
+    /// Ends the server, if one runs; that none does is no error.
+    fn end_server(&self) -> Result<()> {
+        self.server("--kill")
+            .output()
+            .context("cannot start wineserver")?;
+        Ok(())
+    }
 }
 
 impl Drop for Prefix {
     /// Ends the server of this prefix alone, with whatever a failed test left running.
     fn drop(&mut self) {
-        let mut server = Command::new(WINE_SERVER);
-        server.arg("--kill");
-        self.enter(&mut server);
-        if let Err(error) = command::read(&mut server) {
+        if let Err(error) = self.end_server() {
             eprintln!("xtask: Wine may still be running: {error:#}");
         }
     }
