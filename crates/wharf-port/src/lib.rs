@@ -1,1 +1,118 @@
-//! One I/O completion port on IOCP, io_uring and readiness.
+//! One completion port on Windows IOCP, Linux io_uring and readiness (epoll, kqueue).
+//!
+//! A [`Port`] takes operations on sockets and hands out packets that tell how they ended. You
+//! choose a [`Key`] for each socket; each packet brings it back, with a [`SocketRef`] to answer by.
+//!
+//! ```
+//! use wharf_port::{Event, Key, Port, Wait};
+//!
+//! # fn main() -> wharf_port::Result<()> {
+//! let port = Port::builder().build()?;
+//! let mut waiter = port.waiter()?;
+//! let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
+//! listener.accept()?;
+//! # let address = listener.local_address()?.internet().unwrap();
+//! # let client = std::thread::spawn(move || {
+//! #     use std::io::{Read, Write};
+//! #     let mut client = std::net::TcpStream::connect(address).unwrap();
+//! #     client.write_all(b"hello").unwrap();
+//! #     client.shutdown(std::net::Shutdown::Write).unwrap();
+//! #     let mut back = String::new();
+//! #     client.read_to_string(&mut back).unwrap();
+//! #     back
+//! # });
+//! let mut next_key = 100;
+//! 'serving: loop {
+//!     let Wait::Packets(packets) = waiter.wait(None)? else { break };
+//!     for packet in packets {
+//!         match packet.event {
+//!             Event::Accepted(accepted) => {
+//!                 // No `?` on a call about one socket: one peer's fault is not the server's.
+//!                 if let Ok(stream) = port.associate(accepted, Key(next_key)) {
+//!                     next_key += 1;
+//!                     let _ = stream.set_aside().receive();
+//!                 }
+//!             }
+//!             Event::Received(lease) => {
+//!                 let _ = packet.socket.send(lease); // without a copy
+//!             }
+//!             Event::Ended { .. } => {
+//!                 let _ = packet.socket.close(wharf_port::Close::Flush);
+//!             }
+//!             Event::Closed => {
+//! #               break 'serving;
+//!             }
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! # assert_eq!(client.join().unwrap(), "hello");
+//! # Ok(()) }
+//! ```
+//!
+//! # The model in one screen
+//!
+//! - **Associate** a socket with a key. **Submit** operations on it: accept, connect, receive,
+//!   send, watch, shutdown, close. **Wait** for packets. **Post** packets of your own, set
+//!   **timers**, **cancel** what takes too long.
+//! - Every accepted operation has **one outcome**. Accept and receive stream: packets, then one
+//!   `Ended`. A plain `send` is silent on success.
+//! - Operations **own** their buffers; these come back in packets, also on failure. Received bytes
+//!   are **lent**: drop the [`Lease`] and the stream goes on; an idle connection holds none.
+//! - A **shared** port has many waiters. While a waiter holds packets of a socket nobody else gets
+//!   any of that socket, so that state per connection needs no lock.
+//! - Nothing here logs, sleeps or spawns a thread.
+//!
+//! # Portability
+//!
+//! The same program behaves the same on every driver, but for these:
+//!
+//! - Unix sockets exist on Unix only.
+//! - A send that is cancelled after its first byte tells how many went out, except on Windows.
+//! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
+//! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
+//!   waits on `uring`.
+
+mod accepting;
+mod address;
+mod buffer;
+mod closing;
+mod config;
+mod connecting;
+mod core;
+mod driver;
+mod error;
+mod key;
+mod listening;
+mod op;
+mod packet;
+mod pool;
+mod port;
+mod ready;
+mod receiving;
+mod sending;
+mod slot;
+mod socket;
+mod sys;
+mod timer;
+mod waiter;
+mod work;
+
+pub use address::Address;
+pub use buffer::{Buffer, Lease};
+pub use config::{Builder, PoolOptions};
+pub use connecting::ConnectOptions;
+pub use driver::{DriverChoice, DriverKind, DriverReport, PassedOver, drivers_present};
+pub use error::{Error, ErrorKind, Operation, Refused, Result};
+pub use key::Key;
+pub use listening::ListenOptions;
+pub use op::{Cancel, Op};
+pub use packet::{End, Event, Leave, Packet, PauseReason};
+pub use port::{Port, Stats};
+pub use socket::{Accepted, Close, Listener, SocketRef, Stream, Unassociated};
+pub use waiter::{Batch, Wait, Waiter};
+
+/// Locks, also after a panic of another thread: its packet is lost, the port is not.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,203 @@
+//! Bytes that operations own: what a send takes, and what a receive lends.
+//!
+//! Contract C3: an operation owns its bytes until its outcome is out. So buffers move in and
+//! come back in packets; borrowed slices were rejected, because safe code may forget a guard and
+//! the kernel would go on writing (RUSTSEC-2020-0021).
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::pool::PoolBuffer;
+use crate::slot::SlotId;
+
+/// Bytes to send: a vector, a static slice, shared bytes, or a [`Lease`] passed on without a copy.
+///
+/// ```
+/// use wharf_port::Buffer;
+/// let buffer = Buffer::from(b"Disconnecting you..");
+/// assert_eq!(buffer.len(), 19);
+/// assert_eq!(Buffer::from(vec![1, 2]).into_vec(), [1, 2]);
+/// ```
+pub struct Buffer(Repr);
+
+enum Repr {
+    Bytes(Vec<u8>),
+    Lease(Lease),
+    Static(&'static [u8]),
+    Shared(Arc<[u8]>),
+}
+
+impl Buffer {
+    /// The bytes as a vector; copied unless they were one.
+    ///
+    /// ```
+    /// assert_eq!(wharf_port::Buffer::from("ab").into_vec(), b"ab");
+    /// ```
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Repr::Bytes(bytes) => bytes,
+            _ => self.to_vec(),
+        }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer(Repr::Static(&[]))
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Bytes(bytes) => bytes,
+            Repr::Lease(lease) => lease,
+            Repr::Static(bytes) => bytes,
+            Repr::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len())
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Buffer(Repr::Bytes(bytes))
+    }
+}
+
+impl From<String> for Buffer {
+    fn from(text: String) -> Self {
+        Buffer(Repr::Bytes(text.into_bytes()))
+    }
+}
+
+impl From<Lease> for Buffer {
+    fn from(lease: Lease) -> Self {
+        Buffer(Repr::Lease(lease))
+    }
+}
+
+impl From<&'static [u8]> for Buffer {
+    fn from(bytes: &'static [u8]) -> Self {
+        Buffer(Repr::Static(bytes))
+    }
+}
+
+impl From<&'static str> for Buffer {
+    fn from(text: &'static str) -> Self {
+        Buffer(Repr::Static(text.as_bytes()))
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Buffer {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Buffer(Repr::Static(bytes))
+    }
+}
+
+impl From<Arc<[u8]>> for Buffer {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Buffer(Repr::Shared(bytes))
+    }
+}
+
+/// Received bytes, lent by the port's pool until this value is dropped.
+///
+/// It may be kept, sent on or dropped from any thread, on any port, also after its socket or its
+/// port is gone. At most `leases_per_socket` of one stream are out at a time; until one comes
+/// back, that stream alone is not read. It is never empty.
+///
+/// ```
+/// use wharf_port::Lease;
+/// fn crosses_threads<T: Send + Sync + 'static>() {}
+/// crosses_threads::<Lease>();
+/// ```
+pub struct Lease {
+    core: Arc<Core>,
+    /// Invariant: `Some` until the drop.
+    buffer: Option<PoolBuffer>,
+    start: u32,
+    count: u32,
+    socket: SlotId,
+}
+
+impl Lease {
+    /// Wraps a buffer whose first `count` bytes hold data. The caller has counted the lease
+    /// against its socket.
+    pub(crate) fn new(core: &Arc<Core>, buffer: PoolBuffer, count: usize, socket: SlotId) -> Self {
+        debug_assert!(count <= core.pool.buffer_bytes());
+        let count = u32::try_from(count).expect("a pool buffer is under 4 GiB");
+        Lease { core: Arc::clone(core), buffer: Some(buffer), start: 0, count, socket }
+    }
+
+    /// Drops the first `count` bytes from view; they are still lent.
+    ///
+    /// # Panics
+    /// If `count` is more than there are.
+    ///
+    /// ```
+    /// fn after_header(mut lease: wharf_port::Lease) -> wharf_port::Lease {
+    ///     lease.skip(4.min(lease.len()));
+    ///     lease
+    /// }
+    /// ```
+    pub fn skip(&mut self, count: usize) {
+        assert!(count <= self.count as usize, "skips more bytes than the lease holds");
+        // The sum fits: both are parts of one buffer.
+        self.start += count as u32;
+        self.count -= count as u32;
+    }
+
+    fn pointer(&self) -> *mut u8 {
+        let buffer = self.buffer.as_ref().expect("a lease holds its buffer until the drop");
+        // SAFETY: `start` is within the buffer, by `new` and `skip`.
+        unsafe { buffer.pointer.as_ptr().add(self.start as usize) }
+    }
+}
+
+impl Deref for Lease {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the lease owns its buffer, whose memory is initialised from the first moment and
+        // lives as long as the core; `start + count` is within it.
+        unsafe { std::slice::from_raw_parts(self.pointer(), self.count as usize) }
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and the exclusive borrow of the lease is one of its bytes.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(), self.count as usize) }
+    }
+}
+
+impl AsRef<[u8]> for Lease {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({} bytes)", self.count)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.core.lease_returned(self.socket, buffer);
+        }
+    }
+}

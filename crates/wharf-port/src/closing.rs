@@ -1,0 +1,161 @@
+//! Associating and closing: how a socket enters a port, and how it leaves.
+//!
+//! Ending is the hard half. `close(2)` alone does not end what io_uring has armed, it goes on
+//! stealing bytes and the peer gets no FIN; so a close first ends what the driver holds, waits for
+//! its reports, and closes the handle last (contract C11). The slot is free again when its last
+//! packet is taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::{Core, Out, TimerTarget};
+use crate::error::{Error, ErrorKind, Operation, Refused, Result};
+use crate::key::Key;
+use crate::op::{Op, OpKind};
+use crate::packet::{End, Event};
+use crate::slot::{SlotId, SocketState, flag};
+use crate::socket::{Close, Stream, Unassociated};
+
+impl Core {
+    pub(crate) fn associate(
+        self: &Arc<Self>,
+        socket: Unassociated,
+        key: Key,
+    ) -> Result<Stream, Refused<Unassociated>> {
+        if self.ready.is_closed() {
+            return Err(Refused::new(Operation::Associate, ErrorKind::Closed, socket));
+        }
+        // A place kept by this port at the accept becomes the socket's own.
+        let kept = socket.place.as_ref().is_some_and(|place| place.is_of(self));
+        let Some((id, mut guard)) = self.slots.allocate(kept) else {
+            return Err(Refused::new(Operation::Associate, ErrorKind::Full, socket));
+        };
+        let Unassociated { handle, place, accepted, peer } = socket;
+        let state = &mut *guard;
+        state.key = key;
+        state.handle = Some(handle);
+        if let Err(code) = self.driver.associate(id, state, accepted) {
+            let handle = state.handle.take().expect("set above");
+            self.slots.free(id, state);
+            drop(guard);
+            // The slot took the place with it; what comes back is a socket without one.
+            if kept && let Some(place) = place {
+                place.spend();
+            }
+            let value = Unassociated { handle, place: None, accepted, peer };
+            return Err(Refused { error: Error::from_os(Operation::Associate, code), value });
+        }
+        drop(guard);
+        match place {
+            Some(place) if kept => place.spend(),
+            place => drop(place),
+        }
+        Ok(Stream::new(self.socket(id)))
+    }
+
+    pub(crate) fn close_socket(
+        self: &Arc<Self>,
+        id: SlotId,
+        how: Close,
+        quietly: bool,
+    ) -> Result<Op> {
+        let closed = Error::new(Operation::Close, ErrorKind::Closed);
+        let mut guard = self.slots.lock(id).ok_or(closed)?;
+        let state = &mut *guard;
+        if state.has(flag::CLOSING | flag::HANDLE_CLOSED) {
+            return Err(closed);
+        }
+        let discarded = quietly.then(|| {
+            state.set(flag::SILENT);
+            state.work.as_mut().map(|work| std::mem::take(&mut work.pending))
+        });
+        state.set(flag::CLOSING);
+        let sequence = state.next_sequence();
+        let out = &mut Out::queue();
+        if how == Close::Reset {
+            state.set(flag::CLOSE_RESET);
+        }
+        if !state.has(flag::ARMED) {
+            self.abort_receiving(id, state, out);
+        }
+        if how == Close::Reset && !state.has(flag::SENDING) {
+            self.end_writing(id, state, End::Aborted, out);
+        }
+        let flushing = state.work.as_ref().is_some_and(|work| !work.sends.is_empty());
+        self.settle(id, state, out);
+        drop(guard);
+        drop(discarded);
+        if flushing && how == Close::Flush {
+            let limit = Duration::from_millis(u64::from(self.options.flush_ms_max));
+            if let Some(deadline) = self.driver.now().checked_add(limit) {
+                self.guard_with_timer(deadline, TimerTarget::Flush(id));
+            }
+        }
+        Ok(Op::of(self.id, id, sequence, OpKind::Close))
+    }
+
+    /// A closing socket has had its time: what is still queued is given up.
+    pub(crate) fn flush_over(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
+        let Some(mut guard) = self.slots.lock(id) else { return };
+        let state = &mut *guard;
+        if state.has(flag::CLOSING) && !state.has(flag::HANDLE_CLOSED) {
+            state.set(flag::CLOSE_RESET);
+            if !state.has(flag::SENDING) {
+                self.end_writing(id, state, End::Aborted, out);
+            }
+            state.clear(flag::HUNG_UP);
+            self.settle(id, state, out);
+        }
+    }
+
+    /// Takes the next step of a close: wait for the queue, end what the driver holds, wait for
+    /// that, close the handle, tell.
+    pub(crate) fn settle(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !state.has(flag::CLOSING) || state.has(flag::HANDLE_CLOSED) {
+            return;
+        }
+        let sends = state.work.as_ref().is_some_and(|work| !work.sends.is_empty());
+        if sends && !state.has(flag::CLOSE_RESET) {
+            return; // The flush goes on, for as long as its timer allows.
+        }
+        if state.has(flag::ARMED | flag::SENDING) {
+            if !state.has(flag::HUNG_UP) {
+                state.set(flag::HUNG_UP);
+                self.driver.hang_up(id, state);
+            }
+            return;
+        }
+        self.driver.release(id, state);
+        state.set(flag::HANDLE_CLOSED);
+        self.socket_gone();
+        if state.has(flag::SILENT) {
+            state.work = None;
+            self.slots.free(id, state);
+            return;
+        }
+        // No operation follows a close, so that the last number is the close's own.
+        let name = (state.sequence, OpKind::Close);
+        self.deliver(id, state, name, Event::Closed, out);
+    }
+
+    /// Ends a socket because the port ends: nothing is told, nothing is flushed.
+    pub(crate) fn abort(&self, id: SlotId, state: &mut SocketState) {
+        if state.has(flag::HANDLE_CLOSED) {
+            state.work = None;
+            self.slots.free(id, state);
+            return;
+        }
+        state.set(flag::CLOSING);
+        let out = &mut Out::queue();
+        if !state.has(flag::ARMED) {
+            self.abort_receiving(id, state, out);
+        }
+        if state.generation != id.generation {
+            return; // A connect without a request in the kernel is gone already.
+        }
+        if !state.has(flag::SENDING) {
+            self.end_writing(id, state, End::Aborted, out);
+        }
+        self.settle(id, state, out);
+    }
+}

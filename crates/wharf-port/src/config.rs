@@ -1,0 +1,295 @@
+//! How a port is built: its driver, its sharing, and every bound it will never pass.
+//!
+//! All limits are set here and nowhere else (contract C13); a request beyond one is refused with
+//! its value. Limits that grow by themselves were rejected: a bound nobody states is found in
+//! production.
+
+use crate::driver::{DriverChoice, DriverKind};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::port::Port;
+
+/// The receive pool: how large a buffer is, and how large all of them may grow.
+///
+/// ```
+/// use wharf_port::{PoolOptions, Port};
+/// # fn main() -> wharf_port::Result<()> {
+/// let pool = PoolOptions { buffer_bytes: 4096, ..PoolOptions::default() };
+/// let port = Port::builder().pool(pool).build()?;
+/// assert_eq!(port.stats().pool_bytes, 0); // nothing until there is data
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolOptions {
+    /// Bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
+    pub buffer_bytes: u32,
+    /// Bytes of all buffers together; 64 MiB by default. At this bound streams wait for a buffer.
+    pub pool_bytes_max: usize,
+    /// Makes the pages of a returned buffer inaccessible and never uses them again, so that any
+    /// late access is seen. For tests; each buffer then costs a mapping of its own.
+    pub revoke_returned: bool,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions {
+            buffer_bytes: 16 * 1024,
+            pool_bytes_max: 64 * 1024 * 1024,
+            revoke_returned: false,
+        }
+    }
+}
+
+/// Every bound of a port, as the builder leaves it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) driver: DriverChoice,
+    pub(crate) shared: bool,
+    pub(crate) sockets_max: u32,
+    pub(crate) timers_max: u32,
+    pub(crate) posts_max: usize,
+    pub(crate) waiters_max: u16,
+    pub(crate) batch_max: usize,
+    pub(crate) turn_packets_max: u8,
+    pub(crate) leases_per_socket: u16,
+    pub(crate) send_queue_bytes_max: usize,
+    pub(crate) operations_per_socket_max: usize,
+    pub(crate) accepts_posted: u16,
+    pub(crate) flush_ms_max: u32,
+    pub(crate) pool: PoolOptions,
+}
+
+/// Builds a [`Port`]; made by [`Port::builder`].
+///
+/// ```
+/// use wharf_port::{DriverChoice, Port};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().driver(DriverChoice::Auto).sockets_max(20_000).build()?;
+/// println!("{}", port.driver());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Builder {
+    options: Options,
+    batch_max: Option<usize>,
+}
+
+/// Packets in one batch unless the builder says otherwise: few on a shared port, so that a slow
+/// thread holds few, and many where there is one thread anyway.
+const BATCH_MAX_SHARED: usize = 8;
+const BATCH_MAX_SINGLE: usize = 256;
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        let options = Options {
+            driver: DriverChoice::Auto,
+            shared: true,
+            sockets_max: 1 << 20,
+            timers_max: 1 << 24,
+            posts_max: 1 << 16,
+            waiters_max: 256,
+            batch_max: BATCH_MAX_SHARED,
+            turn_packets_max: 8,
+            leases_per_socket: 4,
+            send_queue_bytes_max: 1 << 20,
+            operations_per_socket_max: 1024,
+            accepts_posted: 16,
+            flush_ms_max: 5_000,
+            pool: PoolOptions::default(),
+        };
+        Builder { options, batch_max: None }
+    }
+
+    /// Which driver: [`DriverChoice::Auto`] takes the best that works, and says why it passed
+    /// over the others.
+    ///
+    /// ```
+    /// # use wharf_port::{DriverChoice, Port};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = Port::builder().driver(DriverChoice::Auto).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn driver(mut self, choice: DriverChoice) -> Self {
+        self.options.driver = choice;
+        self
+    }
+
+    /// Many threads may wait, each packet goes to one of them (the default).
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().shared().build()?;
+    /// let (_first, _second) = (port.waiter()?, port.waiter()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn shared(mut self) -> Self {
+        self.options.shared = true;
+        self
+    }
+
+    /// One thread waits: the cheapest kind of port. A second waiter is refused.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().single_waiter().build()?;
+    /// let _waiter = port.waiter()?;
+    /// assert!(port.waiter().is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn single_waiter(mut self) -> Self {
+        self.options.shared = false;
+        self
+    }
+
+    /// How many sockets may be associated at once, 1 to 16,777,216; 1,048,576 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().sockets_max(100);
+    /// ```
+    pub fn sockets_max(mut self, sockets: u32) -> Self {
+        self.options.sockets_max = sockets;
+        self
+    }
+
+    /// How many timers may be set at once; 16,777,216 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().timers_max(100);
+    /// ```
+    pub fn timers_max(mut self, timers: u32) -> Self {
+        self.options.timers_max = timers;
+        self
+    }
+
+    /// How many posted packets may wait to be taken; 65,536 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().posts_max(100);
+    /// ```
+    pub fn posts_max(mut self, posts: usize) -> Self {
+        self.options.posts_max = posts;
+        self
+    }
+
+    /// How many packets one wait hands out at most; 8 on a shared port, 256 on a single-waiter one.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().batch_max(1);
+    /// ```
+    pub fn batch_max(mut self, packets: usize) -> Self {
+        self.batch_max = Some(packets);
+        self
+    }
+
+    /// How many packets of one socket a batch holds at most; 8 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().turn_packets_max(2);
+    /// ```
+    pub fn turn_packets_max(mut self, packets: u8) -> Self {
+        self.options.turn_packets_max = packets;
+        self
+    }
+
+    /// How many leases of one stream may be out, queued or being sent; 4 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().leases_per_socket(2);
+    /// ```
+    pub fn leases_per_socket(mut self, leases: u16) -> Self {
+        self.options.leases_per_socket = leases;
+        self
+    }
+
+    /// How many bytes one socket's send queue holds before it refuses; 1 MiB by default. One send
+    /// is taken whatever its size when the queue is empty.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().send_queue_bytes_max(64 * 1024);
+    /// ```
+    pub fn send_queue_bytes_max(mut self, bytes: usize) -> Self {
+        self.options.send_queue_bytes_max = bytes;
+        self
+    }
+
+    /// How many sends, and how many receives into buffers, one socket queues; 1,024 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().operations_per_socket_max(16);
+    /// ```
+    pub fn operations_per_socket_max(mut self, operations: usize) -> Self {
+        self.options.operations_per_socket_max = operations;
+        self
+    }
+
+    /// How many accepts are kept posted on a listener; 16 by default, 8 at least.
+    ///
+    /// # Portability
+    /// Only IOCP posts accepts ahead; elsewhere one request streams them all.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().accepts_posted(32);
+    /// ```
+    pub fn accepts_posted(mut self, accepts: u16) -> Self {
+        self.options.accepts_posted = accepts.max(8);
+        self
+    }
+
+    /// How many milliseconds a closing socket may take to send what is queued; 5,000 by default.
+    ///
+    /// ```
+    /// let builder = wharf_port::Port::builder().flush_ms_max(1_000);
+    /// ```
+    pub fn flush_ms_max(mut self, milliseconds: u32) -> Self {
+        self.options.flush_ms_max = milliseconds;
+        self
+    }
+
+    /// The receive pool.
+    ///
+    /// ```
+    /// # use wharf_port::{PoolOptions, Port};
+    /// let builder = Port::builder().pool(PoolOptions { buffer_bytes: 2048, ..Default::default() });
+    /// ```
+    pub fn pool(mut self, pool: PoolOptions) -> Self {
+        self.options.pool = pool;
+        self
+    }
+
+    /// Builds the port.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a bound that makes no sense, and what the driver met: with
+    /// [`DriverChoice::Require`] the reason why that driver does not work here.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// assert!(wharf_port::Port::builder().sockets_max(0).build().is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn build(self) -> Result<Port> {
+        let mut options = self.options;
+        let default = if options.shared { BATCH_MAX_SHARED } else { BATCH_MAX_SINGLE };
+        options.batch_max = self.batch_max.unwrap_or(default);
+        let pool = &options.pool;
+        let sensible = (1..=1 << 24).contains(&options.sockets_max)
+            && options.timers_max >= 1
+            && (1..=4096).contains(&options.batch_max)
+            && options.turn_packets_max >= 1
+            && options.leases_per_socket >= 1
+            && options.operations_per_socket_max >= 1
+            && (512..=1 << 20).contains(&pool.buffer_bytes)
+            && pool.pool_bytes_max >= pool.buffer_bytes as usize;
+        if !sensible {
+            return Err(Error::new(Operation::Build, ErrorKind::InvalidInput));
+        }
+        Port::build(options)
+    }
+}
+
+impl From<DriverKind> for DriverChoice {
+    fn from(kind: DriverKind) -> Self {
+        DriverChoice::Require(kind)
+    }
+}

@@ -1,0 +1,198 @@
+//! Connecting: where to, from where, and how long it may take.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::core::{Core, Out, TimerTarget};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::key::Key;
+use crate::op::{Op, OpKind};
+use crate::packet::{End, Event};
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::socket::Stream;
+use crate::sys;
+
+/// How to connect: what [`Port::connect`](crate::Port::connect) takes. Any address converts into
+/// it.
+///
+/// ```
+/// use std::time::Duration;
+/// use wharf_port::ConnectOptions;
+/// let options = ConnectOptions::new(([127, 0, 0, 1], 10101)).at_most(Duration::from_secs(3));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ConnectOptions {
+    pub(crate) address: Address,
+    pub(crate) source: Option<SocketAddr>,
+    pub(crate) at_most: Option<Duration>,
+    pub(crate) no_delay: bool,
+}
+
+impl ConnectOptions {
+    /// Connects to this address.
+    ///
+    /// ```
+    /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 10101));
+    /// ```
+    pub fn new(address: impl Into<Address>) -> Self {
+        ConnectOptions { address: address.into(), source: None, at_most: None, no_delay: true }
+    }
+
+    /// Connects from this address of the machine; port 0 lets the system choose one.
+    ///
+    /// ```
+    /// use wharf_port::ConnectOptions;
+    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).source(([127, 0, 0, 2], 0).into());
+    /// ```
+    pub fn source(mut self, source: SocketAddr) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Ends the connect as timed out after this long; the system's own limit applies as well.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf_port::ConnectOptions;
+    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).at_most(Duration::from_secs(1));
+    /// ```
+    pub fn at_most(mut self, limit: Duration) -> Self {
+        self.at_most = Some(limit);
+        self
+    }
+
+    /// Whether small sends go out at once (`TCP_NODELAY`); yes by default.
+    ///
+    /// ```
+    /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 80)).no_delay(false);
+    /// ```
+    pub fn no_delay(mut self, no_delay: bool) -> Self {
+        self.no_delay = no_delay;
+        self
+    }
+}
+
+impl<A: Into<Address>> From<A> for ConnectOptions {
+    fn from(address: A) -> Self {
+        ConnectOptions::new(address)
+    }
+}
+
+impl Core {
+    pub(crate) fn connect(self: &Arc<Self>, to: &ConnectOptions, key: Key) -> Result<Op> {
+        let failed = |error: std::io::Error| Error::from_io(Operation::Connect, &error);
+        if self.ready.is_closed() {
+            return Err(Error::new(Operation::Connect, ErrorKind::Closed));
+        }
+        let handle = self.driver.open_connector(to).map_err(failed)?;
+        let Some((id, mut guard)) = self.slots.allocate(false) else {
+            return Err(Error::new(Operation::Connect, ErrorKind::Full));
+        };
+        let state = &mut *guard;
+        state.key = key;
+        state.handle = Some(handle);
+        state.set(flag::CONNECTING);
+        let associated = self.driver.associate(id, state, false);
+        let address = to.address.to_system().map_err(failed);
+        if let (Ok(()), Ok(address)) = (associated, &address) {
+            state.receiving = Receiving::Connect;
+            state.receive_sequence = state.next_sequence();
+            let op = Op::of(self.id, id, state.receive_sequence, OpKind::Connect);
+            self.work(state).connect_to = Some(address.clone());
+            self.driver.arm(self, id, state, &mut Out::queue());
+            drop(guard);
+            if let Some(limit) = to.at_most
+                && let Some(deadline) = self.driver.now().checked_add(limit)
+            {
+                self.guard_with_timer(deadline, TimerTarget::Deadline(id));
+            }
+            return Ok(op);
+        }
+        state.handle = None;
+        self.slots.free(id, state);
+        associated.map_err(|code| Error::from_os(Operation::Connect, code))?;
+        Err(address.err().unwrap_or(Error::new(Operation::Connect, ErrorKind::Other)))
+    }
+
+    /// The driver reports the end of a connect: the system's code when it failed.
+    pub(crate) fn connected(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        result: Result<(), i32>,
+        out: &mut Out<'_>,
+    ) {
+        state.clear(flag::ARMED);
+        state.receiving = Receiving::Nothing;
+        let name = (state.receive_sequence, OpKind::Connect);
+        if let Some(work) = &mut state.work {
+            work.connect_to = None;
+        }
+        let how = match result {
+            _ if state.has(flag::CLOSING) => End::Aborted,
+            Ok(()) => {
+                state.clear(flag::CONNECTING | flag::CANCEL_RECEIVE | flag::DEADLINE);
+                let stream = Stream::new(self.socket(id));
+                self.deliver(id, state, name, Event::Connected(stream), out);
+                return;
+            }
+            Err(_) if state.has(flag::DEADLINE) => {
+                End::Failed(Error::new(Operation::Connect, ErrorKind::TimedOut))
+            }
+            Err(_) if state.has(flag::CANCEL_RECEIVE) => End::Cancelled,
+            Err(code) => End::Failed(Error::from_os(Operation::Connect, code)),
+        };
+        self.connect_failed(id, state, how, out);
+    }
+
+    /// Tells that there will be no stream, and closes the socket that was to be one.
+    pub(crate) fn connect_failed(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        how: End,
+        out: &mut Out<'_>,
+    ) {
+        let name = (state.receive_sequence, OpKind::Connect);
+        self.driver.release(id, state);
+        self.socket_gone();
+        if state.has(flag::SILENT) {
+            state.work = None;
+            self.slots.free(id, state);
+            return;
+        }
+        // `Closed` is not for the caller, who never had the stream: the slot goes with this packet.
+        state.set(flag::HANDLE_CLOSED);
+        let event = Event::Ended { how, buffer: None, count: None };
+        self.deliver(id, state, name, event, out);
+    }
+
+    /// A connect ran into its deadline.
+    pub(crate) fn connect_overdue(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
+        let Some(mut state) = self.slots.lock(id) else { return };
+        if state.receiving != Receiving::Connect {
+            return;
+        }
+        state.set(flag::DEADLINE);
+        if state.has(flag::ARMED) {
+            self.driver.cancel_receive(id, &mut state);
+        } else {
+            self.connected(id, &mut state, Err(0), out);
+        }
+    }
+}
+
+/// Opens the socket the way every driver on a real network does.
+pub(crate) fn open(to: &ConnectOptions) -> std::io::Result<sys::Handle> {
+    let internet = to.address.internet();
+    let protocol = internet.map(|_| socket2::Protocol::TCP);
+    let socket = sys::new_socket(to.address.domain(), protocol)?;
+    if internet.is_some() && to.no_delay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    sys::bind_connector(&socket, to.source, internet)?;
+    Ok(socket.into())
+}

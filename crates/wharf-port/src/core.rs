@@ -1,0 +1,425 @@
+//! The heart of a port: every table and queue, and how a packet finds its waiter.
+//!
+//! One `Core` is behind each port, whatever the driver. Handles such as
+//! [`SocketRef`](crate::SocketRef) are plain numbers; they find the core through a registry with a
+//! one-entry cache per thread, so that a stale handle is answered `Closed` and nothing has to be
+//! counted per packet. A pointer in each handle was rejected: either it keeps the port alive from
+//! a dictionary somebody forgot, or it dangles.
+//!
+//! Locks, in the order in which they may be taken: one slot; then, each alone, the ready queue,
+//! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
+//! calls are made under one.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use crate::config::Options;
+use crate::driver::{Driver, DriverReport};
+use crate::key::Key;
+use crate::lock;
+use crate::op::{Op, OpKind};
+use crate::packet::{Event, Packet};
+use crate::pool::{Pool, PoolBuffer};
+use crate::ready::{Ready, Wake};
+use crate::slot::{SlotId, Slots, SocketState, flag};
+use crate::socket::SocketRef;
+use crate::timer::Timers;
+use crate::waiter::Local;
+use crate::work::Work;
+
+/// Work blocks kept for reuse; more than this many busy sockets allocate theirs.
+const SPARE_WORK_MAX: usize = 1024;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TimerTarget {
+    /// The caller's, with its key.
+    Caller(Key),
+    /// A closing socket has had its time to send what is queued.
+    Flush(SlotId),
+    /// A connect has had its time.
+    Deadline(SlotId),
+    /// A paused listener tries again.
+    Accept(SlotId),
+}
+
+/// Things counted for `Port::stats`.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) foreign_packets: AtomicU64,
+    pub(crate) accepted_untaken: AtomicU64,
+    pub(crate) operations_leaked: AtomicU64,
+    pub(crate) waiters_leaked: AtomicU64,
+    pub(crate) accepts_posted: AtomicU32,
+    pub(crate) leases: AtomicUsize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) id: u32,
+    pub(crate) options: Options,
+    pub(crate) slots: Slots,
+    pub(crate) ready: Ready,
+    pub(crate) timers: Mutex<Timers<TimerTarget>>,
+    pub(crate) pool: Pool,
+    pub(crate) driver: Box<dyn Driver>,
+    pub(crate) report: DriverReport,
+    pub(crate) counters: Counters,
+    pub(crate) paused: Mutex<Vec<crate::accepting::PausedListener>>,
+    /// How many `Port` handles there are; the last one closes the port.
+    pub(crate) handles: AtomicUsize,
+    pub(crate) waiter_numbers: Mutex<Vec<u16>>,
+    spare: Mutex<Vec<Box<Work>>>,
+    ended: Mutex<bool>,
+}
+
+static PORTS: RwLock<Option<HashMap<u32, Weak<Core>>>> = RwLock::new(None);
+static NEXT_PORT: AtomicU32 = AtomicU32::new(1);
+
+thread_local! {
+    static RECENT: RefCell<Option<Arc<Core>>> = const { RefCell::new(None) };
+}
+
+/// Runs `action` with the core of this number, unless the port is gone.
+pub(crate) fn with_core<R>(port: u32, action: impl FnOnce(&Arc<Core>) -> R) -> Option<R> {
+    let mut action = Some(action);
+    let cached = RECENT.try_with(|recent| {
+        let recent = recent.try_borrow().ok()?;
+        let core = recent.as_ref().filter(|core| core.id == port)?;
+        action.take().map(|action| action(core))
+    });
+    if let Ok(Some(answer)) = cached {
+        return Some(answer);
+    }
+    let core = PORTS.read().expect("the registry is never poisoned").as_ref()?.get(&port)?.upgrade()?;
+    // Nested calls find the cache in use and leave it alone.
+    let _ = RECENT.try_with(|recent| {
+        if let Ok(mut recent) = recent.try_borrow_mut() {
+            return recent.replace(Arc::clone(&core));
+        }
+        None
+    });
+    action.take().map(|action| action(&core))
+}
+
+/// Where a packet goes: into the batch of the waiter that found it, or into the queue.
+#[derive(Debug)]
+pub(crate) struct Out<'a>(pub(crate) Option<&'a mut Local>);
+
+impl Out<'_> {
+    /// Every packet into the queue: the caller is no waiter.
+    pub(crate) fn queue() -> Self {
+        Out(None)
+    }
+
+    /// Whether the batch takes another packet that needs no turn.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.as_ref().is_some_and(|local| local.room() > 0)
+    }
+
+    /// Whether the batch takes another packet of this socket.
+    pub(crate) fn may_take(&self, core: &Core, state: &SocketState) -> bool {
+        let turn_packets_max = core.options.turn_packets_max;
+        self.0.as_ref().is_some_and(|local| local.may_take(state, turn_packets_max))
+    }
+}
+
+impl Core {
+    pub(crate) fn new(options: Options, driver: Box<dyn Driver>, report: DriverReport) -> Arc<Self> {
+        let id = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let core = Arc::new(Core {
+            id,
+            slots: Slots::new(options.sockets_max),
+            ready: Ready::new(!driver.concurrent()),
+            timers: Mutex::new(Timers::new(driver.now(), options.timers_max)),
+            pool: Pool::new(options.pool),
+            driver,
+            report,
+            counters: Counters::default(),
+            paused: Mutex::new(Vec::new()),
+            handles: AtomicUsize::new(1),
+            waiter_numbers: Mutex::new(Vec::new()),
+            spare: Mutex::new(Vec::new()),
+            ended: Mutex::new(false),
+            options,
+        });
+        let mut ports = PORTS.write().expect("the registry is never poisoned");
+        ports.get_or_insert_with(HashMap::new).insert(id, Arc::downgrade(&core));
+        core
+    }
+
+    pub(crate) fn socket(&self, id: SlotId) -> SocketRef {
+        SocketRef { port: self.id, slot: id.index, generation: id.generation }
+    }
+
+    /// Carries out a wake-up that the ready queue asked for.
+    pub(crate) fn wake(&self, wake: Wake) {
+        match wake {
+            Wake::Nobody => {}
+            Wake::Driver(threads) => self.driver.wake(threads),
+            Wake::Parked(thread) => thread.unpark(),
+            Wake::All(threads, parked) => {
+                if threads > 0 {
+                    self.driver.wake(threads);
+                }
+                parked.iter().for_each(std::thread::Thread::unpark);
+            }
+        }
+    }
+
+    /// The work block of a busy socket, made from a spare one if there is any.
+    pub(crate) fn work<'s>(&self, state: &'s mut SocketState) -> &'s mut Work {
+        if state.work.is_none() {
+            state.work = Some(lock(&self.spare).pop().unwrap_or_default());
+        }
+        state.work.as_mut().expect("set above")
+    }
+
+    /// Takes the work block of a socket that has become idle.
+    pub(crate) fn recycle(&self, state: &mut SocketState) {
+        let idle = state.work.as_ref().is_some_and(|work| work.is_empty())
+            && !state.has(flag::ARMED | flag::SENDING);
+        if idle && let Some(work) = state.work.take() {
+            let mut spare = lock(&self.spare);
+            if spare.len() < SPARE_WORK_MAX {
+                spare.push(work);
+            }
+        }
+    }
+
+    /// Hands a packet about a socket to a waiter: at once when the thread at hand may have it,
+    /// else through the queue, behind what already waits there.
+    pub(crate) fn deliver(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        (sequence, kind): (u32, OpKind),
+        event: Event,
+        out: &mut Out<'_>,
+    ) {
+        if state.has(flag::SILENT) {
+            return;
+        }
+        let op = Op::of(self.id, id, sequence, kind);
+        let packet = Packet { key: state.key, op, socket: self.socket(id), event };
+        if state.has(flag::LISTENER) && kind != OpKind::Close {
+            return self.deliver_loose(packet, out);
+        }
+        let queued = state.work.as_ref().is_some_and(|work| !work.pending.is_empty());
+        if let Some(local) = &mut out.0
+            && !queued
+            && !state.has(flag::QUEUED)
+            && local.may_take(state, self.options.turn_packets_max)
+        {
+            let last = is_last(&packet);
+            local.take(id, state, packet);
+            if last {
+                self.slots.free(id, state);
+            }
+            return;
+        }
+        self.work(state).pending.push_back(packet);
+        self.enqueue(id, state);
+    }
+
+    /// Hands over a packet that needs no turn.
+    pub(crate) fn deliver_loose(&self, packet: Packet, out: &mut Out<'_>) {
+        match &mut out.0 {
+            Some(local) if local.room() > 0 => local.push(packet),
+            _ => self.wake(self.ready.push_loose(packet)),
+        }
+    }
+
+    /// Puts a socket into the ready queue, unless it is there or somebody has its turn.
+    pub(crate) fn enqueue(&self, id: SlotId, state: &mut SocketState) {
+        if state.turn == 0 && !state.has(flag::QUEUED) {
+            state.set(flag::QUEUED);
+            self.wake(self.ready.push_socket(id.index));
+        }
+    }
+
+    /// Takes what a ready socket has, as far as the batch and the socket's turn allow.
+    pub(crate) fn take_turn(self: &Arc<Self>, index: u32, local: &mut Local) {
+        let Some((id, mut guard)) = self.slots.lock_index(index) else { return };
+        let state = &mut *guard;
+        state.clear(flag::QUEUED);
+        if state.turn != 0 && state.turn != local.number {
+            return; // Whoever has the turn puts the socket back when it ends.
+        }
+        while local.may_take(state, self.options.turn_packets_max) {
+            let Some(packet) = state.work.as_mut().and_then(|work| work.pending.pop_front()) else {
+                break;
+            };
+            let last = is_last(&packet);
+            local.take(id, state, packet);
+            if last {
+                self.recycle(state);
+                self.slots.free(id, state);
+                return;
+            }
+        }
+        self.driver.advance(self, id, state, &mut Out(Some(local)));
+        self.recycle(state);
+        if state.generation == id.generation && self.has_more(state) {
+            self.enqueue(id, state);
+        }
+    }
+
+    /// Whether a socket has something that a turn would bring forth.
+    fn has_more(&self, state: &SocketState) -> bool {
+        state.work.as_ref().is_some_and(|work| !work.pending.is_empty())
+            || self.driver.has_more(state)
+    }
+
+    /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
+    pub(crate) fn end_turns(&self, local: &mut Local) {
+        let mut held = std::mem::take(&mut local.held);
+        held.retain(|id| {
+            if local.packets.iter().any(|packet| packet.socket.is(*id)) {
+                return true;
+            }
+            if let Some(mut state) = self.slots.lock(*id)
+                && state.turn == local.number
+            {
+                state.turn = 0;
+                state.taken = 0;
+                if self.has_more(&state) {
+                    self.enqueue(*id, &mut state);
+                }
+            }
+            false
+        });
+        local.held = held;
+    }
+
+    /// Takes back what a waiter that goes had not handed out.
+    pub(crate) fn put_back(&self, local: &mut Local) {
+        let mut loose = Vec::new();
+        for packet in std::mem::take(&mut local.packets).into_iter().rev() {
+            let id = packet.socket.slot_id();
+            match self.slots.lock(id) {
+                Some(mut state) if !state.has(flag::LISTENER) => {
+                    self.work(&mut state).pending.push_front(packet);
+                }
+                // The last packet of a socket whose slot is free again needs no turn either.
+                _ => loose.push(packet),
+            }
+        }
+        loose.reverse();
+        if !loose.is_empty() {
+            self.wake(self.ready.push_loose_front(loose));
+        }
+        self.end_turns(local);
+    }
+
+    /// A lease was dropped: its buffer goes back, and whoever waited for that goes on.
+    pub(crate) fn lease_returned(&self, socket: SlotId, buffer: PoolBuffer) {
+        self.counters.leases.fetch_sub(1, Ordering::Relaxed);
+        if self.slots.return_lease(socket, self.options.leases_per_socket) {
+            self.wake(self.ready.push_rearm(socket));
+        }
+        self.buffer_returned(buffer);
+    }
+
+    /// A buffer of the pool is free again: the stream that waited longest for one goes on.
+    pub(crate) fn buffer_returned(&self, buffer: PoolBuffer) {
+        if let Some(waiting) = self.pool.give(buffer) {
+            self.wake(self.ready.push_rearm(waiting));
+        }
+    }
+
+    /// Sets a timer of the library's own; without room for it the event it guards just has no
+    /// bound, so the answer is not an error.
+    pub(crate) fn guard_with_timer(&self, deadline: Instant, target: TimerTarget) {
+        let set = lock(&self.timers).insert(deadline, target).is_some();
+        if set {
+            self.wake(self.ready.wake_all());
+        }
+    }
+
+    /// Turns timers that are due into packets, as long as the batch has room.
+    pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
+        while local.room() > 0 {
+            let expired = {
+                let mut timers = lock(&self.timers);
+                if timers.len() == 0 {
+                    return;
+                }
+                timers.expire(self.driver.now())
+            };
+            let Some((timer, target)) = expired else { return };
+            match target {
+                TimerTarget::Caller(key) => {
+                    let op = Op::timer(self.id, timer.index, timer.generation);
+                    let socket = SocketRef::none(self.id);
+                    local.push(Packet { key, op, socket, event: Event::Timer });
+                }
+                TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
+                TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
+                TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
+            }
+        }
+    }
+
+    /// How long a sleep may last before a timer is due.
+    pub(crate) fn until_next_timer(&self) -> Option<Duration> {
+        let deadline = lock(&self.timers).next_deadline()?;
+        Some(deadline.saturating_duration_since(self.driver.now()))
+    }
+
+    /// Closes the port: every waiter is told, and what is left is ended once nobody waits.
+    pub(crate) fn close(self: &Arc<Self>) {
+        let (first, wake, waiters) = self.ready.close();
+        self.wake(wake);
+        if first && waiters == 0 {
+            self.end();
+        }
+    }
+
+    /// Ends everything, once, after the close, when no waiter is left.
+    pub(crate) fn end(self: &Arc<Self>) {
+        if std::mem::replace(&mut *lock(&self.ended), true) {
+            return;
+        }
+        let mut packets: Vec<Packet> = self.ready.drain().into();
+        for index in 0..self.slots.used() {
+            if let Some((id, mut state)) = self.slots.lock_index(index) {
+                if let Some(work) = &mut state.work {
+                    packets.extend(work.pending.drain(..));
+                }
+                state.set(flag::SILENT);
+                state.turn = 0;
+                self.abort(id, &mut state);
+            }
+        }
+        self.count_untaken(&packets);
+        let leaked = self.driver.end(self);
+        self.counters.operations_leaked.fetch_add(leaked, Ordering::Relaxed);
+        drop(packets);
+        lock(&self.spare).clear();
+        if let Some(ports) = PORTS.write().expect("the registry is never poisoned").as_mut() {
+            ports.remove(&self.id);
+        }
+        // The cache of this thread must not be what keeps the tables in memory.
+        let _ = RECENT.try_with(|recent| {
+            let mut recent = recent.try_borrow_mut().ok()?;
+            recent.take_if(|core| core.id == self.id)
+        });
+    }
+
+    fn count_untaken(&self, packets: &[Packet]) {
+        let untaken = packets.iter().filter(|packet| matches!(packet.event, Event::Accepted(_)));
+        self.counters.accepted_untaken.fetch_add(untaken.count() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Whether a packet is the last about its socket, whose slot is free once it is taken.
+fn is_last(packet: &Packet) -> bool {
+    matches!(
+        (packet.op.kind, &packet.event),
+        (OpKind::Close, Event::Closed) | (OpKind::Connect, Event::Ended { .. })
+    )
+}

@@ -1,0 +1,283 @@
+//! The driver: the one seam between the port and an operating system, and the choice among them.
+//!
+//! A driver carries out what a socket's state asks ([`Receiving`](crate::slot::Receiving) for the
+//! reading side, the queue of sends for the writing side) and reports back through the methods of
+//! the core. The contract it must keep:
+//!
+//! 1. One request of each side of a socket is with the system at a time: the flags `ARMED` and
+//!    `SENDING` are set exactly while the driver will report its end. A readiness driver, which
+//!    leaves nothing with the system, never sets them.
+//! 2. Every such request is reported once, under the slot's lock: `receive_stopped`,
+//!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. What the system may
+//!    still write to is never freed before.
+//! 3. Calls with a slot locked never block and never take another slot's lock.
+//! 4. `wake(n)` makes n present or future calls of `poll` return, and each tells how many it used.
+//! 5. Reports may come on another thread before the call that made the request has returned; the
+//!    slot's lock, held by the caller, orders them.
+//!
+//! A trait rather than conditional code, because one build holds several drivers (io_uring falls
+//! back to readiness where it is forbidden) and tests add one that injects faults.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Options;
+use crate::connecting::{self, ConnectOptions};
+use crate::core::{Core, Out};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::listening::{self, ListenOptions};
+use crate::slot::{SlotId, SocketState};
+use crate::sys;
+use crate::waiter::Local;
+
+#[cfg(windows)]
+mod iocp;
+#[cfg(unix)]
+mod poll;
+
+/// What the drivers of Unix keep in each work block: nothing yet.
+#[cfg(unix)]
+#[derive(Debug, Default)]
+pub(crate) struct WorkBlock;
+
+/// What a port can run on.
+///
+/// ```
+/// assert_eq!(wharf_port::DriverKind::Uring.to_string(), "uring");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// I/O completion ports (Windows).
+    Iocp,
+    /// io_uring (Linux 6.0 and later, where it is allowed).
+    Uring,
+    /// Readiness: epoll on Linux, kqueue and its like elsewhere on Unix.
+    Poll,
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DriverKind::Iocp => "iocp",
+            DriverKind::Uring => "uring",
+            DriverKind::Poll => "poll",
+        })
+    }
+}
+
+impl std::str::FromStr for DriverKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "iocp" => Ok(DriverKind::Iocp),
+            "uring" => Ok(DriverKind::Uring),
+            "poll" => Ok(DriverKind::Poll),
+            _ => Err(Error::new(Operation::Build, ErrorKind::InvalidInput)),
+        }
+    }
+}
+
+/// Which driver a port shall use.
+///
+/// ```
+/// use wharf_port::{DriverChoice, DriverKind, Port};
+/// // Fails with the cure where this driver does not work.
+/// let port = Port::builder().driver(DriverChoice::Require(DriverKind::Uring)).build();
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DriverChoice {
+    /// The best that works here.
+    #[default]
+    Auto,
+    /// This one or none.
+    Require(DriverKind),
+}
+
+/// Which driver a port uses, and which better ones it passed over.
+///
+/// ```
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = wharf_port::Port::builder().build()?;
+/// println!("{}", port.driver()); // such as: poll (uring passed over: ...)
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DriverReport {
+    /// The driver in use.
+    pub kind: DriverKind,
+    /// Those that were tried first and do not work here.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A driver that does not work here, and why.
+///
+/// ```
+/// # fn main() -> wharf_port::Result<()> {
+/// for passed in &wharf_port::Port::builder().build()?.driver().passed_over {
+///     println!("{}: {}", passed.kind, passed.reason);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PassedOver {
+    /// The driver.
+    pub kind: DriverKind,
+    /// Why it does not work here, with what would change that.
+    pub reason: &'static str,
+    /// The system's code, where one was given.
+    pub os: Option<i32>,
+}
+
+impl fmt::Display for DriverReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        for passed in &self.passed_over {
+            write!(f, " ({} passed over: {})", passed.kind, passed.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// What every driver does; the numbered contract is above.
+pub(crate) trait Driver: Send + Sync + fmt::Debug {
+    /// Whether several threads may be inside `poll` at a time.
+    fn concurrent(&self) -> bool;
+
+    /// The clock of timers and deadlines: monotonic.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Binds the driver to the thread of a new waiter, where it cares.
+    fn enter_thread(&self) -> Result<(), i32> {
+        Ok(())
+    }
+
+    /// Opens a listening socket.
+    fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
+        listening::open(at)
+    }
+
+    /// Opens a socket that will connect.
+    fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
+        connecting::open(to)
+    }
+
+    /// Makes a socket's handle fit for the driver; `accepted` when a port accepted it.
+    fn associate(&self, id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32>;
+
+    /// Starts or goes on with `state.receiving`; called while the driver holds nothing of it.
+    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
+
+    /// Starts or goes on with the queue of sends; called while the driver holds nothing of it.
+    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
+
+    /// Asks for the armed request to end; its report follows.
+    fn cancel_receive(&self, id: SlotId, state: &mut SocketState);
+
+    /// Asks for the send request to end; its report follows.
+    fn cancel_send(&self, id: SlotId, state: &mut SocketState);
+
+    /// Makes everything the driver holds of a closing socket end; the reports follow.
+    fn hang_up(&self, id: SlotId, state: &mut SocketState);
+
+    /// Ends the write side of a connected socket with a FIN.
+    fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
+        sys::shutdown_write(state.open_handle())
+    }
+
+    /// Closes the handle of a socket of which the driver holds nothing.
+    fn release(&self, id: SlotId, state: &mut SocketState);
+
+    /// A waiter has the socket's turn: a readiness driver does its input and output now.
+    fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let _ = (core, id, state, out);
+    }
+
+    /// Whether `advance` would bring something.
+    fn has_more(&self, state: &SocketState) -> bool {
+        let _ = state;
+        false
+    }
+
+    /// Whether requests wait for a thread to enter the driver.
+    fn wants_entry(&self) -> bool {
+        false
+    }
+
+    /// Sleeps until something happens, at most so long, and reports it. Answers how many
+    /// wake-ups it used, or the system's code when the port itself is broken.
+    fn poll(
+        &self,
+        core: &Arc<Core>,
+        at_most: Option<Duration>,
+        local: &mut Local,
+    ) -> Result<u32, i32>;
+
+    /// Makes so many calls of `poll` return.
+    fn wake(&self, threads: u32);
+
+    /// The port ends: collects, for a bounded time, what the system still holds of sockets that
+    /// were all aborted. Answers how many requests did not come back; their memory is leaked.
+    fn end(&self, core: &Arc<Core>) -> u64;
+}
+
+/// Why a driver does not work here, with the cure, and the system's code.
+pub(crate) type Unavailable = (&'static str, Option<i32>);
+
+/// The drivers of this system, best first.
+fn candidates() -> &'static [DriverKind] {
+    #[cfg(windows)]
+    return &[DriverKind::Iocp];
+    #[cfg(target_os = "linux")]
+    return &[DriverKind::Poll];
+    #[cfg(all(unix, not(target_os = "linux")))]
+    return &[DriverKind::Poll];
+}
+
+/// Makes a driver, or says why it does not work here.
+fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOver> {
+    let passed = |(reason, os): Unavailable| PassedOver { kind, reason, os };
+    match kind {
+        #[cfg(windows)]
+        DriverKind::Iocp => iocp::Iocp::new(options).map_err(passed).map(|it| Box::new(it) as _),
+        #[cfg(unix)]
+        DriverKind::Poll => poll::Poll::new(options).map_err(passed).map(|it| Box::new(it) as _),
+        #[allow(unreachable_patterns, reason = "every system lacks some of the drivers")]
+        _ => Err(passed(("this driver does not exist on this system", None))),
+    }
+}
+
+/// The drivers that work here, best first, as [`DriverChoice::Auto`] would try them.
+///
+/// ```
+/// let drivers = wharf_port::drivers_present();
+/// assert!(!drivers.is_empty());
+/// ```
+#[must_use]
+pub fn drivers_present() -> Vec<DriverKind> {
+    let works = |kind: &DriverKind| {
+        let port = crate::Port::builder().driver(DriverChoice::Require(*kind)).build();
+        port.is_ok()
+    };
+    candidates().iter().copied().filter(works).collect()
+}
+
+pub(crate) fn choose(options: &Options) -> Result<(Box<dyn Driver>, DriverReport)> {
+    let kinds = match &options.driver {
+        DriverChoice::Auto => candidates(),
+        DriverChoice::Require(kind) => std::slice::from_ref(kind),
+    };
+    let mut passed_over = Vec::new();
+    for &kind in kinds {
+        match make(kind, options) {
+            Ok(driver) => return Ok((driver, DriverReport { kind, passed_over })),
+            Err(passed) => passed_over.push(passed),
+        }
+    }
+    let first = passed_over.swap_remove(0);
+    Err(Error::unavailable(first.reason, first.os))
+}

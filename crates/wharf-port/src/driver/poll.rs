@@ -1,0 +1,393 @@
+//! Readiness: epoll on Linux, kqueue and its like elsewhere.
+//!
+//! Each socket is registered once, edge-triggered, when its first operation needs it; operations
+//! cost no further registration calls. Reads happen when a waiter has the socket's turn, into a
+//! buffer that is taken only once there is something to read. Writes are tried at once and go on
+//! when the poller says so.
+//!
+//! One-shot registrations, two `epoll_ctl` per operation, were rejected: where io_uring is
+//! forbidden, in most containers, this driver *is* the product. So was one thread that polls for
+//! all: epoll wakes one of several waiting threads for each edge, last come first served, which is
+//! the completion port's own order.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Options;
+use crate::core::{Core, Out};
+use crate::error::{Error, Operation};
+use crate::packet::End;
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::socket::Accepted;
+use crate::sys;
+use crate::waiter::Local;
+
+use super::{Driver, Unavailable};
+use poller::{Interest, Poller, Seen};
+
+#[cfg(target_os = "linux")]
+#[path = "poll/epoll.rs"]
+mod poller;
+#[cfg(not(target_os = "linux"))]
+#[path = "poll/polling.rs"]
+mod poller;
+
+/// The next read would bring something, as far as is known.
+const READABLE: u32 = 1 << flag::DRIVER_SHIFT;
+/// The last write filled the socket's buffer.
+const WRITE_BLOCKED: u32 = 2 << flag::DRIVER_SHIFT;
+/// The peer has sent FIN.
+const PEER_ENDED: u32 = 4 << flag::DRIVER_SHIFT;
+/// The connection is broken; the socket's error says how.
+const BROKEN: u32 = 8 << flag::DRIVER_SHIFT;
+/// Registered for the peer's leaving only.
+const REGISTERED_WATCH: u32 = 16 << flag::DRIVER_SHIFT;
+/// Registered for everything.
+const REGISTERED_ALL: u32 = 32 << flag::DRIVER_SHIFT;
+
+/// Slices of the send queue that one call takes.
+const SLICES_MAX: usize = 16;
+
+/// The readiness driver.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    poller: Poller,
+}
+
+impl Poll {
+    pub(crate) fn new(_options: &Options) -> Result<Self, Unavailable> {
+        let poller = Poller::new()
+            .map_err(|code| ("the system gives no poller: raise its limit of files", Some(code)))?;
+        Ok(Poll { poller })
+    }
+
+    /// Registers the socket for what its operation needs; answers whether a call was made, whose
+    /// first event tells how the socket stands.
+    fn register(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        interest: Interest,
+    ) -> Result<bool, i32> {
+        let handle = state.open_handle();
+        match interest {
+            _ if state.has(REGISTERED_ALL) => return Ok(false),
+            Interest::Watch if state.has(REGISTERED_WATCH) => return Ok(false),
+            Interest::All if state.has(REGISTERED_WATCH) => {
+                self.poller.change(handle, id, interest)?;
+            }
+            Interest::Watch | Interest::All => self.poller.add(handle, id, interest)?,
+        }
+        state.set(match interest {
+            Interest::Watch => REGISTERED_WATCH,
+            Interest::All => REGISTERED_ALL,
+        });
+        Ok(true)
+    }
+
+    fn start_connect(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        let address = state.work.as_mut().and_then(|work| work.connect_to.take());
+        let address = address.expect("a connect has its address");
+        let result = match sys::connect(state.open_handle(), &address) {
+            Err(code) if sys::in_progress(code) => match self.register(id, state, Interest::All) {
+                Ok(_) => return,
+                Err(code) => Err(code),
+            },
+            result => result,
+        };
+        core.connected(id, state, result, out);
+    }
+
+    fn accept_some(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        while state.receiving == Receiving::Accept && state.has(READABLE) && out.has_room() {
+            let Some(place) = core.place(id, state, out) else {
+                state.clear(READABLE);
+                return;
+            };
+            match sys::accept(state.open_handle()) {
+                Ok(handle) => {
+                    let accepted = Accepted { handle, peer: None, place: Some(place) };
+                    core.accepted(id, state, accepted, out);
+                }
+                Err(code) => {
+                    place.give_up();
+                    if sys::would_block(code) || !core.accept_failed(id, state, code, out) {
+                        state.clear(READABLE);
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive_some(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        while state.receiving == Receiving::Stream && state.has(READABLE) && out.may_take(core, state)
+        {
+            if !core.reserve_lease(id, state) {
+                return;
+            }
+            let Some(mut buffer) = core.pool.take_or_wait(id) else {
+                core.slots.return_lease(id, core.options.leases_per_socket);
+                state.set(flag::PAUSED_POOL);
+                return;
+            };
+            let space = core.pool.bytes_of(&mut buffer);
+            let capacity = space.len();
+            match sys::receive(state.open_handle(), space) {
+                Ok(count) if count > 0 => {
+                    self.note_short_read(state, count < capacity);
+                    core.received(id, state, (buffer, count), out);
+                }
+                result => {
+                    core.slots.return_lease(id, core.options.leases_per_socket);
+                    core.buffer_returned(buffer);
+                    self.receive_came_to_nothing(core, id, state, result, out);
+                }
+            }
+        }
+    }
+
+    fn receive_into_some(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        while state.receiving == Receiving::Into && state.has(READABLE) && out.may_take(core, state) {
+            let SocketState { work, handle, .. } = &mut *state;
+            let into = work.as_mut().and_then(|work| work.intos.front_mut());
+            let into = into.expect("a receive into a buffer is queued");
+            let capacity = into.buffer.len();
+            if capacity == 0 {
+                core.received_into(id, state, 0, out);
+                continue;
+            }
+            let handle = handle.as_ref().expect("a socket that receives is open");
+            match sys::receive(handle, &mut into.buffer) {
+                Ok(count) => {
+                    self.note_short_read(state, count < capacity && count > 0);
+                    core.received_into(id, state, count, out);
+                }
+                result => self.receive_came_to_nothing(core, id, state, result, out),
+            }
+        }
+    }
+
+    /// A read that did not fill its buffer has emptied the socket, unless an end stands behind
+    /// the data: of that no further edge would tell.
+    fn note_short_read(&self, state: &mut SocketState, short: bool) {
+        if short && !state.has(PEER_ENDED | BROKEN) {
+            state.clear(READABLE);
+        }
+    }
+
+    fn receive_came_to_nothing(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        result: Result<usize, i32>,
+        out: &mut Out<'_>,
+    ) {
+        match result {
+            Err(code) if sys::would_block(code) => state.clear(READABLE),
+            Err(code) if sys::interrupted(code) => {}
+            Err(code) => core.receive_stopped(id, state, Some(code), out),
+            Ok(_) => core.receive_stopped(id, state, None, out),
+        }
+    }
+
+    fn tell_leave(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        if state.has(BROKEN)
+            && let Some(code) = sys::take_error(state.open_handle())
+        {
+            let error = Error::from_os(Operation::Watch, code);
+            core.receive_ended(id, state, End::Failed(error), out);
+        } else if state.has(PEER_ENDED | BROKEN) {
+            core.receive_ended(id, state, End::Finished, out);
+        }
+    }
+
+    /// Takes note of one event; the socket joins those that are ready if that brings something.
+    fn note(&self, core: &Arc<Core>, id: SlotId, seen: Seen, local: &mut Local) {
+        let Some(mut guard) = core.slots.lock(id) else { return };
+        let state = &mut *guard;
+        if seen.readable && !state.has(flag::PAUSED_ACCEPT) {
+            state.set(READABLE);
+        }
+        if seen.peer_ended {
+            state.set(PEER_ENDED | READABLE);
+        }
+        if seen.broken {
+            state.set(BROKEN | READABLE);
+        }
+        let mut out = Out(Some(local));
+        if seen.writable || seen.broken {
+            state.clear(WRITE_BLOCKED);
+            if state.receiving == Receiving::Connect {
+                let result = sys::take_error(state.open_handle()).map_or(Ok(()), Err);
+                state.clear(BROKEN | PEER_ENDED);
+                core.connected(id, state, result, &mut out);
+            } else if state.work.as_ref().is_some_and(|work| !work.sends.is_empty()) {
+                core.go_on_sending(id, state, &mut out);
+                core.settle(id, state, &mut out);
+            }
+        }
+        // The slot may have been freed by what the event brought.
+        if state.generation == id.generation
+            && self.has_more(state)
+            && state.turn == 0
+            && !state.has(flag::QUEUED)
+        {
+            state.set(flag::QUEUED);
+            local.ready.push_back(id.index);
+        }
+    }
+}
+
+impl Driver for Poll {
+    fn concurrent(&self) -> bool {
+        Poller::CONCURRENT
+    }
+
+    fn associate(&self, _id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32> {
+        // What this driver accepted does not block already; nothing is lost by asking again.
+        if accepted && cfg!(target_os = "linux") && state.has(flag::LISTENER) {
+            return Ok(());
+        }
+        sys::set_nonblocking(state.open_handle(), true)
+    }
+
+    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let interest = match state.receiving {
+            Receiving::Nothing => return,
+            Receiving::Connect => return self.start_connect(core, id, state, out),
+            Receiving::Watch => Interest::Watch,
+            Receiving::Accept | Receiving::Stream | Receiving::Into => Interest::All,
+        };
+        match self.register(id, state, interest) {
+            Ok(_) if state.receiving == Receiving::Accept => {
+                // Connections may wait of which an edge has told before a pause.
+                state.set(READABLE);
+                core.enqueue(id, state);
+            }
+            Ok(true) => {}
+            Ok(false) => {
+                if self.has_more(state) {
+                    core.enqueue(id, state);
+                }
+            }
+            Err(code) => core.receive_stopped(id, state, Some(code), out),
+        }
+    }
+
+    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        while !state.has(WRITE_BLOCKED) && core.has_bytes_to_send(id, state, out) {
+            let work = state.work.as_ref().expect("there are bytes to send");
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = work.unsent(&mut slices);
+            let result = sys::send(state.open_handle(), &slices[..count]);
+            match result {
+                Ok(count) => core.sent(id, state, count, out),
+                Err(code) if sys::interrupted(code) => {}
+                Err(code) if sys::would_block(code) => {
+                    state.set(WRITE_BLOCKED);
+                    if let Err(code) = self.register(id, state, Interest::All) {
+                        core.send_failed(id, state, code, out);
+                    }
+                }
+                Err(code) => core.send_failed(id, state, code, out),
+            }
+        }
+    }
+
+    fn cancel_receive(&self, _id: SlotId, _state: &mut SocketState) {
+        debug_assert!(false, "nothing is ever with the system");
+    }
+
+    fn cancel_send(&self, _id: SlotId, _state: &mut SocketState) {
+        debug_assert!(false, "nothing is ever with the system");
+    }
+
+    fn hang_up(&self, _id: SlotId, _state: &mut SocketState) {
+        debug_assert!(false, "nothing is ever with the system");
+    }
+
+    fn release(&self, _id: SlotId, state: &mut SocketState) {
+        let Some(handle) = state.handle.take() else { return };
+        self.poller.forget(&handle);
+        if state.has(flag::CLOSE_RESET) {
+            sys::close_with_reset(handle);
+        } else if state.has(flag::LISTENER | flag::CONNECTING) {
+            drop(handle);
+        } else {
+            sys::close_in_order(handle);
+        }
+    }
+
+    fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if state.has(flag::CLOSING) {
+            return;
+        }
+        match state.receiving {
+            Receiving::Nothing | Receiving::Connect => {}
+            Receiving::Accept => self.accept_some(core, id, state, out),
+            Receiving::Stream => self.receive_some(core, id, state, out),
+            Receiving::Into => self.receive_into_some(core, id, state, out),
+            Receiving::Watch => self.tell_leave(core, id, state, out),
+        }
+    }
+
+    fn has_more(&self, state: &SocketState) -> bool {
+        match state.receiving {
+            Receiving::Nothing | Receiving::Connect => false,
+            Receiving::Watch => state.has(PEER_ENDED | BROKEN),
+            Receiving::Accept | Receiving::Into => state.has(READABLE),
+            Receiving::Stream => {
+                state.has(READABLE) && !state.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
+            }
+        }
+    }
+
+    fn poll(
+        &self,
+        core: &Arc<Core>,
+        at_most: Option<Duration>,
+        local: &mut Local,
+    ) -> Result<u32, i32> {
+        self.poller.wait(at_most, local.room(), |id, seen| self.note(core, id, seen, local))
+    }
+
+    fn wake(&self, threads: u32) {
+        self.poller.wake(threads);
+    }
+
+    fn end(&self, _core: &Arc<Core>) -> u64 {
+        0 // Nothing is ever with the system, so every socket was closed by its abort.
+    }
+}

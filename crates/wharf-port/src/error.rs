@@ -1,0 +1,380 @@
+//! One error type for every driver: which operation failed, why, and what cures it.
+//!
+//! Completion packets, refused requests and set-up failures all carry [`Error`]. Its kind is the
+//! same on every driver for the same event (a peer's reset is [`ErrorKind::Reset`] on IOCP, where
+//! the system says 64, and on Linux, where it says 104); the system's own code is kept beside it.
+//! `std::io::Error` alone was rejected: it loses the operation, and its kinds differ by system.
+
+use std::fmt;
+use std::io;
+
+use crate::sys;
+
+/// What was being done when an [`Error`] arose.
+///
+/// ```
+/// use wharf_port::Operation;
+/// assert_eq!(Operation::Accept.to_string(), "accept");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Building a port and its driver.
+    Build,
+    /// Asking a port for a waiter.
+    Waiter,
+    /// Waiting for packets.
+    Wait,
+    /// Creating, binding and opening a listening socket.
+    Listen,
+    /// Associating a socket with a port.
+    Associate,
+    /// Accepting connections.
+    Accept,
+    /// Connecting to a peer.
+    Connect,
+    /// Receiving into lent buffers.
+    Receive,
+    /// Receiving into the caller's buffer.
+    ReceiveInto,
+    /// Sending.
+    Send,
+    /// Ending the write side.
+    Shutdown,
+    /// Watching for the peer's leaving.
+    Watch,
+    /// Closing a socket.
+    Close,
+    /// Setting a timer.
+    Timer,
+    /// Posting a packet.
+    Post,
+    /// Asking for an address of a socket.
+    Address,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Build => "build the port",
+            Operation::Waiter => "make a waiter",
+            Operation::Wait => "wait",
+            Operation::Listen => "listen",
+            Operation::Associate => "associate",
+            Operation::Accept => "accept",
+            Operation::Connect => "connect",
+            Operation::Receive => "receive",
+            Operation::ReceiveInto => "receive into a buffer",
+            Operation::Send => "send",
+            Operation::Shutdown => "shut down",
+            Operation::Watch => "watch",
+            Operation::Close => "close",
+            Operation::Timer => "set a timer",
+            Operation::Post => "post",
+            Operation::Address => "read the address",
+        })
+    }
+}
+
+/// Why an operation failed; the same on every driver for the same event.
+///
+/// ```
+/// use wharf_port::ErrorKind;
+/// assert_eq!(ErrorKind::Reset.to_string(), "connection reset by the peer");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The peer reset the connection (RST); never used for an orderly end.
+    Reset,
+    /// Nobody listens at the address, or a firewall answered for it.
+    Refused,
+    /// Our own close, or an earlier failed send, ended the operation.
+    Aborted,
+    /// The operation was cancelled on request.
+    Cancelled,
+    /// A deadline of the operation or of the protocol passed.
+    TimedOut,
+    /// No route leads to the address, or the network is down.
+    Unreachable,
+    /// Another socket is bound to the address.
+    AddressInUse,
+    /// The address does not belong to this machine.
+    AddressUnavailable,
+    /// The system forbids it to this user.
+    PermissionDenied,
+    /// The process or the system is out of descriptors.
+    TooManyOpenFiles,
+    /// The system is out of memory or of network buffers.
+    OutOfMemory,
+    /// A bound set when the port was built, or a socket's send queue, is reached.
+    Full,
+    /// An operation of this kind is already in progress on the socket.
+    Busy,
+    /// The port or the socket is closed, or the handle to it is stale.
+    Closed,
+    /// The socket is not connected.
+    NotConnected,
+    /// This driver or this system cannot do it.
+    Unsupported,
+    /// An argument makes no sense.
+    InvalidInput,
+    /// Anything else; the system's code tells more.
+    Other,
+}
+
+impl ErrorKind {
+    fn text(self) -> &'static str {
+        match self {
+            ErrorKind::Reset => "connection reset by the peer",
+            ErrorKind::Refused => "connection refused",
+            ErrorKind::Aborted => "aborted by our own close",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::TimedOut => "timed out",
+            ErrorKind::Unreachable => "address unreachable",
+            ErrorKind::AddressInUse => "address in use",
+            ErrorKind::AddressUnavailable => "address not on this machine",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::TooManyOpenFiles => "too many open files",
+            ErrorKind::OutOfMemory => "out of memory or network buffers",
+            ErrorKind::Full => "a bound is reached",
+            ErrorKind::Busy => "already in progress",
+            ErrorKind::Closed => "closed",
+            ErrorKind::NotConnected => "not connected",
+            ErrorKind::Unsupported => "not supported here",
+            ErrorKind::InvalidInput => "invalid argument",
+            ErrorKind::Other => "failed",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// A failed operation: what was done, why it failed, and the system's code where there is one.
+///
+/// The text names the cure where one is known. It converts into [`std::io::Error`].
+///
+/// ```
+/// use wharf_port::{Error, ErrorKind, Operation};
+/// let error = Error::new(Operation::Accept, ErrorKind::Cancelled);
+/// assert_eq!(error.to_string(), "accept: cancelled");
+/// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::Interrupted);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Error {
+    operation: Operation,
+    kind: ErrorKind,
+    os: Option<i32>,
+    /// What a driver says of itself, in place of the kind's own text.
+    advice: Option<&'static str>,
+}
+
+/// What calls of this crate return.
+///
+/// ```
+/// fn always() -> wharf_port::Result<u32> { Ok(7) }
+/// assert_eq!(always(), Ok(7));
+/// ```
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error that the library itself found, without a system code.
+    ///
+    /// ```
+    /// use wharf_port::{Error, ErrorKind, Operation};
+    /// assert_eq!(Error::new(Operation::Post, ErrorKind::Full).os(), None);
+    /// ```
+    #[must_use]
+    pub fn new(operation: Operation, kind: ErrorKind) -> Self {
+        Error { operation, kind, os: None, advice: None }
+    }
+
+    /// An error from a system code (`errno`, or a Win32 or Winsock code).
+    ///
+    /// ```
+    /// use wharf_port::{Error, Operation};
+    /// let error = Error::from_os(Operation::Receive, 104);
+    /// assert_eq!(error.os(), Some(104));
+    /// ```
+    #[must_use]
+    pub fn from_os(operation: Operation, code: i32) -> Self {
+        Error { operation, kind: sys::error_kind(code), os: Some(code), advice: None }
+    }
+
+    pub(crate) fn from_io(operation: Operation, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(code) => Error::from_os(operation, code),
+            None => Error::new(operation, kind_of_io(error.kind())),
+        }
+    }
+
+    /// A required driver does not work here.
+    pub(crate) fn unavailable(advice: &'static str, os: Option<i32>) -> Self {
+        let advice = Some(advice);
+        Error { operation: Operation::Build, kind: ErrorKind::Unsupported, os, advice }
+    }
+
+    /// What was being done.
+    ///
+    /// ```
+    /// use wharf_port::{Error, ErrorKind, Operation};
+    /// assert_eq!(Error::new(Operation::Send, ErrorKind::Full).operation(), Operation::Send);
+    /// ```
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Why it failed.
+    ///
+    /// ```
+    /// use wharf_port::{Error, ErrorKind, Operation};
+    /// assert_eq!(Error::new(Operation::Send, ErrorKind::Full).kind(), ErrorKind::Full);
+    /// ```
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The system's own code, where the failure came from the system.
+    ///
+    /// ```
+    /// use wharf_port::{Error, ErrorKind, Operation};
+    /// assert_eq!(Error::new(Operation::Send, ErrorKind::Full).os(), None);
+    /// ```
+    #[must_use]
+    pub fn os(&self) -> Option<i32> {
+        self.os
+    }
+
+    fn cure(&self) -> Option<&'static str> {
+        match (self.kind, self.operation) {
+            (ErrorKind::AddressInUse, _) => {
+                Some("choose another port, or end the program that holds it")
+            }
+            (ErrorKind::AddressUnavailable, _) => Some("name an address of this machine"),
+            (ErrorKind::PermissionDenied, Operation::Listen) => {
+                Some("choose a port of 1024 or above, or run with the privilege to bind low ports")
+            }
+            (ErrorKind::Full, Operation::Send) => Some("wait for SendReady, then send again"),
+            (ErrorKind::Full, _) => Some("raise the bound where the port is built"),
+            (ErrorKind::Busy, Operation::Waiter) => {
+                Some("a single-waiter port has one waiter: build a shared port for several")
+            }
+            (ErrorKind::Busy, _) => Some("wait for its last packet, or cancel it"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(advice) = self.advice {
+            return write!(f, "{}: {advice}", self.operation);
+        }
+        write!(f, "{}: {}", self.operation, self.kind)?;
+        if self.kind == ErrorKind::TooManyOpenFiles {
+            return f.write_str(&sys::descriptor_advice());
+        }
+        if self.kind == ErrorKind::Other
+            && let Some(code) = self.os
+        {
+            write!(f, ": {}", io::Error::from_raw_os_error(code))?;
+        }
+        match self.cure() {
+            Some(cure) => write!(f, ": {cure}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("operation", &self.operation)
+            .field("kind", &self.kind)
+            .field("os", &self.os)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::new(io_kind(error.kind), error)
+    }
+}
+
+fn io_kind(kind: ErrorKind) -> io::ErrorKind {
+    match kind {
+        ErrorKind::Reset => io::ErrorKind::ConnectionReset,
+        ErrorKind::Refused => io::ErrorKind::ConnectionRefused,
+        ErrorKind::Aborted => io::ErrorKind::ConnectionAborted,
+        ErrorKind::Cancelled => io::ErrorKind::Interrupted,
+        ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+        ErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
+        ErrorKind::AddressInUse => io::ErrorKind::AddrInUse,
+        ErrorKind::AddressUnavailable => io::ErrorKind::AddrNotAvailable,
+        ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+        ErrorKind::OutOfMemory => io::ErrorKind::OutOfMemory,
+        ErrorKind::Full => io::ErrorKind::WouldBlock,
+        ErrorKind::Busy => io::ErrorKind::ResourceBusy,
+        ErrorKind::Closed | ErrorKind::NotConnected => io::ErrorKind::NotConnected,
+        ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+        ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+        ErrorKind::TooManyOpenFiles | ErrorKind::Other => io::ErrorKind::Other,
+    }
+}
+
+fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
+    match kind {
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => ErrorKind::InvalidInput,
+        io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        io::ErrorKind::TimedOut => ErrorKind::TimedOut,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// A request that was not accepted, with the value it brought: nothing is lost by a refusal.
+///
+/// ```
+/// use wharf_port::{Error, ErrorKind, Operation, Refused};
+/// let refused = Refused { error: Error::new(Operation::Post, ErrorKind::Full), value: 7u64 };
+/// assert_eq!(refused.value, 7);
+/// ```
+#[derive(Debug)]
+pub struct Refused<T> {
+    /// Why the request was refused.
+    pub error: Error,
+    /// What the caller had handed in.
+    pub value: T,
+}
+
+impl<T> Refused<T> {
+    pub(crate) fn new(operation: Operation, kind: ErrorKind, value: T) -> Self {
+        Refused { error: Error::new(operation, kind), value }
+    }
+}
+
+impl<T> fmt::Display for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for Refused<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<T> From<Refused<T>> for Error {
+    fn from(refused: Refused<T>) -> Self {
+        refused.error
+    }
+}

@@ -1,0 +1,31 @@
+//! The key: the value a caller chooses for a socket, and finds in every packet about it.
+//!
+//! It is a plain number that is never dereferenced (contract C1): the series' first mistake was
+//! to take it for a pointer. A newtype rather than a bare `u64`, so that a key and the value of a
+//! posted packet cannot change places in a call.
+
+use std::fmt;
+
+/// The value chosen at association; every packet about the socket carries it.
+///
+/// Any value is legal on every target, several sockets may share one.
+///
+/// ```
+/// use wharf_port::Key;
+/// assert_eq!(Key::from(90), Key(90));
+/// assert_eq!(Key(90).to_string(), "90");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Key(pub u64);
+
+impl From<u64> for Key {
+    fn from(value: u64) -> Self {
+        Key(value)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

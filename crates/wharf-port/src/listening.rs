@@ -1,0 +1,149 @@
+//! Opening a listening socket: its address, backlog and options.
+//!
+//! Binds are exclusive on Windows, where `SO_REUSEADDR` would let another program take the port,
+//! and set `SO_REUSEADDR` on Unix, where it only means that connections in TIME_WAIT do not stop a
+//! restart (contract C19). Options set here hold for every accepted socket.
+
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::key::Key;
+use crate::slot::flag;
+use crate::socket::Listener;
+use crate::sys;
+
+/// How to listen: what [`Port::listen`](crate::Port::listen) takes. Any address converts into it.
+///
+/// ```
+/// use wharf_port::ListenOptions;
+/// let options = ListenOptions::new(([127, 0, 0, 1], 0)).backlog(128);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ListenOptions {
+    pub(crate) address: Address,
+    pub(crate) backlog: i32,
+    pub(crate) dual_stack: bool,
+    pub(crate) share_port: bool,
+    pub(crate) no_delay: bool,
+}
+
+/// Connections the system keeps for a listener unless told otherwise; it caps the number by its
+/// own bound (`net.core.somaxconn` on Linux).
+const BACKLOG: i32 = 4096;
+
+impl ListenOptions {
+    /// Listens at this address.
+    ///
+    /// ```
+    /// let options = wharf_port::ListenOptions::new(([0, 0, 0, 0], 10101));
+    /// ```
+    pub fn new(address: impl Into<Address>) -> Self {
+        ListenOptions {
+            address: address.into(),
+            backlog: BACKLOG,
+            dual_stack: false,
+            share_port: false,
+            no_delay: true,
+        }
+    }
+
+    /// How many connections wait in the system until they are accepted; 4,096 by default. The
+    /// system's own bound (`net.core.somaxconn` on Linux, 200 and up on Windows) caps it.
+    ///
+    /// ```
+    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).backlog(16);
+    /// ```
+    pub fn backlog(mut self, connections: i32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Whether a version 6 listener takes version 4 connections too; no by default.
+    ///
+    /// ```
+    /// use std::net::Ipv6Addr;
+    /// let options = wharf_port::ListenOptions::new((Ipv6Addr::UNSPECIFIED, 0)).dual_stack(true);
+    /// ```
+    pub fn dual_stack(mut self, both: bool) -> Self {
+        self.dual_stack = both;
+        self
+    }
+
+    /// Whether other listeners may share the address, the system dealing the connections out
+    /// (`SO_REUSEPORT`); no by default.
+    ///
+    /// # Portability
+    /// Only Linux deals connections out evenly; Windows refuses it as unsupported.
+    ///
+    /// ```
+    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).share_port(true);
+    /// ```
+    pub fn share_port(mut self, share: bool) -> Self {
+        self.share_port = share;
+        self
+    }
+
+    /// Whether small sends of accepted connections go out at once (`TCP_NODELAY`); yes by default.
+    ///
+    /// ```
+    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).no_delay(false);
+    /// ```
+    pub fn no_delay(mut self, no_delay: bool) -> Self {
+        self.no_delay = no_delay;
+        self
+    }
+}
+
+impl<A: Into<Address>> From<A> for ListenOptions {
+    fn from(address: A) -> Self {
+        ListenOptions::new(address)
+    }
+}
+
+impl Core {
+    pub(crate) fn listen(self: &Arc<Self>, at: &ListenOptions, key: Key) -> Result<Listener> {
+        let failed = |error: std::io::Error| Error::from_io(Operation::Listen, &error);
+        if self.ready.is_closed() {
+            return Err(Error::new(Operation::Listen, ErrorKind::Closed));
+        }
+        let handle = self.driver.open_listener(at).map_err(failed)?;
+        let Some((id, mut state)) = self.slots.allocate(false) else {
+            return Err(Error::new(Operation::Listen, ErrorKind::Full));
+        };
+        state.key = key;
+        state.handle = Some(handle);
+        state.set(flag::LISTENER);
+        if let Err(code) = self.driver.associate(id, &mut state, false) {
+            state.handle = None;
+            self.slots.free(id, &mut state);
+            return Err(Error::from_os(Operation::Listen, code));
+        }
+        Ok(Listener::new(self.socket(id)))
+    }
+}
+
+/// Opens the socket the way every driver on a real network does.
+pub(crate) fn open(at: &ListenOptions) -> std::io::Result<sys::Handle> {
+    let address = at.address.to_system()?;
+    let internet = at.address.internet();
+    let protocol = internet.map(|_| socket2::Protocol::TCP);
+    let socket = sys::new_socket(at.address.domain(), protocol)?;
+    if internet.is_some_and(|address| address.is_ipv6()) {
+        socket.set_only_v6(!at.dual_stack)?;
+    }
+    if internet.is_some() {
+        sys::prepare_bind(&socket)?;
+        if at.no_delay {
+            socket.set_tcp_nodelay(true)?;
+        }
+    }
+    if at.share_port {
+        sys::share_port(&socket)?;
+    }
+    socket.bind(&address)?;
+    socket.listen(at.backlog.max(1))?;
+    Ok(socket.into())
+}

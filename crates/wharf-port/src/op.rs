@@ -1,0 +1,79 @@
+//! Operations as plain data: what was asked, and the name it is known by until its outcome.
+//!
+//! An operation is named by slot, generation and a sequence number of its socket, so that a late
+//! cancel can never hit a newer operation in the same place (contract C11, libxev #233). A table
+//! of operation objects was rejected: streaming operations would cost an entry per idle socket.
+
+use crate::slot::SlotId;
+
+/// The name of an accepted operation: what [`Port::cancel`](crate::Port::cancel) takes and what
+/// its packets carry.
+///
+/// It is a value of 24 bytes; it stays harmless when the operation is long over.
+///
+/// ```
+/// use wharf_port::Op;
+/// fn is_copy<T: Copy + Send + Sync>() {}
+/// is_copy::<Op>();
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Op {
+    pub(crate) port: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) sequence: u32,
+    pub(crate) kind: OpKind,
+}
+
+/// What an operation does; the data every driver answers with one exhaustive `match`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum OpKind {
+    Accept,
+    Connect,
+    Receive,
+    ReceiveInto,
+    Watch,
+    Send,
+    Shutdown,
+    Close,
+    Timer,
+    Post,
+}
+
+impl Op {
+    pub(crate) fn of(port: u32, id: SlotId, sequence: u32, kind: OpKind) -> Self {
+        Op { port, slot: id.index, generation: id.generation, sequence, kind }
+    }
+
+    pub(crate) fn post(port: u32) -> Self {
+        Op { port, slot: u32::MAX, generation: 0, sequence: 0, kind: OpKind::Post }
+    }
+
+    pub(crate) fn timer(port: u32, index: u32, generation: u32) -> Self {
+        Op { port, slot: index, generation, sequence: 0, kind: OpKind::Timer }
+    }
+
+    pub(crate) fn slot_id(self) -> SlotId {
+        SlotId { index: self.slot, generation: self.generation }
+    }
+}
+
+/// What [`Port::cancel`](crate::Port::cancel) found. Cancelling is a request: the outcome is in
+/// the operation's own last packet.
+///
+/// ```
+/// use wharf_port::{Cancel, Port};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().build()?;
+/// let op = port.timer(std::time::Instant::now() + std::time::Duration::from_secs(60), 1.into())?;
+/// assert_eq!(port.cancel(op), Cancel::Requested);
+/// assert_eq!(port.cancel(op), Cancel::NotFound);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Cancel {
+    /// The operation was in progress; its last packet tells how it ended.
+    Requested,
+    /// Nothing to cancel: it is over, cancelled already, or its last packet is on the way.
+    NotFound,
+}

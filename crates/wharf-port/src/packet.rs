@@ -1,0 +1,189 @@
+//! Packets: what `wait` hands out, one for each thing that happened.
+//!
+//! An event is an enum that owns what it brings, so that nothing has to be fetched with a second
+//! call and nothing is lost when a packet is dropped unread. The `(bool, code, pointer)` triple of
+//! `GetQueuedCompletionStatus` was rejected: its three meanings of false were merged by almost
+//! everyone who used it.
+
+use std::time::Duration;
+
+use crate::buffer::{Buffer, Lease};
+use crate::error::Error;
+use crate::key::Key;
+use crate::op::Op;
+use crate::socket::{Accepted, SocketRef, Stream};
+
+/// One completion.
+///
+/// ```
+/// use wharf_port::{Event, Key, Port, Wait};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().build()?;
+/// let mut waiter = port.waiter()?;
+/// port.post(Key(7), 42).unwrap();
+/// if let Wait::Packets(packets) = waiter.wait(None)? {
+///     for packet in packets {
+///         assert_eq!(packet.key, Key(7));
+///         assert!(matches!(packet.event, Event::Posted(42)));
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Packet {
+    /// The key of the socket, timer or post this is about; for an accept the *listener's*.
+    pub key: Key,
+    /// The operation this is about.
+    pub op: Op,
+    /// The socket this is about; a stale reference for timers and posts.
+    pub socket: SocketRef,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+///
+/// A streaming operation (accept, receive) gives any number of packets and then one
+/// [`Event::Ended`]; every other accepted operation gives exactly one, but a plain `send` that
+/// succeeds gives none.
+///
+/// ```
+/// use wharf_port::Event;
+/// fn is_last(event: &Event) -> bool {
+///     matches!(event, Event::Ended { .. } | Event::Closed)
+/// }
+/// assert!(!is_last(&Event::SendReady));
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A connection was accepted; it is not yet associated with any port.
+    Accepted(Accepted),
+    /// A connect succeeded; the stream is associated with the key given to `connect`.
+    Connected(Stream),
+    /// Bytes arrived; never empty.
+    Received(Lease),
+    /// A receive into the caller's buffer is over: the first `count` bytes are new.
+    ReceivedInto {
+        /// The caller's buffer.
+        buffer: Vec<u8>,
+        /// How many bytes arrived; 0 only when the buffer was empty.
+        count: usize,
+    },
+    /// A reported send is over: every byte is with the system.
+    Sent {
+        /// What was sent.
+        buffer: Buffer,
+    },
+    /// After a send was refused as full, the queue is under half again.
+    SendReady,
+    /// The peer left; the answer to `watch`.
+    PeerLeft(Leave),
+    /// A listener stopped accepting for a while; connections wait in its backlog.
+    Paused {
+        /// Why.
+        reason: PauseReason,
+        /// When the next try is due; it comes at once when a socket of the port closes.
+        retry_in: Duration,
+    },
+    /// A listener accepts again.
+    Resumed,
+    /// A timer's deadline passed.
+    Timer,
+    /// A posted value.
+    Posted(u64),
+    /// An explicit close is over; the last packet about its socket.
+    Closed,
+    /// An operation is over without the event it asked for.
+    Ended {
+        /// How.
+        how: End,
+        /// What a send or a receive into a buffer had brought.
+        buffer: Option<Buffer>,
+        /// How many bytes of it were moved, where the system tells.
+        count: Option<usize>,
+    },
+}
+
+/// How an operation ended.
+///
+/// ```
+/// use wharf_port::{End, Error, ErrorKind, Operation};
+/// let error = Error::new(Operation::Receive, ErrorKind::Reset);
+/// assert_eq!(End::Failed(error).error_kind(), Some(ErrorKind::Reset));
+/// assert_eq!(End::Finished.error_kind(), None);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// In order: the peer sent FIN, or the shutdown was carried out.
+    Finished,
+    /// By request.
+    Cancelled,
+    /// By our own close, or because an earlier send failed.
+    Aborted,
+    /// By an error.
+    Failed(Error),
+}
+
+impl End {
+    /// The kind of error that this end is; `None` for [`End::Finished`].
+    ///
+    /// ```
+    /// use wharf_port::{End, ErrorKind};
+    /// assert_eq!(End::Cancelled.error_kind(), Some(ErrorKind::Cancelled));
+    /// ```
+    #[must_use]
+    pub fn error_kind(&self) -> Option<crate::ErrorKind> {
+        match self {
+            End::Finished => None,
+            End::Cancelled => Some(crate::ErrorKind::Cancelled),
+            End::Aborted => Some(crate::ErrorKind::Aborted),
+            End::Failed(error) => Some(error.kind()),
+        }
+    }
+}
+
+/// How a watched peer left.
+///
+/// ```
+/// use wharf_port::Leave;
+/// assert_ne!(Leave::Finished, Leave::Reset);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Leave {
+    /// It sent FIN.
+    Finished,
+    /// It reset the connection.
+    Reset,
+    /// The connection broke in another way: timed out, unreachable, killed by the system.
+    Broken(Error),
+}
+
+/// Why a listener pauses.
+///
+/// ```
+/// use wharf_port::PauseReason;
+/// assert_eq!(PauseReason::SocketsMax.to_string(), "the port holds as many sockets as it may");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum PauseReason {
+    /// The process or the system is out of descriptors.
+    TooManyOpenFiles,
+    /// The system is out of memory or of network buffers.
+    OutOfMemory,
+    /// The port's own bound `sockets_max` is reached.
+    SocketsMax,
+}
+
+impl std::fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PauseReason::TooManyOpenFiles => {
+                write!(f, "too many open files{}", crate::sys::descriptor_advice())
+            }
+            PauseReason::OutOfMemory => f.write_str("out of memory or network buffers"),
+            PauseReason::SocketsMax => f.write_str("the port holds as many sockets as it may"),
+        }
+    }
+}

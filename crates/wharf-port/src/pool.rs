@@ -1,0 +1,145 @@
+//! The pool of receive buffers: a small hot set that grows in blocks up to a bound.
+//!
+//! Buffers are lent while there is data, and only then, so an idle connection holds none
+//! (contract C8). The free list is last in, first out: the buffer used next is the one whose bytes
+//! are still in the cache. A buffer per connection was rejected for its memory, and an unbounded
+//! pool because a hundred peers that never read would own the machine; at the bound a stream waits
+//! its turn here, first come first served.
+//!
+//! The *checked* pool (`PoolOptions::revoke_returned`) takes the pages of a returned buffer away
+//! and never uses them again. A kernel that still writes to one gets EFAULT and a program that
+//! still reads one is stopped at once: a use after free is seen every time, not once in a million.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use crate::config::PoolOptions;
+use crate::lock;
+use crate::slot::SlotId;
+use crate::sys::Pages;
+
+/// How many buffers a block holds: 256 KiB at the default size.
+const BLOCK_BUFFERS: u32 = 16;
+
+/// One buffer of the pool, owned by whoever holds this value.
+///
+/// Invariant: `pointer` is the start of `buffer_bytes` bytes that live as long as the pool, and no
+/// other `PoolBuffer` has the same `id`. Not `Clone`: handing it on hands on the ownership.
+#[derive(Debug)]
+pub(crate) struct PoolBuffer {
+    pub(crate) pointer: NonNull<u8>,
+    pub(crate) id: u32,
+}
+
+// SAFETY: a `PoolBuffer` is the only owner of the bytes it points to, which no thread is tied to.
+unsafe impl Send for PoolBuffer {}
+// SAFETY: a shared reference gives no access to the bytes.
+unsafe impl Sync for PoolBuffer {}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    options: PoolOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: Vec<PoolBuffer>,
+    /// The memory itself; a block never moves, and goes when the pool goes.
+    blocks: Vec<Pages>,
+    /// Buffers made so far, and their bytes without those that were revoked.
+    made: u32,
+    bytes: usize,
+    waiting: VecDeque<SlotId>,
+}
+
+impl Pool {
+    pub(crate) fn new(options: PoolOptions) -> Self {
+        let state = State {
+            free: Vec::new(),
+            blocks: Vec::new(),
+            made: 0,
+            bytes: 0,
+            waiting: VecDeque::new(),
+        };
+        Pool { options, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.options.buffer_bytes as usize
+    }
+
+    /// Bytes of buffers that exist now, lent or free.
+    pub(crate) fn bytes(&self) -> usize {
+        lock(&self.state).bytes
+    }
+
+    /// A buffer, or nothing when the pool has grown to its bound and all of it is lent.
+    pub(crate) fn take(&self) -> Option<PoolBuffer> {
+        let mut state = lock(&self.state);
+        if let Some(buffer) = state.free.pop() {
+            return Some(buffer);
+        }
+        self.grow(&mut state);
+        state.free.pop()
+    }
+
+    /// Like `take`; when there is none, `waiter` is remembered and comes back from a later `give`.
+    pub(crate) fn take_or_wait(&self, waiter: SlotId) -> Option<PoolBuffer> {
+        let mut state = lock(&self.state);
+        if state.free.is_empty() {
+            self.grow(&mut state);
+        }
+        let buffer = state.free.pop();
+        if buffer.is_none() {
+            state.waiting.push_back(waiter);
+        }
+        buffer
+    }
+
+    /// Puts a stream in the line of those that wait for a buffer.
+    pub(crate) fn wait(&self, waiter: SlotId) {
+        lock(&self.state).waiting.push_back(waiter);
+    }
+
+    /// The bytes of a buffer.
+    pub(crate) fn bytes_of<'b>(&self, buffer: &'b mut PoolBuffer) -> &'b mut [u8] {
+        // SAFETY: the buffer is borrowed alone, its memory is initialised from the first moment
+        // and lives as long as the pool, which outlives every buffer.
+        unsafe { std::slice::from_raw_parts_mut(buffer.pointer.as_ptr(), self.buffer_bytes()) }
+    }
+
+    /// Takes a buffer back. Answers the stream that waited longest for one, if any did.
+    pub(crate) fn give(&self, buffer: PoolBuffer) -> Option<SlotId> {
+        let mut state = lock(&self.state);
+        if self.options.revoke_returned {
+            let pages = &state.blocks[buffer.id as usize];
+            pages.revoke();
+            state.bytes -= self.buffer_bytes();
+        } else {
+            state.free.push(buffer);
+        }
+        state.waiting.pop_front()
+    }
+
+    fn grow(&self, state: &mut State) {
+        // Revoked buffers are pages of their own, so that taking one away leaves the others.
+        let buffers = if self.options.revoke_returned { 1 } else { BLOCK_BUFFERS };
+        let bytes_each = self.buffer_bytes();
+        let room = (self.options.pool_bytes_max.saturating_sub(state.bytes)) / bytes_each;
+        let buffers = (buffers as usize).min(room);
+        if buffers == 0 {
+            return;
+        }
+        let Some(pages) = Pages::new(buffers * bytes_each) else { return };
+        for index in 0..buffers {
+            let pointer = pages.at(index * bytes_each);
+            let id = state.made;
+            state.made += 1;
+            state.free.push(PoolBuffer { pointer, id });
+        }
+        state.bytes += buffers * bytes_each;
+        state.blocks.push(pages);
+    }
+}

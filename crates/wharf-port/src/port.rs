@@ -1,0 +1,339 @@
+//! The port: the one object that is associated with, submitted to, posted to and waited on.
+//!
+//! It is `Send + Sync` and cheap to clone; everything it does is in the modules it forwards to.
+//! Nothing here asks which system it runs on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::config::{Builder, Options};
+use crate::connecting::ConnectOptions;
+use crate::core::{Core, Out, TimerTarget};
+use crate::driver::{self, DriverReport};
+use crate::error::{Error, ErrorKind, Operation, Refused, Result};
+use crate::key::Key;
+use crate::listening::ListenOptions;
+use crate::lock;
+use crate::op::{Cancel, Op, OpKind};
+use crate::packet::{End, Event, Packet};
+use crate::ready::Unposted;
+use crate::socket::{Listener, SocketRef, Stream, Unassociated};
+use crate::waiter::{Waiter, handle_gone};
+
+/// A completion port.
+///
+/// Clones are handles to the same port; when the last one is dropped the port closes.
+///
+/// ```
+/// use wharf_port::{Event, Key, Port, Wait};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().build()?;
+/// let mut waiter = port.waiter()?;
+/// let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
+/// listener.accept()?;
+/// let client = std::net::TcpStream::connect(listener.local_address()?.internet().unwrap());
+/// if let Wait::Packets(packets) = waiter.wait(None)? {
+///     for packet in packets {
+///         assert_eq!(packet.key, Key(90)); // an accept carries the listener's key
+///         if let Event::Accepted(accepted) = packet.event {
+///             let stream = port.associate(accepted, Key(100))?;
+///             stream.set_aside();
+///         }
+///     }
+/// }
+/// # drop(client); Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Port {
+    core: Arc<Core>,
+}
+
+/// What a port holds and has seen; made by [`Port::stats`].
+///
+/// ```
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = wharf_port::Port::builder().build()?;
+/// assert_eq!(port.stats().sockets, 0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Sockets associated now, those being connected included.
+    pub sockets: u32,
+    /// Timers set now, the library's own included.
+    pub timers: usize,
+    /// Posted packets that nobody has taken yet.
+    pub posts: usize,
+    /// Leases that are out, queued or being sent.
+    pub leases: usize,
+    /// Bytes of the receive pool that exist now.
+    pub pool_bytes: usize,
+    /// Listeners that wait for descriptors, memory or room.
+    pub listeners_paused: usize,
+    /// Accepts posted now (IOCP), or armed (elsewhere one per accepting listener).
+    pub accepts_posted: u32,
+    /// Accepted sockets that were closed because nobody took their packet before the port ended.
+    pub accepted_untaken: u64,
+    /// Completions that belong to nothing the port knows; dropped.
+    pub foreign_packets: u64,
+    /// Operations the system still owned when the port ended; their memory is never freed.
+    pub operations_leaked: u64,
+}
+
+impl Port {
+    /// Starts building a port.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn build(options: Options) -> Result<Port> {
+        let (driver, report) = driver::choose(&options)?;
+        Ok(Port { core: Core::new(options, driver, report) })
+    }
+
+    /// The right to wait, for the calling thread. A shared port gives out many.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] for the second waiter of a single-waiter port, [`ErrorKind::Closed`]
+    /// after the close.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let waiter = port.waiter()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn waiter(&self) -> Result<Waiter> {
+        Waiter::new(&self.core)
+    }
+
+    /// Opens a listening socket and associates it with `key`. Accepting starts with
+    /// [`Listener::accept`].
+    ///
+    /// # Errors
+    /// What the system says to the address, [`ErrorKind::Full`] at `sockets_max`.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// println!("listening on {}", listener.local_address()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn listen(&self, at: impl Into<ListenOptions>, key: Key) -> Result<Listener> {
+        self.core.listen(&at.into(), key)
+    }
+
+    /// Associates a connected socket: one just accepted, or one of `std` or `socket2`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] at `sockets_max`, [`ErrorKind::Closed`] after the close, and what the
+    /// system says; the socket comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// # Ok(()) }
+    /// ```
+    pub fn associate<S: Into<Unassociated>>(
+        &self,
+        socket: S,
+        key: Key,
+    ) -> Result<Stream, Refused<Unassociated>> {
+        self.core.associate(socket.into(), key)
+    }
+
+    /// Connects to a peer; the packet `Connected` brings the stream.
+    ///
+    /// # Errors
+    /// When the request is refused: a bound, a closed port, an address the system cannot take.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let op = port.connect(listener.local_addr()?, 100.into())?;
+    /// # Ok(()) }
+    /// ```
+    pub fn connect(&self, to: impl Into<ConnectOptions>, key: Key) -> Result<Op> {
+        self.core.connect(&to.into(), key)
+    }
+
+    /// Sets a timer: a `Timer` packet once `at` has passed, never before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] at `timers_max`, [`ErrorKind::Closed`] after the close.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let op = port.timer(Instant::now() + Duration::from_millis(1), 5.into())?;
+    /// # Ok(()) }
+    /// ```
+    pub fn timer(&self, at: Instant, key: Key) -> Result<Op> {
+        let core = &self.core;
+        if core.ready.is_closed() {
+            return Err(Error::new(Operation::Timer, ErrorKind::Closed));
+        }
+        let (timer, nearest) = {
+            let mut timers = lock(&core.timers);
+            let before = timers.next_deadline();
+            let timer = timers
+                .insert(at, TimerTarget::Caller(key))
+                .ok_or(Error::new(Operation::Timer, ErrorKind::Full))?;
+            (timer, before.is_none_or(|before| at < before))
+        };
+        if nearest {
+            core.wake(core.ready.wake_all());
+        }
+        Ok(Op::timer(core.id, timer.index, timer.generation))
+    }
+
+    /// Posts a packet: `Posted(value)` with `key`, to one waiter. Never lost; packets posted by
+    /// one thread are dequeued in order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] at `posts_max`, [`ErrorKind::Closed`] after the close.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// port.post(u64::MAX.into(), 1).unwrap();
+    /// # Ok(()) }
+    /// ```
+    pub fn post(&self, key: Key, value: u64) -> Result<(), Refused<u64>> {
+        let core = &self.core;
+        let packet = Packet {
+            key,
+            op: Op::post(core.id),
+            socket: SocketRef::none(core.id),
+            event: Event::Posted(value),
+        };
+        match core.ready.push_post(packet, core.options.posts_max) {
+            Ok(wake) => {
+                core.wake(wake);
+                Ok(())
+            }
+            Err(Unposted::Full) => Err(Refused::new(Operation::Post, ErrorKind::Full, value)),
+            Err(Unposted::Closed) => Err(Refused::new(Operation::Post, ErrorKind::Closed, value)),
+        }
+    }
+
+    /// Asks for an operation to end. The outcome is in its last packet: it may still succeed.
+    ///
+    /// ```
+    /// # use wharf_port::{Cancel, Port};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = Port::builder().build()?;
+    /// let op = port.listen(([127, 0, 0, 1], 0), 90.into())?.accept()?;
+    /// // The listener was dropped above, and its accept with it.
+    /// assert_eq!(port.cancel(op), Cancel::NotFound);
+    /// # Ok(()) }
+    /// ```
+    pub fn cancel(&self, op: Op) -> Cancel {
+        if op.port != self.core.id {
+            return Cancel::NotFound;
+        }
+        match op.kind {
+            OpKind::Timer => self.cancel_timer(op),
+            OpKind::Post | OpKind::Close => Cancel::NotFound,
+            OpKind::Accept
+            | OpKind::Connect
+            | OpKind::Receive
+            | OpKind::ReceiveInto
+            | OpKind::Watch => self.core.cancel_receive(op, &mut Out::queue()),
+            OpKind::Send | OpKind::Shutdown => self.core.cancel_send(op, &mut Out::queue()),
+        }
+    }
+
+    fn cancel_timer(&self, op: Op) -> Cancel {
+        let id = crate::timer::TimerId { index: op.slot, generation: op.generation };
+        let Some(TimerTarget::Caller(key)) = lock(&self.core.timers).cancel(id) else {
+            return Cancel::NotFound;
+        };
+        let event = Event::Ended { how: End::Cancelled, buffer: None, count: None };
+        let packet = Packet { key, op, socket: SocketRef::none(self.core.id), event };
+        self.core.deliver_loose(packet, &mut Out::queue());
+        Cancel::Requested
+    }
+
+    /// Closes the port: every wait, now and later, answers `Closed`, and everything the port holds
+    /// is ended. It cannot fail, and works from any thread.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// port.close();
+    /// assert!(port.post(1.into(), 1).is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    /// What the port holds and has seen.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// assert_eq!(port.stats().operations_leaked, 0);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let core = &self.core;
+        let counters = &core.counters;
+        Stats {
+            sockets: core.slots.live(),
+            timers: lock(&core.timers).len(),
+            posts: core.ready.posts(),
+            leases: counters.leases.load(Ordering::Relaxed),
+            pool_bytes: core.pool.bytes(),
+            listeners_paused: lock(&core.paused).len(),
+            accepts_posted: counters.accepts_posted.load(Ordering::Relaxed),
+            accepted_untaken: counters.accepted_untaken.load(Ordering::Relaxed),
+            foreign_packets: counters.foreign_packets.load(Ordering::Relaxed),
+            operations_leaked: counters.operations_leaked.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Which driver the port uses, and why it passed over the others.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// for passed in &port.driver().passed_over {
+    ///     println!("not {}: {}", passed.kind, passed.reason);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn driver(&self) -> &DriverReport {
+        &self.core.report
+    }
+}
+
+impl Clone for Port {
+    fn clone(&self) -> Self {
+        self.core.handles.fetch_add(1, Ordering::Relaxed);
+        Port { core: Arc::clone(&self.core) }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        handle_gone(&self.core);
+    }
+}

@@ -1,0 +1,299 @@
+//! What is ready to be taken, and who sleeps until something is.
+//!
+//! One queue for the whole port, in the order in which things became ready. Sockets stand in it by
+//! number (at most once each, so it is bounded by the table); timers, posts and listeners' packets,
+//! which know no turns, stand in it themselves. The queue and the count of sleepers share one lock,
+//! so "nobody is ready, I go to sleep" and "something is ready, wake somebody" cannot pass each
+//! other unseen.
+//!
+//! A waiter sleeps inside the driver where the driver lets several in at once (IOCP, epoll).
+//! Elsewhere one of them, the leader, sleeps there and the others are parked, last in first out,
+//! so that the thread whose stack is warm runs next. One condition variable for all was rejected:
+//! the kernel's events would need a thread of their own.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::thread::Thread;
+
+use crate::lock;
+use crate::packet::Packet;
+use crate::slot::SlotId;
+
+/// A queue longer than this gives its memory back once it is empty.
+const KEEP_ENTRIES: usize = 4096;
+
+/// What stands in the queue.
+#[derive(Debug)]
+enum Entry {
+    Socket(u32),
+    Loose,
+    Rearm(SlotId),
+}
+
+/// What a waiter takes from the queue.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// A socket with something to deliver.
+    Socket(u32),
+    /// A packet that needs no turn.
+    Loose(Packet),
+    /// A socket that may go on receiving or accepting.
+    Rearm(SlotId),
+}
+
+/// Whom to wake after a change; done by the caller once the lock is released.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Wake {
+    Nobody,
+    /// One thread that sleeps in the driver.
+    Driver(u32),
+    Parked(Thread),
+    /// Everybody: so many in the driver, and these.
+    All(u32, Vec<Thread>),
+}
+
+/// What a waiter that found nothing does next.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// Something became ready meanwhile.
+    Ready,
+    /// Sleep in the driver; `Ready::woke` must follow.
+    Poll,
+    /// Sleep until unparked; `Ready::unparked` must follow.
+    Park,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ready {
+    state: Mutex<State>,
+    /// Whether the driver lets only one thread in at a time.
+    leader_only: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    order: VecDeque<Entry>,
+    loose: VecDeque<Packet>,
+    posts: usize,
+    /// Threads asleep in the driver, and how many of them are being woken.
+    polling: u32,
+    waking: u32,
+    /// Threads parked until the leader leaves or there is work.
+    parked: Vec<(u16, Thread)>,
+    waiters: u16,
+    closed: bool,
+}
+
+impl Ready {
+    pub(crate) fn new(leader_only: bool) -> Self {
+        Ready { state: Mutex::new(State::default()), leader_only }
+    }
+
+    pub(crate) fn push_socket(&self, index: u32) -> Wake {
+        self.push(|state| state.order.push_back(Entry::Socket(index)))
+    }
+
+    pub(crate) fn push_rearm(&self, id: SlotId) -> Wake {
+        self.push(|state| state.order.push_back(Entry::Rearm(id)))
+    }
+
+    pub(crate) fn push_loose(&self, packet: Packet) -> Wake {
+        self.push(|state| {
+            state.order.push_back(Entry::Loose);
+            state.loose.push_back(packet);
+        })
+    }
+
+    /// Queues a posted packet, unless `posts_max` wait already or the port is closed.
+    pub(crate) fn push_post(&self, packet: Packet, posts_max: usize) -> Result<Wake, Unposted> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(Unposted::Closed);
+        }
+        if state.posts >= posts_max {
+            return Err(Unposted::Full);
+        }
+        state.posts += 1;
+        state.order.push_back(Entry::Loose);
+        state.loose.push_back(packet);
+        Ok(state.wake_one())
+    }
+
+    /// Puts packets back at the head, in their order: a waiter went without having taken them.
+    pub(crate) fn push_loose_front(&self, packets: Vec<Packet>) -> Wake {
+        self.push(|state| {
+            for packet in packets.into_iter().rev() {
+                if matches!(packet.event, crate::Event::Posted(_)) {
+                    state.posts += 1;
+                }
+                state.order.push_front(Entry::Loose);
+                state.loose.push_front(packet);
+            }
+        })
+    }
+
+    fn push(&self, change: impl FnOnce(&mut State)) -> Wake {
+        let mut state = lock(&self.state);
+        change(&mut state);
+        state.wake_one()
+    }
+
+    /// Takes the next entry.
+    pub(crate) fn pop(&self) -> Option<Taken> {
+        let mut state = lock(&self.state);
+        let taken = match state.order.pop_front()? {
+            Entry::Socket(index) => Taken::Socket(index),
+            Entry::Rearm(id) => Taken::Rearm(id),
+            Entry::Loose => {
+                let packet = state.loose.pop_front().expect("each loose entry has its packet");
+                if matches!(packet.event, crate::Event::Posted(_)) {
+                    state.posts -= 1;
+                }
+                Taken::Loose(packet)
+            }
+        };
+        if state.order.is_empty() && state.order.capacity() > KEEP_ENTRIES {
+            state.order = VecDeque::new();
+            state.loose = VecDeque::new();
+        }
+        Some(taken)
+    }
+
+    /// How many packets one waiter may take of `extra` new things and all that is queued, so that
+    /// those who wait get theirs: an equal share, rounded up.
+    pub(crate) fn share(&self, extra: usize) -> usize {
+        let state = lock(&self.state);
+        let idle = (state.polling as usize + state.parked.len()).saturating_sub(state.waking as usize);
+        (state.order.len() + extra).div_ceil(1 + idle).max(1)
+    }
+
+    /// Registers the calling waiter as asleep, unless there is something to do.
+    pub(crate) fn rest(&self, number: u16) -> Rest {
+        let mut state = lock(&self.state);
+        if !state.order.is_empty() || state.closed {
+            return Rest::Ready;
+        }
+        if self.leader_only && state.polling > 0 {
+            state.parked.push((number, std::thread::current()));
+            return Rest::Park;
+        }
+        state.polling += 1;
+        Rest::Poll
+    }
+
+    /// Enters the driver without sleeping, as `rest` does, when nobody else is in there.
+    pub(crate) fn try_enter(&self) -> bool {
+        let mut state = lock(&self.state);
+        if self.leader_only && state.polling > 0 {
+            return false;
+        }
+        state.polling += 1;
+        true
+    }
+
+    /// The calling waiter left the driver; `wakes` are the wake-ups it consumed there.
+    pub(crate) fn woke(&self, wakes: u32) -> Wake {
+        let mut state = lock(&self.state);
+        state.polling -= 1;
+        state.waking = state.waking.saturating_sub(wakes);
+        if self.leader_only {
+            // The driver must not stay empty while this thread handles its packets.
+            return match state.parked.pop() {
+                Some((_, thread)) => Wake::Parked(thread),
+                None => Wake::Nobody,
+            };
+        }
+        if state.order.is_empty() && !state.closed { Wake::Nobody } else { state.wake_one() }
+    }
+
+    /// The calling waiter is no longer parked.
+    pub(crate) fn unparked(&self, number: u16) {
+        lock(&self.state).parked.retain(|(parked, _)| *parked != number);
+    }
+
+    /// Wakes every sleeper, because a nearer deadline was set or the port closes.
+    pub(crate) fn wake_all(&self) -> Wake {
+        lock(&self.state).wake_all()
+    }
+
+    /// Wakes whoever sleeps in the driver, because it has requests to submit.
+    pub(crate) fn wake_driver(&self) -> Wake {
+        let mut state = lock(&self.state);
+        if state.polling > state.waking {
+            state.waking += 1;
+            Wake::Driver(1)
+        } else {
+            Wake::Nobody
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    /// Closes the queue; answers whether this call did it, whom to wake, and how many waiters
+    /// there are.
+    pub(crate) fn close(&self) -> (bool, Wake, u16) {
+        let mut state = lock(&self.state);
+        let first = !state.closed;
+        state.closed = true;
+        (first, state.wake_all(), state.waiters)
+    }
+
+    /// Counts a new waiter, unless there are `waiters_max`; answers its number from 1.
+    pub(crate) fn enlist(&self, waiters_max: u16, numbers: &mut Vec<u16>) -> Option<u16> {
+        let mut state = lock(&self.state);
+        if state.waiters >= waiters_max {
+            return None;
+        }
+        state.waiters += 1;
+        Some(numbers.pop().unwrap_or(state.waiters))
+    }
+
+    /// A waiter went; answers how many are left, and whether the port is closed.
+    pub(crate) fn dismiss(&self) -> (u16, bool) {
+        let mut state = lock(&self.state);
+        state.waiters -= 1;
+        (state.waiters, state.closed)
+    }
+
+    pub(crate) fn posts(&self) -> usize {
+        lock(&self.state).posts
+    }
+
+    /// Empties the queue for good and hands back what it held.
+    pub(crate) fn drain(&self) -> VecDeque<Packet> {
+        let mut state = lock(&self.state);
+        state.order = VecDeque::new();
+        state.posts = 0;
+        std::mem::take(&mut state.loose)
+    }
+}
+
+/// Why a post was refused.
+#[derive(Debug)]
+pub(crate) enum Unposted {
+    Closed,
+    Full,
+}
+
+impl State {
+    fn wake_one(&mut self) -> Wake {
+        if let Some((_, thread)) = self.parked.pop() {
+            return Wake::Parked(thread);
+        }
+        if self.polling > self.waking {
+            self.waking += 1;
+            return Wake::Driver(1);
+        }
+        Wake::Nobody
+    }
+
+    fn wake_all(&mut self) -> Wake {
+        let sleeping = self.polling - self.waking.min(self.polling);
+        self.waking += sleeping;
+        let parked = self.parked.drain(..).map(|(_, thread)| thread).collect();
+        Wake::All(sleeping, parked)
+    }
+}

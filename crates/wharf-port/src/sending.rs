@@ -1,0 +1,302 @@
+//! Sending: a bounded queue per socket, one request in the kernel, whole sends in order.
+//!
+//! Concurrent sends interleave on io_uring (measured: 10 of 10), so that what is queued goes out
+//! gathered in one request at a time (contract C6). A send that was cut short ends the write side,
+//! because what would follow could not be understood by the peer (C10).
+
+use std::sync::Arc;
+
+use crate::buffer::Buffer;
+use crate::core::{Core, Out};
+use crate::error::{Error, ErrorKind, Operation, Refused, Result};
+use crate::op::{Cancel, Op, OpKind};
+use crate::packet::{End, Event};
+use crate::slot::{SlotId, SocketState, flag};
+use crate::sys;
+use crate::work::Send;
+
+impl Core {
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        id: SlotId,
+        buffer: Buffer,
+        reported: bool,
+    ) -> Result<Op, Refused<Buffer>> {
+        let Some(mut guard) = self.slots.lock(id) else {
+            return Err(Refused::new(Operation::Send, ErrorKind::Closed, buffer));
+        };
+        let state = &mut *guard;
+        if let Err(kind) = may_send(state) {
+            return Err(Refused::new(Operation::Send, kind, buffer));
+        }
+        if self.queue_is_full(state, buffer.len()) {
+            state.set(flag::SEND_READY_OWED);
+            return Err(Refused::new(Operation::Send, ErrorKind::Full, buffer));
+        }
+        let sequence = state.next_sequence();
+        let work = self.work(state);
+        work.queued_bytes += buffer.len();
+        work.sends.push_back(Send { buffer, sequence, kind: OpKind::Send, reported });
+        self.go_on_sending(id, state, &mut Out::queue());
+        Ok(Op::of(self.id, id, sequence, OpKind::Send))
+    }
+
+    fn queue_is_full(&self, state: &SocketState, bytes: usize) -> bool {
+        state.work.as_ref().is_some_and(|work| {
+            !work.sends.is_empty()
+                && (work.queued_bytes.saturating_add(bytes) > self.options.send_queue_bytes_max
+                    || work.sends.len() >= self.options.operations_per_socket_max)
+        })
+    }
+
+    pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {
+        let closed = Error::new(Operation::Shutdown, ErrorKind::Closed);
+        let mut guard = self.slots.lock(id).ok_or(closed)?;
+        let state = &mut *guard;
+        may_send(state).map_err(|kind| Error::new(Operation::Shutdown, kind))?;
+        state.set(flag::SHUTDOWN);
+        let sequence = state.next_sequence();
+        let (buffer, kind) = (Buffer::default(), OpKind::Shutdown);
+        self.work(state).sends.push_back(Send { buffer, sequence, kind, reported: true });
+        self.go_on_sending(id, state, &mut Out::queue());
+        Ok(Op::of(self.id, id, sequence, OpKind::Shutdown))
+    }
+
+    /// Lets the driver send what is queued, unless it is at it.
+    pub(crate) fn go_on_sending(
+        self: &Arc<Self>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        if !state.has(flag::SENDING) {
+            self.driver.transmit(self, id, state, out);
+        }
+        self.recycle(state);
+    }
+
+    /// Finishes what needs no system call at the head of the queue, and the shutdown that waits
+    /// there. Answers whether there are bytes to send.
+    pub(crate) fn has_bytes_to_send(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) -> bool {
+        while let Some(head) = state.work.as_ref().and_then(|work| work.sends.front()) {
+            if head.kind == OpKind::Shutdown {
+                let result = self.driver.shutdown_write(state);
+                let how = match result {
+                    Ok(()) => End::Finished,
+                    Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
+                };
+                self.end_head(id, state, how, out);
+            } else if head.buffer.is_empty() {
+                self.sent(id, state, 0, out);
+            } else {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// `count` more bytes of the queue are with the system.
+    pub(crate) fn sent(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        mut count: usize,
+        out: &mut Out<'_>,
+    ) {
+        loop {
+            let Some(work) = state.work.as_mut() else { break };
+            let Some(head) = work.sends.front() else { break };
+            let left = head.buffer.len() - work.head_sent;
+            if head.kind != OpKind::Send || left > count {
+                work.head_sent += count;
+                work.queued_bytes -= count;
+                break;
+            }
+            count -= left;
+            work.queued_bytes -= left;
+            work.head_sent = 0;
+            let Send { buffer, sequence, reported, .. } =
+                work.sends.pop_front().expect("looked at above");
+            if reported {
+                self.deliver(id, state, (sequence, OpKind::Send), Event::Sent { buffer }, out);
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        self.tell_send_ready(id, state, out);
+    }
+
+    fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let half = self.options.send_queue_bytes_max / 2;
+        let (bytes, sends) =
+            state.work.as_ref().map_or((0, 0), |work| (work.queued_bytes, work.sends.len()));
+        let under_half = bytes < half.max(1) && sends <= self.options.operations_per_socket_max / 2;
+        if under_half && state.has(flag::SEND_READY_OWED) {
+            state.clear(flag::SEND_READY_OWED);
+            let name = (state.sequence, OpKind::Send);
+            self.deliver(id, state, name, Event::SendReady, out);
+        }
+    }
+
+    /// The request at the head failed with a system code: the write side is over.
+    pub(crate) fn send_failed(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        code: i32,
+        out: &mut Out<'_>,
+    ) {
+        let how = if state.has(flag::CLOSING) && sys::is_cancelled(code) {
+            End::Aborted
+        } else {
+            End::Failed(Error::from_os(Operation::Send, code))
+        };
+        self.end_writing(id, state, how, out);
+    }
+
+    /// Ends the head of the queue as told, and everything behind it as aborted.
+    pub(crate) fn end_writing(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        how: End,
+        out: &mut Out<'_>,
+    ) {
+        state.set(flag::WRITE_ENDED);
+        state.clear(flag::CANCEL_SEND);
+        let mut how = how;
+        while state.work.as_ref().is_some_and(|work| !work.sends.is_empty()) {
+            self.end_head(id, state, how, out);
+            how = End::Aborted;
+        }
+        self.tell_send_ready(id, state, out);
+    }
+
+    /// Ends the head of the queue: its buffer comes back.
+    fn end_head(&self, id: SlotId, state: &mut SocketState, how: End, out: &mut Out<'_>) {
+        let work = state.work.as_mut().expect("a queue with a head is in its work block");
+        let head = work.sends.pop_front().expect("the caller looked at the head");
+        work.queued_bytes -= head.buffer.len() - work.head_sent;
+        let sent = std::mem::take(&mut work.head_sent);
+        let (buffer, count) = match head.kind {
+            OpKind::Shutdown => (None, None),
+            _ => (Some(head.buffer), Some(sent)),
+        };
+        let event = Event::Ended { how, buffer, count };
+        self.deliver(id, state, (head.sequence, head.kind), event, out);
+    }
+
+    pub(crate) fn cancel_send(self: &Arc<Self>, op: Op, out: &mut Out<'_>) -> Cancel {
+        let id = op.slot_id();
+        let Some(mut guard) = self.slots.lock(id) else { return Cancel::NotFound };
+        let state = &mut *guard;
+        let (closing, sending) = (state.has(flag::CLOSING), state.has(flag::SENDING));
+        let Some(work) = state.work.as_mut() else { return Cancel::NotFound };
+        let place = work.sends.iter().position(|send| send.sequence == op.sequence);
+        let Some(place) = place else { return Cancel::NotFound };
+        if closing || work.cancelled_send == Some(op.sequence) {
+            return Cancel::NotFound;
+        }
+        if sending && place < work.sends_in_request {
+            if work.cancelled_send.is_some() {
+                return Cancel::NotFound; // One cut is under way, and it ends this one as well.
+            }
+            work.cancelled_send = Some(op.sequence);
+            state.set(flag::CANCEL_SEND);
+            self.driver.cancel_send(id, state);
+            return Cancel::Requested;
+        }
+        self.cut_send(id, state, place, out);
+        self.go_on_sending(id, state, out);
+        Cancel::Requested
+    }
+
+    /// Takes a send that no request in the kernel covers out of the queue; if part of it has gone
+    /// out, the write side is over.
+    pub(crate) fn cut_send(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        place: usize,
+        out: &mut Out<'_>,
+    ) {
+        let work = state.work.as_mut().expect("the caller found the send in it");
+        if place == 0 && work.head_sent > 0 {
+            return self.end_writing(id, state, End::Cancelled, out);
+        }
+        let send = work.sends.remove(place).expect("the caller found the send there");
+        work.queued_bytes -= send.buffer.len();
+        let (buffer, count) = match send.kind {
+            OpKind::Shutdown => {
+                state.clear(flag::SHUTDOWN);
+                (None, None)
+            }
+            _ => (Some(send.buffer), Some(0)),
+        };
+        let event = Event::Ended { how: End::Cancelled, buffer, count };
+        self.deliver(id, state, (send.sequence, send.kind), event, out);
+        self.tell_send_ready(id, state, out);
+    }
+
+    /// The driver reports the end of its request: bytes that went out, or a system code. Goes on
+    /// with what is queued.
+    pub(crate) fn send_stopped(
+        self: &Arc<Self>,
+        id: SlotId,
+        state: &mut SocketState,
+        result: Result<usize, i32>,
+        out: &mut Out<'_>,
+    ) {
+        state.clear(flag::SENDING);
+        let target = state.work.as_mut().and_then(|work| {
+            work.sends_in_request = 0;
+            work.cancelled_send.take()
+        });
+        let asked = state.has(flag::CANCEL_SEND);
+        state.clear(flag::CANCEL_SEND);
+        match result {
+            Ok(count) => self.sent(id, state, count, out),
+            // A cancel that nobody asked for: the thread that had submitted it is gone. Go on.
+            Err(code) if sys::is_cancelled(code) && !state.has(flag::CLOSE_RESET) => {
+                debug_assert!(asked || target.is_none(), "a cancelled send was marked as such");
+            }
+            Err(code) => self.send_failed(id, state, code, out),
+        }
+        let place = target.and_then(|target| {
+            let work = state.work.as_ref()?;
+            work.sends.iter().position(|send| send.sequence == target)
+        });
+        if let Some(place) = place {
+            self.cut_send(id, state, place, out);
+        }
+        if state.has(flag::CLOSE_RESET) {
+            self.end_writing(id, state, End::Aborted, out);
+        }
+        self.go_on_sending(id, state, out);
+        if state.has(flag::CLOSING) {
+            self.settle(id, state, out);
+        }
+    }
+}
+
+fn may_send(state: &SocketState) -> Result<(), ErrorKind> {
+    if state.has(flag::CLOSING | flag::HANDLE_CLOSED | flag::SHUTDOWN) {
+        return Err(ErrorKind::Closed);
+    }
+    if state.has(flag::CONNECTING) {
+        return Err(ErrorKind::NotConnected);
+    }
+    if state.has(flag::LISTENER) {
+        return Err(ErrorKind::InvalidInput);
+    }
+    if state.has(flag::WRITE_ENDED) {
+        return Err(ErrorKind::Aborted);
+    }
+    Ok(())
+}

@@ -1,0 +1,645 @@
+//! Sockets as callers hold them: a copyable reference, an owner, a listener, an accepted one.
+//!
+//! [`SocketRef`] is a number with a generation: a packet brings one, so answering needs no
+//! dictionary, and one that outlived its socket is answered `Closed`. [`Stream`] owns: dropping it
+//! closes the connection quietly. [`Stream::set_aside`] gives the ownership to the port, as the
+//! series put its connections into a dictionary and forgot them.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::buffer::Buffer;
+use crate::core::{Core, with_core};
+use crate::error::{Error, ErrorKind, Operation, Refused, Result};
+use crate::key::Key;
+use crate::op::Op;
+use crate::slot::{SlotId, SocketState};
+use crate::sys;
+
+/// A reference to an associated socket: 12 bytes, copyable, harmless when stale.
+///
+/// ```
+/// use wharf_port::SocketRef;
+/// assert_eq!(std::mem::size_of::<SocketRef>(), 12);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketRef {
+    pub(crate) port: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// How to close.
+///
+/// ```
+/// use wharf_port::Close;
+/// assert_ne!(Close::Flush, Close::Reset);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Close {
+    /// Send what is queued, then FIN; bounded by `flush_ms_max`.
+    Flush,
+    /// Abort at once: RST, and no FIN first.
+    Reset,
+}
+
+impl SocketRef {
+    pub(crate) fn none(port: u32) -> Self {
+        SocketRef { port, slot: u32::MAX, generation: 0 }
+    }
+
+    pub(crate) fn slot_id(self) -> SlotId {
+        SlotId { index: self.slot, generation: self.generation }
+    }
+
+    pub(crate) fn is(self, id: SlotId) -> bool {
+        self.slot_id() == id
+    }
+
+    fn with<R>(
+        self,
+        operation: Operation,
+        action: impl FnOnce(&Arc<Core>, SlotId) -> Result<R>,
+    ) -> Result<R> {
+        with_core(self.port, |core| action(core, self.slot_id()))
+            .unwrap_or(Err(Error::new(operation, ErrorKind::Closed)))
+    }
+
+    fn state<R>(
+        self,
+        operation: Operation,
+        read: impl FnOnce(&SocketState) -> Result<R>,
+    ) -> Result<R> {
+        self.with(operation, |core, id| {
+            let state = core.slots.lock(id).ok_or(Error::new(operation, ErrorKind::Closed))?;
+            read(&state)
+        })
+    }
+
+    /// Receives continuously: `Received` packets with lent buffers, then one `Ended`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while another operation reads or watches, [`ErrorKind::Closed`] for a
+    /// stale reference.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.receive()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn receive(&self) -> Result<Op> {
+        self.with(Operation::Receive, |core, id| core.receive(id))
+    }
+
+    /// Receives once into `buffer`, up to its length: one `ReceivedInto`, or `Ended` with the
+    /// buffer. Several may be queued; they are filled in order. An empty buffer waits until there
+    /// is something to receive, and takes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while a streaming receive or a watch is on, [`ErrorKind::Full`] when
+    /// too many are queued, [`ErrorKind::Closed`] for a stale reference; the buffer comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.receive_into(vec![0; 512])?;
+    /// # Ok(()) }
+    /// ```
+    pub fn receive_into(&self, buffer: Vec<u8>) -> Result<Op, Refused<Vec<u8>>> {
+        let mut buffer = Some(buffer);
+        with_core(self.port, |core| {
+            core.receive_into(self.slot_id(), buffer.take().unwrap_or_default())
+        })
+        .unwrap_or_else(|| {
+            let buffer = buffer.take().unwrap_or_default();
+            Err(Refused::new(Operation::ReceiveInto, ErrorKind::Closed, buffer))
+        })
+    }
+
+    /// Tells when the peer leaves, by FIN or RST, with one `PeerLeft`; reads nothing.
+    ///
+    /// # Portability
+    /// Under Wine a FIN behind unread data is not seen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while a receive is on, [`ErrorKind::Closed`] for a stale reference.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let held = port.associate(socket, 100.into())?.set_aside();
+    /// held.watch()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn watch(&self) -> Result<Op> {
+        self.with(Operation::Watch, |core, id| core.watch(id))
+    }
+
+    /// Sends; silent on success, `Ended` with the buffer otherwise. Sends of one socket go out
+    /// whole and in order. An empty buffer is nothing to do.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when the queue is full (`SendReady` follows), [`ErrorKind::Aborted`]
+    /// after a send failed, [`ErrorKind::Closed`] after a shutdown or close; the buffer comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.send("Disconnecting you..")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn send(&self, buffer: impl Into<Buffer>) -> Result<Op, Refused<Buffer>> {
+        self.queue_send(buffer.into(), false)
+    }
+
+    /// Sends like [`SocketRef::send`], and reports success: `Sent` with the buffer.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::send`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.send_reported(vec![1, 2, 3])?;
+    /// # Ok(()) }
+    /// ```
+    pub fn send_reported(&self, buffer: impl Into<Buffer>) -> Result<Op, Refused<Buffer>> {
+        self.queue_send(buffer.into(), true)
+    }
+
+    fn queue_send(self, buffer: Buffer, reported: bool) -> Result<Op, Refused<Buffer>> {
+        let mut buffer = Some(buffer);
+        with_core(self.port, |core| {
+            core.send(self.slot_id(), buffer.take().unwrap_or_default(), reported)
+        })
+        .unwrap_or_else(|| {
+            let buffer = buffer.take().unwrap_or_default();
+            Err(Refused::new(Operation::Send, ErrorKind::Closed, buffer))
+        })
+    }
+
+    /// Ends the write side once the queued sends are out (FIN); one `Ended` tells when.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a stale reference or after another shutdown.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.shutdown()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn shutdown(&self) -> Result<Op> {
+        self.with(Operation::Shutdown, |core, id| core.shutdown(id))
+    }
+
+    /// Closes a socket that was set aside; one `Closed` packet is the last about it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a stale reference or when a close is under way.
+    ///
+    /// ```
+    /// use wharf_port::Close;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let held = port.associate(socket, 100.into())?.set_aside();
+    /// let op = held.close(Close::Reset)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn close(&self, how: Close) -> Result<Op> {
+        self.with(Operation::Close, |core, id| core.close_socket(id, how, false))
+    }
+
+    /// The key the socket was associated with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a stale reference.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// assert_eq!(port.associate(socket, 100.into())?.key()?, 100.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn key(&self) -> Result<Key> {
+        self.state(Operation::Address, |state| Ok(state.key))
+    }
+
+    /// The address on this side.
+    ///
+    /// # Errors
+    /// What the system says, [`ErrorKind::Closed`] for a stale reference.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// assert!(stream.local_address()?.internet().unwrap().ip().is_loopback());
+    /// # Ok(()) }
+    /// ```
+    pub fn local_address(&self) -> Result<Address> {
+        self.state(Operation::Address, |state| {
+            let handle = state.handle.as_ref();
+            let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;
+            sys::local_address(handle).map_err(|e| Error::from_io(Operation::Address, &e))
+        })
+    }
+
+    /// The peer's address. The peer may be gone: then there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConnected`] when the peer is gone, [`ErrorKind::Closed`] for a stale
+    /// reference.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// assert_eq!(stream.peer_address()?, listener.local_addr()?.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn peer_address(&self) -> Result<Address> {
+        self.state(Operation::Address, |state| {
+            let handle = state.handle.as_ref();
+            let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;
+            sys::peer_address(handle).map_err(|e| Error::from_io(Operation::Address, &e))
+        })
+    }
+
+    /// The system's number of the socket, for lines a person reads. It is no handle: the port owns
+    /// the socket, and the number may mean another one as soon as this call returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a stale reference.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// assert!(listener.socket().raw_number()? > 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn raw_number(&self) -> Result<u64> {
+        self.state(Operation::Address, |state| {
+            let handle = state.handle.as_ref();
+            let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;
+            Ok(sys::raw_number(handle))
+        })
+    }
+}
+
+impl fmt::Debug for SocketRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Socket({}#{} of port {})", self.slot, self.generation, self.port)
+    }
+}
+
+/// An associated connection and its ownership.
+///
+/// Dropping it closes quietly: what is queued is sent, then FIN; nothing more is delivered.
+///
+/// ```
+/// use wharf_port::Stream;
+/// fn is_shared<T: Send + Sync>() {}
+/// is_shared::<Stream>();
+/// assert!(std::mem::size_of::<Stream>() <= 16);
+/// ```
+#[derive(Debug)]
+pub struct Stream {
+    socket: SocketRef,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: SocketRef) -> Self {
+        Stream { socket }
+    }
+
+    /// The reference that packets about this stream carry.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let reference = stream.socket();
+    /// drop(stream);
+    /// assert!(reference.receive().is_err());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn socket(&self) -> SocketRef {
+        self.socket
+    }
+
+    /// Gives the connection to the port: it stays open until it is closed by reference, or until
+    /// the port ends.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let held = port.associate(socket, 100.into())?.set_aside();
+    /// assert_eq!(held.key()?, 100.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn set_aside(self) -> SocketRef {
+        let socket = self.socket;
+        mem::forget(self);
+        socket
+    }
+
+    /// Closes with a report: one `Closed` packet is the last about this connection.
+    ///
+    /// ```
+    /// use wharf_port::Close;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.close(Close::Flush);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the port is closed, or a close by reference came first.
+    pub fn close(self, how: Close) -> Result<Op> {
+        self.set_aside().close(how)
+    }
+}
+
+impl std::ops::Deref for Stream {
+    type Target = SocketRef;
+
+    fn deref(&self) -> &SocketRef {
+        &self.socket
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        close_quietly(self.socket);
+    }
+}
+
+fn close_quietly(socket: SocketRef) {
+    with_core(socket.port, |core| {
+        // A socket that is gone, or being closed already, is what the drop wanted.
+        let _ = core.close_socket(socket.slot_id(), Close::Flush, true);
+    });
+}
+
+/// A listening socket of a port; dropping it stops accepting and closes it.
+///
+/// ```
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = wharf_port::Port::builder().build()?;
+/// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+/// assert_ne!(listener.local_address()?.internet().unwrap().port(), 0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: SocketRef,
+}
+
+impl Listener {
+    pub(crate) fn new(socket: SocketRef) -> Self {
+        Listener { socket }
+    }
+
+    /// Accepts continuously: one `Accepted` packet a connection, with the listener's key. Pause by
+    /// cancelling; accept again to resume.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while accepting, [`ErrorKind::Closed`] when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// let op = listener.accept()?;
+    /// port.cancel(op);
+    /// # Ok(()) }
+    /// ```
+    pub fn accept(&self) -> Result<Op> {
+        self.socket.with(Operation::Accept, |core, id| core.accept(id))
+    }
+
+    /// The address it listens at, with the port number the system chose.
+    ///
+    /// # Errors
+    /// What the system says, [`ErrorKind::Closed`] when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// println!("{}", port.listen(([127, 0, 0, 1], 0), 90.into())?.local_address()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn local_address(&self) -> Result<Address> {
+        self.socket.local_address()
+    }
+
+    /// The reference that packets about this listener carry.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// assert_eq!(listener.socket().key()?, 90.into());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn socket(&self) -> SocketRef {
+        self.socket
+    }
+
+    /// Stops accepting and closes, with a report: one `Closed` packet is the last about it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// port.listen(([127, 0, 0, 1], 0), 90.into())?.close()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn close(self) -> Result<Op> {
+        let socket = self.socket;
+        mem::forget(self);
+        socket.close(Close::Flush)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        close_quietly(self.socket);
+    }
+}
+
+/// An accepted connection that no port knows yet; dropping it closes it.
+///
+/// It counts against `sockets_max` of the port that accepted it until it is dropped or associated.
+///
+/// ```
+/// use wharf_port::{Accepted, Key, Port, SocketRef};
+/// fn hold(port: &Port, accepted: Accepted, key: Key) -> Option<SocketRef> {
+///     // One peer's fault is not the server's: no `?` on a call about one socket.
+///     port.associate(accepted, key).ok().map(|stream| stream.set_aside())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Accepted {
+    pub(crate) handle: sys::Handle,
+    /// Where the accept itself told it (IOCP); elsewhere the system is asked when somebody is.
+    pub(crate) peer: Option<Address>,
+    pub(crate) place: Option<Place>,
+}
+
+/// A place kept in a port's table for a socket that was accepted and not yet associated.
+#[derive(Debug)]
+pub(crate) struct Place {
+    core: Arc<Core>,
+    spent: bool,
+}
+
+impl Place {
+    /// Takes a place of this port's table, if there is one.
+    pub(crate) fn keep(core: &Arc<Core>) -> Option<Self> {
+        core.slots.reserve().then(|| Place { core: Arc::clone(core), spent: false })
+    }
+
+    /// Whether it is a place in this port's table.
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        self.core.id == core.id
+    }
+
+    /// A slot has taken the place.
+    pub(crate) fn spend(mut self) {
+        self.spent = true;
+    }
+
+    /// No socket came; nobody has to be told.
+    pub(crate) fn give_up(mut self) {
+        self.spent = true;
+        self.core.slots.unreserve();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.core.slots.unreserve();
+            self.core.socket_gone();
+        }
+    }
+}
+
+impl Accepted {
+    /// Who connected. Asked only when called, so that an accept costs no system call more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConnected`] when the peer has reset the connection already.
+    ///
+    /// ```
+    /// fn greet(accepted: &wharf_port::Accepted) -> String {
+    ///     accepted.peer().map_or("somebody".into(), |peer| peer.to_string())
+    /// }
+    /// ```
+    pub fn peer(&self) -> Result<Address> {
+        match &self.peer {
+            Some(peer) => Ok(peer.clone()),
+            None => {
+                sys::peer_address(&self.handle).map_err(|e| Error::from_io(Operation::Address, &e))
+            }
+        }
+    }
+
+    /// The system's number of the socket, for lines a person reads.
+    ///
+    /// ```
+    /// fn line(accepted: &wharf_port::Accepted) -> String {
+    ///     format!("socket {}", accepted.raw_number())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn raw_number(&self) -> u64 {
+        sys::raw_number(&self.handle)
+    }
+}
+
+/// A connected socket on its way into a port: what [`Port::associate`](crate::Port::associate)
+/// takes, and gives back when it refuses.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+/// let unassociated = wharf_port::Unassociated::from(socket);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Unassociated {
+    pub(crate) handle: sys::Handle,
+    pub(crate) place: Option<Place>,
+    /// Whether a port accepted it, so that its modes are known.
+    pub(crate) accepted: bool,
+    pub(crate) peer: Option<Address>,
+}
+
+impl Unassociated {
+    pub(crate) fn of(handle: sys::Handle) -> Self {
+        Unassociated { handle, place: None, accepted: false, peer: None }
+    }
+}
+
+impl From<Accepted> for Unassociated {
+    fn from(accepted: Accepted) -> Self {
+        let Accepted { handle, peer, place } = accepted;
+        Unassociated { handle, place, accepted: true, peer }
+    }
+}
+
+impl From<std::net::TcpStream> for Unassociated {
+    fn from(socket: std::net::TcpStream) -> Self {
+        Unassociated::of(socket.into())
+    }
+}
+
+impl From<socket2::Socket> for Unassociated {
+    fn from(socket: socket2::Socket) -> Self {
+        Unassociated::of(socket.into())
+    }
+}

@@ -1,0 +1,25 @@
+//! What drivers share per operating system: the same names in the same order in each file.
+//!
+//! Nothing outside `sys` and `driver` asks which system it runs on.
+
+#[cfg(unix)]
+#[path = "sys/unix.rs"]
+mod imp;
+#[cfg(windows)]
+#[path = "sys/windows.rs"]
+mod imp;
+
+pub(crate) use imp::*;
+
+/// What the error of an accept says about the listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AcceptFault {
+    /// Only this connection is lost: accept the next.
+    ThisConnection,
+    /// The process or the system is out of descriptors.
+    Descriptors,
+    /// The system is out of memory or buffers.
+    Memory,
+    /// The listener itself is unusable.
+    Listener,
+}

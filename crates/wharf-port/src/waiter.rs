@@ -1,0 +1,334 @@
+//! Waiting: the right to take packets, and the batch they come in.
+//!
+//! A waiter belongs to the thread that made it, because some rings may only be entered by their
+//! own thread and because turns (contract C18) are counted per waiter. Its batch lives in it, so
+//! that a packet nobody took is still there at the next wait.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::core::{Core, Out};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::lock;
+use crate::packet::Packet;
+use crate::ready::{Rest, Taken};
+use crate::slot::{SlotId, SocketState};
+
+/// A waiter with packets at hand enters the driver at least every so many waits, so that a queue
+/// that never runs empty cannot shut out the sockets of the kernel.
+const WAITS_WITHOUT_POLL_MAX: u32 = 8;
+
+/// What a waiter has at hand, apart from the waiter so that drivers can fill it.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) number: u16,
+    pub(crate) packets: VecDeque<Packet>,
+    /// Sockets whose turn this waiter has.
+    pub(crate) held: Vec<SlotId>,
+    /// Sockets that a readiness driver found ready in this wait, marked as queued.
+    pub(crate) ready: VecDeque<u32>,
+    limit: usize,
+}
+
+impl Local {
+    fn new(number: u16) -> Self {
+        Local {
+            number,
+            packets: VecDeque::new(),
+            held: Vec::new(),
+            ready: VecDeque::new(),
+            limit: 0,
+        }
+    }
+
+    /// How many packets the batch still takes.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.packets.len())
+    }
+
+    /// Lowers the size of the batch to this waiter's share.
+    pub(crate) fn limit(&mut self, packets: usize) {
+        self.limit = self.limit.min(packets);
+    }
+
+    /// Whether one more packet of this socket may go into the batch.
+    pub(crate) fn may_take(&self, state: &SocketState, turn_packets_max: u8) -> bool {
+        self.room() > 0
+            && (state.turn == 0 || (state.turn == self.number && state.taken < turn_packets_max))
+    }
+
+    /// Takes a packet of a socket, and the socket's turn with it.
+    pub(crate) fn take(&mut self, id: SlotId, state: &mut SocketState, packet: Packet) {
+        if state.turn == 0 {
+            state.turn = self.number;
+            state.taken = 0;
+            self.held.push(id);
+        }
+        state.taken += 1;
+        self.packets.push_back(packet);
+    }
+
+    /// Takes a packet that needs no turn.
+    pub(crate) fn push(&mut self, packet: Packet) {
+        self.packets.push_back(packet);
+    }
+}
+
+/// The right to wait on a port; made by [`Port::waiter`](crate::Port::waiter).
+///
+/// It stays on its thread. Dropping it gives back what it had not handed out.
+///
+/// ```
+/// use wharf_port::{Port, Wait};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().build()?;
+/// let mut waiter = port.waiter()?;
+/// assert!(matches!(waiter.wait(Some(std::time::Duration::ZERO))?, Wait::TimedOut));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Waiter {
+    core: Arc<Core>,
+    local: Local,
+    waits_without_poll: u32,
+    /// Turns and some rings belong to a thread: not `Send`.
+    thread: PhantomData<*const ()>,
+}
+
+/// What a wait found.
+///
+/// ```
+/// use wharf_port::{Port, Wait};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().build()?;
+/// let mut waiter = port.waiter()?;
+/// port.close();
+/// assert!(matches!(waiter.wait(None)?, Wait::Closed));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub enum Wait<'a> {
+    /// At least one packet.
+    Packets(Batch<'a>),
+    /// The time was up; never before it was.
+    TimedOut,
+    /// The port is closed; nothing more will come.
+    Closed,
+}
+
+impl Waiter {
+    pub(crate) fn new(core: &Arc<Core>) -> Result<Self> {
+        if core.ready.is_closed() {
+            return Err(Error::new(Operation::Waiter, ErrorKind::Closed));
+        }
+        let waiters_max = if core.options.shared { core.options.waiters_max } else { 1 };
+        let number = core.ready.enlist(waiters_max, &mut lock(&core.waiter_numbers));
+        let number = number.ok_or(Error::new(Operation::Waiter, ErrorKind::Busy))?;
+        let waiter = Waiter {
+            core: Arc::clone(core),
+            local: Local::new(number),
+            waits_without_poll: 0,
+            thread: PhantomData,
+        };
+        // The waiter exists already, so that a driver that refuses this thread takes it back.
+        core.driver.enter_thread().map_err(|code| Error::from_os(Operation::Waiter, code))?;
+        Ok(waiter)
+    }
+
+    /// Waits until there are packets, `at_most` so long; without a limit when it is `None`.
+    ///
+    /// Ends the turns of the packets handed out before. Packets that were not taken from the last
+    /// batch come first.
+    ///
+    /// # Errors
+    /// Only when the port itself is broken; a failed operation is a packet.
+    ///
+    /// ```
+    /// # use wharf_port::{Port, Wait};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// # let port = Port::builder().build()?;
+    /// let mut waiter = port.waiter()?;
+    /// port.post(1.into(), 2).unwrap();
+    /// assert!(matches!(waiter.wait(None)?, Wait::Packets(_)));
+    /// # Ok(()) }
+    /// ```
+    pub fn wait(&mut self, at_most: Option<Duration>) -> Result<Wait<'_>> {
+        self.core.end_turns(&mut self.local);
+        let deadline = at_most.and_then(|limit| self.core.driver.now().checked_add(limit));
+        self.local.limit = self.core.options.batch_max;
+        let mut slept = false;
+        loop {
+            if self.core.ready.is_closed() {
+                return Ok(Wait::Closed);
+            }
+            self.take_ready()?;
+            if !self.local.packets.is_empty() {
+                return Ok(Wait::Packets(Batch { waiter: self }));
+            }
+            if slept && deadline.is_some_and(|deadline| self.core.driver.now() >= deadline) {
+                return Ok(Wait::TimedOut);
+            }
+            slept |= self.sleep(deadline)?;
+        }
+    }
+
+    /// Fills the batch with what is ready, without sleeping.
+    fn take_ready(&mut self) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        core.expire_timers(&mut self.local);
+        if self.local.packets.is_empty() {
+            self.local.limit(core.ready.share(0).max(1));
+        }
+        while self.local.room() > 0 {
+            match core.ready.pop() {
+                None => break,
+                Some(Taken::Socket(index)) => core.take_turn(index, &mut self.local),
+                Some(Taken::Loose(packet)) => self.local.push(packet),
+                Some(Taken::Rearm(id)) => core.rearm(id, &mut Out(Some(&mut self.local))),
+            }
+        }
+        if self.local.packets.is_empty() {
+            self.local.limit = core.options.batch_max;
+            return Ok(());
+        }
+        self.waits_without_poll += 1;
+        let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX || core.driver.wants_entry();
+        if due && core.ready.try_enter() {
+            self.poll(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something happens or the time is up; answers whether it slept at all.
+    fn sleep(&mut self, deadline: Option<Instant>) -> Result<bool> {
+        match self.core.ready.rest(self.local.number) {
+            Rest::Ready => Ok(false),
+            Rest::Poll => {
+                let timeout = self.time_left(deadline, true);
+                self.poll(timeout)?;
+                Ok(true)
+            }
+            Rest::Park => {
+                match self.time_left(deadline, false) {
+                    Some(timeout) => std::thread::park_timeout(timeout),
+                    None => std::thread::park(),
+                }
+                self.core.ready.unparked(self.local.number);
+                Ok(true)
+            }
+        }
+    }
+
+    /// The time until `deadline`, and until the next timer where this waiter keeps the time.
+    fn time_left(&self, deadline: Option<Instant>, keeps_time: bool) -> Option<Duration> {
+        let core = &self.core;
+        let own = deadline.map(|deadline| deadline.saturating_duration_since(core.driver.now()));
+        let timer = if keeps_time { core.until_next_timer() } else { None };
+        match (own, timer) {
+            (Some(own), Some(timer)) => Some(own.min(timer)),
+            (own, timer) => own.or(timer),
+        }
+    }
+
+    /// Enters the driver, which the ready queue allowed, and takes what it finds.
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.waits_without_poll = 0;
+        let core = Arc::clone(&self.core);
+        let polled = core.driver.poll(&core, timeout, &mut self.local);
+        let wakes = *polled.as_ref().unwrap_or(&0);
+        self.share_out();
+        core.wake(core.ready.woke(wakes));
+        match polled {
+            Ok(_) => Ok(()),
+            Err(code) => Err(Error::from_os(Operation::Wait, code)),
+        }
+    }
+
+    /// Takes this waiter's share of the sockets that the driver found ready; the others go to the
+    /// queue, for those who wait.
+    fn share_out(&mut self) {
+        if self.local.ready.is_empty() {
+            return;
+        }
+        let share = self.core.ready.share(self.local.ready.len());
+        if self.local.packets.is_empty() {
+            self.local.limit(share);
+        }
+        while let Some(index) = self.local.ready.pop_front() {
+            if self.local.room() > 0 {
+                self.core.take_turn(index, &mut self.local);
+            } else {
+                self.core.wake(self.core.ready.push_socket(index));
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.core.put_back(&mut self.local);
+        lock(&self.core.waiter_numbers).push(self.local.number);
+        let (left, closed) = self.core.ready.dismiss();
+        if closed && left == 0 {
+            self.core.end();
+        } else if left > 0 {
+            // What this waiter had not taken may be all there is to wake somebody for.
+            self.core.wake(self.core.ready.wake_all());
+        }
+    }
+}
+
+/// Packets, as an iterator; made by [`Waiter::wait`].
+///
+/// Dropping it ends the turns of the packets taken from it; packets not taken come first at the
+/// next wait.
+///
+/// ```
+/// use wharf_port::{Port, Wait};
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = Port::builder().build()?;
+/// let mut waiter = port.waiter()?;
+/// port.post(1.into(), 5).unwrap();
+/// port.post(1.into(), 6).unwrap();
+/// let Wait::Packets(batch) = waiter.wait(None)? else { unreachable!() };
+/// assert_eq!(batch.count(), 2);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Batch<'a> {
+    waiter: &'a mut Waiter,
+}
+
+impl Iterator for Batch<'_> {
+    type Item = Packet;
+
+    fn next(&mut self) -> Option<Packet> {
+        self.waiter.local.packets.pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let packets = self.waiter.local.packets.len();
+        (packets, Some(packets))
+    }
+}
+
+impl ExactSizeIterator for Batch<'_> {}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        // On a single-waiter port nobody else could have the turn: the next wait ends it.
+        if self.waiter.core.options.shared {
+            self.waiter.core.end_turns(&mut self.waiter.local);
+        }
+    }
+}
+
+/// Counts a port handle that goes; the last one closes the port.
+pub(crate) fn handle_gone(core: &Arc<Core>) {
+    if core.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+        core.close();
+    }
+}

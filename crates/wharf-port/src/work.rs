@@ -1,0 +1,76 @@
+//! What a socket needs while it has work: its queues, lent to it and given back when it is idle.
+//!
+//! Kept apart from the slot so that an idle connection pays one pointer for it, and recycled so
+//! that a busy one allocates nothing per operation (both are tests).
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use socket2::SockAddr;
+
+use crate::buffer::Buffer;
+use crate::op::OpKind;
+use crate::packet::Packet;
+use crate::sys;
+
+/// The queues of one busy socket.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// Packets that no waiter has taken yet, in order.
+    pub(crate) pending: VecDeque<Packet>,
+    /// Sends and shutdowns in submission order; the head may be partly sent.
+    pub(crate) sends: VecDeque<Send>,
+    /// Bytes in `sends` that are not sent yet.
+    pub(crate) queued_bytes: usize,
+    /// Bytes of the head of `sends` that are sent.
+    pub(crate) head_sent: usize,
+    /// Receives into callers' buffers, in submission order.
+    pub(crate) intos: VecDeque<Into>,
+    /// How many of `sends` the request in the kernel covers, and which of them is being cancelled.
+    pub(crate) sends_in_request: usize,
+    pub(crate) cancelled_send: Option<u32>,
+    /// Whom a connect goes to, at a stable address.
+    pub(crate) connect_to: Option<SockAddr>,
+    /// What the driver keeps per busy socket at a stable address: message headers, addresses.
+    pub(crate) driver: sys::WorkBlock,
+}
+
+/// A queued send, or the shutdown that waits behind the sends.
+#[derive(Debug)]
+pub(crate) struct Send {
+    pub(crate) buffer: Buffer,
+    pub(crate) sequence: u32,
+    /// `Send` or `Shutdown`.
+    pub(crate) kind: OpKind,
+    pub(crate) reported: bool,
+}
+
+/// A queued receive into a caller's buffer.
+#[derive(Debug)]
+pub(crate) struct Into {
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) sequence: u32,
+}
+
+impl Work {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+            && self.sends.is_empty()
+            && self.intos.is_empty()
+            && self.connect_to.is_none()
+    }
+
+    /// Fills `slices` with what is queued and not sent, up to a shutdown; answers how many.
+    pub(crate) fn unsent<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (place, send) in self.sends.iter().enumerate().take(slices.len()) {
+            if send.kind == OpKind::Shutdown {
+                break;
+            }
+            let sent = if place == 0 { self.head_sent } else { 0 };
+            slices[place] = IoSlice::new(&send.buffer[sent..]);
+            count = place + 1;
+        }
+        count
+    }
+}
