@@ -6,6 +6,9 @@
 //! limit, so that a hung test costs its limit and not the whole job. At a
 //! terminal there is no limit and no group, so that Ctrl-C reaches everything.
 
+#[cfg(all(test, unix))]
+mod tests;
+
 use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// How long one command may take where nobody watches.
-const COMMAND_MINUTES_MAX: u64 = 20;
+const COMMAND_LIMIT: Duration = Duration::from_mins(20);
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
@@ -89,7 +92,7 @@ fn start(command: &mut Command) -> Result<Child> {
 
 fn wait(child: &mut Child) -> Result<ExitStatus> {
     if unattended() {
-        wait_limited(child)
+        wait_limited(child, COMMAND_LIMIT)
     } else {
         Ok(child.wait()?)
     }
@@ -135,8 +138,8 @@ fn quote(word: &OsStr) -> String {
     }
 }
 
-fn wait_limited(child: &mut Child) -> Result<ExitStatus> {
-    let deadline = Instant::now() + Duration::from_secs(COMMAND_MINUTES_MAX * 60);
+fn wait_limited(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -144,7 +147,7 @@ fn wait_limited(child: &mut Child) -> Result<ExitStatus> {
         if Instant::now() >= deadline {
             end_group(child);
             child.wait()?;
-            bail!("ended after {COMMAND_MINUTES_MAX} minutes, the limit of one command");
+            bail!("ended after {limit:?}, the limit of one command");
         }
         thread::sleep(Duration::from_millis(50));
     }

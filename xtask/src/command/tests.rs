@@ -1,0 +1,34 @@
+//! A command that hangs is ended, with everything that it has started.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{own_group, wait_limited};
+
+#[test]
+fn a_hung_command_is_ended_with_its_children() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 600 & sleep 600"]);
+    own_group(command.stdout(Stdio::piped()));
+    let mut child = command.spawn().expect("every Unix has sh");
+    let mut output = child.stdout.take().expect("it is piped");
+    let outcome = wait_limited(&mut child, Duration::from_millis(200));
+    let error = outcome.expect_err("it sleeps for ten minutes").to_string();
+    assert!(error.contains("the limit of one command"), "{error}");
+    // The pipe ends when the last process that holds it is gone.
+    output
+        .read_to_end(&mut Vec::new())
+        .expect("the pipe can be read to its end");
+}
+
+#[test]
+fn a_command_within_its_limit_gives_its_status() {
+    let mut command = Command::new("sh");
+    let mut child = command
+        .args(["-c", "exit 7"])
+        .spawn()
+        .expect("every Unix has sh");
+    let status = wait_limited(&mut child, Duration::from_secs(60)).expect("it ends at once");
+    assert_eq!(status.code(), Some(7));
+}
