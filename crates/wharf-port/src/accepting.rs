@@ -116,7 +116,11 @@ impl Core {
         let name = (state.receive_sequence, OpKind::Accept);
         state.receiving = Receiving::Nothing;
         state.clear(flag::CANCEL_RECEIVE);
-        let event = Event::Ended { how, buffer: None, count: None };
+        let event = Event::Ended {
+            how,
+            buffer: None,
+            count: None,
+        };
         self.deliver(id, state, name, event, out);
     }
 
@@ -136,7 +140,10 @@ impl Core {
                     paused.retry
                 }
                 None => {
-                    paused.push(PausedListener { id, retry: RETRY_FIRST });
+                    paused.push(PausedListener {
+                        id,
+                        retry: RETRY_FIRST,
+                    });
                     RETRY_FIRST
                 }
             }
@@ -155,7 +162,15 @@ impl Core {
         self.forget_pause(id, state);
         let op = Op::of(self.id, id, state.receive_sequence, OpKind::Accept);
         let (key, socket) = (state.key, self.socket(id));
-        self.deliver_loose(Packet { key, op, socket, event: Event::Resumed }, out);
+        self.deliver_loose(
+            Packet {
+                key,
+                op,
+                socket,
+                event: Event::Resumed,
+            },
+            out,
+        );
     }
 
     fn forget_pause(&self, id: SlotId, state: &mut SocketState) {

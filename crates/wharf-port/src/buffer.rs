@@ -137,7 +137,13 @@ impl Lease {
     pub(crate) fn new(core: &Arc<Core>, buffer: PoolBuffer, count: usize, socket: SlotId) -> Self {
         debug_assert!(count <= core.pool.buffer_bytes());
         let count = u32::try_from(count).expect("a pool buffer is under 4 GiB");
-        Lease { core: Arc::clone(core), buffer: Some(buffer), start: 0, count, socket }
+        Lease {
+            core: Arc::clone(core),
+            buffer: Some(buffer),
+            start: 0,
+            count,
+            socket,
+        }
     }
 
     /// Drops the first `count` bytes from view; they are still lent.
@@ -152,14 +158,20 @@ impl Lease {
     /// }
     /// ```
     pub fn skip(&mut self, count: usize) {
-        assert!(count <= self.count as usize, "skips more bytes than the lease holds");
+        assert!(
+            count <= self.count as usize,
+            "skips more bytes than the lease holds"
+        );
         // The sum fits: both are parts of one buffer.
         self.start += count as u32;
         self.count -= count as u32;
     }
 
     fn pointer(&self) -> *mut u8 {
-        let buffer = self.buffer.as_ref().expect("a lease holds its buffer until the drop");
+        let buffer = self
+            .buffer
+            .as_ref()
+            .expect("a lease holds its buffer until the drop");
         // SAFETY: `start` is within the buffer, by `new` and `skip`.
         unsafe { buffer.pointer.as_ptr().add(self.start as usize) }
     }

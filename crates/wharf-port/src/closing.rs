@@ -23,14 +23,23 @@ impl Core {
         key: Key,
     ) -> Result<Stream, Refused<Unassociated>> {
         if self.ready.is_closed() {
-            return Err(Refused::new(Operation::Associate, ErrorKind::Closed, socket));
+            return Err(Refused::new(
+                Operation::Associate,
+                ErrorKind::Closed,
+                socket,
+            ));
         }
         // A place kept by this port at the accept becomes the socket's own.
         let kept = socket.place.as_ref().is_some_and(|place| place.is_of(self));
         let Some((id, mut guard)) = self.slots.allocate(kept) else {
             return Err(Refused::new(Operation::Associate, ErrorKind::Full, socket));
         };
-        let Unassociated { handle, place, accepted, peer } = socket;
+        let Unassociated {
+            handle,
+            place,
+            accepted,
+            peer,
+        } = socket;
         let state = &mut *guard;
         state.key = key;
         state.handle = Some(handle);
@@ -42,8 +51,16 @@ impl Core {
             if kept && let Some(place) = place {
                 place.spend();
             }
-            let value = Unassociated { handle, place: None, accepted, peer };
-            return Err(Refused { error: Error::from_os(Operation::Associate, code), value });
+            let value = Unassociated {
+                handle,
+                place: None,
+                accepted,
+                peer,
+            };
+            return Err(Refused {
+                error: Error::from_os(Operation::Associate, code),
+                value,
+            });
         }
         drop(guard);
         match place {
@@ -67,7 +84,10 @@ impl Core {
         }
         let discarded = quietly.then(|| {
             state.set(flag::SILENT);
-            state.work.as_mut().map(|work| std::mem::take(&mut work.pending))
+            state
+                .work
+                .as_mut()
+                .map(|work| std::mem::take(&mut work.pending))
         });
         state.set(flag::CLOSING);
         let sequence = state.next_sequence();
@@ -81,7 +101,10 @@ impl Core {
         if how == Close::Reset && !state.has(flag::SENDING) {
             self.end_writing(id, state, End::Aborted, out);
         }
-        let flushing = state.work.as_ref().is_some_and(|work| !work.sends.is_empty());
+        let flushing = state
+            .work
+            .as_ref()
+            .is_some_and(|work| !work.sends.is_empty());
         self.settle(id, state, out);
         drop(guard);
         drop(discarded);
@@ -96,7 +119,9 @@ impl Core {
 
     /// A closing socket has had its time: what is still queued is given up.
     pub(crate) fn flush_over(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
-        let Some(mut guard) = self.slots.lock(id) else { return };
+        let Some(mut guard) = self.slots.lock(id) else {
+            return;
+        };
         let state = &mut *guard;
         if state.has(flag::CLOSING) && !state.has(flag::HANDLE_CLOSED) {
             state.set(flag::CLOSE_RESET);
@@ -114,7 +139,10 @@ impl Core {
         if !state.has(flag::CLOSING) || state.has(flag::HANDLE_CLOSED) {
             return;
         }
-        let sends = state.work.as_ref().is_some_and(|work| !work.sends.is_empty());
+        let sends = state
+            .work
+            .as_ref()
+            .is_some_and(|work| !work.sends.is_empty());
         if sends && !state.has(flag::CLOSE_RESET) {
             return; // The flush goes on, for as long as its timer allows.
         }

@@ -97,7 +97,10 @@ impl Builder {
             flush_ms_max: 5_000,
             pool: PoolOptions::default(),
         };
-        Builder { options, batch_max: None }
+        Builder {
+            options,
+            batch_max: None,
+        }
     }
 
     /// Which driver: [`DriverChoice::Auto`] takes the best that works, and says why it passed
@@ -270,7 +273,11 @@ impl Builder {
     /// ```
     pub fn build(self) -> Result<Port> {
         let mut options = self.options;
-        let default = if options.shared { BATCH_MAX_SHARED } else { BATCH_MAX_SINGLE };
+        let default = if options.shared {
+            BATCH_MAX_SHARED
+        } else {
+            BATCH_MAX_SINGLE
+        };
         options.batch_max = self.batch_max.unwrap_or(default);
         let pool = &options.pool;
         let sensible = (1..=1 << 24).contains(&options.sockets_max)

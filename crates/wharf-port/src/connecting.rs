@@ -38,7 +38,12 @@ impl ConnectOptions {
     /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 10101));
     /// ```
     pub fn new(address: impl Into<Address>) -> Self {
-        ConnectOptions { address: address.into(), source: None, at_most: None, no_delay: true }
+        ConnectOptions {
+            address: address.into(),
+            source: None,
+            at_most: None,
+            no_delay: true,
+        }
     }
 
     /// Connects from this address of the machine; port 0 lets the system choose one.
@@ -114,7 +119,9 @@ impl Core {
         state.handle = None;
         self.slots.free(id, state);
         associated.map_err(|code| Error::from_os(Operation::Connect, code))?;
-        Err(address.err().unwrap_or(Error::new(Operation::Connect, ErrorKind::Other)))
+        Err(address
+            .err()
+            .unwrap_or(Error::new(Operation::Connect, ErrorKind::Other)))
     }
 
     /// The driver reports the end of a connect: the system's code when it failed.
@@ -166,13 +173,19 @@ impl Core {
         }
         // `Closed` is not for the caller, who never had the stream: the slot goes with this packet.
         state.set(flag::HANDLE_CLOSED);
-        let event = Event::Ended { how, buffer: None, count: None };
+        let event = Event::Ended {
+            how,
+            buffer: None,
+            count: None,
+        };
         self.deliver(id, state, name, event, out);
     }
 
     /// A connect ran into its deadline.
     pub(crate) fn connect_overdue(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
-        let Some(mut state) = self.slots.lock(id) else { return };
+        let Some(mut state) = self.slots.lock(id) else {
+            return;
+        };
         if state.receiving != Receiving::Connect {
             return;
         }

@@ -94,7 +94,12 @@ pub(crate) fn with_core<R>(port: u32, action: impl FnOnce(&Arc<Core>) -> R) -> O
     if let Ok(Some(answer)) = cached {
         return Some(answer);
     }
-    let core = PORTS.read().expect("the registry is never poisoned").as_ref()?.get(&port)?.upgrade()?;
+    let core = PORTS
+        .read()
+        .expect("the registry is never poisoned")
+        .as_ref()?
+        .get(&port)?
+        .upgrade()?;
     // Nested calls find the cache in use and leave it alone.
     let _ = RECENT.try_with(|recent| {
         if let Ok(mut recent) = recent.try_borrow_mut() {
@@ -123,12 +128,18 @@ impl Out<'_> {
     /// Whether the batch takes another packet of this socket.
     pub(crate) fn may_take(&self, core: &Core, state: &SocketState) -> bool {
         let turn_packets_max = core.options.turn_packets_max;
-        self.0.as_ref().is_some_and(|local| local.may_take(state, turn_packets_max))
+        self.0
+            .as_ref()
+            .is_some_and(|local| local.may_take(state, turn_packets_max))
     }
 }
 
 impl Core {
-    pub(crate) fn new(options: Options, driver: Box<dyn Driver>, report: DriverReport) -> Arc<Self> {
+    pub(crate) fn new(
+        options: Options,
+        driver: Box<dyn Driver>,
+        report: DriverReport,
+    ) -> Arc<Self> {
         let id = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
         let core = Arc::new(Core {
             id,
@@ -147,12 +158,18 @@ impl Core {
             options,
         });
         let mut ports = PORTS.write().expect("the registry is never poisoned");
-        ports.get_or_insert_with(HashMap::new).insert(id, Arc::downgrade(&core));
+        ports
+            .get_or_insert_with(HashMap::new)
+            .insert(id, Arc::downgrade(&core));
         core
     }
 
     pub(crate) fn socket(&self, id: SlotId) -> SocketRef {
-        SocketRef { port: self.id, slot: id.index, generation: id.generation }
+        SocketRef {
+            port: self.id,
+            slot: id.index,
+            generation: id.generation,
+        }
     }
 
     /// Carries out a wake-up that the ready queue asked for.
@@ -204,11 +221,19 @@ impl Core {
             return;
         }
         let op = Op::of(self.id, id, sequence, kind);
-        let packet = Packet { key: state.key, op, socket: self.socket(id), event };
+        let packet = Packet {
+            key: state.key,
+            op,
+            socket: self.socket(id),
+            event,
+        };
         if state.has(flag::LISTENER) && kind != OpKind::Close {
             return self.deliver_loose(packet, out);
         }
-        let queued = state.work.as_ref().is_some_and(|work| !work.pending.is_empty());
+        let queued = state
+            .work
+            .as_ref()
+            .is_some_and(|work| !work.pending.is_empty());
         if let Some(local) = &mut out.0
             && !queued
             && !state.has(flag::QUEUED)
@@ -243,14 +268,20 @@ impl Core {
 
     /// Takes what a ready socket has, as far as the batch and the socket's turn allow.
     pub(crate) fn take_turn(self: &Arc<Self>, index: u32, local: &mut Local) {
-        let Some((id, mut guard)) = self.slots.lock_index(index) else { return };
+        let Some((id, mut guard)) = self.slots.lock_index(index) else {
+            return;
+        };
         let state = &mut *guard;
         state.clear(flag::QUEUED);
         if state.turn != 0 && state.turn != local.number {
             return; // Whoever has the turn puts the socket back when it ends.
         }
         while local.may_take(state, self.options.turn_packets_max) {
-            let Some(packet) = state.work.as_mut().and_then(|work| work.pending.pop_front()) else {
+            let Some(packet) = state
+                .work
+                .as_mut()
+                .and_then(|work| work.pending.pop_front())
+            else {
                 break;
             };
             let last = is_last(&packet);
@@ -270,7 +301,10 @@ impl Core {
 
     /// Whether a socket has something that a turn would bring forth.
     fn has_more(&self, state: &SocketState) -> bool {
-        state.work.as_ref().is_some_and(|work| !work.pending.is_empty())
+        state
+            .work
+            .as_ref()
+            .is_some_and(|work| !work.pending.is_empty())
             || self.driver.has_more(state)
     }
 
@@ -318,7 +352,10 @@ impl Core {
     /// A lease was dropped: its buffer goes back, and whoever waited for that goes on.
     pub(crate) fn lease_returned(&self, socket: SlotId, buffer: PoolBuffer) {
         self.counters.leases.fetch_sub(1, Ordering::Relaxed);
-        if self.slots.return_lease(socket, self.options.leases_per_socket) {
+        if self
+            .slots
+            .return_lease(socket, self.options.leases_per_socket)
+        {
             self.wake(self.ready.push_rearm(socket));
         }
         self.buffer_returned(buffer);
@@ -350,12 +387,19 @@ impl Core {
                 }
                 timers.expire(self.driver.now())
             };
-            let Some((timer, target)) = expired else { return };
+            let Some((timer, target)) = expired else {
+                return;
+            };
             match target {
                 TimerTarget::Caller(key) => {
                     let op = Op::timer(self.id, timer.index, timer.generation);
                     let socket = SocketRef::none(self.id);
-                    local.push(Packet { key, op, socket, event: Event::Timer });
+                    local.push(Packet {
+                        key,
+                        op,
+                        socket,
+                        event: Event::Timer,
+                    });
                 }
                 TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
                 TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
@@ -397,10 +441,16 @@ impl Core {
         }
         self.count_untaken(&packets);
         let leaked = self.driver.end(self);
-        self.counters.operations_leaked.fetch_add(leaked, Ordering::Relaxed);
+        self.counters
+            .operations_leaked
+            .fetch_add(leaked, Ordering::Relaxed);
         drop(packets);
         lock(&self.spare).clear();
-        if let Some(ports) = PORTS.write().expect("the registry is never poisoned").as_mut() {
+        if let Some(ports) = PORTS
+            .write()
+            .expect("the registry is never poisoned")
+            .as_mut()
+        {
             ports.remove(&self.id);
         }
         // The cache of this thread must not be what keeps the tables in memory.
@@ -411,8 +461,12 @@ impl Core {
     }
 
     fn count_untaken(&self, packets: &[Packet]) {
-        let untaken = packets.iter().filter(|packet| matches!(packet.event, Event::Accepted(_)));
-        self.counters.accepted_untaken.fetch_add(untaken.count() as u64, Ordering::Relaxed);
+        let untaken = packets
+            .iter()
+            .filter(|packet| matches!(packet.event, Event::Accepted(_)));
+        self.counters
+            .accepted_untaken
+            .fetch_add(untaken.count() as u64, Ordering::Relaxed);
     }
 }
 

@@ -243,10 +243,17 @@ fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOv
     let passed = |(reason, os): Unavailable| PassedOver { kind, reason, os };
     match kind {
         #[cfg(windows)]
-        DriverKind::Iocp => iocp::Iocp::new(options).map_err(passed).map(|it| Box::new(it) as _),
+        DriverKind::Iocp => iocp::Iocp::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
         #[cfg(unix)]
-        DriverKind::Poll => poll::Poll::new(options).map_err(passed).map(|it| Box::new(it) as _),
-        #[allow(unreachable_patterns, reason = "every system lacks some of the drivers")]
+        DriverKind::Poll => poll::Poll::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        #[allow(
+            unreachable_patterns,
+            reason = "every system lacks some of the drivers"
+        )]
         _ => Err(passed(("this driver does not exist on this system", None))),
     }
 }
@@ -260,7 +267,9 @@ fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOv
 #[must_use]
 pub fn drivers_present() -> Vec<DriverKind> {
     let works = |kind: &DriverKind| {
-        let port = crate::Port::builder().driver(DriverChoice::Require(*kind)).build();
+        let port = crate::Port::builder()
+            .driver(DriverChoice::Require(*kind))
+            .build();
         port.is_ok()
     };
     candidates().iter().copied().filter(works).collect()

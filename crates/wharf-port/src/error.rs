@@ -190,7 +190,12 @@ impl Error {
     /// ```
     #[must_use]
     pub fn new(operation: Operation, kind: ErrorKind) -> Self {
-        Error { operation, kind, os: None, advice: None }
+        Error {
+            operation,
+            kind,
+            os: None,
+            advice: None,
+        }
     }
 
     /// An error from a system code (`errno`, or a Win32 or Winsock code).
@@ -202,7 +207,12 @@ impl Error {
     /// ```
     #[must_use]
     pub fn from_os(operation: Operation, code: i32) -> Self {
-        Error { operation, kind: sys::error_kind(code), os: Some(code), advice: None }
+        Error {
+            operation,
+            kind: sys::error_kind(code),
+            os: Some(code),
+            advice: None,
+        }
     }
 
     pub(crate) fn from_io(operation: Operation, error: &io::Error) -> Self {
@@ -215,7 +225,12 @@ impl Error {
     /// A required driver does not work here.
     pub(crate) fn unavailable(advice: &'static str, os: Option<i32>) -> Self {
         let advice = Some(advice);
-        Error { operation: Operation::Build, kind: ErrorKind::Unsupported, os, advice }
+        Error {
+            operation: Operation::Build,
+            kind: ErrorKind::Unsupported,
+            os,
+            advice,
+        }
     }
 
     /// What was being done.
@@ -357,7 +372,10 @@ pub struct Refused<T> {
 
 impl<T> Refused<T> {
     pub(crate) fn new(operation: Operation, kind: ErrorKind, value: T) -> Self {
-        Refused { error: Error::new(operation, kind), value }
+        Refused {
+            error: Error::new(operation, kind),
+            value,
+        }
     }
 }
 

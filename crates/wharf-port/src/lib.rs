@@ -114,5 +114,7 @@ pub use waiter::{Batch, Wait, Waiter};
 
 /// Locks, also after a panic of another thread: its packet is lost, the port is not.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -42,19 +42,40 @@ pub(crate) enum OpKind {
 
 impl Op {
     pub(crate) fn of(port: u32, id: SlotId, sequence: u32, kind: OpKind) -> Self {
-        Op { port, slot: id.index, generation: id.generation, sequence, kind }
+        Op {
+            port,
+            slot: id.index,
+            generation: id.generation,
+            sequence,
+            kind,
+        }
     }
 
     pub(crate) fn post(port: u32) -> Self {
-        Op { port, slot: u32::MAX, generation: 0, sequence: 0, kind: OpKind::Post }
+        Op {
+            port,
+            slot: u32::MAX,
+            generation: 0,
+            sequence: 0,
+            kind: OpKind::Post,
+        }
     }
 
     pub(crate) fn timer(port: u32, index: u32, generation: u32) -> Self {
-        Op { port, slot: index, generation, sequence: 0, kind: OpKind::Timer }
+        Op {
+            port,
+            slot: index,
+            generation,
+            sequence: 0,
+            kind: OpKind::Timer,
+        }
     }
 
     pub(crate) fn slot_id(self) -> SlotId {
-        SlotId { index: self.slot, generation: self.generation }
+        SlotId {
+            index: self.slot,
+            generation: self.generation,
+        }
     }
 }
 

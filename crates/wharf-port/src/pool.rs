@@ -63,7 +63,10 @@ impl Pool {
             bytes: 0,
             waiting: VecDeque::new(),
         };
-        Pool { options, state: Mutex::new(state) }
+        Pool {
+            options,
+            state: Mutex::new(state),
+        }
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
@@ -125,14 +128,20 @@ impl Pool {
 
     fn grow(&self, state: &mut State) {
         // Revoked buffers are pages of their own, so that taking one away leaves the others.
-        let buffers = if self.options.revoke_returned { 1 } else { BLOCK_BUFFERS };
+        let buffers = if self.options.revoke_returned {
+            1
+        } else {
+            BLOCK_BUFFERS
+        };
         let bytes_each = self.buffer_bytes();
         let room = (self.options.pool_bytes_max.saturating_sub(state.bytes)) / bytes_each;
         let buffers = (buffers as usize).min(room);
         if buffers == 0 {
             return;
         }
-        let Some(pages) = Pages::new(buffers * bytes_each) else { return };
+        let Some(pages) = Pages::new(buffers * bytes_each) else {
+            return;
+        };
         for index in 0..buffers {
             let pointer = pages.at(index * bytes_each);
             let id = state.made;

@@ -96,7 +96,9 @@ impl Port {
 
     pub(crate) fn build(options: Options) -> Result<Port> {
         let (driver, report) = driver::choose(&options)?;
-        Ok(Port { core: Core::new(options, driver, report) })
+        Ok(Port {
+            core: Core::new(options, driver, report),
+        })
     }
 
     /// The right to wait, for the calling thread. A shared port gives out many.
@@ -259,12 +261,24 @@ impl Port {
     }
 
     fn cancel_timer(&self, op: Op) -> Cancel {
-        let id = crate::timer::TimerId { index: op.slot, generation: op.generation };
+        let id = crate::timer::TimerId {
+            index: op.slot,
+            generation: op.generation,
+        };
         let Some(TimerTarget::Caller(key)) = lock(&self.core.timers).cancel(id) else {
             return Cancel::NotFound;
         };
-        let event = Event::Ended { how: End::Cancelled, buffer: None, count: None };
-        let packet = Packet { key, op, socket: SocketRef::none(self.core.id), event };
+        let event = Event::Ended {
+            how: End::Cancelled,
+            buffer: None,
+            count: None,
+        };
+        let packet = Packet {
+            key,
+            op,
+            socket: SocketRef::none(self.core.id),
+            event,
+        };
         self.core.deliver_loose(packet, &mut Out::queue());
         Cancel::Requested
     }
@@ -328,7 +342,9 @@ impl Port {
 impl Clone for Port {
     fn clone(&self) -> Self {
         self.core.handles.fetch_add(1, Ordering::Relaxed);
-        Port { core: Arc::clone(&self.core) }
+        Port {
+            core: Arc::clone(&self.core),
+        }
     }
 }
 

@@ -87,7 +87,10 @@ struct State {
 
 impl Ready {
     pub(crate) fn new(leader_only: bool) -> Self {
-        Ready { state: Mutex::new(State::default()), leader_only }
+        Ready {
+            state: Mutex::new(State::default()),
+            leader_only,
+        }
     }
 
     pub(crate) fn push_socket(&self, index: u32) -> Wake {
@@ -146,7 +149,10 @@ impl Ready {
             Entry::Socket(index) => Taken::Socket(index),
             Entry::Rearm(id) => Taken::Rearm(id),
             Entry::Loose => {
-                let packet = state.loose.pop_front().expect("each loose entry has its packet");
+                let packet = state
+                    .loose
+                    .pop_front()
+                    .expect("each loose entry has its packet");
                 if matches!(packet.event, crate::Event::Posted(_)) {
                     state.posts -= 1;
                 }
@@ -164,7 +170,8 @@ impl Ready {
     /// those who wait get theirs: an equal share, rounded up.
     pub(crate) fn share(&self, extra: usize) -> usize {
         let state = lock(&self.state);
-        let idle = (state.polling as usize + state.parked.len()).saturating_sub(state.waking as usize);
+        let idle =
+            (state.polling as usize + state.parked.len()).saturating_sub(state.waking as usize);
         (state.order.len() + extra).div_ceil(1 + idle).max(1)
     }
 
@@ -204,12 +211,18 @@ impl Ready {
                 None => Wake::Nobody,
             };
         }
-        if state.order.is_empty() && !state.closed { Wake::Nobody } else { state.wake_one() }
+        if state.order.is_empty() && !state.closed {
+            Wake::Nobody
+        } else {
+            state.wake_one()
+        }
     }
 
     /// The calling waiter is no longer parked.
     pub(crate) fn unparked(&self, number: u16) {
-        lock(&self.state).parked.retain(|(parked, _)| *parked != number);
+        lock(&self.state)
+            .parked
+            .retain(|(parked, _)| *parked != number);
     }
 
     /// Wakes every sleeper, because a nearer deadline was set or the port closes.

@@ -95,7 +95,9 @@ impl Core {
 
     /// A lease or a descriptor is free again, or a retry is due: the socket that waited goes on.
     pub(crate) fn rearm(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
-        let Some(mut state) = self.slots.lock(id) else { return };
+        let Some(mut state) = self.slots.lock(id) else {
+            return;
+        };
         let paused = flag::PAUSED_LEASES | flag::PAUSED_POOL;
         if !state.has(paused | flag::PAUSED_ACCEPT) || state.has(flag::ARMED) {
             return;
@@ -143,11 +145,18 @@ impl Core {
         count: usize,
         out: &mut Out<'_>,
     ) {
-        let work = state.work.as_mut().expect("a receive into a buffer keeps its work");
+        let work = state
+            .work
+            .as_mut()
+            .expect("a receive into a buffer keeps its work");
         let Into { buffer, sequence } = work.intos.pop_front().expect("the head was being filled");
         let more = !work.intos.is_empty();
         let event = if count == 0 && !buffer.is_empty() {
-            Event::Ended { how: End::Finished, buffer: Some(buffer.into()), count: Some(0) }
+            Event::Ended {
+                how: End::Finished,
+                buffer: Some(buffer.into()),
+                count: Some(0),
+            }
         } else {
             Event::ReceivedInto { buffer, count }
         };
@@ -178,8 +187,14 @@ impl Core {
             Receiving::Connect => return self.connect_failed(id, state, how, out),
             Receiving::Watch | Receiving::Stream => state.receiving = Receiving::Nothing,
             Receiving::Into => {
-                let work = state.work.as_mut().expect("a receive into a buffer keeps its work");
-                let into = work.intos.pop_front().expect("a receive into a buffer is queued");
+                let work = state
+                    .work
+                    .as_mut()
+                    .expect("a receive into a buffer keeps its work");
+                let into = work
+                    .intos
+                    .pop_front()
+                    .expect("a receive into a buffer is queued");
                 sequence = into.sequence;
                 returned = Some(into.buffer.into());
                 if work.intos.is_empty() {
@@ -194,7 +209,11 @@ impl Core {
             (Receiving::Watch, End::Failed(error)) => Event::PeerLeft(leave_of(error)),
             _ => {
                 let count = returned.as_ref().map(|_| 0);
-                Event::Ended { how, buffer: returned, count }
+                Event::Ended {
+                    how,
+                    buffer: returned,
+                    count,
+                }
             }
         };
         self.deliver(id, state, name, event, out);
@@ -239,19 +258,33 @@ impl Core {
 
     pub(crate) fn cancel_receive(self: &Arc<Self>, op: Op, out: &mut Out<'_>) -> Cancel {
         let id = op.slot_id();
-        let Some(mut guard) = self.slots.lock(id) else { return Cancel::NotFound };
+        let Some(mut guard) = self.slots.lock(id) else {
+            return Cancel::NotFound;
+        };
         let state = &mut *guard;
         if state.has(flag::CLOSING) || kind_of(state.receiving) != op.kind {
             return Cancel::NotFound;
         }
         if state.receiving == Receiving::Into {
-            let work = state.work.as_mut().expect("a receive into a buffer keeps its work");
-            let place = work.intos.iter().position(|into| into.sequence == op.sequence);
-            let Some(place) = place else { return Cancel::NotFound };
+            let work = state
+                .work
+                .as_mut()
+                .expect("a receive into a buffer keeps its work");
+            let place = work
+                .intos
+                .iter()
+                .position(|into| into.sequence == op.sequence);
+            let Some(place) = place else {
+                return Cancel::NotFound;
+            };
             if place > 0 {
                 let into = work.intos.remove(place).expect("found above");
                 let buffer = Some(into.buffer.into());
-                let event = Event::Ended { how: End::Cancelled, buffer, count: Some(0) };
+                let event = Event::Ended {
+                    how: End::Cancelled,
+                    buffer,
+                    count: Some(0),
+                };
                 self.deliver(id, state, (op.sequence, op.kind), event, out);
                 return Cancel::Requested;
             }
@@ -288,7 +321,11 @@ fn may_receive(state: &SocketState) -> Result<(), ErrorKind> {
 }
 
 fn leave_of(error: Error) -> Leave {
-    if error.kind() == ErrorKind::Reset { Leave::Reset } else { Leave::Broken(error) }
+    if error.kind() == ErrorKind::Reset {
+        Leave::Reset
+    } else {
+        Leave::Broken(error)
+    }
 }
 
 fn operation_of(receiving: Receiving) -> Operation {

@@ -36,7 +36,12 @@ impl Core {
         let sequence = state.next_sequence();
         let work = self.work(state);
         work.queued_bytes += buffer.len();
-        work.sends.push_back(Send { buffer, sequence, kind: OpKind::Send, reported });
+        work.sends.push_back(Send {
+            buffer,
+            sequence,
+            kind: OpKind::Send,
+            reported,
+        });
         self.go_on_sending(id, state, &mut Out::queue());
         Ok(Op::of(self.id, id, sequence, OpKind::Send))
     }
@@ -57,7 +62,12 @@ impl Core {
         state.set(flag::SHUTDOWN);
         let sequence = state.next_sequence();
         let (buffer, kind) = (Buffer::default(), OpKind::Shutdown);
-        self.work(state).sends.push_back(Send { buffer, sequence, kind, reported: true });
+        self.work(state).sends.push_back(Send {
+            buffer,
+            sequence,
+            kind,
+            reported: true,
+        });
         self.go_on_sending(id, state, &mut Out::queue());
         Ok(Op::of(self.id, id, sequence, OpKind::Shutdown))
     }
@@ -109,8 +119,12 @@ impl Core {
         out: &mut Out<'_>,
     ) {
         loop {
-            let Some(work) = state.work.as_mut() else { break };
-            let Some(head) = work.sends.front() else { break };
+            let Some(work) = state.work.as_mut() else {
+                break;
+            };
+            let Some(head) = work.sends.front() else {
+                break;
+            };
             let left = head.buffer.len() - work.head_sent;
             if head.kind != OpKind::Send || left > count {
                 work.head_sent += count;
@@ -120,10 +134,20 @@ impl Core {
             count -= left;
             work.queued_bytes -= left;
             work.head_sent = 0;
-            let Send { buffer, sequence, reported, .. } =
-                work.sends.pop_front().expect("looked at above");
+            let Send {
+                buffer,
+                sequence,
+                reported,
+                ..
+            } = work.sends.pop_front().expect("looked at above");
             if reported {
-                self.deliver(id, state, (sequence, OpKind::Send), Event::Sent { buffer }, out);
+                self.deliver(
+                    id,
+                    state,
+                    (sequence, OpKind::Send),
+                    Event::Sent { buffer },
+                    out,
+                );
             }
             if count == 0 {
                 break;
@@ -134,8 +158,10 @@ impl Core {
 
     fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         let half = self.options.send_queue_bytes_max / 2;
-        let (bytes, sends) =
-            state.work.as_ref().map_or((0, 0), |work| (work.queued_bytes, work.sends.len()));
+        let (bytes, sends) = state
+            .work
+            .as_ref()
+            .map_or((0, 0), |work| (work.queued_bytes, work.sends.len()));
         let under_half = bytes < half.max(1) && sends <= self.options.operations_per_socket_max / 2;
         if under_half && state.has(flag::SEND_READY_OWED) {
             state.clear(flag::SEND_READY_OWED);
@@ -171,7 +197,11 @@ impl Core {
         state.set(flag::WRITE_ENDED);
         state.clear(flag::CANCEL_SEND);
         let mut how = how;
-        while state.work.as_ref().is_some_and(|work| !work.sends.is_empty()) {
+        while state
+            .work
+            .as_ref()
+            .is_some_and(|work| !work.sends.is_empty())
+        {
             self.end_head(id, state, how, out);
             how = End::Aborted;
         }
@@ -180,8 +210,14 @@ impl Core {
 
     /// Ends the head of the queue: its buffer comes back.
     fn end_head(&self, id: SlotId, state: &mut SocketState, how: End, out: &mut Out<'_>) {
-        let work = state.work.as_mut().expect("a queue with a head is in its work block");
-        let head = work.sends.pop_front().expect("the caller looked at the head");
+        let work = state
+            .work
+            .as_mut()
+            .expect("a queue with a head is in its work block");
+        let head = work
+            .sends
+            .pop_front()
+            .expect("the caller looked at the head");
         work.queued_bytes -= head.buffer.len() - work.head_sent;
         let sent = std::mem::take(&mut work.head_sent);
         let (buffer, count) = match head.kind {
@@ -194,12 +230,21 @@ impl Core {
 
     pub(crate) fn cancel_send(self: &Arc<Self>, op: Op, out: &mut Out<'_>) -> Cancel {
         let id = op.slot_id();
-        let Some(mut guard) = self.slots.lock(id) else { return Cancel::NotFound };
+        let Some(mut guard) = self.slots.lock(id) else {
+            return Cancel::NotFound;
+        };
         let state = &mut *guard;
         let (closing, sending) = (state.has(flag::CLOSING), state.has(flag::SENDING));
-        let Some(work) = state.work.as_mut() else { return Cancel::NotFound };
-        let place = work.sends.iter().position(|send| send.sequence == op.sequence);
-        let Some(place) = place else { return Cancel::NotFound };
+        let Some(work) = state.work.as_mut() else {
+            return Cancel::NotFound;
+        };
+        let place = work
+            .sends
+            .iter()
+            .position(|send| send.sequence == op.sequence);
+        let Some(place) = place else {
+            return Cancel::NotFound;
+        };
         if closing || work.cancelled_send == Some(op.sequence) {
             return Cancel::NotFound;
         }
@@ -226,11 +271,17 @@ impl Core {
         place: usize,
         out: &mut Out<'_>,
     ) {
-        let work = state.work.as_mut().expect("the caller found the send in it");
+        let work = state
+            .work
+            .as_mut()
+            .expect("the caller found the send in it");
         if place == 0 && work.head_sent > 0 {
             return self.end_writing(id, state, End::Cancelled, out);
         }
-        let send = work.sends.remove(place).expect("the caller found the send there");
+        let send = work
+            .sends
+            .remove(place)
+            .expect("the caller found the send there");
         work.queued_bytes -= send.buffer.len();
         let (buffer, count) = match send.kind {
             OpKind::Shutdown => {
@@ -239,7 +290,11 @@ impl Core {
             }
             _ => (Some(send.buffer), Some(0)),
         };
-        let event = Event::Ended { how: End::Cancelled, buffer, count };
+        let event = Event::Ended {
+            how: End::Cancelled,
+            buffer,
+            count,
+        };
         self.deliver(id, state, (send.sequence, send.kind), event, out);
         self.tell_send_ready(id, state, out);
     }
@@ -264,7 +319,10 @@ impl Core {
             Ok(count) => self.sent(id, state, count, out),
             // A cancel that nobody asked for: the thread that had submitted it is gone. Go on.
             Err(code) if sys::is_cancelled(code) && !state.has(flag::CLOSE_RESET) => {
-                debug_assert!(asked || target.is_none(), "a cancelled send was marked as such");
+                debug_assert!(
+                    asked || target.is_none(),
+                    "a cancelled send was marked as such"
+                );
             }
             Err(code) => self.send_failed(id, state, code, out),
         }

@@ -142,7 +142,9 @@ impl SocketState {
     /// # Panics
     /// After the handle was closed; callers hold a live, not yet closed socket.
     pub(crate) fn open_handle(&self) -> &sys::Handle {
-        self.handle.as_ref().expect("the socket is open until its close is over")
+        self.handle
+            .as_ref()
+            .expect("the socket is open until its close is over")
     }
 }
 
@@ -190,7 +192,11 @@ impl Slots {
         let chunks = slots_max.div_ceil(CHUNK_SLOTS);
         Slots {
             chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
-            free: Mutex::new(Free { head: NONE, fresh: 0, live: 0 }),
+            free: Mutex::new(Free {
+                head: NONE,
+                fresh: 0,
+                live: 0,
+            }),
             slots_max,
         }
     }
@@ -242,12 +248,21 @@ impl Slots {
     /// Gives a slot back. The caller has emptied `state` and still holds its lock.
     pub(crate) fn free(&self, id: SlotId, state: &mut SocketState) {
         debug_assert_eq!(state.generation, id.generation, "a slot is freed once");
-        debug_assert!(state.handle.is_none(), "the handle is closed before its slot is freed");
+        debug_assert!(
+            state.handle.is_none(),
+            "the handle is closed before its slot is freed"
+        );
         let generation = id.generation.wrapping_add(1);
         let sequence = state.sequence;
-        *state = SocketState { generation, sequence, ..SocketState::unused() };
+        *state = SocketState {
+            generation,
+            sequence,
+            ..SocketState::unused()
+        };
         let mut free = lock(&self.free);
-        self.slot(id.index).leases.store(join(generation, free.head), Ordering::Relaxed);
+        self.slot(id.index)
+            .leases
+            .store(join(generation, free.head), Ordering::Relaxed);
         free.head = id.index;
         free.live -= 1;
     }
@@ -266,7 +281,15 @@ impl Slots {
         let chunk = self.chunks.get((index / CHUNK_SLOTS) as usize)?.get()?;
         let state = lock(&chunk[(index % CHUNK_SLOTS) as usize].state);
         let live = state.handle.is_some() || state.flags != 0;
-        live.then(|| (SlotId { index, generation: state.generation }, state))
+        live.then(|| {
+            (
+                SlotId {
+                    index,
+                    generation: state.generation,
+                },
+                state,
+            )
+        })
     }
 
     /// Slots ever used: the indices below this may hold sockets.

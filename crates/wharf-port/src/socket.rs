@@ -47,11 +47,18 @@ pub enum Close {
 
 impl SocketRef {
     pub(crate) fn none(port: u32) -> Self {
-        SocketRef { port, slot: u32::MAX, generation: 0 }
+        SocketRef {
+            port,
+            slot: u32::MAX,
+            generation: 0,
+        }
     }
 
     pub(crate) fn slot_id(self) -> SlotId {
-        SlotId { index: self.slot, generation: self.generation }
+        SlotId {
+            index: self.slot,
+            generation: self.generation,
+        }
     }
 
     pub(crate) fn is(self, id: SlotId) -> bool {
@@ -73,7 +80,10 @@ impl SocketRef {
         read: impl FnOnce(&SocketState) -> Result<R>,
     ) -> Result<R> {
         self.with(operation, |core, id| {
-            let state = core.slots.lock(id).ok_or(Error::new(operation, ErrorKind::Closed))?;
+            let state = core
+                .slots
+                .lock(id)
+                .ok_or(Error::new(operation, ErrorKind::Closed))?;
             read(&state)
         })
     }
@@ -121,7 +131,11 @@ impl SocketRef {
         })
         .unwrap_or_else(|| {
             let buffer = buffer.take().unwrap_or_default();
-            Err(Refused::new(Operation::ReceiveInto, ErrorKind::Closed, buffer))
+            Err(Refused::new(
+                Operation::ReceiveInto,
+                ErrorKind::Closed,
+                buffer,
+            ))
         })
     }
 
@@ -229,7 +243,9 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn close(&self, how: Close) -> Result<Op> {
-        self.with(Operation::Close, |core, id| core.close_socket(id, how, false))
+        self.with(Operation::Close, |core, id| {
+            core.close_socket(id, how, false)
+        })
     }
 
     /// The key the socket was associated with.
@@ -318,7 +334,11 @@ impl SocketRef {
 
 impl fmt::Debug for SocketRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Socket({}#{} of port {})", self.slot, self.generation, self.port)
+        write!(
+            f,
+            "Socket({}#{} of port {})",
+            self.slot, self.generation, self.port
+        )
     }
 }
 
@@ -453,7 +473,8 @@ impl Listener {
     /// # Ok(()) }
     /// ```
     pub fn accept(&self) -> Result<Op> {
-        self.socket.with(Operation::Accept, |core, id| core.accept(id))
+        self.socket
+            .with(Operation::Accept, |core, id| core.accept(id))
     }
 
     /// The address it listens at, with the port number the system chose.
@@ -538,7 +559,10 @@ pub(crate) struct Place {
 impl Place {
     /// Takes a place of this port's table, if there is one.
     pub(crate) fn keep(core: &Arc<Core>) -> Option<Self> {
-        core.slots.reserve().then(|| Place { core: Arc::clone(core), spent: false })
+        core.slots.reserve().then(|| Place {
+            core: Arc::clone(core),
+            spent: false,
+        })
     }
 
     /// Whether it is a place in this port's table.
@@ -621,14 +645,28 @@ pub struct Unassociated {
 
 impl Unassociated {
     pub(crate) fn of(handle: sys::Handle) -> Self {
-        Unassociated { handle, place: None, accepted: false, peer: None }
+        Unassociated {
+            handle,
+            place: None,
+            accepted: false,
+            peer: None,
+        }
     }
 }
 
 impl From<Accepted> for Unassociated {
     fn from(accepted: Accepted) -> Self {
-        let Accepted { handle, peer, place } = accepted;
-        Unassociated { handle, place, accepted: true, peer }
+        let Accepted {
+            handle,
+            peer,
+            place,
+        } = accepted;
+        Unassociated {
+            handle,
+            place,
+            accepted: true,
+            peer,
+        }
     }
 }
 

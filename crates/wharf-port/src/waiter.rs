@@ -124,8 +124,14 @@ impl Waiter {
         if core.ready.is_closed() {
             return Err(Error::new(Operation::Waiter, ErrorKind::Closed));
         }
-        let waiters_max = if core.options.shared { core.options.waiters_max } else { 1 };
-        let number = core.ready.enlist(waiters_max, &mut lock(&core.waiter_numbers));
+        let waiters_max = if core.options.shared {
+            core.options.waiters_max
+        } else {
+            1
+        };
+        let number = core
+            .ready
+            .enlist(waiters_max, &mut lock(&core.waiter_numbers));
         let number = number.ok_or(Error::new(Operation::Waiter, ErrorKind::Busy))?;
         let waiter = Waiter {
             core: Arc::clone(core),
@@ -134,7 +140,9 @@ impl Waiter {
             thread: PhantomData,
         };
         // The waiter exists already, so that a driver that refuses this thread takes it back.
-        core.driver.enter_thread().map_err(|code| Error::from_os(Operation::Waiter, code))?;
+        core.driver
+            .enter_thread()
+            .map_err(|code| Error::from_os(Operation::Waiter, code))?;
         Ok(waiter)
     }
 
@@ -226,7 +234,11 @@ impl Waiter {
     fn time_left(&self, deadline: Option<Instant>, keeps_time: bool) -> Option<Duration> {
         let core = &self.core;
         let own = deadline.map(|deadline| deadline.saturating_duration_since(core.driver.now()));
-        let timer = if keeps_time { core.until_next_timer() } else { None };
+        let timer = if keeps_time {
+            core.until_next_timer()
+        } else {
+            None
+        };
         match (own, timer) {
             (Some(own), Some(timer)) => Some(own.min(timer)),
             (own, timer) => own.or(timer),

@@ -57,8 +57,12 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(crate) fn new(_options: &Options) -> Result<Self, Unavailable> {
-        let poller = Poller::new()
-            .map_err(|code| ("the system gives no poller: raise its limit of files", Some(code)))?;
+        let poller = Poller::new().map_err(|code| {
+            (
+                "the system gives no poller: raise its limit of files",
+                Some(code),
+            )
+        })?;
         Ok(Poll { poller })
     }
 
@@ -119,7 +123,11 @@ impl Poll {
             };
             match sys::accept(state.open_handle()) {
                 Ok(handle) => {
-                    let accepted = Accepted { handle, peer: None, place: Some(place) };
+                    let accepted = Accepted {
+                        handle,
+                        peer: None,
+                        place: Some(place),
+                    };
                     core.accepted(id, state, accepted, out);
                 }
                 Err(code) => {
@@ -139,7 +147,9 @@ impl Poll {
         state: &mut SocketState,
         out: &mut Out<'_>,
     ) {
-        while state.receiving == Receiving::Stream && state.has(READABLE) && out.may_take(core, state)
+        while state.receiving == Receiving::Stream
+            && state.has(READABLE)
+            && out.may_take(core, state)
         {
             if !core.reserve_lease(id, state) {
                 return;
@@ -172,7 +182,8 @@ impl Poll {
         state: &mut SocketState,
         out: &mut Out<'_>,
     ) {
-        while state.receiving == Receiving::Into && state.has(READABLE) && out.may_take(core, state) {
+        while state.receiving == Receiving::Into && state.has(READABLE) && out.may_take(core, state)
+        {
             let SocketState { work, handle, .. } = &mut *state;
             let into = work.as_mut().and_then(|work| work.intos.front_mut());
             let into = into.expect("a receive into a buffer is queued");
@@ -216,13 +227,7 @@ impl Poll {
         }
     }
 
-    fn tell_leave(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
+    fn tell_leave(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         if state.has(BROKEN)
             && let Some(code) = sys::take_error(state.open_handle())
         {
@@ -235,7 +240,9 @@ impl Poll {
 
     /// Takes note of one event; the socket joins those that are ready if that brings something.
     fn note(&self, core: &Arc<Core>, id: SlotId, seen: Seen, local: &mut Local) {
-        let Some(mut guard) = core.slots.lock(id) else { return };
+        let Some(mut guard) = core.slots.lock(id) else {
+            return;
+        };
         let state = &mut *guard;
         if seen.readable && !state.has(flag::PAUSED_ACCEPT) {
             state.set(READABLE);
@@ -253,7 +260,11 @@ impl Poll {
                 let result = sys::take_error(state.open_handle()).map_or(Ok(()), Err);
                 state.clear(BROKEN | PEER_ENDED);
                 core.connected(id, state, result, &mut out);
-            } else if state.work.as_ref().is_some_and(|work| !work.sends.is_empty()) {
+            } else if state
+                .work
+                .as_ref()
+                .is_some_and(|work| !work.sends.is_empty())
+            {
                 core.go_on_sending(id, state, &mut out);
                 core.settle(id, state, &mut out);
             }
@@ -339,7 +350,9 @@ impl Driver for Poll {
     }
 
     fn release(&self, _id: SlotId, state: &mut SocketState) {
-        let Some(handle) = state.handle.take() else { return };
+        let Some(handle) = state.handle.take() else {
+            return;
+        };
         self.poller.forget(&handle);
         if state.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
@@ -380,7 +393,9 @@ impl Driver for Poll {
         at_most: Option<Duration>,
         local: &mut Local,
     ) -> Result<u32, i32> {
-        self.poller.wait(at_most, local.room(), |id, seen| self.note(core, id, seen, local))
+        self.poller.wait(at_most, local.room(), |id, seen| {
+            self.note(core, id, seen, local)
+        })
     }
 
     fn wake(&self, threads: u32) {

@@ -119,7 +119,13 @@ pub(crate) fn bind_connector(
         let bytes = libc::socklen_t::try_from(size_of_val(&on)).expect("an int is small");
         // SAFETY: the option takes an int, which lives through the call.
         let result = unsafe {
-            libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), bytes)
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                option,
+                (&raw const on).cast(),
+                bytes,
+            )
         };
         if result != 0 {
             return Err(io::Error::last_os_error());
@@ -129,11 +135,15 @@ pub(crate) fn bind_connector(
 }
 
 pub(crate) fn local_address(handle: &Handle) -> io::Result<crate::Address> {
-    SockRef::from(handle).local_addr().map(|address| crate::Address::from_system(&address))
+    SockRef::from(handle)
+        .local_addr()
+        .map(|address| crate::Address::from_system(&address))
 }
 
 pub(crate) fn peer_address(handle: &Handle) -> io::Result<crate::Address> {
-    SockRef::from(handle).peer_addr().map(|address| crate::Address::from_system(&address))
+    SockRef::from(handle)
+        .peer_addr()
+        .map(|address| crate::Address::from_system(&address))
 }
 
 pub(crate) fn unix_path(address: &SockAddr) -> PathBuf {
@@ -149,7 +159,9 @@ pub(crate) fn unix_path(address: &SockAddr) -> PathBuf {
 }
 
 pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), i32> {
-    SockRef::from(handle).set_nonblocking(nonblocking).map_err(|error| code_of(&error))
+    SockRef::from(handle)
+        .set_nonblocking(nonblocking)
+        .map_err(|error| code_of(&error))
 }
 
 /// Accepts one connection, not inherited by child processes and not blocking.
@@ -161,15 +173,21 @@ pub(crate) fn accept(handle: &Handle) -> Result<Handle, i32> {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let (socket, _) = SockRef::from(handle).accept().map_err(|error| code_of(&error))?;
-        socket.set_nonblocking(true).map_err(|error| code_of(&error))?;
+        let (socket, _) = SockRef::from(handle)
+            .accept()
+            .map_err(|error| code_of(&error))?;
+        socket
+            .set_nonblocking(true)
+            .map_err(|error| code_of(&error))?;
         Ok(socket.into())
     }
 }
 
 /// Starts to connect a non-blocking socket; `EINPROGRESS` when it goes on by itself.
 pub(crate) fn connect(handle: &Handle, to: &SockAddr) -> Result<(), i32> {
-    SockRef::from(handle).connect(to).map_err(|error| code_of(&error))
+    SockRef::from(handle)
+        .connect(to)
+        .map_err(|error| code_of(&error))
 }
 
 /// Receives into `bytes`, not blocking; 0 at the end of the stream.

@@ -88,7 +88,9 @@ impl Poller {
         let space = &mut space[..events_max.clamp(1, EVENTS_MAX)];
         // Half a million years is as good as for ever, and the kernel can add it to its clock.
         let timeout = at_most.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX).min(1 << 44),
+            tv_sec: i64::try_from(limit.as_secs())
+                .unwrap_or(i64::MAX)
+                .min(1 << 44),
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
         let (events, _) = match epoll::wait(&self.epoll, space, timeout.as_ref()) {
@@ -103,15 +105,21 @@ impl Poller {
                 wakes += u32::from(rustix::io::read(&self.wakes, &mut [0; 8]).is_ok());
                 continue;
             }
-            let id = SlotId { index: data as u32, generation: (data >> 32) as u32 };
+            let id = SlotId {
+                index: data as u32,
+                generation: (data >> 32) as u32,
+            };
             let flags = event.flags;
             let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-            tell(id, Seen {
-                readable: flags.contains(EventFlags::IN),
-                writable: flags.contains(EventFlags::OUT),
-                peer_ended: flags.contains(EventFlags::RDHUP),
-                broken,
-            });
+            tell(
+                id,
+                Seen {
+                    readable: flags.contains(EventFlags::IN),
+                    writable: flags.contains(EventFlags::OUT),
+                    peer_ended: flags.contains(EventFlags::RDHUP),
+                    broken,
+                },
+            );
         }
         Ok(wakes)
     }
