@@ -253,6 +253,13 @@ impl Poll {
         if seen.broken {
             state.set(BROKEN | READABLE);
         }
+        if !Poller::TELLS_LEAVING && state.receiving == Receiving::Watch {
+            match sys::peek(state.open_handle()) {
+                Ok(0) => state.set(PEER_ENDED),
+                Err(code) if !sys::would_block(code) => state.set(BROKEN),
+                _ => {}
+            }
+        }
         let mut out = Out(Some(local));
         if seen.writable || seen.broken {
             state.clear(WRITE_BLOCKED);

@@ -198,6 +198,14 @@ pub(crate) fn receive(handle: &Handle, bytes: &mut [u8]) -> Result<usize, i32> {
     }
 }
 
+/// Looks at what a receive would bring, without taking it; 0 at the end of the stream.
+pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
+    match net::recv(handle, &mut [0u8; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+        Ok((count, _)) => Ok(count),
+        Err(errno) => Err(errno.raw_os_error()),
+    }
+}
+
 /// Sends, not blocking and without a signal when the peer is gone.
 pub(crate) fn send(handle: &Handle, slices: &[IoSlice<'_>]) -> Result<usize, i32> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;

@@ -45,6 +45,8 @@ const EVENTS_MAX: usize = 256;
 impl Poller {
     /// Several threads may wait: each edge wakes one of them.
     pub(super) const CONCURRENT: bool = true;
+    /// An event tells that the peer left.
+    pub(super) const TELLS_LEAVING: bool = true;
 
     pub(super) fn new() -> Result<Self, i32> {
         Self::open().map_err(Errno::raw_os_error)
