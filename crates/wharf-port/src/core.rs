@@ -349,6 +349,30 @@ impl Core {
         self.end_turns(local);
     }
 
+    /// A thread ended without having dropped its waiter. What the waiter had at hand is lost with
+    /// it; the turns it held end here, and a port that no other thread may enter closes.
+    pub(crate) fn waiter_forgotten(self: &Arc<Self>, number: u16) {
+        self.counters.waiters_leaked.fetch_add(1, Ordering::Relaxed);
+        for index in 0..self.slots.used() {
+            if let Some((id, mut state)) = self.slots.lock_index(index)
+                && state.turn == number
+            {
+                state.turn = 0;
+                state.taken = 0;
+                if self.has_more(&state) {
+                    self.enqueue(id, &mut state);
+                }
+            }
+        }
+        if !self.options.shared {
+            self.close();
+        }
+        let (left, closed) = self.ready.dismiss();
+        if closed && left == 0 {
+            self.end();
+        }
+    }
+
     /// A lease was dropped: its buffer goes back, and whoever waited for that goes on.
     pub(crate) fn lease_returned(&self, socket: SlotId, buffer: PoolBuffer) {
         self.counters.leases.fetch_sub(1, Ordering::Relaxed);

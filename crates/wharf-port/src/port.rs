@@ -78,6 +78,8 @@ pub struct Stats {
     pub accepted_untaken: u64,
     /// Completions that belong to nothing the port knows; dropped.
     pub foreign_packets: u64,
+    /// Waiters whose thread ended without dropping them.
+    pub waiters_leaked: u64,
     /// Operations the system still owned when the port ended; their memory is never freed.
     pub operations_leaked: u64,
 }
@@ -319,6 +321,7 @@ impl Port {
             accepts_posted: counters.accepts_posted.load(Ordering::Relaxed),
             accepted_untaken: counters.accepted_untaken.load(Ordering::Relaxed),
             foreign_packets: counters.foreign_packets.load(Ordering::Relaxed),
+            waiters_leaked: counters.waiters_leaked.load(Ordering::Relaxed),
             operations_leaked: counters.operations_leaked.load(Ordering::Relaxed),
         }
     }

@@ -166,13 +166,19 @@ impl Ready {
         Some(taken)
     }
 
-    /// How many packets one waiter may take of `extra` new things and all that is queued, so that
-    /// those who wait get theirs: an equal share, rounded up.
+    /// How many packets a waiter outside the driver may take of `extra` new things and all that is
+    /// queued, so that those who wait get theirs: an equal share, rounded up.
     pub(crate) fn share(&self, extra: usize) -> usize {
-        let state = lock(&self.state);
-        let idle =
-            (state.polling as usize + state.parked.len()).saturating_sub(state.waking as usize);
-        (state.order.len() + extra).div_ceil(1 + idle).max(1)
+        lock(&self.state).share(extra, 0)
+    }
+
+    /// The same for a waiter that is inside the driver, and does not wait for its own packets.
+    #[allow(
+        dead_code,
+        reason = "for drivers that hand out packets while they reap"
+    )]
+    pub(crate) fn share_inside(&self, extra: usize) -> usize {
+        lock(&self.state).share(extra, 1)
     }
 
     /// Registers the calling waiter as asleep, unless there is something to do.
@@ -292,6 +298,17 @@ pub(crate) enum Unposted {
 }
 
 impl State {
+    /// Without anybody idle there is nothing to share.
+    fn share(&self, extra: usize, polling_self: u32) -> usize {
+        let asleep = self.polling.saturating_sub(polling_self.max(self.waking));
+        let idle = asleep as usize + self.parked.len();
+        if idle == 0 {
+            usize::MAX
+        } else {
+            (self.order.len() + extra).div_ceil(1 + idle).max(1)
+        }
+    }
+
     fn wake_one(&mut self) -> Wake {
         if let Some((_, thread)) = self.parked.pop() {
             return Wake::Parked(thread);

@@ -4,10 +4,11 @@
 //! own thread and because turns (contract C18) are counted per waiter. Its batch lives in it, so
 //! that a packet nobody took is still there at the next wait.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::core::{Core, Out};
@@ -143,6 +144,10 @@ impl Waiter {
         core.driver
             .enter_thread()
             .map_err(|code| Error::from_os(Operation::Waiter, code))?;
+        // A thread that is past its own end has no waiters to lose.
+        let _ = OF_THIS_THREAD.try_with(|waiters| {
+            waiters.0.borrow_mut().push((Arc::downgrade(core), number));
+        });
         Ok(waiter)
     }
 
@@ -188,7 +193,7 @@ impl Waiter {
         let core = Arc::clone(&self.core);
         core.expire_timers(&mut self.local);
         if self.local.packets.is_empty() {
-            self.local.limit(core.ready.share(0).max(1));
+            self.local.limit(core.ready.share(0));
         }
         while self.local.room() > 0 {
             match core.ready.pop() {
@@ -251,8 +256,8 @@ impl Waiter {
         let core = Arc::clone(&self.core);
         let polled = core.driver.poll(&core, timeout, &mut self.local);
         let wakes = *polled.as_ref().unwrap_or(&0);
-        self.share_out();
         core.wake(core.ready.woke(wakes));
+        self.share_out();
         match polled {
             Ok(_) => Ok(()),
             Err(code) => Err(Error::from_os(Operation::Wait, code)),
@@ -281,6 +286,12 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
+        let _ = OF_THIS_THREAD.try_with(|waiters| {
+            let is_this = |(core, number): &(Weak<Core>, u16)| {
+                *number == self.local.number && core.as_ptr() == Arc::as_ptr(&self.core)
+            };
+            waiters.0.borrow_mut().retain(|waiter| !is_this(waiter));
+        });
         self.core.put_back(&mut self.local);
         lock(&self.core.waiter_numbers).push(self.local.number);
         let (left, closed) = self.core.ready.dismiss();
@@ -289,6 +300,26 @@ impl Drop for Waiter {
         } else if left > 0 {
             // What this waiter had not taken may be all there is to wake somebody for.
             self.core.wake(self.core.ready.wake_all());
+        }
+    }
+}
+
+/// The waiters a thread has and has not dropped.
+///
+/// A waiter may be forgotten (`mem::forget` is safe), and with its thread nobody is left who could
+/// end its turns or enter its ring; then this ends them in its place.
+struct OfThisThread(RefCell<Vec<(Weak<Core>, u16)>>);
+
+thread_local! {
+    static OF_THIS_THREAD: OfThisThread = const { OfThisThread(RefCell::new(Vec::new())) };
+}
+
+impl Drop for OfThisThread {
+    fn drop(&mut self) {
+        for (core, number) in self.0.take() {
+            if let Some(core) = core.upgrade() {
+                core.waiter_forgotten(number);
+            }
         }
     }
 }

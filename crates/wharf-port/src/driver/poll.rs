@@ -256,7 +256,9 @@ impl Poll {
         if !Poller::TELLS_LEAVING && state.receiving == Receiving::Watch {
             match sys::peek(state.open_handle()) {
                 Ok(0) => state.set(PEER_ENDED),
-                Err(code) if !sys::would_block(code) => state.set(BROKEN),
+                Err(code) if !sys::would_block(code) => {
+                    core.receive_stopped(id, state, Some(code), &mut Out(Some(local)));
+                }
                 _ => {}
             }
         }
