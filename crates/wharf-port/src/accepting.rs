@@ -9,13 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accepted::{Accepted, Place};
 use crate::core::{Core, Out, TimerTarget};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event, Packet, PauseReason};
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::socket::{Accepted, Place};
 use crate::sys::{self, AcceptFault};
 
 const RETRY_FIRST: Duration = Duration::from_millis(10);

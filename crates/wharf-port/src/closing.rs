@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accepted::Unassociated;
 use crate::core::{Core, Out, TimerTarget};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
 use crate::slot::{SlotId, SocketState, flag};
-use crate::socket::{Close, Stream, Unassociated};
+use crate::socket::{Close, Stream};
 
 impl Core {
     pub(crate) fn associate(

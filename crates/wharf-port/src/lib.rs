@@ -73,6 +73,7 @@
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 
+mod accepted;
 mod accepting;
 mod address;
 mod buffer;
@@ -98,6 +99,7 @@ mod timer;
 mod waiter;
 mod work;
 
+pub use accepted::{Accepted, Unassociated};
 pub use address::Address;
 pub use buffer::{Buffer, Lease};
 pub use config::{Builder, PoolOptions};
@@ -105,11 +107,11 @@ pub use connecting::ConnectOptions;
 pub use driver::{DriverChoice, DriverKind, DriverReport, PassedOver, drivers_present};
 pub use error::{Error, ErrorKind, Operation, Refused, Result};
 pub use key::Key;
-pub use listening::ListenOptions;
+pub use listening::{ListenOptions, Listener};
 pub use op::{Cancel, Op};
 pub use packet::{End, Event, Leave, Packet, PauseReason};
 pub use port::{Port, Stats};
-pub use socket::{Accepted, Close, Listener, SocketRef, Stream, Unassociated};
+pub use socket::{Close, SocketRef, Stream};
 pub use waiter::{Batch, Wait, Waiter};
 
 /// Locks, also after a panic of another thread: its packet is lost, the port is not.

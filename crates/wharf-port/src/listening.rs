@@ -4,14 +4,16 @@
 //! and set `SO_REUSEADDR` on Unix, where it only means that connections in TIME_WAIT do not stop a
 //! restart (contract C19). Options set here hold for every accepted socket.
 
+use std::mem;
 use std::sync::Arc;
 
 use crate::address::Address;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
+use crate::op::Op;
 use crate::slot::flag;
-use crate::socket::Listener;
+use crate::socket::{Close, SocketRef, close_quietly};
 use crate::sys;
 
 /// How to listen: what [`Port::listen`](crate::Port::listen) takes. Any address converts into it.
@@ -100,6 +102,97 @@ impl ListenOptions {
 impl<A: Into<Address>> From<A> for ListenOptions {
     fn from(address: A) -> Self {
         ListenOptions::new(address)
+    }
+}
+
+/// A listening socket of a port; dropping it stops accepting and closes it.
+///
+/// ```
+/// # fn main() -> wharf_port::Result<()> {
+/// let port = wharf_port::Port::builder().build()?;
+/// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+/// assert_ne!(listener.local_address()?.internet().unwrap().port(), 0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: SocketRef,
+}
+
+impl Listener {
+    pub(crate) fn new(socket: SocketRef) -> Self {
+        Listener { socket }
+    }
+
+    /// Accepts continuously: one `Accepted` packet a connection, with the listener's key. Pause by
+    /// cancelling; accept again to resume.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while accepting, [`ErrorKind::Closed`] when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// let op = listener.accept()?;
+    /// port.cancel(op);
+    /// # Ok(()) }
+    /// ```
+    pub fn accept(&self) -> Result<Op> {
+        self.socket
+            .with(Operation::Accept, |core, id| core.accept(id))
+    }
+
+    /// The address it listens at, with the port number the system chose.
+    ///
+    /// # Errors
+    /// What the system says, [`ErrorKind::Closed`] when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// println!("{}", port.listen(([127, 0, 0, 1], 0), 90.into())?.local_address()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn local_address(&self) -> Result<Address> {
+        self.socket.local_address()
+    }
+
+    /// The reference that packets about this listener carry.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// assert_eq!(listener.socket().key()?, 90.into());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn socket(&self) -> SocketRef {
+        self.socket
+    }
+
+    /// Stops accepting and closes, with a report: one `Closed` packet is the last about it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// port.listen(([127, 0, 0, 1], 0), 90.into())?.close()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn close(self) -> Result<Op> {
+        let socket = self.socket;
+        mem::forget(self);
+        socket.close(Close::Flush)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        close_quietly(self.socket);
     }
 }
 

@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
+use crate::accepted::Accepted;
 use crate::buffer::{Buffer, Lease};
 use crate::error::Error;
 use crate::key::Key;
 use crate::op::Op;
-use crate::socket::{Accepted, SocketRef, Stream};
+use crate::socket::{SocketRef, Stream};
 
 /// One completion.
 ///

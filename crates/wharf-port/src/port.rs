@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::accepted::Unassociated;
 use crate::config::{Builder, Options};
 use crate::connecting::ConnectOptions;
 use crate::core::{Core, Out, TimerTarget};
 use crate::driver::{self, DriverReport};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
-use crate::listening::ListenOptions;
+use crate::listening::{ListenOptions, Listener};
 use crate::lock;
 use crate::op::{Cancel, Op, OpKind};
 use crate::packet::{End, Event, Packet};
 use crate::ready::Unposted;
-use crate::socket::{Listener, SocketRef, Stream, Unassociated};
+use crate::socket::{SocketRef, Stream};
 use crate::waiter::{Waiter, handle_gone};
 
 /// A completion port.

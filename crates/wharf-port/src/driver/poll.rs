@@ -14,12 +14,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accepted::Accepted;
 use crate::config::Options;
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
 use crate::packet::End;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::socket::Accepted;
 use crate::sys;
 use crate::waiter::Local;
 
