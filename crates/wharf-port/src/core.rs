@@ -1,19 +1,14 @@
 //! The heart of a port: every table and queue, and how a packet finds its waiter.
 //!
-//! One `Core` is behind each port, whatever the driver. Handles such as
-//! [`SocketRef`](crate::SocketRef) are plain numbers; they find the core through a registry with a
-//! one-entry cache per thread, so that a stale handle is answered `Closed` and nothing has to be
-//! counted per packet. A pointer in each handle was rejected: either it keeps the port alive from
-//! a dictionary somebody forgot, or it dangles.
+//! One `Core` is behind each port, whatever the driver; what it does is spread over the modules
+//! named after it (`accepting`, `receiving`, `sending`, `closing`, `connecting`, `listening`).
 //!
 //! Locks, in the order in which they may be taken: one slot; then, each alone, the ready queue,
 //! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
 //! calls are made under one.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::config::Options;
@@ -24,6 +19,7 @@ use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet};
 use crate::pool::{Pool, PoolBuffer};
 use crate::ready::{Ready, Wake};
+use crate::registry;
 use crate::slot::{SlotId, Slots, SocketState, flag};
 use crate::socket::SocketRef;
 use crate::timer::Timers;
@@ -76,40 +72,6 @@ pub(crate) struct Core {
     ended: Mutex<bool>,
 }
 
-static PORTS: RwLock<Option<HashMap<u32, Weak<Core>>>> = RwLock::new(None);
-static NEXT_PORT: AtomicU32 = AtomicU32::new(1);
-
-thread_local! {
-    static RECENT: RefCell<Option<Arc<Core>>> = const { RefCell::new(None) };
-}
-
-/// Runs `action` with the core of this number, unless the port is gone.
-pub(crate) fn with_core<R>(port: u32, action: impl FnOnce(&Arc<Core>) -> R) -> Option<R> {
-    let mut action = Some(action);
-    let cached = RECENT.try_with(|recent| {
-        let recent = recent.try_borrow().ok()?;
-        let core = recent.as_ref().filter(|core| core.id == port)?;
-        action.take().map(|action| action(core))
-    });
-    if let Ok(Some(answer)) = cached {
-        return Some(answer);
-    }
-    let core = PORTS
-        .read()
-        .expect("the registry is never poisoned")
-        .as_ref()?
-        .get(&port)?
-        .upgrade()?;
-    // Nested calls find the cache in use and leave it alone.
-    let _ = RECENT.try_with(|recent| {
-        if let Ok(mut recent) = recent.try_borrow_mut() {
-            return recent.replace(Arc::clone(&core));
-        }
-        None
-    });
-    action.take().map(|action| action(&core))
-}
-
 /// Where a packet goes: into the batch of the waiter that found it, or into the queue.
 #[derive(Debug)]
 pub(crate) struct Out<'a>(pub(crate) Option<&'a mut Local>);
@@ -140,7 +102,7 @@ impl Core {
         driver: Box<dyn Driver>,
         report: DriverReport,
     ) -> Arc<Self> {
-        let id = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let id = registry::next_port();
         let core = Arc::new(Core {
             id,
             slots: Slots::new(options.sockets_max),
@@ -157,10 +119,7 @@ impl Core {
             ended: Mutex::new(false),
             options,
         });
-        let mut ports = PORTS.write().expect("the registry is never poisoned");
-        ports
-            .get_or_insert_with(HashMap::new)
-            .insert(id, Arc::downgrade(&core));
+        registry::insert(&core);
         core
     }
 
@@ -470,18 +429,7 @@ impl Core {
             .fetch_add(leaked, Ordering::Relaxed);
         drop(packets);
         lock(&self.spare).clear();
-        if let Some(ports) = PORTS
-            .write()
-            .expect("the registry is never poisoned")
-            .as_mut()
-        {
-            ports.remove(&self.id);
-        }
-        // The cache of this thread must not be what keeps the tables in memory.
-        let _ = RECENT.try_with(|recent| {
-            let mut recent = recent.try_borrow_mut().ok()?;
-            recent.take_if(|core| core.id == self.id)
-        });
+        registry::remove(self.id);
     }
 
     fn count_untaken(&self, packets: &[Packet]) {

@@ -91,6 +91,7 @@ mod pool;
 mod port;
 mod ready;
 mod receiving;
+mod registry;
 mod sending;
 mod slot;
 mod socket;

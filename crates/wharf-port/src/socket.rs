@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::buffer::Buffer;
-use crate::core::{Core, with_core};
+use crate::core::Core;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
 use crate::op::Op;
+use crate::registry::with_core;
 use crate::slot::{SlotId, SocketState};
 use crate::sys;
 
