@@ -3,8 +3,12 @@
 //! Contract C3: an operation owns its bytes until its outcome is out. So buffers move in and
 //! come back in packets; borrowed slices were rejected, because safe code may forget a guard and
 //! the kernel would go on writing (RUSTSEC-2020-0021).
+//!
+//! A lease is a buffer of the pool. One that waits to be sent to a peer that does not read is
+//! copied out when the pool runs short, so that slow peers cannot take it hostage.
 
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -40,6 +44,17 @@ impl Buffer {
         match self.0 {
             Repr::Bytes(bytes) => bytes,
             _ => self.to_vec(),
+        }
+    }
+}
+
+impl Buffer {
+    /// Copies a lease out of the pool, because it waits and others need the buffer.
+    pub(crate) fn leave_pool(&mut self) {
+        if let Repr::Lease(lease) = &mut self.0
+            && matches!(lease.bytes, Bytes::Pool(_))
+        {
+            lease.leave_pool();
         }
     }
 }
@@ -124,11 +139,19 @@ impl From<Arc<[u8]>> for Buffer {
 /// ```
 pub struct Lease {
     core: Arc<Core>,
-    /// Invariant: `Some` until the drop.
-    buffer: Option<PoolBuffer>,
+    bytes: Bytes,
     start: u32,
     count: u32,
     socket: SlotId,
+}
+
+/// Where the bytes of a lease are.
+enum Bytes {
+    Pool(PoolBuffer),
+    /// Copied out of the pool, which others wait for.
+    Heap(Box<[u8]>),
+    /// Only while the lease is dropped.
+    Returned,
 }
 
 impl Lease {
@@ -139,7 +162,7 @@ impl Lease {
         let count = u32::try_from(count).expect("a pool buffer is under 4 GiB");
         Lease {
             core: Arc::clone(core),
-            buffer: Some(buffer),
+            bytes: Bytes::Pool(buffer),
             start: 0,
             count,
             socket,
@@ -167,13 +190,18 @@ impl Lease {
         self.count -= count as u32;
     }
 
-    fn pointer(&self) -> *mut u8 {
-        let buffer = self
-            .buffer
-            .as_ref()
-            .expect("a lease holds its buffer until the drop");
-        // SAFETY: `start` is within the buffer, by `new` and `skip`.
-        unsafe { buffer.pointer.as_ptr().add(self.start as usize) }
+    /// Copies the bytes out of the pool and gives the buffer back; the lease still counts
+    /// against its stream.
+    fn leave_pool(&mut self) {
+        let copy = Bytes::Heap(Box::from(&**self));
+        self.start = 0;
+        if let Bytes::Pool(buffer) = mem::replace(&mut self.bytes, copy) {
+            self.core.buffer_returned(buffer);
+        }
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
+        self.start as usize..(self.start + self.count) as usize
     }
 }
 
@@ -181,16 +209,24 @@ impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the lease owns its buffer, whose memory is initialised from the first moment and
-        // lives as long as the core; `start + count` is within it.
-        unsafe { std::slice::from_raw_parts(self.pointer(), self.count as usize) }
+        let bytes = match &self.bytes {
+            Bytes::Pool(buffer) => self.core.pool.bytes_of(buffer),
+            Bytes::Heap(bytes) => bytes,
+            Bytes::Returned => &[],
+        };
+        &bytes[self.range()]
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`, and the exclusive borrow of the lease is one of its bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer(), self.count as usize) }
+        let range = self.range();
+        let bytes = match &mut self.bytes {
+            Bytes::Pool(buffer) => self.core.pool.bytes_of_mut(buffer),
+            Bytes::Heap(bytes) => bytes,
+            Bytes::Returned => &mut [],
+        };
+        &mut bytes[range]
     }
 }
 
@@ -208,8 +244,10 @@ impl fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.core.lease_returned(self.socket, buffer);
+        let bytes = mem::replace(&mut self.bytes, Bytes::Returned);
+        self.core.lease_returned(self.socket);
+        if let Bytes::Pool(buffer) = bytes {
+            self.core.buffer_returned(buffer);
         }
     }
 }

@@ -332,8 +332,8 @@ impl Core {
         }
     }
 
-    /// A lease was dropped: its buffer goes back, and whoever waited for that goes on.
-    pub(crate) fn lease_returned(&self, socket: SlotId, buffer: PoolBuffer) {
+    /// A lease was dropped: if its stream waited for that, it goes on.
+    pub(crate) fn lease_returned(&self, socket: SlotId) {
         self.counters.leases.fetch_sub(1, Ordering::Relaxed);
         if self
             .slots
@@ -341,7 +341,6 @@ impl Core {
         {
             self.wake(self.ready.push_rearm(socket));
         }
-        self.buffer_returned(buffer);
     }
 
     /// A buffer of the pool is free again: the stream that waited longest for one goes on.

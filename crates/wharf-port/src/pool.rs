@@ -107,10 +107,23 @@ impl Pool {
     }
 
     /// The bytes of a buffer.
-    pub(crate) fn bytes_of<'b>(&self, buffer: &'b mut PoolBuffer) -> &'b mut [u8] {
-        // SAFETY: the buffer is borrowed alone, its memory is initialised from the first moment
-        // and lives as long as the pool, which outlives every buffer.
+    pub(crate) fn bytes_of<'b>(&self, buffer: &'b PoolBuffer) -> &'b [u8] {
+        // SAFETY: a `PoolBuffer` is the only owner of its bytes, which are initialised from the
+        // first moment and live as long as the pool, which outlives every buffer.
+        unsafe { std::slice::from_raw_parts(buffer.pointer.as_ptr(), self.buffer_bytes()) }
+    }
+
+    /// The bytes of a buffer, to be filled.
+    pub(crate) fn bytes_of_mut<'b>(&self, buffer: &'b mut PoolBuffer) -> &'b mut [u8] {
+        // SAFETY: as in `bytes_of`, and the buffer is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(buffer.pointer.as_ptr(), self.buffer_bytes()) }
+    }
+
+    /// Whether so much of the pool is lent that what merely waits should leave it.
+    pub(crate) fn is_scarce(&self) -> bool {
+        let state = lock(&self.state);
+        let free = state.free.len() * self.buffer_bytes();
+        state.bytes - free.min(state.bytes) > self.options.pool_bytes_max / 2
     }
 
     /// Takes a buffer back. Answers the stream that waited longest for one, if any did.

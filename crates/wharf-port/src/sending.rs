@@ -43,7 +43,21 @@ impl Core {
             reported,
         });
         self.go_on_sending(id, state, &mut Out::queue());
+        self.spare_the_pool(state);
         Ok(Op::of(self.id, id, sequence, OpKind::Send))
+    }
+
+    /// Copies leases that merely wait in the queue out of a pool that runs short (contract C8): a
+    /// thousand peers that never read must not starve those that do.
+    fn spare_the_pool(&self, state: &mut SocketState) {
+        let Some(work) = state.work.as_mut() else {
+            return;
+        };
+        let waiting = work.sends.len() > work.sends_in_request;
+        if waiting && self.pool.is_scarce() {
+            let waiting = work.sends.iter_mut().skip(work.sends_in_request);
+            waiting.for_each(|send| send.buffer.leave_pool());
+        }
     }
 
     fn queue_is_full(&self, state: &SocketState, bytes: usize) -> bool {

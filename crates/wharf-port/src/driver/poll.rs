@@ -159,7 +159,7 @@ impl Poll {
                 state.set(flag::PAUSED_POOL);
                 return;
             };
-            let space = core.pool.bytes_of(&mut buffer);
+            let space = core.pool.bytes_of_mut(&mut buffer);
             let capacity = space.len();
             match sys::receive(state.open_handle(), space) {
                 Ok(count) if count > 0 => {
