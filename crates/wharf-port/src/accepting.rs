@@ -154,7 +154,7 @@ impl Core {
             self.deliver(id, state, name, Event::Paused { reason, retry_in }, out);
         }
         if let Some(retry_at) = self.driver.now().checked_add(retry_in) {
-            self.guard_with_timer(retry_at, TimerTarget::Accept(id));
+            self.set_timer(retry_at, TimerTarget::Accept(id));
         }
     }
 

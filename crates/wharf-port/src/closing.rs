@@ -23,7 +23,7 @@ impl Core {
         socket: Unassociated,
         key: Key,
     ) -> Result<Stream, Refused<Unassociated>> {
-        if self.ready.is_closed() {
+        if self.is_closed() {
             return Err(Refused::new(
                 Operation::Associate,
                 ErrorKind::Closed,
@@ -112,7 +112,7 @@ impl Core {
         if flushing && how == Close::Flush {
             let limit = Duration::from_millis(u64::from(self.options.flush_ms_max));
             if let Some(deadline) = self.driver.now().checked_add(limit) {
-                self.guard_with_timer(deadline, TimerTarget::Flush(id));
+                self.set_timer(deadline, TimerTarget::Flush(id));
             }
         }
         Ok(Op::of(self.id, id, sequence, OpKind::Close))

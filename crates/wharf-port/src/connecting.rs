@@ -89,7 +89,7 @@ impl<A: Into<Address>> From<A> for ConnectOptions {
 impl Core {
     pub(crate) fn connect(self: &Arc<Self>, to: &ConnectOptions, key: Key) -> Result<Op> {
         let failed = |error: std::io::Error| Error::from_io(Operation::Connect, &error);
-        if self.ready.is_closed() {
+        if self.is_closed() {
             return Err(Error::new(Operation::Connect, ErrorKind::Closed));
         }
         let handle = self.driver.open_connector(to).map_err(failed)?;
@@ -112,7 +112,7 @@ impl Core {
             if let Some(limit) = to.at_most
                 && let Some(deadline) = self.driver.now().checked_add(limit)
             {
-                self.guard_with_timer(deadline, TimerTarget::Deadline(id));
+                self.set_timer(deadline, TimerTarget::Deadline(id));
             }
             return Ok(op);
         }

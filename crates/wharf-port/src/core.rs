@@ -22,7 +22,8 @@ use crate::ready::{Ready, Wake};
 use crate::registry;
 use crate::slot::{SlotId, Slots, SocketState, flag};
 use crate::socket::SocketRef;
-use crate::timer::Timers;
+use crate::sys;
+use crate::timer::{TimerId, Timers};
 use crate::waiter::Local;
 use crate::work::Work;
 
@@ -70,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) waiter_numbers: Mutex<Vec<u16>>,
     spare: Mutex<Vec<Box<Work>>>,
     ended: Mutex<bool>,
+    /// How often the process had forked when the port was built: a fork has another count.
+    forks: u32,
 }
 
 /// Where a packet goes: into the batch of the waiter that found it, or into the queue.
@@ -117,6 +120,7 @@ impl Core {
             waiter_numbers: Mutex::new(Vec::new()),
             spare: Mutex::new(Vec::new()),
             ended: Mutex::new(false),
+            forks: sys::forks(),
             options,
         });
         registry::insert(&core);
@@ -350,13 +354,28 @@ impl Core {
         }
     }
 
-    /// Sets a timer of the library's own; without room for it the event it guards just has no
-    /// bound, so the answer is not an error.
-    pub(crate) fn guard_with_timer(&self, deadline: Instant, target: TimerTarget) {
-        let set = lock(&self.timers).insert(deadline, target).is_some();
-        if set {
+    /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
+    pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
+        let (timer, nearest) = {
+            let mut timers = lock(&self.timers);
+            let before = timers.next_deadline();
+            let timer = timers.insert(deadline, target)?;
+            (timer, before.is_none_or(|before| deadline < before))
+        };
+        if nearest {
             self.wake(self.ready.wake_all());
         }
+        Some(timer)
+    }
+
+    /// Whether nothing can be asked of this port any more: it was closed, or this process is a
+    /// fork of the one that built it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ready.is_closed() || self.is_forked()
+    }
+
+    fn is_forked(&self) -> bool {
+        sys::forks() != self.forks
     }
 
     /// Turns timers that are due into packets, as long as the batch has room.
@@ -410,6 +429,9 @@ impl Core {
         if std::mem::replace(&mut *lock(&self.ended), true) {
             return;
         }
+        if self.is_forked() {
+            return self.let_go();
+        }
         let mut packets: Vec<Packet> = self.ready.drain().into();
         for index in 0..self.slots.used() {
             if let Some((id, mut state)) = self.slots.lock_index(index) {
@@ -428,6 +450,17 @@ impl Core {
             .fetch_add(leaked, Ordering::Relaxed);
         drop(packets);
         lock(&self.spare).clear();
+        registry::remove(self.id);
+    }
+
+    /// In a fork: closes this process's copies of the descriptors, and touches nothing that the
+    /// parent goes on using. A shutdown here would end the parent's connections.
+    fn let_go(&self) {
+        for index in 0..self.slots.used() {
+            if let Some((_, mut state)) = self.slots.lock_index(index) {
+                drop(state.handle.take());
+            }
+        }
         registry::remove(self.id);
     }
 

@@ -199,7 +199,7 @@ impl Drop for Listener {
 impl Core {
     pub(crate) fn listen(self: &Arc<Self>, at: &ListenOptions, key: Key) -> Result<Listener> {
         let failed = |error: std::io::Error| Error::from_io(Operation::Listen, &error);
-        if self.ready.is_closed() {
+        if self.is_closed() {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;

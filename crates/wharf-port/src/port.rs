@@ -189,20 +189,11 @@ impl Port {
     /// ```
     pub fn timer(&self, at: Instant, key: Key) -> Result<Op> {
         let core = &self.core;
-        if core.ready.is_closed() {
+        if core.is_closed() {
             return Err(Error::new(Operation::Timer, ErrorKind::Closed));
         }
-        let (timer, nearest) = {
-            let mut timers = lock(&core.timers);
-            let before = timers.next_deadline();
-            let timer = timers
-                .insert(at, TimerTarget::Caller(key))
-                .ok_or(Error::new(Operation::Timer, ErrorKind::Full))?;
-            (timer, before.is_none_or(|before| at < before))
-        };
-        if nearest {
-            core.wake(core.ready.wake_all());
-        }
+        let timer = core.set_timer(at, TimerTarget::Caller(key));
+        let timer = timer.ok_or(Error::new(Operation::Timer, ErrorKind::Full))?;
         Ok(Op::timer(core.id, timer.index, timer.generation))
     }
 

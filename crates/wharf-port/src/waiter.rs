@@ -122,7 +122,7 @@ pub enum Wait<'a> {
 
 impl Waiter {
     pub(crate) fn new(core: &Arc<Core>) -> Result<Self> {
-        if core.ready.is_closed() {
+        if core.is_closed() {
             return Err(Error::new(Operation::Waiter, ErrorKind::Closed));
         }
         let waiters_max = if core.options.shared {
@@ -174,7 +174,7 @@ impl Waiter {
         self.local.limit = self.core.options.batch_max;
         let mut slept = false;
         loop {
-            if self.core.ready.is_closed() {
+            if self.core.is_closed() {
                 return Ok(Wait::Closed);
             }
             self.take_ready()?;
