@@ -76,7 +76,7 @@ impl Accepted {
     /// Who connected. Asked only when called, so that an accept costs no system call more.
     ///
     /// # Errors
-    /// [`ErrorKind::NotConnected`] when the peer has reset the connection already.
+    /// [`ErrorKind::NotConnected`](crate::ErrorKind::NotConnected) when the peer has reset the connection already.
     ///
     /// ```
     /// fn greet(accepted: &wharf_port::Accepted) -> String {

@@ -69,6 +69,10 @@ pub(crate) struct Core {
     /// How many `Port` handles there are; the last one closes the port.
     pub(crate) handles: AtomicUsize,
     pub(crate) waiter_numbers: Mutex<Vec<u16>>,
+    #[allow(
+        clippy::vec_box,
+        reason = "a work block keeps its address while the system uses it"
+    )]
     spare: Mutex<Vec<Box<Work>>>,
     ended: Mutex<bool>,
     /// How often the process had forked when the port was built: a fork has another count.

@@ -139,8 +139,7 @@ impl Listener {
     /// # Ok(()) }
     /// ```
     pub fn accept(&self) -> Result<Op> {
-        self.socket
-            .with(Operation::Accept, |core, id| core.accept(id))
+        self.socket.with(Operation::Accept, Core::accept)
     }
 
     /// The address it listens at, with the port number the system chose.

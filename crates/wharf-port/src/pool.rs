@@ -79,6 +79,7 @@ impl Pool {
     }
 
     /// A buffer, or nothing when the pool has grown to its bound and all of it is lent.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn take(&self) -> Option<PoolBuffer> {
         let mut state = lock(&self.state);
         if let Some(buffer) = state.free.pop() {
@@ -102,6 +103,7 @@ impl Pool {
     }
 
     /// Puts a stream in the line of those that wait for a buffer.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wait(&self, waiter: SlotId) {
         lock(&self.state).waiting.push_back(waiter);
     }

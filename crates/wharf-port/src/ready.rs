@@ -173,10 +173,7 @@ impl Ready {
     }
 
     /// The same for a waiter that is inside the driver, and does not wait for its own packets.
-    #[allow(
-        dead_code,
-        reason = "for drivers that hand out packets while they reap"
-    )]
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn share_inside(&self, extra: usize) -> usize {
         lock(&self.state).share(extra, 1)
     }
@@ -237,6 +234,7 @@ impl Ready {
     }
 
     /// Wakes whoever sleeps in the driver, because it has requests to submit.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wake_driver(&self) -> Wake {
         let mut state = lock(&self.state);
         if state.polling > state.waking {

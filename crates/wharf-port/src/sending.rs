@@ -132,10 +132,7 @@ impl Core {
         mut count: usize,
         out: &mut Out<'_>,
     ) {
-        loop {
-            let Some(work) = state.work.as_mut() else {
-                break;
-            };
+        while let Some(work) = state.work.as_mut() {
             let Some(head) = work.sends.front() else {
                 break;
             };
@@ -315,6 +312,7 @@ impl Core {
 
     /// The driver reports the end of its request: bytes that went out, or a system code. Goes on
     /// with what is queued.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_stopped(
         self: &Arc<Self>,
         id: SlotId,

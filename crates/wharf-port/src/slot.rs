@@ -157,6 +157,7 @@ pub(crate) struct Slot {
     leases: AtomicU64,
     state: Mutex<SocketState>,
     /// What the driver keeps at a stable address for each socket; nothing on Unix.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) driver: sys::SlotBlock,
 }
 
@@ -303,7 +304,7 @@ impl Slots {
             let unused = || Slot {
                 leases: AtomicU64::new(0),
                 state: Mutex::new(SocketState::unused()),
-                driver: sys::SlotBlock::default(),
+                driver: Default::default(),
             };
             (0..CHUNK_SLOTS).map(|_| unused()).collect()
         });
@@ -324,6 +325,7 @@ impl Slots {
     }
 
     /// Counts one more lease whatever the bound: the kernel had filled its buffer already.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn count_lease(&self, id: SlotId) {
         self.change_leases(id, |low| (low + 1, true));
     }

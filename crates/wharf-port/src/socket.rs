@@ -105,7 +105,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn receive(&self) -> Result<Op> {
-        self.with(Operation::Receive, |core, id| core.receive(id))
+        self.with(Operation::Receive, Core::receive)
     }
 
     /// Receives once into `buffer`, up to its length: one `ReceivedInto`, or `Ended` with the
@@ -158,7 +158,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn watch(&self) -> Result<Op> {
-        self.with(Operation::Watch, |core, id| core.watch(id))
+        self.with(Operation::Watch, Core::watch)
     }
 
     /// Sends; silent on success, `Ended` with the buffer otherwise. Sends of one socket go out
@@ -225,7 +225,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn shutdown(&self) -> Result<Op> {
-        self.with(Operation::Shutdown, |core, id| core.shutdown(id))
+        self.with(Operation::Shutdown, Core::shutdown)
     }
 
     /// Closes a socket that was set aside; one `Closed` packet is the last about it.

@@ -32,6 +32,7 @@ pub(crate) struct Work {
     /// Whom a connect goes to, at a stable address.
     pub(crate) connect_to: Option<SockAddr>,
     /// What the driver keeps per busy socket at a stable address: message headers, addresses.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) driver: sys::WorkBlock,
 }
 

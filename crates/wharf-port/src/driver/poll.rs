@@ -403,7 +403,7 @@ impl Driver for Poll {
         local: &mut Local,
     ) -> Result<u32, i32> {
         self.poller.wait(at_most, local.room(), |id, seen| {
-            self.note(core, id, seen, local)
+            self.note(core, id, seen, local);
         })
     }
 
