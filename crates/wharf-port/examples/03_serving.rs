@@ -1,0 +1,79 @@
+//! Serving: every connection is accepted, given a key of its own, set aside and ignored.
+//!
+//! Answers the series' `03 - Serving.py`, lines included; the key exists before its client does. The
+//! series waited in steps of 500 ms because it could not be woken: `--polling` does the same, and
+//! without it Ctrl-C is a packet like any other. `--stray` posts one under a key nobody expects.
+//!
+//! ```sh
+//! cargo run --example 03_serving -- 127.0.0.1:10101 --polling
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{collections::BTreeMap, env, error::Error, net::SocketAddr, time::Duration};
+
+use wharf_port::{Event, Key, Port, Stream, Wait};
+
+const LISTENER: Key = Key(90);
+const INTERRUPT: Key = Key(91);
+
+fn main() {
+    if let Err(error) = serve(&env::args().skip(1).collect::<Vec<_>>()) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let has = |option: &str| arguments.iter().any(|it| it == option);
+    let step = has("--polling").then_some(Duration::from_millis(500));
+    let address = arguments.iter().find(|it| !it.starts_with("--"));
+    let address: SocketAddr = address.map_or("127.0.0.1:10101", |it| it).parse()?;
+    // Dropped from the last to the first: connections, listener, waiter, port; each handle once.
+    let port = Arc::new(Port::builder().build()?);
+    let mut waiter = port.waiter()?;
+    let listener = port.listen(address, LISTENER)?;
+    let mut connections: BTreeMap<Key, Stream> = BTreeMap::new();
+    let interrupted = Arc::new(AtomicBool::new(false));
+
+    // A weak reference, so that the handler does not keep the port open.
+    let (flag, weak) = (Arc::clone(&interrupted), Arc::downgrade(&port));
+    ctrlc::set_handler(move || match weak.upgrade() {
+        Some(port) if step.is_none() => port.post(INTERRUPT, 0).unwrap_or_default(),
+        _ => flag.store(true, Ordering::Relaxed),
+    })?;
+    if has("--stray") {
+        port.post(Key(7), 0)?;
+    }
+    println!("LISTENING ON {}", listener.local_address()?);
+    listener.accept()?;
+    let mut key = Key(100);
+    println!("WAITING FOR CONNECTION {key}");
+    while !interrupted.load(Ordering::Relaxed) {
+        let Wait::Packets(packets) = waiter.wait(step)? else {
+            continue;
+        };
+        for packet in packets {
+            match (packet.key, packet.event) {
+                (LISTENER, Event::Accepted(accepted)) => {
+                    let socket = accepted.raw_number();
+                    // No `?`: one peer's fault is not the server's, its key waits for the next.
+                    if let Ok(stream) = port.associate(accepted, key) {
+                        println!("STORING SOCKET {socket} FOR KEY {key}");
+                        connections.insert(key, stream);
+                        key = Key(key.0 + 1);
+                        println!("WAITING FOR CONNECTION {key}");
+                    }
+                }
+                (LISTENER, Event::Ended { how, .. }) => Err(format!("accept: {how:?}"))?,
+                (LISTENER, event) => eprintln!("{event:?}"), // Out of descriptors, and back again.
+                (INTERRUPT, _) => interrupted.store(true, Ordering::Relaxed),
+                (key, _) => Err(format!(
+                    "unexpected completion key {key}, expected {LISTENER}"
+                ))?,
+            }
+        }
+    }
+    println!("*** Keyboard interrupt.");
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Echoing: what a client sends comes back in brackets.
+//!
+//! Answers the series' `04 - Echoing.py`, lines included; the count has one more than there are
+//! connections, for the listener. There a reset ended the server, a disconnection kept its socket,
+//! and what followed a NUL byte was lost. Here an error ends its own connection and nothing else.
+//!
+//! ```sh
+//! cargo run --example 04_echoing
+//! ```
+
+use std::sync::Arc;
+use std::{collections::BTreeMap, env, error::Error, net::SocketAddr};
+
+use wharf_port::{Event, Key, Port, Stream, Wait};
+
+const LISTENER: Key = Key(90);
+const INTERRUPT: Key = Key(91);
+
+fn main() {
+    if let Err(error) = echo() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn echo() -> Result<(), Box<dyn Error>> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
+    let address: SocketAddr = address.parse()?;
+    // Dropped from the last to the first: connections, listener, waiter, port; each handle once.
+    let port = Arc::new(Port::builder().build()?);
+    let mut waiter = port.waiter()?;
+    let listener = port.listen(address, LISTENER)?;
+    let mut connections: BTreeMap<Key, Stream> = BTreeMap::new();
+
+    // A weak reference, so that the handler does not keep the port open.
+    let weak = Arc::downgrade(&port);
+    ctrlc::set_handler(move || {
+        _ = weak.upgrade().map(|port| port.post(INTERRUPT, 0));
+    })?;
+    println!("LISTENING ON {}", listener.local_address()?);
+    listener.accept()?;
+    let mut key = Key(100);
+    while let Wait::Packets(packets) = waiter.wait(None)? {
+        for packet in packets {
+            match packet.event {
+                Event::Accepted(accepted) => {
+                    // No `?` on a call about one socket: one peer's fault is not the server's.
+                    if let Ok(stream) = port.associate(accepted, key)
+                        && stream.receive().is_ok()
+                    {
+                        connections.insert(key, stream);
+                        key = Key(key.0 + 1);
+                        println!("CONNECTION; {} SOCKETS REGISTERED", connections.len() + 1);
+                    }
+                }
+                // The lent buffer goes out as it is. While four of them wait to go out, this
+                // connection alone is not read: a slow reader slows nobody but itself.
+                Event::Received(data) => {
+                    _ = packet.socket.send("[");
+                    _ = packet.socket.send(data);
+                    _ = packet.socket.send("]");
+                }
+                Event::Ended { how, .. } if packet.key == LISTENER => Err(format!("{how:?}"))?,
+                // It finished or it broke. Dropping it sends what is queued, then closes.
+                Event::Ended { .. } if connections.remove(&packet.key).is_some() => {
+                    let count = connections.len() + 1;
+                    println!("DISCONNECTION; {count} SOCKETS REGISTERED");
+                }
+                Event::Posted(_) => {
+                    println!("*** Keyboard interrupt.");
+                    return Ok(());
+                }
+                _ => {} // Out of descriptors, and back again.
+            }
+        }
+    }
+    Ok(())
+}
