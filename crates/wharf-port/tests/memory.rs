@@ -1,0 +1,209 @@
+//! What a port costs: bytes of heap per idle socket, and allocations per echo.
+//!
+//! A binary of its own, because the allocator that counts is the whole process's. The clients live
+//! in a second process, so that descriptors suffice for 19,000 connections; it is this binary
+//! again, told its role by the environment. Unix only: the figure for Windows is the size of a
+//! slot, asserted where that is defined.
+
+#![cfg(unix)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use wharf_port::{
+    Builder, Close, DriverChoice, Event, Key, ListenOptions, Listener, Port, Wait, Waiter,
+    drivers_present,
+};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// The profiler is the process's own: one test at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+const BYTES_PER_SOCKET_MAX: f64 = 64.0;
+const ROLE: &str = "WHARF_TEST_CONNECT";
+
+/// The other process: opens the connections, says so, and holds them until its input ends.
+#[test]
+fn role_of_the_clients() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return; // An ordinary run of the tests; there is nothing to check in this one.
+    };
+    let (address, count) = role.split_once(' ').expect("an address and a count");
+    let address: SocketAddr = address.parse().expect("an address");
+    let count: usize = count.parse().expect("a count");
+    let held: Vec<TcpStream> = (0..count)
+        .map(|_| TcpStream::connect(address).expect("the server listens"))
+        .collect();
+    println!("\nheld {}", held.len());
+    std::io::stdout().flush().expect("the parent reads");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+struct Clients(Child);
+
+impl Clients {
+    fn connect(address: SocketAddr, count: usize) -> Self {
+        let child = Command::new(std::env::current_exe().expect("a test has a binary"))
+            .args(["--exact", "role_of_the_clients", "--nocapture"])
+            .env(ROLE, format!("{address} {count}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs again");
+        Clients(child)
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn ports() -> impl Iterator<Item = (String, Builder)> {
+    drivers_present().into_iter().flat_map(|kind| {
+        let builder = Port::builder().driver(DriverChoice::Require(kind));
+        [
+            (format!("{kind}, shared"), builder.shared()),
+            (format!("{kind}, single waiter"), builder.single_waiter()),
+        ]
+    })
+}
+
+fn listen(port: &Port) -> (Listener, SocketAddr) {
+    let options = ListenOptions::new(([127, 0, 0, 1], 0));
+    let listener = port.listen(options, Key(90)).expect("loopback listens");
+    listener.accept().expect("a fresh listener accepts");
+    let address = listener.local_address().expect("a listener has an address");
+    (listener, address.internet().expect("an internet address"))
+}
+
+/// Hands every packet to `handle` until it answers that it has seen enough.
+fn pump(waiter: &mut Waiter, mut handle: impl FnMut(wharf_port::Packet) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut done = false;
+    while !done {
+        assert!(Instant::now() < deadline, "what was expected never came");
+        if let Wait::Packets(packets) = waiter.wait(Some(Duration::from_secs(1))).expect("waits") {
+            for packet in packets {
+                done |= handle(packet);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_socket_costs_at_most_64_bytes() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, builder) in ports() {
+        for count in [10_000, 19_000] {
+            let profiler = dhat::Profiler::builder().testing().build();
+            let before = dhat::HeapStats::get().curr_bytes;
+            let port = builder.build().expect("the driver is present");
+            let mut waiter = port.waiter().expect("the first waiter");
+            let (_listener, address) = listen(&port);
+            let clients = Clients::connect(address, count);
+            let mut held = 0;
+            pump(&mut waiter, |packet| {
+                if let Event::Accepted(accepted) = packet.event {
+                    let stream = port.associate(accepted, Key(100 + held)).expect("room");
+                    stream.set_aside().watch().expect("nothing else reads");
+                    held += 1;
+                }
+                held == count as u64
+            });
+            let bytes = dhat::HeapStats::get().curr_bytes - before;
+            let each = bytes as f64 / count as f64;
+            println!("{name}: {count} held, {each:.1} bytes each");
+            assert!(
+                each <= BYTES_PER_SOCKET_MAX,
+                "{name}: {each:.1} bytes per held socket"
+            );
+            drop((clients, waiter, port));
+            drop(profiler);
+        }
+    }
+}
+
+#[test]
+fn an_echo_allocates_nothing() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, builder) in ports() {
+        let profiler = dhat::Profiler::builder().testing().build();
+        let port = builder.build().expect("the driver is present");
+        let mut waiter = port.waiter().expect("the first waiter");
+        let (_listener, address) = listen(&port);
+        let mut client = TcpStream::connect(address).expect("the server listens");
+        client.set_nodelay(true).expect("a connected socket");
+        pump(&mut waiter, |packet| {
+            let Event::Accepted(accepted) = packet.event else {
+                return false;
+            };
+            let stream = port.associate(accepted, Key(100)).expect("room");
+            stream.set_aside().receive().expect("nothing else reads");
+            true
+        });
+        let mut echo = |times: usize| {
+            for _ in 0..times {
+                client.write_all(&[7; 64]).expect("the server reads");
+                pump(&mut waiter, |packet| {
+                    let Event::Received(lease) = packet.event else {
+                        return false;
+                    };
+                    packet.socket.send(lease).expect("the queue is empty");
+                    true
+                });
+                // The send of a completion driver goes out when somebody waits next.
+                let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
+                client.read_exact(&mut [0; 64]).expect("the echo");
+            }
+        };
+        echo(100);
+        let before = dhat::HeapStats::get().total_blocks;
+        echo(1_000);
+        let allocations = dhat::HeapStats::get().total_blocks - before;
+        println!("{name}: {allocations} allocations in 1,000 echoes");
+        assert_eq!(
+            allocations, 0,
+            "{name}: an echo in the steady state allocates"
+        );
+        drop(profiler);
+    }
+}
+
+/// Closing is part of what a port costs: every table entry and descriptor comes back.
+#[test]
+fn a_thousand_rounds_leave_nothing_behind() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, builder) in ports() {
+        let port = builder.build().expect("the driver is present");
+        let mut waiter = port.waiter().expect("the first waiter");
+        let (_listener, address) = listen(&port);
+        for round in 0..1_000 {
+            let client = TcpStream::connect(address).expect("the server listens");
+            let mut client = Some(client);
+            pump(&mut waiter, |packet| match packet.event {
+                Event::Accepted(accepted) => {
+                    let stream = port.associate(accepted, Key(100)).expect("room");
+                    stream.set_aside().receive().expect("nothing else reads");
+                    drop(client.take());
+                    false
+                }
+                Event::Ended { .. } => {
+                    packet.socket.close(Close::Flush).expect("closed once");
+                    false
+                }
+                Event::Closed => true,
+                other => panic!("{name}, round {round}: {other:?}"),
+            });
+        }
+        assert_eq!(port.stats().sockets, 1, "{name}: only the listener is left");
+        assert_eq!(port.stats().leases, 0, "{name}");
+    }
+}
