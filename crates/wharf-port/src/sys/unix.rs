@@ -225,7 +225,11 @@ pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
 
 /// Sends, not blocking and without a signal when the peer is gone.
 pub(crate) fn send(handle: &Handle, slices: &[IoSlice<'_>]) -> Result<usize, i32> {
+    // Apple's systems have no such flag; there `std` and `socket2` set SO_NOSIGPIPE instead.
+    #[cfg(not(target_vendor = "apple"))]
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    #[cfg(target_vendor = "apple")]
+    let flags = SendFlags::DONTWAIT;
     let sent = match slices {
         [one] => net::send(handle, one, flags),
         many => net::sendmsg(handle, many, &mut SendAncillaryBuffer::default(), flags),
