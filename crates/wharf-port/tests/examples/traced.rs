@@ -1,0 +1,365 @@
+//! What the examples close, and in which order, on every way out: seen by strace.
+//!
+//! A program cannot say of itself that it has closed everything once; the system can. strace also
+//! lets any one step fail (`-e inject`), so that each has its test. The driver of these tests is
+//! `poll`, whose steps are system calls of their own; io_uring is refused for the purpose.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::program::{self, Ended, Program};
+use super::{PATIENCE, connect, stored};
+
+/// The calls that make what an example has to close.
+const OPENING: [&str; 4] = ["epoll_create1", "eventfd2", "socket", "accept4"];
+/// What closing a port closes.
+const PORT: [&str; 2] = ["epoll_create1", "eventfd2"];
+const LISTENER_AND_PORT: [&str; 3] = ["socket", "epoll_create1", "eventfd2"];
+
+/// An example under strace.
+struct Traced {
+    program: Program,
+    log: PathBuf,
+}
+
+/// What a traced program did: each handle with the call that made it, and the order of closing.
+#[derive(Debug)]
+struct Account {
+    closed: Vec<(i32, &'static str)>,
+    left_open: Vec<(i32, &'static str)>,
+}
+
+/// Whether strace can be used; where it must be (`CI`), that it cannot is a failure.
+fn can_trace() -> bool {
+    let mut command = Command::new("strace");
+    command
+        .args(["-o", "/dev/null", "true"])
+        .stderr(Stdio::null());
+    let works = program::are_native() && command.status().is_ok_and(|status| status.success());
+    if !works {
+        assert!(
+            env::var_os("CI").is_none() || !program::are_native(),
+            "strace is missing or may not trace"
+        );
+        // Past the harness, which shows what a passing test prints to nobody.
+        let line = "skipped: what examples close is seen by strace, which does not work here\n";
+        std::io::stderr()
+            .write_all(line.as_bytes())
+            .expect("stderr is open");
+    }
+    works
+}
+
+impl Traced {
+    /// Starts the example with the failure that `inject` describes, if any.
+    fn start(name: &str, inject: Option<&str>, arguments: &[&str]) -> Self {
+        let test = thread::current()
+            .name()
+            .unwrap_or("traced")
+            .replace(':', "-");
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.strace"));
+        let mut command = Command::new("strace");
+        // -D keeps the example, and not strace, as the child that gets the signal.
+        command.args(["-D", "-f", "-q", "-o"]).arg(&log);
+        let mut traced = format!("trace=close,io_uring_setup,{}", OPENING.join(","));
+        command.args(["-e", "inject=io_uring_setup:error=EPERM"]);
+        if let Some((calls, _)) = inject.and_then(|it| it.split_once(':')) {
+            traced = format!("{traced},{calls}");
+        }
+        command.args(["-e", &traced]);
+        if let Some(inject) = inject {
+            command.args(["-e", &format!("inject={inject}")]);
+        }
+        command
+            .args(program::words(name))
+            .arg("127.0.0.1:0")
+            .args(arguments);
+        let program = Program::spawn(name, command);
+        Traced { program, log }
+    }
+
+    fn end(self) -> (Ended, Account) {
+        let ended = self.program.end();
+        let deadline = Instant::now() + PATIENCE;
+        // strace writes its last line after the program has ended.
+        let text = loop {
+            let text = fs::read_to_string(&self.log).unwrap_or_default();
+            if text.contains("+++ exited with") || text.contains("+++ killed by") {
+                break text;
+            }
+            assert!(Instant::now() < deadline, "strace does not end: {text}");
+            thread::sleep(Duration::from_millis(5));
+        };
+        fs::remove_file(&self.log).expect("strace has written it");
+        (ended, Account::of(&text))
+    }
+}
+
+impl Account {
+    fn of(text: &str) -> Self {
+        let mut open: BTreeMap<i32, &'static str> = BTreeMap::new();
+        let mut closed = Vec::new();
+        for call in whole_calls(text) {
+            let Some((name, rest)) = call.split_once('(') else {
+                continue;
+            };
+            let result = rest
+                .rsplit_once("= ")
+                .and_then(|(_, it)| it.split(' ').next());
+            let Some(result) = result.and_then(|it| it.parse::<i32>().ok()) else {
+                continue;
+            };
+            if let Some(name) = OPENING.iter().find(|it| **it == name) {
+                if result >= 0 {
+                    open.insert(result, name);
+                }
+            } else if name == "close" {
+                assert_eq!(result, 0, "a handle is closed once: {call}");
+                let number = rest.split(')').next().and_then(|it| it.parse().ok());
+                let number = number.expect("close has a number");
+                if let Some(name) = open.remove(&number) {
+                    closed.push((number, name));
+                }
+            }
+        }
+        let left_open = open.into_iter().collect();
+        Account { closed, left_open }
+    }
+
+    /// Checks that all was closed, and by which calls it had been made, in the order of closing.
+    fn assert_closed(&self, made_by: &[&str]) {
+        assert!(self.left_open.is_empty(), "{self:?}");
+        let names: Vec<&str> = self.closed.iter().map(|(_, name)| *name).collect();
+        assert_eq!(names, made_by, "{self:?}");
+    }
+}
+
+/// The calls of all threads; those that another thread interrupted are put together again.
+fn whole_calls(text: &str) -> Vec<String> {
+    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        let Some((thread, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let call = call.trim_start();
+        if let Some(start) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, start);
+        } else if let Some((_, end)) = call.split_once(" resumed>") {
+            let start = begun.remove(thread).unwrap_or_default();
+            calls.push(format!("{start}{end}"));
+        } else {
+            calls.push(call.to_owned());
+        }
+    }
+    calls
+}
+
+/// What is closed, in order, when there are so many connections.
+fn with_connections(count: usize) -> Vec<&'static str> {
+    let mut closed = vec!["accept4"; count];
+    closed.extend(LISTENER_AND_PORT);
+    closed
+}
+
+/// What a client that only reads is sent.
+fn read_all(address: SocketAddr) -> String {
+    let mut text = String::new();
+    let read = connect(address).read_to_string(&mut text);
+    read.expect("the connection ends in order");
+    text
+}
+
+/// Runs `03_serving` with one step that fails before there is a client.
+fn fails_at_start(inject: &str, error: &str, closed: &[&str]) {
+    if !can_trace() {
+        return;
+    }
+    let (ended, account) = Traced::start("03_serving", Some(inject), &[]).end();
+    assert_eq!(ended.code, Some(1), "{:?}", ended.lines);
+    assert!(ended.errors.contains(error), "{}", ended.errors);
+    account.assert_closed(closed);
+}
+
+#[test]
+fn without_a_port_nothing_is_open() {
+    fails_at_start(
+        "epoll_create1:error=EMFILE",
+        "raise its limit of files",
+        &[],
+    );
+}
+
+#[test]
+fn without_a_socket_the_port_is_closed() {
+    fails_at_start("socket:error=EMFILE", "listen: too many open files", &PORT);
+}
+
+#[test]
+fn without_the_address_socket_and_port_are_closed() {
+    fails_at_start(
+        "bind:error=EADDRNOTAVAIL",
+        "listen: address not on this machine",
+        &LISTENER_AND_PORT,
+    );
+}
+
+#[test]
+fn without_a_backlog_socket_and_port_are_closed() {
+    fails_at_start(
+        "listen:error=EADDRINUSE",
+        "listen: address in use",
+        &LISTENER_AND_PORT,
+    );
+}
+
+#[test]
+fn without_a_handler_of_ctrl_c_listener_and_port_are_closed() {
+    fails_at_start(
+        "clone,clone3:error=EAGAIN",
+        "Ctrl-C error",
+        &LISTENER_AND_PORT,
+    );
+}
+
+#[test]
+fn without_accepting_listener_and_port_are_closed() {
+    // The first registration is the port's own wake-up.
+    fails_at_start(
+        "epoll_ctl:error=ENOMEM:when=2",
+        "accept: ",
+        &LISTENER_AND_PORT,
+    );
+}
+
+#[test]
+fn without_waiting_listener_and_port_are_closed() {
+    let waits = "epoll_wait,epoll_pwait,epoll_pwait2:error=EBADF";
+    fails_at_start(waits, "wait: ", &LISTENER_AND_PORT);
+}
+
+#[test]
+fn after_an_unexpected_key_listener_and_port_are_closed() {
+    if can_trace() {
+        let (ended, account) = Traced::start("03_serving", None, &["--stray"]).end();
+        assert_eq!(ended.errors, "unexpected completion key 7, expected 90");
+        account.assert_closed(&LISTENER_AND_PORT);
+    }
+}
+
+#[test]
+fn when_accepting_ends_connections_listener_and_port_are_closed_in_this_order() {
+    if !can_trace() {
+        return;
+    }
+    let mut traced = Traced::start("03_serving", Some("accept4:error=EINVAL:when=8+"), &[]);
+    let address = traced.program.address();
+    traced.program.expect("WAITING FOR CONNECTION 100");
+    let mut clients = Vec::new();
+    let mut key = 100;
+    loop {
+        clients.push(connect(address));
+        if traced.program.line_or_end().is_none() {
+            break;
+        }
+        key += 1;
+        traced
+            .program
+            .expect(&format!("WAITING FOR CONNECTION {key}"));
+    }
+    let (ended, account) = traced.end();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.errors.contains("accept: Failed"), "{}", ended.errors);
+    assert!(
+        key > 101,
+        "some connections are stored before accepting fails"
+    );
+    account.assert_closed(&with_connections(key - 100));
+}
+
+#[test]
+fn after_ctrl_c_connections_listener_and_port_are_closed_in_this_order() {
+    if !can_trace() {
+        return;
+    }
+    for arguments in [&[][..], &["--polling"][..]] {
+        let mut traced = Traced::start("03_serving", None, arguments);
+        let address = traced.program.address();
+        traced.program.expect("WAITING FOR CONNECTION 100");
+        let mut clients = Vec::new();
+        let mut sockets = Vec::new();
+        for key in 100..103 {
+            clients.push(connect(address));
+            sockets.push(stored(&mut traced.program, key));
+            traced
+                .program
+                .expect(&format!("WAITING FOR CONNECTION {}", key + 1));
+        }
+        traced.program.interrupt();
+        let (ended, account) = traced.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        assert_eq!(ended.lines, ["*** Keyboard interrupt."]);
+        account.assert_closed(&with_connections(3));
+        let numbers = account
+            .closed
+            .iter()
+            .map(|(number, _)| u64::try_from(*number));
+        let numbers: Vec<u64> = numbers
+            .map(|it| it.expect("no handle is negative"))
+            .collect();
+        assert_eq!(
+            numbers[..3],
+            sockets,
+            "the lines name the handles themselves"
+        );
+    }
+}
+
+#[test]
+fn accepting_serves_the_next_client_when_a_send_fails() {
+    if !can_trace() {
+        return;
+    }
+    let inject = "sendto,sendmsg:error=ECONNRESET:when=1";
+    let mut traced = Traced::start("02_accepting", Some(inject), &[]);
+    let address = traced.program.address();
+    assert_eq!(
+        read_all(address),
+        "",
+        "nothing could be sent to the first client"
+    );
+    assert_eq!(read_all(address), "Disconnecting you..");
+    let (ended, account) = traced.end();
+    assert_eq!((ended.code, ended.lines), (Some(0), vec!["SUCCESS".into()]));
+    // The first connection closes as soon as its send has failed, before the rest.
+    account.assert_closed(&with_connections(2));
+}
+
+#[test]
+fn after_its_message_accepting_closes_connection_listener_and_port() {
+    if !can_trace() {
+        return;
+    }
+    let mut traced = Traced::start("02_accepting", None, &[]);
+    let address = traced.program.address();
+    assert_eq!(read_all(address), "Disconnecting you..");
+    let (ended, account) = traced.end();
+    assert_eq!((ended.code, ended.lines), (Some(0), vec!["SUCCESS".into()]));
+    account.assert_closed(&with_connections(1));
+}
+
+#[test]
+fn listening_closes_listener_and_port() {
+    if can_trace() {
+        let (ended, account) = Traced::start("01_listening", None, &[]).end();
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        account.assert_closed(&LISTENER_AND_PORT);
+    }
+}
