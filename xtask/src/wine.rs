@@ -64,9 +64,26 @@ pub(crate) fn wine() -> Result<()> {
             &["--package", "wharf-port", "--test", "it"],
         ))
     })?;
+    timed("run the examples against a client of this system", || {
+        run_examples(&prefix)
+    })?;
     timed("run the program against a client of this system", || {
         serve_native_client(&prefix)
     })
+}
+
+/// Runs the suite of the examples here, with their Windows builds under Wine.
+fn run_examples(prefix: &Prefix) -> Result<()> {
+    let examples = debian::directory("wine")
+        .join(TARGET)
+        .join("debug/examples");
+    let mut suite = command::cargo(&["test", "--package", "wharf-port", "--test", "examples"]);
+    suite.env(
+        "WHARF_TEST_EXAMPLES",
+        format!("{WINE} {}", examples.display()),
+    );
+    prefix.enter(&mut suite);
+    command::run(&mut suite)
 }
 
 /// Runs the program's own suite here, with `wharf.exe` under Wine as the program.
