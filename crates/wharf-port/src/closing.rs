@@ -159,7 +159,7 @@ impl Core {
         self.socket_gone();
         if state.has(flag::SILENT) {
             state.work = None;
-            self.slots.free(id, state);
+            self.free_slot(id, state);
             return;
         }
         // No operation follows a close, so that the last number is the close's own.
@@ -167,11 +167,17 @@ impl Core {
         self.deliver(id, state, name, Event::Closed, out);
     }
 
+    /// Gives a slot back; a listener that waits for room tries at once.
+    pub(crate) fn free_slot(&self, id: SlotId, state: &mut SocketState) {
+        self.slots.free(id, state);
+        self.socket_gone();
+    }
+
     /// Ends a socket because the port ends: nothing is told, nothing is flushed.
     pub(crate) fn abort(&self, id: SlotId, state: &mut SocketState) {
         if state.has(flag::HANDLE_CLOSED) {
             state.work = None;
-            self.slots.free(id, state);
+            self.free_slot(id, state);
             return;
         }
         state.set(flag::CLOSING);

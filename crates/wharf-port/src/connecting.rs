@@ -168,7 +168,7 @@ impl Core {
         self.socket_gone();
         if state.has(flag::SILENT) {
             state.work = None;
-            self.slots.free(id, state);
+            self.free_slot(id, state);
             return;
         }
         // `Closed` is not for the caller, who never had the stream: the slot goes with this packet.

@@ -209,7 +209,7 @@ impl Core {
             let last = is_last(&packet);
             local.take(id, state, packet);
             if last {
-                self.slots.free(id, state);
+                self.free_slot(id, state);
             }
             return;
         }
@@ -255,7 +255,7 @@ impl Core {
             local.take(id, state, packet);
             if last {
                 self.recycle(state);
-                self.slots.free(id, state);
+                self.free_slot(id, state);
                 return;
             }
         }
