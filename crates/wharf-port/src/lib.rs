@@ -115,6 +115,11 @@ pub use port::{Port, Stats};
 pub use socket::{Close, SocketRef, Stream};
 pub use waiter::{Batch, Wait, Waiter};
 
+/// What the README shows compiles, and what ends is run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// Locks, also after a panic of another thread: its packet is lost, the port is not.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex

@@ -13,6 +13,7 @@ use std::time::Duration;
 use program::Program;
 
 mod program;
+mod readme;
 #[cfg(target_os = "linux")]
 mod traced;
 
