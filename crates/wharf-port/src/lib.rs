@@ -61,13 +61,25 @@
 //!   are **lent**: drop the [`Lease`] and the stream goes on; an idle connection holds none.
 //! - A **shared** port has many waiters. While a waiter holds packets of a socket nobody else gets
 //!   any of that socket, so that state per connection needs no lock.
+//! - Every queue and table has a **bound** that the [`Builder`] sets. At a bound a request is
+//!   [`Refused`] with what it brought; a listener without descriptors or room pauses and resumes.
+//! - No error of one socket is an error of [`Waiter::wait`]: it is a packet of that socket, with the
+//!   operation, the kind and the cure.
 //! - Nothing here logs, sleeps or spawns a thread.
+//!
+//! The [driver](Port::driver) is the best that works here, and the port says which it passed over
+//! and why. The examples start at `01_listening`; `docs/threads.md` helps to choose between a shared
+//! port and one single-waiter port per thread.
 //!
 //! # Portability
 //!
 //! The same program behaves the same on every driver, but for these:
 //!
 //! - Unix sockets exist on Unix only.
+//! - A connection that its peer resets before it is accepted is delivered and then ends on Linux;
+//!   elsewhere it may never show.
+//! - Which sends share one request, and so where one packet of bytes ends and the next begins, is
+//!   the driver's affair; so is how long after its deadline a timer comes, but never before it.
 //! - A send that is cancelled after its first byte tells how many went out, except on Windows.
 //! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
