@@ -44,7 +44,7 @@ impl Core {
         let state = &mut *guard;
         state.key = key;
         state.handle = Some(handle);
-        if let Err(code) = self.driver.associate(id, state, accepted) {
+        if let Err(code) = self.driver.associate(id, state, accepted && kept) {
             let handle = state.handle.take().expect("set above");
             self.slots.free(id, state);
             drop(guard);

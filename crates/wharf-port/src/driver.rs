@@ -166,7 +166,8 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         connecting::open(to)
     }
 
-    /// Makes a socket's handle fit for the driver; `accepted` when a port accepted it.
+    /// Makes a socket's handle fit for the driver; `accepted` when this very port accepted it, so
+    /// that the driver knows how it made it.
     fn associate(&self, id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32>;
 
     /// Starts or goes on with `state.receiving`; called while the driver holds nothing of it.

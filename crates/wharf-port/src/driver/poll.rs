@@ -296,8 +296,8 @@ impl Driver for Poll {
     }
 
     fn associate(&self, _id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32> {
-        // What this driver accepted does not block already; nothing is lost by asking again.
-        if accepted && cfg!(target_os = "linux") && state.has(flag::LISTENER) {
+        // On Linux what this driver accepted does not block already (accept4).
+        if accepted && cfg!(target_os = "linux") {
             return Ok(());
         }
         sys::set_nonblocking(state.open_handle(), true)

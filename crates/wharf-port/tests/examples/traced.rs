@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::program::{self, Ended, Program};
-use super::{PATIENCE, connect, stored};
+use super::{PATIENCE, connect, exchange, stored};
 
 /// The calls that make what an example has to close.
 const OPENING: [&str; 4] = ["epoll_create1", "eventfd2", "socket", "accept4"];
@@ -32,6 +32,7 @@ struct Traced {
 /// What a traced program did: each handle with the call that made it, and the order of closing.
 #[derive(Debug)]
 struct Account {
+    calls: Vec<String>,
     closed: Vec<(i32, &'static str)>,
     left_open: Vec<(i32, &'static str)>,
 }
@@ -68,7 +69,10 @@ impl Traced {
         let mut command = Command::new("strace");
         // -D keeps the example, and not strace, as the child that gets the signal.
         command.args(["-D", "-f", "-q", "-o"]).arg(&log);
-        let mut traced = format!("trace=close,io_uring_setup,{}", OPENING.join(","));
+        let mut traced = format!(
+            "trace=close,io_uring_setup,epoll_ctl,fcntl,{}",
+            OPENING.join(",")
+        );
         command.args(["-e", "inject=io_uring_setup:error=EPERM"]);
         if let Some((calls, _)) = inject.and_then(|it| it.split_once(':')) {
             traced = format!("{traced},{calls}");
@@ -106,7 +110,8 @@ impl Account {
     fn of(text: &str) -> Self {
         let mut open: BTreeMap<i32, &'static str> = BTreeMap::new();
         let mut closed = Vec::new();
-        for call in whole_calls(text) {
+        let calls = whole_calls(text);
+        for call in &calls {
             let Some((name, rest)) = call.split_once('(') else {
                 continue;
             };
@@ -130,7 +135,17 @@ impl Account {
             }
         }
         let left_open = open.into_iter().collect();
-        Account { closed, left_open }
+        Account {
+            calls,
+            closed,
+            left_open,
+        }
+    }
+
+    /// How many calls there were in whose text all of these words are.
+    fn count(&self, words: &[&str]) -> usize {
+        let has_all = |call: &&String| words.iter().all(|word| call.contains(word));
+        self.calls.iter().filter(has_all).count()
     }
 
     /// Checks that all was closed, and by which calls it had been made, in the order of closing.
@@ -353,6 +368,28 @@ fn after_its_message_accepting_closes_connection_listener_and_port() {
     let (ended, account) = traced.end();
     assert_eq!((ended.code, ended.lines), (Some(0), vec!["SUCCESS".into()]));
     account.assert_closed(&with_connections(1));
+}
+
+#[test]
+fn a_connection_costs_one_registration_and_no_question_about_its_modes() {
+    if !can_trace() {
+        return;
+    }
+    let mut traced = Traced::start("04_echoing", None, &[]);
+    let address = traced.program.address();
+    for _ in 0..10 {
+        assert_eq!(exchange(address, b"four"), b"[four]");
+        traced.program.expect("CONNECTION; 2 SOCKETS REGISTERED");
+        traced.program.expect("DISCONNECTION; 1 SOCKETS REGISTERED");
+    }
+    traced.program.interrupt();
+    let (ended, account) = traced.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    // The wake-up and the listener are registered too, and the listener is asked for its modes.
+    assert_eq!(account.count(&["epoll_ctl(", "EPOLL_CTL_ADD"]), 2 + 10);
+    assert_eq!(account.count(&["epoll_ctl("]), 2 + 10);
+    assert_eq!(account.count(&["fcntl(", "F_GETFL"]), 1);
+    account.assert_closed(&with_connections(10));
 }
 
 #[test]
