@@ -1,0 +1,463 @@
+//! The wheel against a model: an ordered map, which is slow and obviously right.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{
+    CHUNK_ENTRIES, COMPARED_MAX, Entry, LEVELS, MOVES_MAX, TICK_BITS, TimerId, Timers, nanoseconds,
+};
+
+const TICK: Duration = Duration::from_nanos(1 << TICK_BITS);
+const MINUTE: Duration = Duration::from_secs(60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A xorshift generator: the same numbers for the same seed, on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// A duration of any magnitude: each level of the wheel is as likely as another.
+    fn duration(&mut self) -> Duration {
+        let magnitude = self.below(58);
+        Duration::from_nanos(self.next() & ((1 << magnitude) - 1))
+    }
+}
+
+/// The wheel and the model side by side; each operation is done to both and compared.
+struct Pair {
+    timers: Timers<u64>,
+    /// By deadline and the number of the timer, which is its payload; with its name, and whether
+    /// it was overdue when it was set.
+    model: BTreeMap<(Instant, u64), (TimerId, bool)>,
+    /// Names that are over: expired or cancelled.
+    stale: Vec<TimerId>,
+    start: Instant,
+    now: Instant,
+    /// The latest time given to `expire`.
+    seen: Instant,
+    /// The latest time at which `expire` found nothing.
+    drained: Instant,
+    inserted: u64,
+    /// The last answer of `next_deadline`.
+    next: Option<Instant>,
+}
+
+impl Pair {
+    fn new(timers_max: u32) -> Self {
+        // The clock of a machine that has just started may have no room for instants before now.
+        let start = Instant::now() + MINUTE;
+        Pair {
+            timers: Timers::new(start, timers_max),
+            model: BTreeMap::new(),
+            stale: Vec::new(),
+            start,
+            now: start,
+            seen: start,
+            drained: start,
+            inserted: 0,
+            next: None,
+        }
+    }
+
+    fn insert(&mut self, deadline: Instant) -> Option<TimerId> {
+        let before = self.next;
+        let id = self.timers.insert(deadline, self.inserted);
+        let Some(id) = id else {
+            assert_eq!(self.model.len(), self.timers.timers_max as usize, "full");
+            return None;
+        };
+        let taken = self.model.values().any(|other| other.0.index == id.index);
+        assert!(!taken, "one place for two timers");
+        let overdue = deadline <= self.drained;
+        self.model.insert((deadline, self.inserted), (id, overdue));
+        self.inserted += 1;
+        self.next = self.timers.next_deadline();
+        let deadline = deadline.max(self.start);
+        let expected = before.map_or(deadline, |before| before.min(deadline));
+        assert!(
+            self.next.is_some_and(|next| next >= expected),
+            "a sleeper has to be woken for an earlier deadline only"
+        );
+        self.check();
+        Some(id)
+    }
+
+    fn cancel_at(&mut self, place: usize) {
+        let Some((&(deadline, number), &(id, _))) = self.model.iter().nth(place) else {
+            return;
+        };
+        assert_eq!(self.timers.cancel(id), Some(number), "a live timer");
+        assert_eq!(self.timers.cancel(id), None, "cancelled before");
+        self.model.remove(&(deadline, number));
+        self.stale.push(id);
+        self.check_taken();
+    }
+
+    fn expire(&mut self) -> Option<Instant> {
+        let expired = self.timers.expire(self.now);
+        let Some((id, number)) = expired else {
+            // A clock that was read before may find fewer.
+            if self.now >= self.seen {
+                self.check_nothing_due();
+                self.drained = self.now;
+            }
+            self.seen = self.seen.max(self.now);
+            self.check_taken();
+            assert!(self.next.is_none_or(|next| next > self.now), "spinning");
+            return None;
+        };
+        self.seen = self.seen.max(self.now);
+        let entry = self.model.iter().find(|entry| entry.0.1 == number);
+        let (&(deadline, _), &(expected, _)) = entry.expect("a timer expires once");
+        assert_eq!(id, expected, "the name that was given out");
+        assert!(deadline <= self.now, "early");
+        assert_eq!(self.timers.cancel(id), None, "expired before");
+        self.model.remove(&(deadline, number));
+        self.stale.push(id);
+        self.check_taken();
+        Some(deadline)
+    }
+
+    /// Takes all that is due; what was not overdue when it was set comes in the order of ticks.
+    fn drain(&mut self) {
+        let seen = self.seen;
+        let mut last = self.start;
+        while let Some(deadline) = self.expire() {
+            if deadline > seen {
+                assert!(self.tick(deadline) >= self.tick(last), "out of order");
+                last = deadline;
+            }
+        }
+    }
+
+    fn tick(&self, at: Instant) -> u64 {
+        nanoseconds(at.saturating_duration_since(self.start)) >> TICK_BITS
+    }
+
+    /// After `expire` found nothing: what is due all the same is in a crowded tick that is not
+    /// over, and was not overdue when it was set.
+    fn check_nothing_due(&self) {
+        let tick = self.tick(self.now);
+        let mut late = self.model.range(..=(self.now, u64::MAX)).peekable();
+        if late.peek().is_some() {
+            let crowd = self.model.keys().filter(|key| self.tick(key.0) == tick);
+            assert!(crowd.count() > COMPARED_MAX, "late without need");
+        }
+        for (&(deadline, _), &(_, overdue)) in late {
+            assert_eq!(self.tick(deadline), tick, "lost");
+            assert!(!overdue, "overdue, and not taken at once");
+        }
+    }
+
+    /// After a timer was taken out: the next deadline is right, and not before the last answer.
+    fn check_taken(&mut self) {
+        let before = self.next;
+        self.next = self.timers.next_deadline();
+        assert!(
+            self.next.is_none() || self.next >= before,
+            "a sleeper would have to be woken"
+        );
+        self.check();
+    }
+
+    fn check(&self) {
+        assert_eq!(self.timers.len(), self.model.len());
+        let earliest = self.model.first_key_value().map(|(key, _)| key.0);
+        assert_eq!(self.next.is_some(), earliest.is_some());
+        if let (Some(next), Some(earliest)) = (self.next, earliest) {
+            let end_of_tick = self.start + ticks(self.tick(earliest) + 1);
+            let in_time = next < end_of_tick || next <= self.seen;
+            assert!(in_time, "later than the tick of the earliest");
+        }
+    }
+
+    /// A time around now, of any magnitude.
+    fn any_time(&self, random: &mut Random) -> Instant {
+        match random.below(10) {
+            0 => self.now - random.duration().min(MINUTE),
+            1 => self.now,
+            // Many in the same few ticks.
+            2..=5 => self.now + Duration::from_nanos(random.below(3 << TICK_BITS)),
+            _ => self.now + random.duration(),
+        }
+    }
+
+    fn advance(&mut self, random: &mut Random) {
+        let next = self.next.unwrap_or(self.now);
+        self.now = match random.below(12) {
+            0 => self.now + random.duration(),
+            1 => self.now.max(next),
+            2 => self.now.max(next - Duration::from_nanos(1)),
+            // The clock of another thread, read a little before.
+            3 => self.now - Duration::from_nanos(random.below(1 << TICK_BITS)),
+            4 => self.now + TICK * random.below(5000) as u32,
+            _ => self.now + Duration::from_nanos(random.below(2 << TICK_BITS)),
+        };
+    }
+}
+
+fn ticks(count: u64) -> Duration {
+    Duration::from_nanos(count << TICK_BITS)
+}
+
+#[test]
+fn agrees_with_the_model() {
+    for seed in 1..=50 {
+        let mut random = Random(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed));
+        let timers_max = [1, 5, 60, 300][seed as usize % 4];
+        let mut pair = Pair::new(timers_max);
+        for _ in 0..2000 {
+            match random.below(100) {
+                0..50 => {
+                    let _ = pair.insert(pair.any_time(&mut random));
+                }
+                50..70 => pair.cancel_at(random.below(u64::from(timers_max)) as usize),
+                70..75 if !pair.stale.is_empty() => {
+                    let place = random.below(pair.stale.len() as u64) as usize;
+                    assert_eq!(pair.timers.cancel(pair.stale[place]), None, "stale");
+                }
+                75..85 => {
+                    let _ = pair.expire();
+                }
+                85..90 => pair.drain(),
+                _ => pair.advance(&mut random),
+            }
+        }
+        pair.now = pair.now.max(pair.start) + YEAR * 100;
+        pair.drain();
+        assert_eq!(pair.timers.len(), 0, "all come out in the end");
+        assert_eq!(pair.next, None);
+    }
+}
+
+#[test]
+fn a_sleeper_wakes_for_each_timer_and_seldom_for_nothing() {
+    let mut random = Random(7);
+    let mut pair = Pair::new(1000);
+    for _ in 0..1000 {
+        let deadline = pair.start + random.duration();
+        pair.insert(deadline);
+    }
+    let mut for_nothing = 0;
+    while let Some(next) = pair.timers.next_deadline() {
+        pair.now = next;
+        let left = pair.timers.len();
+        pair.drain();
+        for_nothing += u32::from(pair.timers.len() == left);
+    }
+    assert_eq!(pair.timers.len(), 0);
+    // At most once for each slot above the lowest level that is crowded.
+    assert!(for_nothing <= 100, "{for_nothing} times for nothing");
+}
+
+#[test]
+fn few_timers_wake_a_sleeper_at_their_deadline_and_never_before() {
+    let mut pair = Pair::new(10);
+    let seconds = |seconds| Duration::from_secs_f64(seconds);
+    for after in [0.0001, 0.0012, 0.0013, 0.7, 30.0, 30.001, 3600.0, 1e8, 1e9] {
+        pair.insert(pair.start + seconds(after));
+    }
+    let deadlines: Vec<Instant> = pair.model.keys().map(|key| key.0).collect();
+    for deadline in deadlines {
+        assert_eq!(pair.timers.next_deadline(), Some(deadline));
+        pair.now = deadline - Duration::from_nanos(1);
+        assert_eq!(pair.expire(), None);
+        pair.now = deadline;
+        assert_eq!(pair.expire(), Some(deadline));
+    }
+    assert_eq!(pair.timers.next_deadline(), None);
+}
+
+#[test]
+fn a_crowded_tick_is_out_when_it_is_over() {
+    let mut random = Random(3);
+    let mut pair = Pair::new(1000);
+    let tick = pair.start + ticks(5000);
+    for _ in 0..1000 {
+        let within = Duration::from_nanos(random.below(1 << TICK_BITS));
+        pair.insert(tick + within);
+    }
+    pair.now = tick - Duration::from_nanos(1);
+    assert_eq!(pair.expire(), None);
+    while pair.now < tick + TICK {
+        pair.now += Duration::from_micros(10);
+        pair.drain();
+    }
+    assert_eq!(pair.timers.len(), 0);
+}
+
+#[test]
+fn a_large_slot_is_spread_in_portions() {
+    const COUNT: u32 = 20 * MOVES_MAX;
+    let start = Instant::now();
+    let mut random = Random(5);
+    let mut timers = Timers::new(start, COUNT);
+    let mut live = BTreeMap::new();
+    // About the four seconds of one slot of the third level.
+    let mut within = |from: Instant| from + ticks(random.below(4096)) + MINUTE;
+    for number in 0..COUNT {
+        let deadline = within(start);
+        live.insert(number, (timers.insert(deadline, number).unwrap(), deadline));
+    }
+    let mut now = start + MINUTE;
+    let mut portions = 0;
+    while let Some(next) = timers.next_deadline() {
+        now = now.max(next);
+        if let Some((id, number)) = timers.expire(now) {
+            let (expected, deadline) = live.remove(&number).expect("a timer expires once");
+            assert_eq!(id, expected);
+            assert!(deadline <= now, "early");
+        } else if timers.next_deadline().is_some_and(|next| next <= now) {
+            portions += 1;
+            // Half of those that wait to be spread are cancelled, set again, or due at once.
+            for number in (0..COUNT).step_by(10 + portions) {
+                let Some((id, _)) = live.remove(&number) else {
+                    continue;
+                };
+                assert_eq!(timers.cancel(id), Some(number));
+                assert_eq!(timers.cancel(id), None);
+                let again = match number % 3 {
+                    0 => continue,
+                    1 => within(start),
+                    _ => start,
+                };
+                live.insert(number, (timers.insert(again, number).unwrap(), again));
+            }
+        }
+        assert_eq!(timers.len(), live.len());
+    }
+    assert!(live.is_empty(), "{} are lost", live.len());
+    assert!((10..100).contains(&portions), "{portions} portions");
+}
+
+#[test]
+fn overdue_timers_expire_at_once_and_first() {
+    let mut pair = Pair::new(100);
+    pair.now += MINUTE;
+    assert_eq!(pair.expire(), None);
+    // Enough of the present tick that not all are compared.
+    for _ in 0..50 {
+        pair.insert(pair.now + Duration::from_nanos(1));
+    }
+    let overdue = [pair.start - MINUTE, pair.start, pair.now];
+    for deadline in overdue {
+        pair.insert(deadline);
+    }
+    assert_eq!(overdue.map(|_| pair.expire()), overdue.map(Some));
+    assert_eq!(pair.expire(), None);
+    pair.now += Duration::from_nanos(1);
+    pair.drain();
+    assert_eq!(pair.timers.len(), 0);
+}
+
+#[test]
+fn nothing_is_due_before_the_start() {
+    let mut pair = Pair::new(2);
+    pair.insert(pair.start - Duration::from_secs(1));
+    assert_eq!(pair.timers.next_deadline(), Some(pair.start));
+    assert_eq!(
+        pair.timers.expire(pair.start - Duration::from_secs(2)),
+        None
+    );
+    assert!(pair.timers.expire(pair.start).is_some());
+}
+
+#[test]
+fn a_deadline_past_the_clock_never_comes_and_can_be_cancelled() {
+    let start = Instant::now();
+    let mut timers = Timers::new(start, 4);
+    let never = timers.insert(start + YEAR * 1000, 1).unwrap();
+    let last = start + Duration::from_nanos(u64::MAX - 1);
+    let late = timers.insert(last, 2).unwrap();
+    assert_eq!(timers.next_deadline(), Some(last));
+    assert_eq!(timers.expire(last - TICK), None);
+    assert_eq!(timers.expire(start + YEAR * 2000), Some((late, 2)));
+    assert_eq!(timers.next_deadline(), None);
+    assert_eq!(timers.expire(start + YEAR * 2000), None);
+    assert_eq!(timers.cancel(never), Some(1));
+    assert_eq!(timers.len(), 0);
+}
+
+#[test]
+fn the_bound_refuses_and_a_free_place_is_used_again() {
+    let start = Instant::now();
+    let mut timers = Timers::new(start, 3);
+    let ids = [0, 1, 2].map(|value| timers.insert(start + MINUTE, value).unwrap());
+    assert_eq!(timers.insert(start, 3), None);
+    assert_eq!(timers.cancel(ids[1]), Some(1));
+    let again = timers.insert(start + MINUTE, 4).unwrap();
+    assert_eq!(again.index, ids[1].index, "the place of the one that left");
+    assert_eq!(timers.cancel(ids[1]), None, "its name is over");
+    assert_eq!(timers.insert(start, 5), None);
+    assert_eq!(timers.cancel(again), Some(4));
+    assert_eq!(Timers::new(start, 0).insert(start, 0), None);
+}
+
+#[test]
+fn a_name_that_was_never_given_out_cancels_nothing() {
+    let start = Instant::now();
+    let mut timers = Timers::new(start, 10);
+    let id = timers.insert(start, 0).unwrap();
+    let generation = id.generation;
+    for index in [1, 9, CHUNK_ENTRIES, u32::MAX] {
+        assert_eq!(timers.cancel(TimerId { index, generation }), None);
+    }
+    assert_eq!(timers.cancel(id), Some(0));
+    let next = TimerId {
+        generation: generation + 1,
+        ..id
+    };
+    assert_eq!(timers.cancel(next), None, "its timer has not been set yet");
+}
+
+#[test]
+fn a_million_timers_cost_their_chunks_and_no_more() {
+    const MILLION: u32 = 1_000_000;
+    let start = Instant::now();
+    let mut random = Random(11);
+    let mut timers = Timers::new(start, MILLION);
+    assert_eq!(timers.chunks.capacity(), 0, "nothing before the first");
+    let mut addresses = Vec::new();
+    let mut deadline = || start + Duration::from_nanos(random.below(60_000_000_000));
+    for round in 0..3 {
+        let ids: Vec<TimerId> = (0..MILLION)
+            .map(|value| timers.insert(deadline(), value).unwrap())
+            .collect();
+        assert_eq!(timers.insert(start, 0), None);
+        assert_eq!(timers.len(), MILLION as usize);
+        let chunks: Vec<_> = timers.chunks.iter().map(Vec::as_ptr).collect();
+        assert_eq!(chunks.len(), MILLION.div_ceil(CHUNK_ENTRIES) as usize);
+        assert!(round == 0 || addresses == chunks, "a chunk moved");
+        addresses = chunks;
+        let entries: usize = timers.chunks.iter().map(Vec::capacity).sum();
+        assert_eq!(entries, MILLION as usize, "the last chunk is no larger");
+        if round == 2 {
+            break;
+        }
+        for (id, value) in ids.into_iter().zip(0..) {
+            assert_eq!(timers.cancel(id), Some(value));
+        }
+        assert_eq!(timers.next_deadline(), None);
+    }
+    let mut expired = 0;
+    while timers.next_deadline().is_some() {
+        expired += u32::from(timers.expire(start + MINUTE).is_some());
+    }
+    assert_eq!(expired, MILLION);
+}
+
+#[test]
+fn an_entry_is_small() {
+    assert_eq!(size_of::<Entry<[u64; 2]>>(), 40);
+    assert!(size_of::<Timers<u64>>() <= LEVELS as usize * 64 * 8 + 256);
+}
