@@ -165,9 +165,14 @@ fn an_echo_allocates_nothing() {
             }
         };
         echo(100);
-        let before = dhat::HeapStats::get().total_blocks;
-        echo(1_000);
-        let allocations = dhat::HeapStats::get().total_blocks - before;
+        // The harness allocates on its own thread when another test ends; the port would do so in
+        // every round.
+        let rounds = (0..5).map(|_| {
+            let before = dhat::HeapStats::get().total_blocks;
+            echo(1_000);
+            dhat::HeapStats::get().total_blocks - before
+        });
+        let allocations = rounds.min().expect("five rounds");
         println!("{name}: {allocations} allocations in 1,000 echoes");
         assert_eq!(
             allocations, 0,
