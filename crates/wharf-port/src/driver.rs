@@ -288,6 +288,7 @@ pub(crate) fn choose(options: &Options) -> Result<(Box<dyn Driver>, DriverReport
             Err(passed) => passed_over.push(passed),
         }
     }
-    let first = passed_over.swap_remove(0);
-    Err(Error::unavailable(first.reason, first.os))
+    // The last candidate is the one that works everywhere: what stops it is what has to be mended.
+    let last = passed_over.pop().expect("there is a candidate");
+    Err(Error::unavailable(last.reason, last.os))
 }

@@ -2,12 +2,14 @@
 //!
 //! A program cannot say of itself that it has closed everything once; the system can. strace also
 //! lets any one step fail (`-e inject`), so that each has its test. The driver of these tests is
-//! `poll`, whose steps are system calls of their own; io_uring is refused for the purpose.
+//! `poll`, whose steps are system calls of their own; io_uring is refused for the purpose. One test
+//! shows that the order is the same on the driver that a user gets.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{Read, Write};
+use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -19,6 +21,8 @@ use super::{PATIENCE, connect, exchange, stored};
 
 /// The calls that make what an example has to close.
 const OPENING: [&str; 4] = ["epoll_create1", "eventfd2", "socket", "accept4"];
+/// What else the tests look at.
+const OTHERS: [&str; 5] = ["io_uring_setup", "close", "listen", "epoll_ctl", "fcntl"];
 /// What closing a port closes.
 const PORT: [&str; 2] = ["epoll_create1", "eventfd2"];
 const LISTENER_AND_PORT: [&str; 3] = ["socket", "epoll_create1", "eventfd2"];
@@ -59,32 +63,30 @@ fn can_trace() -> bool {
 }
 
 impl Traced {
-    /// Starts the example with the failure that `inject` describes, if any.
+    /// Starts the example on `poll`, with the failure that `inject` describes, if any.
     fn start(name: &str, inject: Option<&str>, arguments: &[&str]) -> Self {
-        let test = thread::current()
-            .name()
-            .unwrap_or("traced")
-            .replace(':', "-");
+        let forbid = "io_uring_setup:error=EPERM";
+        let injections: Vec<&str> = iter::once(forbid).chain(inject).collect();
+        Self::start_with(name, &injections, arguments)
+    }
+
+    /// Starts the example on whichever driver it takes, with these failures.
+    fn start_with(name: &str, injections: &[&str], arguments: &[&str]) -> Self {
+        let test = thread::current().name().map(|it| it.replace(':', "-"));
+        let test = test.expect("a test's thread has its name");
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.strace"));
         let mut command = Command::new("strace");
         // -D keeps the example, and not strace, as the child that gets the signal.
         command.args(["-D", "-f", "-q", "-o"]).arg(&log);
-        let mut traced = format!(
-            "trace=close,io_uring_setup,epoll_ctl,fcntl,{}",
-            OPENING.join(",")
-        );
-        command.args(["-e", "inject=io_uring_setup:error=EPERM"]);
-        if let Some((calls, _)) = inject.and_then(|it| it.split_once(':')) {
-            traced = format!("{traced},{calls}");
-        }
-        command.args(["-e", &traced]);
-        if let Some(inject) = inject {
+        let injected = injections.iter().filter_map(|it| it.split_once(':'));
+        let calls = OPENING.into_iter().chain(OTHERS);
+        let calls: Vec<&str> = calls.chain(injected.map(|(calls, _)| calls)).collect();
+        command.args(["-e", &format!("trace={}", calls.join(","))]);
+        for inject in injections {
             command.args(["-e", &format!("inject={inject}")]);
         }
-        command
-            .args(program::words(name))
-            .arg("127.0.0.1:0")
-            .args(arguments);
+        command.args(program::words(name));
+        command.arg("127.0.0.1:0").args(arguments);
         let program = Program::spawn(name, command);
         Traced { program, log }
     }
@@ -368,6 +370,60 @@ fn after_its_message_accepting_closes_connection_listener_and_port() {
     let (ended, account) = traced.end();
     assert_eq!((ended.code, ended.lines), (Some(0), vec!["SUCCESS".into()]));
     account.assert_closed(&with_connections(1));
+}
+
+#[test]
+fn on_the_driver_that_a_user_gets_the_order_is_the_same() {
+    if !can_trace() {
+        return;
+    }
+    let mut traced = Traced::start_with("03_serving", &[], &[]);
+    let address = traced.program.address();
+    traced.program.expect("WAITING FOR CONNECTION 100");
+    let mut clients = Vec::new();
+    let mut closed = Vec::new();
+    for key in 100..103 {
+        clients.push(connect(address));
+        closed.push(stored(&mut traced.program, key).to_string());
+        traced
+            .program
+            .expect(&format!("WAITING FOR CONNECTION {}", key + 1));
+    }
+    traced.program.interrupt();
+    let (ended, account) = traced.end();
+    assert_eq!(ended.lines, ["*** Keyboard interrupt."]);
+    // Before it listens, the driver may have tried itself with sockets of its own.
+    let calls = &account.calls;
+    let listening = calls.iter().rposition(|call| call.starts_with("listen("));
+    let (before, after) = calls.split_at(listening.expect("it listens"));
+    let made = |name: &str| {
+        before
+            .iter()
+            .rev()
+            .find(|call| call.starts_with(name))
+            .map(|call| result(call))
+    };
+    let port = made("io_uring_setup(").filter(|it| !it.starts_with('-'));
+    closed.push(argument(&after[0]));
+    closed.extend(port.or_else(|| made("epoll_create1(")));
+    closed.extend(made("eventfd2("));
+    let closes = after.iter().filter(|call| call.starts_with("close("));
+    assert_eq!(
+        closes.map(|call| argument(call)).collect::<Vec<_>>(),
+        closed,
+        "{calls:?}"
+    );
+}
+
+/// The first argument of a call.
+fn argument(call: &str) -> String {
+    let arguments = call.split_once('(').map_or("", |(_, it)| it);
+    arguments.split([',', ')']).next().unwrap_or("").to_owned()
+}
+
+/// What a call answered.
+fn result(call: &str) -> String {
+    call.rsplit_once("= ").map_or("", |(_, it)| it).to_owned()
 }
 
 #[test]
