@@ -35,6 +35,8 @@ pub struct Accepted {
 pub(crate) struct Place {
     core: Arc<Core>,
     spent: bool,
+    /// By which the driver knows the socket, where a drop must be told to it.
+    token: Option<u64>,
 }
 
 impl Place {
@@ -43,7 +45,13 @@ impl Place {
         core.slots.reserve().then(|| Place {
             core: Arc::clone(core),
             spent: false,
+            token: None,
         })
+    }
+
+    /// Marks the place with the driver's own name of the socket that has it.
+    pub(crate) fn mark(&mut self, token: u64) {
+        self.token = Some(token);
     }
 
     /// Whether it is a place in this port's table.
@@ -66,6 +74,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.spent {
+            if let Some(token) = self.token {
+                self.core.driver.untaken(token);
+            }
             self.core.slots.unreserve();
             self.core.socket_gone();
         }

@@ -4,6 +4,7 @@
 //! its value. Limits that grow by themselves were rejected: a bound nobody states is found in
 //! production.
 
+use crate::driver::sim::SimOptions;
 use crate::driver::{DriverChoice, DriverKind};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::port::Port;
@@ -43,6 +44,7 @@ impl Default for PoolOptions {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) driver: DriverChoice,
+    pub(crate) sim: SimOptions,
     pub(crate) shared: bool,
     pub(crate) sockets_max: u32,
     pub(crate) timers_max: u32,
@@ -88,6 +90,7 @@ impl Builder {
             timers_max: 1 << 24,
             posts_max: 1 << 16,
             waiters_max: 256,
+            sim: SimOptions::default(),
             batch_max: BATCH_MAX_SHARED,
             turn_packets_max: 8,
             leases_per_socket: 4,
@@ -114,6 +117,21 @@ impl Builder {
     /// ```
     pub fn driver(mut self, choice: DriverChoice) -> Self {
         self.options.driver = choice;
+        self
+    }
+
+    /// A simulated network in memory that behaves as told, for tests; [`Port::sim`] is its far end.
+    ///
+    /// ```
+    /// use wharf_port::{DriverKind, Port, sim::SimOptions};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = Port::builder().sim(SimOptions::new(7)).build()?;
+    /// assert_eq!(port.driver().kind, DriverKind::Sim);
+    /// # Ok(()) }
+    /// ```
+    pub fn sim(mut self, options: SimOptions) -> Self {
+        self.options.driver = DriverChoice::Require(DriverKind::Sim);
+        self.options.sim = options;
         self
     }
 

@@ -94,6 +94,7 @@ impl Core {
         }
         let handle = self.driver.open_connector(to).map_err(failed)?;
         let Some((id, mut guard)) = self.slots.allocate(false) else {
+            self.driver.abandon(handle);
             return Err(Error::new(Operation::Connect, ErrorKind::Full));
         };
         let state = &mut *guard;
@@ -116,8 +117,10 @@ impl Core {
             }
             return Ok(op);
         }
-        state.handle = None;
+        let handle = state.handle.take().expect("set above");
         self.slots.free(id, state);
+        drop(guard);
+        self.driver.abandon(handle);
         associated.map_err(|code| Error::from_os(Operation::Connect, code))?;
         Err(address
             .err()

@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::config::Options;
 use crate::connecting::{self, ConnectOptions};
 use crate::core::{Core, Out};
@@ -35,6 +36,7 @@ use crate::waiter::Local;
 mod iocp;
 #[cfg(unix)]
 mod poll;
+pub(crate) mod sim;
 
 /// What the drivers of Unix keep in each work block: nothing yet.
 #[cfg(unix)]
@@ -55,6 +57,8 @@ pub enum DriverKind {
     Uring,
     /// Readiness: epoll on Linux, kqueue and its like elsewhere on Unix.
     Poll,
+    /// A network in memory, for tests; never chosen unless it is required.
+    Sim,
 }
 
 impl fmt::Display for DriverKind {
@@ -63,6 +67,7 @@ impl fmt::Display for DriverKind {
             DriverKind::Iocp => "iocp",
             DriverKind::Uring => "uring",
             DriverKind::Poll => "poll",
+            DriverKind::Sim => "sim",
         })
     }
 }
@@ -75,6 +80,7 @@ impl std::str::FromStr for DriverKind {
             "iocp" => Ok(DriverKind::Iocp),
             "uring" => Ok(DriverKind::Uring),
             "poll" => Ok(DriverKind::Poll),
+            "sim" => Ok(DriverKind::Sim),
             _ => Err(Error::new(Operation::Build, ErrorKind::InvalidInput)),
         }
     }
@@ -166,6 +172,21 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         connecting::open(to)
     }
 
+    /// The simulated network behind this driver, if it is one.
+    fn network(&self) -> Option<sim::Network> {
+        None
+    }
+
+    /// The address on this side of an open socket.
+    fn local_address(&self, state: &SocketState) -> std::io::Result<Address> {
+        sys::local_address(state.open_handle())
+    }
+
+    /// The address of an open socket's peer.
+    fn peer_address(&self, state: &SocketState) -> std::io::Result<Address> {
+        sys::peer_address(state.open_handle())
+    }
+
     /// Makes a socket's handle fit for the driver; `accepted` when this very port accepted it, so
     /// that the driver knows how it made it.
     fn associate(&self, id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32>;
@@ -192,6 +213,17 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Closes the handle of a socket of which the driver holds nothing.
     fn release(&self, id: SlotId, state: &mut SocketState);
+
+    /// Closes a handle that this driver has opened and that no slot took.
+    fn abandon(&self, handle: sys::Handle) {
+        drop(handle);
+    }
+
+    /// An accepted socket was closed by a drop before anybody associated it; `token` is what the
+    /// driver marked its place with.
+    fn untaken(&self, token: u64) {
+        let _ = token;
+    }
 
     /// A waiter has the socket's turn: a readiness driver does its input and output now.
     fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
@@ -249,6 +281,9 @@ fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOv
             .map(|it| Box::new(it) as _),
         #[cfg(unix)]
         DriverKind::Poll => poll::Poll::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        DriverKind::Sim => sim::Sim::new(options)
             .map_err(passed)
             .map(|it| Box::new(it) as _),
         #[allow(

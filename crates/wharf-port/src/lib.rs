@@ -105,6 +105,7 @@ mod ready;
 mod receiving;
 mod registry;
 mod sending;
+pub mod sim;
 mod slot;
 mod socket;
 mod sys;

@@ -203,14 +203,17 @@ impl Core {
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
         let Some((id, mut state)) = self.slots.allocate(false) else {
+            self.driver.abandon(handle);
             return Err(Error::new(Operation::Listen, ErrorKind::Full));
         };
         state.key = key;
         state.handle = Some(handle);
         state.set(flag::LISTENER);
         if let Err(code) = self.driver.associate(id, &mut state, false) {
-            state.handle = None;
+            let handle = state.handle.take().expect("set above");
             self.slots.free(id, &mut state);
+            drop(state);
+            self.driver.abandon(handle);
             return Err(Error::from_os(Operation::Listen, code));
         }
         Ok(Listener::new(self.socket(id)))

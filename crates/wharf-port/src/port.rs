@@ -11,6 +11,7 @@ use crate::accepted::Unassociated;
 use crate::config::{Builder, Options};
 use crate::connecting::ConnectOptions;
 use crate::core::{Core, Out, TimerTarget};
+use crate::driver::sim::Network;
 use crate::driver::{self, DriverReport};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
@@ -316,6 +317,21 @@ impl Port {
             waiters_leaked: counters.waiters_leaked.load(Ordering::Relaxed),
             operations_leaked: counters.operations_leaked.load(Ordering::Relaxed),
         }
+    }
+
+    /// The far end of a port that was built on a simulated network with [`Builder::sim`]; nothing
+    /// on a real one.
+    ///
+    /// ```
+    /// use wharf_port::{Port, sim::SimOptions};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// assert!(Port::builder().build()?.sim().is_none());
+    /// assert!(Port::builder().sim(SimOptions::new(1)).build()?.sim().is_some());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn sim(&self) -> Option<Network> {
+        self.core.driver.network()
     }
 
     /// Which driver the port uses, and why it passed over the others.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::buffer::Buffer;
 use crate::core::Core;
+use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
 use crate::op::Op;
@@ -86,6 +87,20 @@ impl SocketRef {
                 .lock(id)
                 .ok_or(Error::new(operation, ErrorKind::Closed))?;
             read(&state)
+        })
+    }
+
+    fn address(
+        self,
+        ask: impl FnOnce(&dyn Driver, &SocketState) -> std::io::Result<Address>,
+    ) -> Result<Address> {
+        let closed = Error::new(Operation::Address, ErrorKind::Closed);
+        self.with(Operation::Address, |core, id| {
+            let state = core.slots.lock(id).ok_or(closed)?;
+            if state.handle.is_none() {
+                return Err(closed);
+            }
+            ask(&*core.driver, &state).map_err(|e| Error::from_io(Operation::Address, &e))
         })
     }
 
@@ -281,11 +296,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn local_address(&self) -> Result<Address> {
-        self.state(Operation::Address, |state| {
-            let handle = state.handle.as_ref();
-            let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;
-            sys::local_address(handle).map_err(|e| Error::from_io(Operation::Address, &e))
-        })
+        self.address(|driver, state| driver.local_address(state))
     }
 
     /// The peer's address. The peer may be gone: then there is none.
@@ -304,11 +315,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn peer_address(&self) -> Result<Address> {
-        self.state(Operation::Address, |state| {
-            let handle = state.handle.as_ref();
-            let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;
-            sys::peer_address(handle).map_err(|e| Error::from_io(Operation::Address, &e))
-        })
+        self.address(|driver, state| driver.peer_address(state))
     }
 
     /// The system's number of the socket, for lines a person reads. It is no handle: the port owns

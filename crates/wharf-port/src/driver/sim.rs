@@ -1,0 +1,341 @@
+//! The simulated network: a driver that leaves requests with a kernel made of memory.
+//!
+//! It exists to drive the completion side of the core, the half that io_uring and IOCP share, on
+//! every system and without traffic: requests end later, in another order, in part, with errors,
+//! after the cancel that came too late, or as cancelled though nobody asked. All of it follows from
+//! one seed, so that a failure is a number that can be kept as a test.
+//!
+//! The clock is virtual. When nothing is ready it jumps to the next event, the next timer or the
+//! limit of the wait, so that hours pass in no time. Simulating the system calls of a real driver
+//! was rejected: their failures are tested with the real ones, and what is hard to get right, who
+//! owns what until when, is on this side of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Driver, Unavailable};
+use crate::address::Address;
+use crate::config::Options;
+use crate::connecting::ConnectOptions;
+use crate::core::{Core, Out};
+use crate::listening::ListenOptions;
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::sys;
+use crate::waiter::Local;
+use request::{Asked, Memory, Side};
+use socket::{Listener, Owner, Role, SocketId};
+use world::{Event, Shared, World};
+
+pub use options::{Faults, SimOptions};
+pub use peer::{Heard, Network, Peer, PeerListener};
+
+mod code;
+mod options;
+mod peer;
+mod random;
+mod report;
+mod request;
+mod socket;
+mod step;
+mod world;
+
+/// Sends that one request takes.
+const SENDS_MAX: u64 = 16;
+/// Events after which the end of a port gives up on what is left.
+const END_EVENTS_MAX: u32 = 10_000_000;
+
+/// The driver of a simulated network.
+#[derive(Debug)]
+pub(crate) struct Sim {
+    shared: Arc<Shared>,
+}
+
+impl Sim {
+    pub(crate) fn new(options: &Options) -> Result<Self, Unavailable> {
+        let token = sys::new_socket(socket2::Domain::IPV4, None).map_err(|error| {
+            let reason = "the system gives no socket to stand for simulated ones";
+            (reason, error.raw_os_error())
+        })?;
+        let shared = Shared::new(options.sim, token.into());
+        Ok(Sim {
+            shared: Arc::new(shared),
+        })
+    }
+
+    fn carry_out(&self, core: &Arc<Core>, event: Event, out: &mut Out<'_>) {
+        match event {
+            Event::Step(socket, side, number) => {
+                let id = self.shared.with(|world| world.slot_of(socket));
+                // A socket that is gone meanwhile had no request left, and its steps are void.
+                let guard = id.and_then(|id| core.slots.lock(id));
+                if let Some(state) = guard {
+                    self.shared
+                        .with(|world| world.step(core, (socket, side, number), &state));
+                }
+            }
+            Event::Cancel(socket, side, number) => {
+                self.shared.with(|world| world.cancel(socket, side, number));
+            }
+            Event::Report(socket, side, outcome) => {
+                self.report(core, (socket, side), outcome, out);
+            }
+        }
+    }
+
+    fn ask(&self, state: &SocketState, asked: Asked, memory: Memory) {
+        self.shared
+            .with(|world| world.ask(state.open_handle(), asked, memory));
+    }
+
+    fn cancel_side(world: &mut World, handle: &sys::Handle, side: Side) {
+        let late = world.random.chance(world.options.late_cancels);
+        world.faults.late_cancels += u64::from(late);
+        world.ask_end(handle, side, if late { 10 } else { 1 });
+    }
+
+    fn hang_up_side(world: &mut World, handle: &sys::Handle, side: Side) {
+        let late = world.random.chance(world.options.late_ends);
+        if world.ask_end(handle, side, if late { 100 } else { 1 }) {
+            world.faults.late_ends += u64::from(late);
+        }
+    }
+}
+
+fn in_use() -> std::io::Error {
+    std::io::Error::from_raw_os_error(code::ADDRESS_IN_USE)
+}
+
+/// The same address with a number that nobody listens at, where it has none.
+fn with_number(world: &mut World, address: &Address) -> Address {
+    let Some(mut internet) = address.internet() else {
+        return address.clone();
+    };
+    while internet.port() == 0 {
+        let number = world.fresh_number();
+        internet.set_port(number);
+        if world.sockets.listening_at(&internet.into()).is_some() {
+            internet.set_port(0);
+        }
+    }
+    internet.into()
+}
+
+impl Driver for Sim {
+    fn concurrent(&self) -> bool {
+        true
+    }
+
+    fn now(&self) -> Instant {
+        self.shared.with(|world| world.now())
+    }
+
+    fn network(&self) -> Option<Network> {
+        Some(Network::new(&self.shared))
+    }
+
+    fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
+        self.shared.with(|world| {
+            let address = with_number(world, &at.address);
+            if world.sockets.listening_at(&address).is_some() {
+                return Err(in_use());
+            }
+            let listener = Listener {
+                backlog_max: usize::try_from(at.backlog).unwrap_or(0).max(1),
+                ..Listener::default()
+            };
+            world.open(address, Role::Listener(listener))
+        })
+    }
+
+    fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
+        self.shared.with(|world| {
+            let local = match (to.source, to.address.internet()) {
+                (Some(source), _) => source.into(),
+                (None, Some(address)) => peer::unspecified_like(address).into(),
+                (None, None) => Address::unix(""),
+            };
+            let local = with_number(world, &local);
+            world.open(local, Role::Connector)
+        })
+    }
+
+    fn local_address(&self, state: &SocketState) -> std::io::Result<Address> {
+        self.shared.with(|world| {
+            let socket = world.socket_of(state.open_handle());
+            Ok(socket.expect("an associated socket is known").local.clone())
+        })
+    }
+
+    fn peer_address(&self, state: &SocketState) -> std::io::Result<Address> {
+        self.shared.with(|world| {
+            let socket = world.socket_of(state.open_handle());
+            let socket = socket.expect("an associated socket is known");
+            match (&socket.role, &socket.peer) {
+                (Role::Stream(stream), Some(peer)) if !stream.broken => Ok(peer.clone()),
+                _ => Err(std::io::Error::from_raw_os_error(code::NOT_CONNECTED)),
+            }
+        })
+    }
+
+    fn associate(&self, id: SlotId, state: &mut SocketState, _accepted: bool) -> Result<(), i32> {
+        self.shared.with(|world| {
+            let socket = world.find(state.open_handle());
+            let socket = socket.and_then(|socket| world.sockets.at_mut(socket));
+            match socket.map(|socket| &mut socket.owner) {
+                Some(Owner::Port { slot, .. }) => {
+                    *slot = Some(id);
+                    Ok(())
+                }
+                Some(Owner::Peer) | None => Err(code::FOREIGN),
+            }
+        })
+    }
+
+    fn untaken(&self, token: u64) {
+        self.shared.with(|world| {
+            let id = SocketId::decode(token);
+            let socket = world.sockets.at(id);
+            if let Some(Owner::Port { slot: None, .. }) = socket.map(|socket| socket.owner) {
+                world.leave(id);
+            }
+        });
+    }
+
+    fn abandon(&self, handle: sys::Handle) {
+        self.shared.with(|world| {
+            if let Some(id) = world.find(&handle) {
+                world.leave(id);
+            }
+        });
+        drop(handle);
+    }
+
+    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let mut memory = Memory::default();
+        let asked = match state.receiving {
+            Receiving::Nothing => return,
+            Receiving::Accept => {
+                let Some(place) = core.place(id, state, out) else {
+                    return;
+                };
+                place.give_up();
+                let posted = &core.counters.accepts_posted;
+                posted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Asked::Accept
+            }
+            Receiving::Connect => {
+                let work = state.work.as_ref();
+                let to = work.and_then(|work| work.connect_to.as_ref());
+                let to = to.expect("a connect has its address");
+                Asked::Connect(Address::from_system(to))
+            }
+            Receiving::Stream => {
+                if !core.reserve_lease(id, state) {
+                    return;
+                }
+                Asked::Stream
+            }
+            Receiving::Into => {
+                let work = state.work.as_ref().expect("receives are queued");
+                memory = Memory::of_into(work);
+                Asked::Into
+            }
+            Receiving::Watch => Asked::Watch,
+        };
+        state.set(flag::ARMED);
+        self.ask(state, asked, memory);
+    }
+
+    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !core.has_bytes_to_send(id, state, out) {
+            return;
+        }
+        let most = self.shared.with(|world| world.random.below(SENDS_MAX)) as usize + 1;
+        let work = state.work.as_mut().expect("there are bytes to send");
+        let mut sends = work.sends.iter().take(most);
+        let count = sends
+            .position(|send| send.kind == crate::op::OpKind::Shutdown)
+            .unwrap_or(work.sends.len().min(most));
+        work.sends_in_request = count;
+        let memory = Memory::of_sends(work, count);
+        state.set(flag::SENDING);
+        self.ask(state, Asked::Send, memory);
+    }
+
+    fn cancel_receive(&self, _id: SlotId, state: &mut SocketState) {
+        self.shared
+            .with(|world| Self::cancel_side(world, state.open_handle(), Side::Reading));
+    }
+
+    fn cancel_send(&self, _id: SlotId, state: &mut SocketState) {
+        self.shared
+            .with(|world| Self::cancel_side(world, state.open_handle(), Side::Writing));
+    }
+
+    fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
+        self.shared.with(|world| {
+            Self::hang_up_side(world, state.open_handle(), Side::Reading);
+            Self::hang_up_side(world, state.open_handle(), Side::Writing);
+        });
+    }
+
+    fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
+        self.shared.with(|world| {
+            let id = world.find(state.open_handle());
+            let finished = id.is_some_and(|id| world.finish(id));
+            finished.then_some(()).ok_or(code::NOT_CONNECTED)
+        })
+    }
+
+    fn release(&self, _id: SlotId, state: &mut SocketState) {
+        let Some(handle) = state.handle.take() else {
+            return;
+        };
+        self.shared.with(|world| {
+            if let Some(id) = world.find(&handle) {
+                world.close(id, state.has(flag::CLOSE_RESET));
+            }
+            // A descriptor is free again.
+            world.shortage_until_ns = world.now_ns;
+        });
+        drop(handle);
+    }
+
+    fn poll(
+        &self,
+        core: &Arc<Core>,
+        at_most: Option<Duration>,
+        local: &mut Local,
+    ) -> Result<u32, i32> {
+        let (deadline, due) = self.shared.with(|world| {
+            let deadline = at_most.map(|limit| world.after(limit));
+            (deadline, world.due())
+        });
+        if local.packets.is_empty() {
+            local.limit(core.ready.share_inside(due));
+        }
+        let mut wakes = 0;
+        while local.room() > 0 {
+            let sleepy = local.packets.is_empty();
+            match self.shared.next(deadline, sleepy, &mut wakes) {
+                Some(event) => self.carry_out(core, event, &mut Out(Some(local))),
+                None => break,
+            }
+        }
+        Ok(wakes)
+    }
+
+    fn wake(&self, threads: u32) {
+        self.shared.wake(threads);
+    }
+
+    fn end(&self, core: &Arc<Core>) -> u64 {
+        for _ in 0..END_EVENTS_MAX {
+            let Some(event) = self.shared.with(World::take_next) else {
+                break;
+            };
+            self.carry_out(core, event, &mut Out::queue());
+        }
+        self.shared.with(|world| world.requests)
+    }
+}

@@ -1,0 +1,160 @@
+//! Requests: what the port has asked of the network and has not been told the end of.
+//!
+//! A request remembers which memory it was lent, and each step of it and its report compare that
+//! with what the socket still has. This is what a real system cannot tell: a buffer given up too
+//! early shows at once and every time, instead of as a wrong byte once in a million.
+
+use crate::accepted::Accepted;
+use crate::address::Address;
+use crate::pool::PoolBuffer;
+use crate::slot::{Receiving, SocketState};
+use crate::work::Work;
+
+/// Which of a socket's two requests is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Reading,
+    Writing,
+}
+
+/// What was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    Accept,
+    Connect(Address),
+    Stream,
+    Into,
+    Watch,
+    Send,
+}
+
+impl Asked {
+    pub(super) fn side(&self) -> Side {
+        match self {
+            Asked::Accept | Asked::Connect(_) | Asked::Stream | Asked::Into | Asked::Watch => {
+                Side::Reading
+            }
+            Asked::Send => Side::Writing,
+        }
+    }
+
+    /// Whether this is what the socket's reading side is doing now.
+    fn is(&self, receiving: Receiving) -> bool {
+        match self {
+            Asked::Accept => receiving == Receiving::Accept,
+            Asked::Connect(_) => receiving == Receiving::Connect,
+            Asked::Stream => receiving == Receiving::Stream,
+            Asked::Into => receiving == Receiving::Into,
+            Asked::Watch => receiving == Receiving::Watch,
+            Asked::Send => true,
+        }
+    }
+}
+
+/// Address and length of each buffer that a request was lent.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub(super) struct Memory(Vec<(usize, usize)>);
+
+impl Memory {
+    /// The first `count` of the queued sends.
+    pub(super) fn of_sends(work: &Work, count: usize) -> Self {
+        let buffers = work.sends.iter().take(count).map(|send| &*send.buffer);
+        Memory(buffers.map(place_of).collect())
+    }
+
+    /// The first of the callers' buffers that wait to be filled.
+    pub(super) fn of_into(work: &Work) -> Self {
+        let buffers = work.intos.iter().take(1).map(|into| &*into.buffer);
+        Memory(buffers.map(place_of).collect())
+    }
+
+    /// How many buffers these are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn place_of(bytes: &[u8]) -> (usize, usize) {
+    (bytes.as_ptr().addr(), bytes.len())
+}
+
+/// A request, from the call that made it to its last report.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Tells it from others of its socket, for events that come after its end.
+    pub(super) number: u64,
+    pub(super) asked: Asked,
+    pub(super) memory: Memory,
+    /// Bytes of a send that are with the system.
+    pub(super) progress: usize,
+    /// A step is on its way.
+    pub(super) stepping: bool,
+    /// Its end is decided, and the report of it is on its way.
+    pub(super) over: bool,
+    /// It will end as cancelled though nobody asks for that.
+    pub(super) doomed: bool,
+    /// When the last of its reports comes; the end comes behind them.
+    pub(super) reports_until_ns: u64,
+}
+
+impl Request {
+    /// Checks that the socket still has what the request was lent, and does what was asked.
+    ///
+    /// # Panics
+    /// If not: then a real system would write to memory that belongs to something else by now.
+    pub(super) fn check(&self, state: &SocketState) {
+        let nothing = Memory::default();
+        let now = match (&self.asked, &state.work) {
+            (Asked::Send, Some(work)) => Memory::of_sends(work, self.memory.count()),
+            (Asked::Into, Some(work)) => Memory::of_into(work),
+            _ => nothing,
+        };
+        assert!(
+            now == self.memory,
+            "contract C3: {:?} was lent {:?}, which is {now:?} before its end",
+            self.asked,
+            self.memory
+        );
+        assert!(
+            self.asked.is(state.receiving),
+            "driver's contract 2: {:?} is with the network, and the socket is at {:?}",
+            self.asked,
+            state.receiving
+        );
+    }
+}
+
+/// How a request ended, or what a streaming one brought.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A connection; the accept goes on.
+    Accepted(Box<Accepted>),
+    /// The accept is over, by a code of the system or because the port has no place for more.
+    AcceptEnded(Option<i32>),
+    Connected(Result<(), i32>),
+    /// Bytes of a stream, in a buffer of the pool.
+    Received(PoolBuffer, usize),
+    /// There were bytes, and no buffer for them.
+    NoBuffer,
+    /// Bytes for the caller's buffer.
+    ReceivedInto(Vec<u8>),
+    /// Nothing more to read or to watch, in order or with a code.
+    Stopped(Option<i32>),
+    Sent(Result<usize, i32>),
+}
+
+impl Outcome {
+    /// Whether the request is over with it.
+    pub(super) fn is_last(&self) -> bool {
+        match self {
+            Outcome::Accepted(_) => false,
+            Outcome::AcceptEnded(_)
+            | Outcome::Connected(_)
+            | Outcome::Received(..)
+            | Outcome::NoBuffer
+            | Outcome::ReceivedInto(_)
+            | Outcome::Stopped(_)
+            | Outcome::Sent(_) => true,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The world of a simulated network: its clock, its events, its sockets and its dice.
+//!
+//! Everything is behind one lock, because the point is one order of events that a seed decides.
+//! Taken under it are the locks of the pool and of the table's free list, which never lead back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::options::{Faults, SimOptions};
+use super::random::Random;
+use super::request::{Asked, Memory, Outcome, Request, Side};
+use super::socket::{Owner, Role, Socket, SocketId, Sockets};
+use crate::address::Address;
+use crate::lock;
+use crate::slot::SlotId;
+use crate::sys;
+
+/// Events in a row at one instant after which the port is held to be spinning.
+const EVENTS_AT_ONE_INSTANT_MAX: u64 = 1_000_000;
+/// The first port number that the network chooses itself.
+const FIRST_NUMBER: u16 = 49_152;
+
+/// A network as its driver, its peers and its handle share it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    world: Mutex<World>,
+    /// Something was scheduled, or somebody is to wake.
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(options: SimOptions, token: sys::Handle) -> Self {
+        Shared {
+            world: Mutex::new(World::new(options, token)),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Does something to the world, and wakes whoever sleeps if that has brought events.
+    pub(super) fn with<R>(&self, action: impl FnOnce(&mut World) -> R) -> R {
+        let mut world = lock(&self.world);
+        let scheduled = world.scheduled;
+        let answer = action(&mut world);
+        if world.sleeping > 0 && world.scheduled != scheduled {
+            self.changed.notify_all();
+        }
+        answer
+    }
+
+    pub(super) fn wake(&self, threads: u32) {
+        lock(&self.world).wakes += threads;
+        self.changed.notify_all();
+    }
+
+    /// The next event that is due, after sleeping if need be, until virtual `deadline_ns`.
+    /// Nothing when that comes first, when a wake-up does, or when nothing is due and `sleepy` is
+    /// not set. Counts the wake-up it takes in `wakes`.
+    pub(super) fn next(
+        &self,
+        deadline_ns: Option<u64>,
+        sleepy: bool,
+        wakes: &mut u32,
+    ) -> Option<Event> {
+        let mut world = lock(&self.world);
+        loop {
+            if *wakes == 0 && world.wakes > 0 {
+                world.wakes -= 1;
+                *wakes = 1;
+            }
+            if let Some(event) = world.take_due() {
+                return Some(event);
+            }
+            if *wakes > 0 || !sleepy {
+                return None;
+            }
+            match (world.next_event_ns(), deadline_ns) {
+                (Some(next), deadline) if deadline.is_none_or(|deadline| next <= deadline) => {
+                    world.now_ns = next;
+                }
+                (_, Some(deadline)) => {
+                    world.now_ns = world.now_ns.max(deadline);
+                    return None;
+                }
+                (_, None) => world = self.sleep(world),
+            }
+        }
+    }
+
+    fn sleep<'w>(&'w self, mut world: MutexGuard<'w, World>) -> MutexGuard<'w, World> {
+        world.sleeping += 1;
+        world = self
+            .changed
+            .wait(world)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        world.sleeping -= 1;
+        world
+    }
+}
+
+/// Something that happens at its time.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A request looks whether it can go on.
+    Step(SocketId, Side, u64),
+    /// A request is to end.
+    Cancel(SocketId, Side, u64),
+    /// The port learns what a request brought, or that it is over.
+    Report(SocketId, Side, Outcome),
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) options: SimOptions,
+    pub(super) random: Random,
+    pub(super) faults: Faults,
+    pub(super) sockets: Sockets,
+    /// Sockets of the port by the numbers of the descriptors that stand for them.
+    pub(super) by_raw: HashMap<u64, SocketId>,
+    pub(super) start: Instant,
+    pub(super) now_ns: u64,
+    /// Until when there are no descriptors.
+    pub(super) shortage_until_ns: u64,
+    /// Requests that were not reported to their end.
+    pub(super) requests: u64,
+    /// By time, then by lot, then in order.
+    events: BTreeMap<(u64, u64, u64), Event>,
+    scheduled: u64,
+    /// Events since the clock moved, and where it stood.
+    at_this_instant: (u64, u64),
+    next_number: u16,
+    wakes: u32,
+    sleeping: u32,
+    token: sys::Handle,
+}
+
+impl World {
+    fn new(options: SimOptions, token: sys::Handle) -> Self {
+        World {
+            options,
+            random: Random::new(options.seed),
+            faults: Faults::default(),
+            sockets: Sockets::default(),
+            by_raw: HashMap::new(),
+            start: Instant::now(),
+            now_ns: 0,
+            shortage_until_ns: 0,
+            requests: 0,
+            events: BTreeMap::new(),
+            scheduled: 0,
+            at_this_instant: (0, 0),
+            next_number: FIRST_NUMBER,
+            wakes: 0,
+            sleeping: 0,
+            token,
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.start + Duration::from_nanos(self.now_ns)
+    }
+
+    pub(super) fn after(&self, span: Duration) -> u64 {
+        let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.now_ns.saturating_add(span)
+    }
+
+    /// A descriptor of no use but to stand for a socket of this network.
+    pub(super) fn token(&self) -> std::io::Result<sys::Handle> {
+        self.token.try_clone()
+    }
+
+    /// Up to the options' delay, `factor` times.
+    pub(super) fn delay_ns(&mut self, factor: u64) -> u64 {
+        let most = u64::from(self.options.delay_us_max) * 1000 * factor;
+        self.random.below(most + 1)
+    }
+
+    pub(super) fn schedule(&mut self, at_ns: u64, event: Event) {
+        self.scheduled += 1;
+        let lot = self.random.next();
+        let at_ns = at_ns.max(self.now_ns);
+        self.events.insert((at_ns, lot, self.scheduled), event);
+    }
+
+    fn next_event_ns(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at, ..), _)| *at)
+    }
+
+    /// How many events are due, up to a few.
+    pub(super) fn due(&self) -> usize {
+        let due = self.events.range(..=(self.now_ns, u64::MAX, u64::MAX));
+        due.take(64).count()
+    }
+
+    fn take_due(&mut self) -> Option<Event> {
+        if self.next_event_ns()? > self.now_ns {
+            return None;
+        }
+        let (instant, count) = &mut self.at_this_instant;
+        if *instant != self.now_ns {
+            (*instant, *count) = (self.now_ns, 0);
+        }
+        *count += 1;
+        assert!(
+            *count < EVENTS_AT_ONE_INSTANT_MAX,
+            "the port spins: a million events and the clock stands still"
+        );
+        self.events.pop_first().map(|(_, event)| event)
+    }
+
+    /// The next event, whenever it is due; the clock goes there.
+    pub(super) fn take_next(&mut self) -> Option<Event> {
+        let ((at, ..), event) = self.events.pop_first()?;
+        self.now_ns = self.now_ns.max(at);
+        Some(event)
+    }
+
+    /// A number for a listener or for the near end of a connection.
+    pub(super) fn fresh_number(&mut self) -> u16 {
+        let number = self.next_number;
+        self.next_number = number.checked_add(1).unwrap_or(FIRST_NUMBER);
+        number
+    }
+
+    pub(super) fn find(&self, handle: &sys::Handle) -> Option<SocketId> {
+        self.by_raw.get(&sys::raw_number(handle)).copied()
+    }
+
+    /// The socket that this handle stands for.
+    pub(super) fn socket_of(&self, handle: &sys::Handle) -> Option<&Socket> {
+        self.sockets.at(self.find(handle)?)
+    }
+
+    /// Makes a socket of the port, which the handle stands for.
+    pub(super) fn open(&mut self, local: Address, role: Role) -> std::io::Result<sys::Handle> {
+        let handle = self.token()?;
+        let raw = sys::raw_number(&handle);
+        let owner = Owner::Port { raw, slot: None };
+        let id = self.sockets.insert(Socket::new(owner, local, None, role));
+        self.by_raw.insert(raw, id);
+        Ok(handle)
+    }
+
+    /// Asks for something on a socket of the port.
+    pub(super) fn ask(&mut self, handle: &sys::Handle, asked: Asked, memory: Memory) {
+        let id = self.find(handle).expect("an associated socket is known");
+        let side = asked.side();
+        self.requests += 1;
+        self.scheduled += 1;
+        let doomed =
+            !matches!(asked, Asked::Connect(_)) && self.random.chance(self.options.unasked_cancels);
+        let request = Request {
+            number: self.scheduled,
+            asked,
+            memory,
+            progress: 0,
+            stepping: false,
+            over: false,
+            doomed,
+            reports_until_ns: 0,
+        };
+        let place = self
+            .sockets
+            .at_mut(id)
+            .expect("a socket known by its handle is in the table")
+            .request_mut(side);
+        assert!(
+            place.is_none(),
+            "driver's contract 1: {request:?} while {place:?} is with the network"
+        );
+        *place = Some(request);
+        self.look_again(id, side);
+    }
+
+    /// Something has changed for a request, if there is one: it looks whether it can go on.
+    pub(super) fn look_again(&mut self, id: SocketId, side: Side) {
+        let delay = self.delay_ns(1);
+        let request = self.sockets.at_mut(id).and_then(|it| it.request_of(side));
+        let Some(request) = request else { return };
+        if request.over || request.stepping {
+            return;
+        }
+        request.stepping = true;
+        let number = request.number;
+        self.schedule(self.now_ns + delay, Event::Step(id, side, number));
+    }
+
+    /// Asks for the end of a request, which takes `factor` times as long as other things. Answers
+    /// whether there is one.
+    pub(super) fn ask_end(&mut self, handle: &sys::Handle, side: Side, factor: u64) -> bool {
+        let id = self.find(handle).expect("an associated socket is known");
+        let delay = self.delay_ns(factor);
+        let request = self.sockets.at_mut(id).and_then(|it| it.request_of(side));
+        let Some(number) = request.map(|request| request.number) else {
+            return false;
+        };
+        self.schedule(self.now_ns + delay, Event::Cancel(id, side, number));
+        true
+    }
+
+    /// Reports an outcome once its time has come, and behind what was reported before.
+    pub(super) fn report(&mut self, id: SocketId, side: Side, outcome: Outcome, delay_ns: u64) {
+        let mut at_ns = self.now_ns + delay_ns;
+        let socket = self.sockets.at_mut(id).expect("it has a request");
+        let request = socket.request_of(side).expect("it has a request");
+        if outcome.is_last() {
+            request.over = true;
+            at_ns = at_ns.max(request.reports_until_ns + 1);
+        } else {
+            request.reports_until_ns = request.reports_until_ns.max(at_ns);
+        }
+        self.schedule(at_ns, Event::Report(id, side, outcome));
+    }
+
+    pub(super) fn slot_of(&self, id: SocketId) -> Option<SlotId> {
+        match self.sockets.at(id)?.owner {
+            Owner::Port { slot, .. } => slot,
+            Owner::Peer => None,
+        }
+    }
+}
