@@ -1,0 +1,113 @@
+//! The contract suite: every case, on every driver that is present, on shared and single-waiter
+//! ports, against a far end made of plain sockets.
+//!
+//! Each is a test of its own, named `driver/sharing/behaviour`; what cannot run somewhere is
+//! listed with its reason. `docs/contract.md` is made from the same table and compared with it.
+//!
+//! ```text
+//! cargo test -p wharf-port --test it                       # everything
+//! cargo test -p wharf-port --test it poll/shared/receive   # by name
+//! WHARF_CONTRACT_WRITE=1 cargo test -p wharf-port --test it contract_table   # write the table
+//! ```
+//!
+//! One binary, because each more costs a link and hides how the tests share the machine.
+
+mod case;
+mod peer;
+mod rig;
+mod runner;
+mod system;
+mod table;
+
+mod accept;
+mod port;
+
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use case::{Case, Driver, Inapplicable, Mode, Where};
+
+/// Names the drivers that may not be missing, with commas between them.
+const REQUIRE: &str = "WHARF_TEST_REQUIRE";
+
+/// All cases, by topic.
+pub(crate) const TOPICS: &[(&str, &[Case])] = &[("port", port::CASES), ("accept", accept::CASES)];
+
+/// What no case can show, by topic.
+pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[port::INAPPLICABLE, accept::INAPPLICABLE];
+
+fn main() {
+    runner::keep_panics();
+    let places = places();
+    if let Ok(name) = std::env::var(runner::ALONE) {
+        let (case, at) = named(&name, &places).expect("the parent names a test of this binary");
+        runner::run_alone(case, &at);
+    }
+    let arguments = Arguments::from_args();
+    let mut trials = vec![
+        Trial::test("contract_table", table::check),
+        Trial::test("required_drivers_are_present", required_are_present),
+    ];
+    for at in &places {
+        trials.extend(cases().map(|case| runner::trial(case, *at)));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
+    TOPICS.iter().flat_map(|(_, cases)| cases.iter())
+}
+
+/// Every driver of this machine, shared in every way.
+fn places() -> Vec<Where> {
+    let ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    let namespaces = may_make_namespaces();
+    // Wine's own settings program is the mark that needs no system call to see.
+    let wine = cfg!(windows) && std::path::Path::new(r"C:\windows\system32\winecfg.exe").exists();
+    let mut places = Vec::new();
+    for driver in Driver::present() {
+        for mode in Mode::ALL {
+            places.push(Where {
+                driver,
+                mode,
+                wine,
+                linux: cfg!(target_os = "linux"),
+                ipv6,
+                namespaces,
+            });
+        }
+    }
+    places
+}
+
+fn may_make_namespaces() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["-rn", "true"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    cfg!(target_os = "linux") && command.status().is_ok_and(|status| status.success())
+}
+
+fn named(name: &str, places: &[Where]) -> Option<(&'static Case, Where)> {
+    for at in places {
+        if let Some(case) = cases().find(|case| runner::name_of(case, at) == name) {
+            return Some((case, *at));
+        }
+    }
+    None
+}
+
+/// A driver that is gone takes its tests with it in silence, unless somebody counts.
+fn required_are_present() -> Result<(), Failed> {
+    let required = std::env::var(REQUIRE).unwrap_or_default();
+    let present = Driver::present();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        if !present.iter().any(|driver| driver.name() == name) {
+            return Err(format!("the driver {name} is required and not present").into());
+        }
+    }
+    Ok(())
+}

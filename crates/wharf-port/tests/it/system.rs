@@ -1,0 +1,69 @@
+//! What cases ask the system itself: descriptors, limits, processor time, directories.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use wharf_port::Listener;
+
+use crate::peer::{Heard, Peer};
+
+/// How many descriptors this process has open. Means something in a process of one case only.
+pub(crate) fn descriptors() -> usize {
+    let listed = std::fs::read_dir("/proc/self/fd").expect("the case runs on Linux");
+    listed.count()
+}
+
+/// Processor time that this process has used so far.
+pub(crate) fn processor_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(of).sum())
+}
+
+/// The port number of a listener on an internet address.
+pub(crate) fn port_of(listener: &Listener) -> u16 {
+    let address = listener.local_address().expect("a listener has an address");
+    address.internet().expect("an internet address").port()
+}
+
+/// Waits until the peer hears that its connection is over, in whatever way.
+pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match peer.try_receive(1 << 16) {
+            end @ (Heard::Finished | Heard::Reset) => return end,
+            Heard::Bytes(_) => {}
+            Heard::Nothing => std::thread::sleep(Duration::from_millis(1)),
+        }
+        assert!(Instant::now() < deadline, "the peer never hears an end");
+    }
+}
+
+/// A fresh directory that goes with this value.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wharf-suite-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a fresh name in the directory for such files");
+        Directory(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Whoever cleans up later finds what cannot be removed now.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
