@@ -194,8 +194,13 @@ impl Core {
             socket: self.socket(id),
             event,
         };
-        if state.has(flag::LISTENER) && kind != OpKind::Close {
-            return self.deliver_loose(packet, out);
+        if state.has(flag::LISTENER) {
+            let last = is_last(&packet) && out.has_room();
+            self.deliver_loose(packet, out);
+            if last {
+                self.free_slot(id, state);
+            }
+            return;
         }
         let queued = state
             .work
@@ -215,6 +220,17 @@ impl Core {
         }
         self.work(state).pending.push_back(packet);
         self.enqueue(id, state);
+    }
+
+    /// Takes a packet that needs no turn, and with the last of a listener its slot.
+    pub(crate) fn take_loose(&self, packet: Packet, local: &mut Local) {
+        if is_last(&packet)
+            && let Some(mut state) = self.slots.lock(packet.socket.slot_id())
+        {
+            self.recycle(&mut state);
+            self.free_slot(packet.socket.slot_id(), &mut state);
+        }
+        local.push(packet);
     }
 
     /// Hands over a packet that needs no turn.

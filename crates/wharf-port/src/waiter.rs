@@ -199,7 +199,7 @@ impl Waiter {
             match core.ready.pop() {
                 None => break,
                 Some(Taken::Socket(index)) => core.take_turn(index, &mut self.local),
-                Some(Taken::Loose(packet)) => self.local.push(packet),
+                Some(Taken::Loose(packet)) => core.take_loose(packet, &mut self.local),
                 Some(Taken::Rearm(id)) => core.rearm(id, &mut Out(Some(&mut self.local))),
             }
         }
