@@ -54,7 +54,6 @@ pub(crate) struct Counters {
     pub(crate) leases: AtomicUsize,
 }
 
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) id: u32,
     pub(crate) options: Options,
@@ -195,7 +194,7 @@ impl Core {
             event,
         };
         if state.has(flag::LISTENER) {
-            let last = is_last(&packet) && out.has_room();
+            let last = packet.is_last() && out.has_room();
             self.deliver_loose(packet, out);
             if last {
                 self.free_slot(id, state);
@@ -211,7 +210,7 @@ impl Core {
             && !state.has(flag::QUEUED)
             && local.may_take(state, self.options.turn_packets_max)
         {
-            let last = is_last(&packet);
+            let last = packet.is_last();
             local.take(id, state, packet);
             if last {
                 self.free_slot(id, state);
@@ -224,7 +223,7 @@ impl Core {
 
     /// Takes a packet that needs no turn, and with the last of a listener its slot.
     pub(crate) fn take_loose(&self, packet: Packet, local: &mut Local) {
-        if is_last(&packet)
+        if packet.is_last()
             && let Some(mut state) = self.slots.lock(packet.socket.slot_id())
         {
             self.recycle(&mut state);
@@ -267,7 +266,7 @@ impl Core {
             else {
                 break;
             };
-            let last = is_last(&packet);
+            let last = packet.is_last();
             local.take(id, state, packet);
             if last {
                 self.recycle(state);
@@ -492,12 +491,4 @@ impl Core {
             .accepted_untaken
             .fetch_add(untaken.count() as u64, Ordering::Relaxed);
     }
-}
-
-/// Whether a packet is the last about its socket, whose slot is free once it is taken.
-fn is_last(packet: &Packet) -> bool {
-    matches!(
-        (packet.op.kind, &packet.event),
-        (OpKind::Close, Event::Closed) | (OpKind::Connect, Event::Ended { .. })
-    )
 }

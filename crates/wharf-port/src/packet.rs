@@ -11,7 +11,7 @@ use crate::accepted::Accepted;
 use crate::buffer::{Buffer, Lease};
 use crate::error::Error;
 use crate::key::Key;
-use crate::op::Op;
+use crate::op::{Op, OpKind};
 use crate::socket::{SocketRef, Stream};
 
 /// One completion.
@@ -40,6 +40,16 @@ pub struct Packet {
     pub socket: SocketRef,
     /// What happened.
     pub event: Event,
+}
+
+impl Packet {
+    /// Whether it is the last about its socket, whose slot is free once it is taken.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(
+            (self.op.kind, &self.event),
+            (OpKind::Close, Event::Closed) | (OpKind::Connect, Event::Ended { .. })
+        )
+    }
 }
 
 /// What happened.

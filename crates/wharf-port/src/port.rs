@@ -3,6 +3,7 @@
 //! It is `Send + Sync` and cheap to clone; everything it does is in the modules it forwards to.
 //! Nothing here asks which system it runs on.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -347,6 +348,13 @@ impl Port {
     #[must_use]
     pub fn driver(&self) -> &DriverReport {
         &self.core.report
+    }
+}
+
+/// Not the tables: a packet that is printed names its port in one word.
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Core({} on {})", self.id, self.report.kind)
     }
 }
 

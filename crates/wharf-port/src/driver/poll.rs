@@ -188,12 +188,13 @@ impl Poll {
             let into = work.as_mut().and_then(|work| work.intos.front_mut());
             let into = into.expect("a receive into a buffer is queued");
             let capacity = into.buffer.len();
-            if capacity == 0 {
-                core.received_into(id, state, 0, out);
-                continue;
-            }
             let handle = handle.as_ref().expect("a socket that receives is open");
-            match sys::receive(handle, &mut into.buffer) {
+            let result = match capacity {
+                // After a read that filled its buffer exactly, `READABLE` is a guess: look.
+                0 => sys::peek(handle).map(|_| 0),
+                _ => sys::receive(handle, &mut into.buffer),
+            };
+            match result {
                 Ok(count) => {
                     self.note_short_read(state, count < capacity && count > 0);
                     core.received_into(id, state, count, out);

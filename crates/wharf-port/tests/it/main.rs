@@ -21,6 +21,8 @@ mod table;
 
 mod accept;
 mod port;
+mod receive;
+mod watch;
 
 use std::process::{Command, Stdio};
 
@@ -32,10 +34,19 @@ use case::{Case, Driver, Inapplicable, Mode, Where};
 const REQUIRE: &str = "WHARF_TEST_REQUIRE";
 
 /// All cases, by topic.
-pub(crate) const TOPICS: &[(&str, &[Case])] = &[("port", port::CASES), ("accept", accept::CASES)];
+pub(crate) const TOPICS: &[(&str, &[Case])] = &[
+    ("port", port::CASES),
+    ("accept", accept::CASES),
+    ("receive", receive::CASES),
+    ("watch", watch::CASES),
+];
 
 /// What no case can show, by topic.
-pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[port::INAPPLICABLE, accept::INAPPLICABLE];
+pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[
+    port::INAPPLICABLE,
+    accept::INAPPLICABLE,
+    receive::INAPPLICABLE,
+];
 
 fn main() {
     runner::keep_panics();

@@ -384,10 +384,25 @@ pub(crate) struct Ended {
     pub(crate) count: Option<usize>,
 }
 
+/// Bytes that do not repeat, always the same.
+pub(crate) fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(count);
+    bytes
+}
+
 /// A packet as a line of the log.
 pub(crate) fn describe(packet: &Packet) -> String {
     let event = match &packet.event {
         Event::Received(lease) => format!("Received {} bytes", lease.len()),
+        Event::ReceivedInto { count, .. } => format!("ReceivedInto {count} bytes"),
         other => format!("{other:?}"),
     };
     format!("key {} {:?}: {event}", packet.key.0, packet.socket)

@@ -51,6 +51,7 @@ pub(crate) fn check() -> Result<(), Failed> {
 
 fn make() -> Result<String, Failed> {
     let mut text = String::from(HEAD);
+    text.push('\n');
     let mut notes = Notes::default();
     summary(&mut text)?;
     for (clause, title) in Clause::ALL {
@@ -58,6 +59,7 @@ fn make() -> Result<String, Failed> {
     }
     notes.write(&mut text);
     inapplicable(&mut text);
+    text.push('\n');
     text.push_str(TAIL);
     Ok(text)
 }
