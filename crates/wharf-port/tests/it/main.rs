@@ -13,6 +13,7 @@
 //! One binary, because each more costs a link and hides how the tests share the machine.
 
 mod case;
+mod crew;
 mod peer;
 mod rig;
 mod runner;
@@ -20,8 +21,16 @@ mod system;
 mod table;
 
 mod accept;
+mod cancel;
+mod close;
+mod connect;
+mod driver_choice;
+mod errors;
 mod port;
 mod receive;
+mod send;
+mod timers;
+mod turns;
 mod watch;
 
 use std::process::{Command, Stdio};
@@ -36,16 +45,27 @@ const REQUIRE: &str = "WHARF_TEST_REQUIRE";
 /// All cases, by topic.
 pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("port", port::CASES),
+    ("timers", timers::CASES),
     ("accept", accept::CASES),
+    ("connect", connect::CASES),
     ("receive", receive::CASES),
     ("watch", watch::CASES),
+    ("send", send::CASES),
+    ("cancel", cancel::CASES),
+    ("close", close::CASES),
+    ("turns", turns::CASES),
+    ("errors", errors::CASES),
+    ("driver choice", driver_choice::CASES),
 ];
 
-/// What no case can show, by topic.
+/// What no case can show.
 pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[
     port::INAPPLICABLE,
     accept::INAPPLICABLE,
+    connect::INAPPLICABLE,
     receive::INAPPLICABLE,
+    close::INAPPLICABLE,
+    driver_choice::INAPPLICABLE,
 ];
 
 fn main() {

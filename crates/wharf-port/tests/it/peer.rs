@@ -83,7 +83,7 @@ fn socket_for(address: &Address) -> (Socket, SockAddr) {
     }
 }
 
-fn address_of(address: SockAddr) -> Address {
+fn address_of(address: &SockAddr) -> Address {
     match address.as_socket() {
         Some(address) => address.into(),
         None => Address::unix(address.as_pathname().unwrap_or("".as_ref())),
@@ -109,7 +109,7 @@ impl Network for System {
         // Bound and not listening: the port number is taken, and every connect is refused.
         let (socket, address) = socket_for(&LOOPBACK.into());
         socket.bind(&address).expect("loopback has a free port");
-        let address = address_of(socket.local_addr().expect("a bound socket"));
+        let address = address_of(&socket.local_addr().expect("a bound socket"));
         (address, Box::new(socket))
     }
 
@@ -127,7 +127,7 @@ impl Network for System {
             let _ = socket.connect(&address);
             waiting.push(socket);
         }
-        (address_of(address), Box::new(waiting))
+        (address_of(&address), Box::new(waiting))
     }
 }
 
@@ -179,13 +179,13 @@ impl Peer for SystemPeer {
     }
 
     fn address(&self) -> Address {
-        address_of(self.0.local_addr().expect("a connected socket"))
+        address_of(&self.0.local_addr().expect("a connected socket"))
     }
 }
 
 impl Host for SystemHost {
     fn address(&self) -> Address {
-        address_of(self.0.local_addr().expect("a bound socket"))
+        address_of(&self.0.local_addr().expect("a bound socket"))
     }
 
     fn try_accept(&mut self) -> Option<Box<dyn Peer>> {

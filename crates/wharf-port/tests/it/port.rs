@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{ErrorKind, Event, Key, Wait};
+use wharf_port::{ErrorKind, Event, Key, Packet, Wait};
 
-use crate::case::{Case, Inapplicable, Where, case, several_waiters};
+use crate::case::{Case, Inapplicable, Where, case, linux, several_waiters};
+use crate::crew::crew;
 use crate::rig::{Rig, lock};
+use crate::system;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -82,6 +84,13 @@ pub(crate) const CASES: &[Case] = &[
         [C14, C16],
         "contract"
     ),
+    case!(
+        an_idle_port_sleeps,
+        [C5],
+        "iggy #3507, ferron #228, vibeio 0.2.10"
+    )
+    .skip(linux)
+    .alone(),
 ];
 
 pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
@@ -181,26 +190,21 @@ fn many_threads_get_each_post_once(at: &Where) {
     rig.drop_waiter();
     let seen: Vec<AtomicUsize> = (0..POSTS).map(|_| AtomicUsize::new(0)).collect();
     let left = AtomicUsize::new(POSTS);
-    let port = &rig.port;
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let mut waiter = port.waiter().expect("a shared port has many");
-                while let Wait::Packets(batch) = waiter.wait(None).expect("waits") {
-                    for packet in batch {
-                        let Event::Posted(value) = packet.event else {
-                            panic!("nothing else was asked for: {packet:?}");
-                        };
-                        seen[value as usize].fetch_add(1, Ordering::Relaxed);
-                        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                            port.close();
-                        }
-                    }
-                }
-            });
+    let port = rig.port.clone();
+    let handle = |_: usize, packet: Packet| {
+        let Event::Posted(value) = packet.event else {
+            panic!("nothing else was asked for: {packet:?}");
+        };
+        seen[value as usize].fetch_add(1, Ordering::Relaxed);
+        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            port.close();
         }
+    };
+    crew(&rig.port, 4, handle, || {
         for value in 0..POSTS {
-            port.post(Key(1), value as u64).expect("room for 65,536");
+            rig.port
+                .post(Key(1), value as u64)
+                .expect("room for 65,536");
         }
     });
     let once = seen.iter().all(|count| count.load(Ordering::Relaxed) == 1);
@@ -303,5 +307,24 @@ fn a_closed_port_refuses_posts_with_their_value(at: &Where) {
     assert_eq!(
         (refused.error.kind(), refused.value),
         (ErrorKind::Closed, 9)
+    );
+}
+
+fn an_idle_port_sleeps(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, _peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    let far = Instant::now() + Duration::from_secs(3_600);
+    rig.port.timer(far, Key(1)).expect("room");
+    let (start, before) = (Instant::now(), system::processor_time());
+    let wait = rig
+        .waiter()
+        .wait(Some(Duration::from_millis(500)))
+        .expect("waits");
+    assert!(matches!(wait, Wait::TimedOut));
+    let used = system::processor_time() - before;
+    assert!(
+        used < start.elapsed() / 10,
+        "{used:?} of processor time for nothing"
     );
 }

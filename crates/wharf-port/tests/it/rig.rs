@@ -52,7 +52,6 @@ pub(crate) struct Allowed {
 }
 
 pub(crate) struct Rig {
-    pub(crate) at: Where,
     pub(crate) port: Port,
     pub(crate) allowed: Allowed,
     pub(crate) network: Box<dyn Network>,
@@ -78,7 +77,6 @@ impl Rig {
         let observed = OBSERVED.with_borrow(Arc::clone);
         *lock(&observed.port) = Some(port.clone());
         Rig {
-            at: *at,
             port,
             allowed: Allowed::default(),
             network: Box::new(System),
@@ -169,6 +167,18 @@ impl Rig {
         }
     }
 
+    /// Checks that nothing about an operation that is over is left, as far as it has come.
+    pub(crate) fn expect_silence_of(&mut self, op: Op) {
+        if let Some(late) = self.find(|packet| packet.op == op) {
+            self.fail(&format!("after its end: {}", describe(&late)));
+        }
+    }
+
+    /// Forgets what came about a key before its socket was dropped.
+    pub(crate) fn drop_leftovers_of(&mut self, key: Key) {
+        self.packets.retain(|packet| packet.key != key);
+    }
+
     /// Fails the case with the log of all packets and the state of the port.
     pub(crate) fn fail(&self, why: &str) -> ! {
         panic!("{why}\n{}", self.report());
@@ -195,11 +205,6 @@ impl Rig {
         let listener = self.port.listen(at, LISTENER).expect("loopback listens");
         listener.accept().expect("a fresh listener accepts");
         listener
-    }
-
-    /// Gives up the rig's listener; what still waits in its backlog is refused.
-    pub(crate) fn stop_listening(&mut self) {
-        self.listener = None;
     }
 
     /// A peer that has connected; its `Accepted` packet is on the way.
@@ -333,6 +338,11 @@ impl Rig {
                 describe(&late)
             ));
         }
+    }
+
+    /// Waits for the next `Closed`, of whatever socket.
+    pub(crate) fn closed_quietly(&mut self) {
+        self.expect("a Closed", |packet| matches!(packet.event, Event::Closed));
     }
 
     /// Pumps until the ledger says so.

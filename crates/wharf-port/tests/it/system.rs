@@ -24,6 +24,20 @@ pub(crate) fn processor_time() -> Duration {
     Duration::from_nanos(tasks.filter_map(of).sum())
 }
 
+/// Counts the signals that tell of a broken pipe, from now on.
+#[cfg(unix)]
+pub(crate) fn count_pipe_signals() -> impl Fn() -> usize {
+    let came = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let signal = signal_hook::consts::SIGPIPE;
+    signal_hook::flag::register(signal, std::sync::Arc::clone(&came)).expect("a known signal");
+    move || usize::from(came.load(Ordering::SeqCst))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn count_pipe_signals() -> impl Fn() -> usize {
+    || panic!("the case is skipped where there are no signals")
+}
+
 /// The port number of a listener on an internet address.
 pub(crate) fn port_of(listener: &Listener) -> u16 {
     let address = listener.local_address().expect("a listener has an address");

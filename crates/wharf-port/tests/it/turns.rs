@@ -1,0 +1,358 @@
+//! Turns: packets of one socket go to one thread at a time, and nobody waits for a slow one.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wharf_port::{Event, Key, Packet, Wait};
+
+use crate::case::{Case, Where, case, several_waiters};
+use crate::crew::crew;
+use crate::rig::{FIRST, Rig, lock, noise};
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        while_a_waiter_holds_packets_nobody_gets_more_of_the_socket,
+        [C18],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(dropping_a_batch_ends_its_turns, [C18], "contract").skip(several_waiters),
+    case!(packets_not_taken_keep_their_turn, [C18, C2], "contract").skip(several_waiters),
+    case!(one_connection_needs_no_lock, [C18, C6], "contract").skip(several_waiters),
+    case!(
+        a_hundred_connections_keep_their_order,
+        [C18, C6],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(
+        a_slow_waiter_delays_only_its_own_batch_of_one,
+        [C4],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(
+        a_slow_waiter_delays_only_its_own_batch_of_eight,
+        [C4],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(a_busy_socket_does_not_shut_out_others, [C5], "contract"),
+    case!(
+        a_batch_holds_few_packets_of_one_socket,
+        [C5, C13],
+        "contract"
+    ),
+];
+
+/// The first bytes any waiter gets of a fresh connection, and who got them.
+fn while_a_waiter_holds_packets_nobody_gets_more_of_the_socket(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"1");
+    let port = rig.port.clone();
+    // The rig's waiter takes the first packet out of its batch and holds the batch.
+    let Wait::Packets(mut batch) = rig.waiter().wait(None).expect("waits") else {
+        panic!("a byte has come");
+    };
+    let first = batch.next().expect("a batch is never empty");
+    assert!(matches!(&first.event, Event::Received(lease) if **lease == *b"1"));
+    assert_eq!(peer.try_send(b"2"), Some(1));
+    let other = thread::spawn(move || {
+        let mut waiter = port.waiter().expect("a shared port has many");
+        let early = waiter.wait(Some(Duration::from_millis(50))).expect("waits");
+        assert!(
+            matches!(early, Wait::TimedOut),
+            "another has the turn: {early:?}"
+        );
+    });
+    other.join().expect("it got nothing");
+    drop((first, batch));
+    assert_eq!(rig.receive(stream.socket(), 1), b"2");
+}
+
+fn dropping_a_batch_ends_its_turns(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"1");
+    let port = rig.port.clone();
+    let Wait::Packets(batch) = rig.waiter().wait(None).expect("waits") else {
+        panic!("a byte has come");
+    };
+    let packets: Vec<Packet> = batch.collect();
+    assert_eq!(packets.len(), 1);
+    // This waiter does not wait again; the other one goes on with the socket.
+    assert_eq!(peer.try_send(b"2"), Some(1));
+    let other = thread::spawn(move || {
+        let mut waiter = port.waiter().expect("a shared port has many");
+        let Wait::Packets(mut batch) = waiter.wait(None).expect("waits") else {
+            panic!("the turn is free");
+        };
+        let packet = batch.next().expect("a batch is never empty");
+        assert!(matches!(&packet.event, Event::Received(lease) if **lease == *b"2"));
+    });
+    other.join().expect("it got the second byte");
+}
+
+fn packets_not_taken_keep_their_turn(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"1");
+    assert!(
+        matches!(rig.waiter().wait(None), Ok(Wait::Packets(_))),
+        "and it is left there"
+    );
+    assert_eq!(peer.try_send(b"2"), Some(1));
+    let port = rig.port.clone();
+    let other = thread::spawn(move || {
+        let mut waiter = port.waiter().expect("a shared port has many");
+        let early = waiter.wait(Some(Duration::from_millis(50))).expect("waits");
+        assert!(
+            matches!(early, Wait::TimedOut),
+            "the first is not out yet: {early:?}"
+        );
+    });
+    other.join().expect("it got nothing");
+    assert_eq!(rig.receive(stream.socket(), 2), b"12", "in order");
+}
+
+/// State without a lock: it notices when two threads are in it at a time.
+#[derive(Default)]
+struct Unlocked {
+    busy: AtomicBool,
+    bytes: AtomicU64,
+    hash: AtomicU64,
+}
+
+impl Unlocked {
+    fn take(&self, bytes: &[u8]) {
+        assert!(
+            !self.busy.swap(true, Ordering::Acquire),
+            "two threads at a time"
+        );
+        let mut hash = self.hash.load(Ordering::Relaxed);
+        for byte in bytes {
+            hash = step(hash, *byte);
+        }
+        self.hash.store(hash, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.busy.store(false, Ordering::Release);
+    }
+}
+
+fn step(hash: u64, byte: u8) -> u64 {
+    (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+}
+
+fn one_connection_needs_no_lock(at: &Where) {
+    const BYTES: usize = 16 << 20;
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.drop_waiter();
+    let state = Unlocked::default();
+    let port = rig.port.clone();
+    let handle = |_: usize, packet: Packet| match packet.event {
+        Event::Received(lease) => {
+            state.take(&lease);
+            if state.bytes.load(Ordering::Relaxed) == BYTES as u64 {
+                port.close();
+            }
+        }
+        other => panic!("not asked for: {other:?}"),
+    };
+    let bytes = noise(BYTES);
+    crew(&rig.port, 8, handle, || {
+        let mut sent = 0;
+        while sent < BYTES {
+            match peer.try_send(&bytes[sent..]) {
+                Some(0) => thread::yield_now(),
+                Some(count) => sent += count,
+                None => panic!("the port's side went after {sent} bytes"),
+            }
+        }
+    });
+    let expected = bytes.iter().fold(0, |hash, byte| step(hash, *byte));
+    assert_eq!(state.hash.load(Ordering::Relaxed), expected);
+}
+
+fn a_hundred_connections_keep_their_order(at: &Where) {
+    const CONNECTIONS: usize = 100;
+    const ROUNDS: u8 = 100;
+    let mut rig = Rig::new(at);
+    let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
+    for (stream, _) in &ends {
+        stream.receive().expect("nothing else reads");
+    }
+    rig.drop_waiter();
+    let next: Vec<AtomicUsize> = (0..CONNECTIONS).map(|_| AtomicUsize::new(0)).collect();
+    let left = AtomicUsize::new(CONNECTIONS * usize::from(ROUNDS));
+    let port = rig.port.clone();
+    let handle = |_: usize, packet: Packet| match packet.event {
+        Event::Received(lease) => {
+            let next = &next[(packet.key.0 - FIRST.0) as usize];
+            for byte in lease.iter() {
+                // Without turns these two steps of two threads would mix.
+                let expected = next.load(Ordering::Relaxed);
+                assert_eq!(usize::from(*byte), expected, "key {}", packet.key);
+                next.store(expected + 1, Ordering::Relaxed);
+            }
+            if left.fetch_sub(lease.len(), Ordering::AcqRel) == lease.len() {
+                port.close();
+            }
+        }
+        other => panic!("not asked for: {other:?}"),
+    };
+    crew(&rig.port, 8, handle, || {
+        for round in 0..ROUNDS {
+            for (_, peer) in &mut ends {
+                assert_eq!(peer.try_send(&[round]), Some(1), "a byte always fits");
+            }
+        }
+    });
+    assert!(
+        next.iter()
+            .all(|next| next.load(Ordering::Relaxed) == usize::from(ROUNDS))
+    );
+}
+
+/// One of eight waiters stays a second on the first batch it gets, while `packets` posts and as
+/// many bytes of as many connections come. All but that batch must be handled meanwhile.
+fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: usize) {
+    const CONNECTIONS: usize = 40;
+    let mut rig = Rig::with(at, |builder| builder.batch_max(batch_max));
+    let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
+    for (stream, _) in &ends {
+        stream.receive().expect("nothing else reads");
+    }
+    rig.drop_waiter();
+    let handled = Mutex::new(HashMap::new());
+    let slow = AtomicBool::new(false);
+    let (slow_has, release) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let port = &rig.port;
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut waiter = port.waiter().expect("a shared port has many");
+                while let Wait::Packets(batch) = waiter.wait(None).expect("waits") {
+                    if !slow.swap(true, Ordering::AcqRel) {
+                        slow_has.store(batch.len(), Ordering::Release);
+                        while !release.load(Ordering::Acquire) {
+                            thread::sleep(Duration::from_millis(1));
+                        }
+                    }
+                    for packet in batch {
+                        *lock(&handled).entry(packet.key).or_insert(0) += 1;
+                    }
+                }
+            });
+        }
+        for (_, peer) in &mut ends {
+            assert_eq!(peer.try_send(b"x"), Some(1), "a byte always fits");
+        }
+        for value in 0..CONNECTIONS as u64 {
+            port.post(Key(1_000 + value), value).expect("room");
+        }
+        // While one sleeps, all the others' packets are handled.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let done = |held: usize| lock(&handled).values().sum::<usize>() + held == 2 * CONNECTIONS;
+        while slow_has.load(Ordering::Acquire) == 0 || !done(slow_has.load(Ordering::Acquire)) {
+            assert!(
+                Instant::now() < deadline,
+                "packets wait for the slow one: {handled:?}"
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+        let held = slow_has.load(Ordering::Acquire);
+        assert!(
+            held <= batch_max,
+            "{held} packets in a batch of {batch_max}"
+        );
+        release.store(true, Ordering::Release);
+        while !done(0) {
+            assert!(
+                Instant::now() < deadline,
+                "the slow one's own packets are lost"
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+        port.close();
+    });
+    assert!(
+        lock(&handled).values().all(|times| *times == 1),
+        "each once"
+    );
+}
+
+fn a_slow_waiter_delays_only_its_own_batch_of_one(at: &Where) {
+    a_slow_waiter_delays_only_its_own(at, 1);
+}
+
+fn a_slow_waiter_delays_only_its_own_batch_of_eight(at: &Where) {
+    a_slow_waiter_delays_only_its_own(at, 8);
+}
+
+fn a_busy_socket_does_not_shut_out_others(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.batch_max(8));
+    let (busy, mut busy_peer) = rig.connection();
+    let (quiet, mut quiet_peer) = rig.connection();
+    busy.receive().expect("nothing else reads");
+    quiet.receive().expect("nothing else reads");
+    let bytes = noise(64 << 10);
+    for round in 0..20u8 {
+        // As much as the system takes: there is always more of the busy one.
+        while busy_peer.try_send(&bytes).is_some_and(|count| count > 0) {}
+        rig.say(&mut quiet_peer, &[round]);
+        let mut of_busy = 0;
+        rig.until("the quiet one's byte", |rig| {
+            while rig.find(|packet| packet.socket == busy.socket()).is_some() {
+                of_busy += 1;
+                let _ = busy_peer.try_send(&bytes);
+            }
+            rig.find(|packet| packet.socket == quiet.socket())
+        });
+        assert!(of_busy < 10_000, "{of_busy} packets before it");
+    }
+    rig.allowed.packets = true;
+}
+
+fn a_batch_holds_few_packets_of_one_socket(at: &Where) {
+    let pool = wharf_port::PoolOptions {
+        buffer_bytes: 512,
+        ..Default::default()
+    };
+    let mut rig = Rig::with(at, |builder| {
+        builder
+            .pool(pool)
+            .batch_max(64)
+            .turn_packets_max(3)
+            .leases_per_socket(32)
+    });
+    let (stream, mut peer) = rig.connection();
+    rig.say(&mut peer, &noise(512 * 12));
+    stream.receive().expect("nothing else reads");
+    let mut bytes = 0;
+    while bytes < 512 * 12 {
+        let Wait::Packets(batch) = rig.waiter().wait(None).expect("waits") else {
+            panic!("bytes wait");
+        };
+        let packets: Vec<Packet> = batch.collect();
+        assert!(
+            packets.len() <= 3,
+            "{} packets of one socket",
+            packets.len()
+        );
+        for packet in packets {
+            match packet.event {
+                Event::Received(lease) => bytes += lease.len(),
+                other => panic!("not asked for: {other:?}"),
+            }
+        }
+    }
+}
