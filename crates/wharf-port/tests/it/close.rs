@@ -55,18 +55,6 @@ pub(crate) const CASES: &[Case] = &[
         [C11, C2],
         "libuv test-tcp-write-queue-order.c"
     ),
-    case!(a_shutdown_waits_behind_the_sends, [C11], "contract"),
-    case!(an_accepted_socket_can_be_shut_down, [C11], "nng #1604"),
-    case!(
-        after_a_shutdown_sends_are_refused_and_receives_go_on,
-        [C11, C3],
-        "contract"
-    ),
-    case!(
-        half_closing_an_echo_loses_nothing,
-        [C11, C8],
-        "reliability: half-close, then read"
-    ),
     case!(
         unread_input_does_not_destroy_output,
         [C11],
@@ -336,90 +324,6 @@ fn every_queued_send_ends_once_when_closed(at: &Where) {
         assert!(!sent[31], "the peer reads nothing");
         rig.expect_nothing();
     }
-}
-
-fn a_shutdown_waits_behind_the_sends(at: &Where) {
-    let mut rig = Rig::new(at);
-    let (stream, mut peer) = rig.connection();
-    let bytes = noise(8 << 20);
-    stream.send(bytes.clone()).expect("an empty queue");
-    let op = stream.shutdown().expect("the first");
-    rig.expect_nothing();
-    let (heard, end) = rig.hear_end(&mut peer);
-    assert_eq!((heard.len(), end), (bytes.len(), Heard::Finished));
-    assert!(heard == bytes, "the bytes differ");
-    let ended = rig.ended(op);
-    assert_eq!((ended.how, ended.buffer), (End::Finished, None));
-    rig.expect_nothing();
-}
-
-fn an_accepted_socket_can_be_shut_down(at: &Where) {
-    let mut rig = Rig::new(at);
-    let (stream, mut peer) = rig.connection();
-    let op = stream.shutdown().expect("the first");
-    assert_eq!(rig.ended(op).how, End::Finished);
-    rig.hear_finish(&mut peer);
-}
-
-fn after_a_shutdown_sends_are_refused_and_receives_go_on(at: &Where) {
-    let mut rig = Rig::new(at);
-    let (stream, mut peer) = rig.connection();
-    let op = stream.shutdown().expect("the first");
-    let refused = stream.send("late").expect_err("the write side is over");
-    assert_eq!(
-        (refused.error.kind(), &*refused.value),
-        (ErrorKind::Closed, &b"late"[..])
-    );
-    assert_eq!(stream.shutdown().unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(rig.ended(op).how, End::Finished);
-    stream.receive().expect("nothing else reads");
-    rig.say(&mut peer, b"still heard");
-    assert_eq!(rig.receive(stream.socket(), 11), b"still heard");
-}
-
-fn half_closing_an_echo_loses_nothing(at: &Where) {
-    let mut rig = Rig::new(at);
-    let (stream, mut peer) = rig.connection();
-    let receive = stream.receive().expect("nothing else reads");
-    let bytes = noise(4 << 20);
-    let (mut said, mut heard, mut shutdown) = (0, Vec::new(), None);
-    let end = rig.until("the echo and its end", |rig| {
-        while let Some(packet) = rig.find(|_| true) {
-            match packet.event {
-                Event::Received(lease) => {
-                    stream
-                        .send(lease)
-                        .expect("leases are fewer than the queue holds");
-                }
-                Event::Ended {
-                    how: End::Finished, ..
-                } if packet.op == receive => {
-                    shutdown = Some(stream.shutdown().expect("the first"));
-                }
-                Event::Ended {
-                    how: End::Finished, ..
-                } => assert_eq!(Some(packet.op), shutdown),
-                other => panic!("not asked for: {other:?}"),
-            }
-        }
-        if said < bytes.len() {
-            said += peer
-                .try_send(&bytes[said..])
-                .expect("the port's side stays");
-            if said == bytes.len() {
-                peer.finish();
-            }
-        }
-        match peer.try_receive(64 << 10) {
-            Heard::Bytes(some) => heard.extend(some),
-            Heard::Nothing => {}
-            end => return Some(end),
-        }
-        None
-    });
-    assert_eq!((heard.len(), end), (bytes.len(), Heard::Finished));
-    assert!(heard == bytes, "the bytes differ");
-    rig.allowed.packets = true;
 }
 
 fn unread_input_does_not_destroy_output(at: &Where) {

@@ -29,6 +29,7 @@ mod errors;
 mod port;
 mod receive;
 mod send;
+mod shutdown;
 mod timers;
 mod turns;
 mod watch;
@@ -52,6 +53,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("watch", watch::CASES),
     ("send", send::CASES),
     ("cancel", cancel::CASES),
+    ("shutdown", shutdown::CASES),
     ("close", close::CASES),
     ("turns", turns::CASES),
     ("errors", errors::CASES),
