@@ -4,6 +4,7 @@
 //! cancel can never hit a newer operation in the same place (contract C11, libxev #233). A table
 //! of operation objects was rejected: streaming operations would cost an entry per idle socket.
 
+use crate::error::Operation;
 use crate::slot::SlotId;
 
 /// The name of an accepted operation: what [`Port::cancel`](crate::Port::cancel) takes and what
@@ -41,6 +42,31 @@ pub(crate) enum OpKind {
 }
 
 impl Op {
+    /// What was asked: tells the end of a shutdown from the end of a receive.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// assert_eq!(listener.accept()?.operation(), wharf_port::Operation::Accept);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn operation(self) -> Operation {
+        match self.kind {
+            OpKind::Accept => Operation::Accept,
+            OpKind::Connect => Operation::Connect,
+            OpKind::Receive => Operation::Receive,
+            OpKind::ReceiveInto => Operation::ReceiveInto,
+            OpKind::Watch => Operation::Watch,
+            OpKind::Send => Operation::Send,
+            OpKind::Shutdown => Operation::Shutdown,
+            OpKind::Close => Operation::Close,
+            OpKind::Timer => Operation::Timer,
+            OpKind::Post => Operation::Post,
+        }
+    }
+
     pub(crate) fn of(port: u32, id: SlotId, sequence: u32, kind: OpKind) -> Self {
         Op {
             port,

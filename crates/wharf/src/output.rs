@@ -1,0 +1,153 @@
+//! What the program prints: lines for people, or one JSON object a line.
+//!
+//! Nobody has to be listening: a closed pipe is no reason to stop serving.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use wharf_port::{Address, DriverReport};
+
+use crate::account::Account;
+use crate::command::{Format, ServingOptions};
+
+/// Prints for one run of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    format: Format,
+    verbose: bool,
+    quiet: bool,
+}
+
+#[derive(Serialize)]
+struct Listening<'a> {
+    event: &'static str,
+    version: u32,
+    service: &'a str,
+    address: String,
+    driver: String,
+    passed_over: Vec<PassedOver<'a>>,
+}
+
+#[derive(Serialize)]
+struct PassedOver<'a> {
+    driver: String,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    event: &'a str,
+    key: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl Output {
+    pub(crate) fn new(options: &ServingOptions) -> Self {
+        Output {
+            format: options.format,
+            verbose: options.verbose,
+            quiet: options.quiet,
+        }
+    }
+
+    pub(crate) fn listening(self, service: &str, address: &Address, driver: &DriverReport) {
+        if self.format == Format::Text {
+            if !self.quiet {
+                line(&format!(
+                    "{service}: listening on {address}, driver {driver}"
+                ));
+            }
+            return;
+        }
+        let passed_over = driver.passed_over.iter().map(|passed| PassedOver {
+            driver: passed.kind.to_string(),
+            reason: passed.reason,
+        });
+        json(&Listening {
+            event: "listening",
+            version: 1,
+            service,
+            address: address.to_string(),
+            driver: driver.kind.to_string(),
+            passed_over: passed_over.collect(),
+        });
+    }
+
+    /// A line for one connection, when they are asked for.
+    pub(crate) fn connection(self, event: &str, key: u64, detail: impl FnOnce() -> Option<String>) {
+        if !self.verbose {
+            return;
+        }
+        let detail = detail();
+        if self.format == Format::Json {
+            return json(&Connection { event, key, detail });
+        }
+        match detail {
+            Some(detail) => line(&format!("{event} {key}: {detail}")),
+            None => line(&format!("{event} {key}")),
+        }
+    }
+
+    /// Something the operator should know.
+    pub(crate) fn warning(self, text: &str) {
+        let _ = writeln!(io::stderr(), "wharf: {text}");
+    }
+
+    pub(crate) fn account(self, account: &Account) {
+        if self.format == Format::Json {
+            return json(account);
+        }
+        let a = account;
+        line(&format!(
+            "accepted        {:>12}   peak {}",
+            a.accepted, a.peak
+        ));
+        line(&format!(
+            "left            {:>12}   by FIN {}, by RST {}, by error {}",
+            a.left_by_fin + a.left_by_reset + a.left_by_error,
+            a.left_by_fin,
+            a.left_by_reset,
+            a.left_by_error
+        ));
+        line(&format!("closed by us    {:>12}", a.closed_by_us));
+        line(&format!(
+            "refused         {:>12}   at the maximum {}, other {}; accept paused {} times",
+            a.refused.max_connections + a.refused.other,
+            a.refused.max_connections,
+            a.refused.other,
+            a.accept_pauses
+        ));
+        line(&format!(
+            "bytes           {:>12}   in, {} out",
+            a.bytes_in, a.bytes_out
+        ));
+        line(&format!("seconds         {:>12.3}", a.seconds));
+        line(&format!(
+            "resident bytes  {:>12}   {} per connection at the peak",
+            a.resident_bytes, a.resident_bytes_per_connection_at_peak
+        ));
+    }
+}
+
+fn line(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+fn json(value: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(value) {
+        line(&text);
+    }
+}
+
+/// The exit of a command that only prints.
+pub(crate) fn ignoring_a_closed_pipe(result: io::Result<()>) -> ExitCode {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "wharf: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}

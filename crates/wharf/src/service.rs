@@ -1,0 +1,78 @@
+//! The services: what to do about each event of a connection.
+//!
+//! They ask sockets for operations and never wait, so that one thread serves them all, and no call
+//! about one socket can end the server: what it answers ends that connection only.
+
+use wharf_port::{Leave, Packet, Stream};
+
+use crate::account::{Ledger, Left};
+use crate::command::Notice;
+
+mod echo;
+mod hold;
+
+/// Which service runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Hold(Notice),
+    Echo,
+}
+
+/// One thread's part of a service.
+#[derive(Debug)]
+pub(crate) enum Service {
+    Hold(hold::Hold),
+    Echo(echo::Echo),
+}
+
+/// What became of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    Stays,
+    Leaves(Left),
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Hold(_) => "hold",
+            Kind::Echo => "echo",
+        }
+    }
+
+    pub(crate) fn start(self) -> Service {
+        match self {
+            Kind::Hold(notice) => Service::Hold(hold::Hold::new(notice)),
+            Kind::Echo => Service::Echo(echo::Echo::default()),
+        }
+    }
+
+    /// Begins to serve a connection; the port owns it from here.
+    pub(crate) fn welcome(self, stream: Stream) -> wharf_port::Result<()> {
+        match self {
+            Kind::Hold(Notice::Leave) => stream.watch().map(drop)?,
+            Kind::Hold(Notice::Never) => {}
+            Kind::Echo => stream.receive().map(drop)?,
+        }
+        stream.set_aside();
+        Ok(())
+    }
+}
+
+impl Service {
+    pub(crate) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Step {
+        match self {
+            Service::Hold(hold) => hold.handle(&packet),
+            Service::Echo(echo) => echo.handle(packet, ledger),
+        }
+    }
+}
+
+/// How a peer that was watched left.
+fn left_by(leave: Leave) -> Left {
+    match leave {
+        Leave::Finished => Left::Fin,
+        Leave::Reset => Left::Reset,
+        Leave::Broken(_) => Left::Error,
+    }
+}
