@@ -55,13 +55,14 @@ pub(crate) enum Notice {
 /// What every server takes.
 #[derive(Debug, Args)]
 pub(crate) struct ServingOptions {
-    /// Where to listen: host:port, [v6]:port, a range 127.0.0.1:7000-7099, or unix:/path; port 0
-    /// lets the system choose
+    // Not a documentation comment, which would take [v6] for a link.
     #[arg(
         value_name = "ADDRESS",
         default_value = "127.0.0.1:10101",
         env = "WHARF_ADDRESS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help = "Where to listen: host:port, [v6]:port, a range 127.0.0.1:7000-7099, or unix:/path; \
+                port 0 lets the system choose"
     )]
     pub(crate) addresses: Vec<Place>,
     /// What to run on: the best that works here, or this one or none
