@@ -194,7 +194,7 @@ impl Core {
         }
         state.set(flag::DEADLINE);
         if state.has(flag::ARMED) {
-            self.driver.cancel_receive(id, &mut state);
+            self.driver.cancel_receive(self, id, &mut state);
         } else {
             self.connected(id, &mut state, Err(0), out);
         }

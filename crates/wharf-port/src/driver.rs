@@ -36,7 +36,11 @@ use crate::waiter::Local;
 mod iocp;
 #[cfg(unix)]
 mod poll;
+mod reading;
 pub(crate) mod sim;
+
+#[cfg(windows)]
+pub(crate) use iocp::{SlotBlock, WorkBlock};
 
 /// What the drivers of Unix keep in each work block: nothing yet.
 #[cfg(unix)]
@@ -198,7 +202,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
 
     /// Asks for the armed request to end; its report follows.
-    fn cancel_receive(&self, id: SlotId, state: &mut SocketState);
+    fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState);
 
     /// Asks for the send request to end; its report follows.
     fn cancel_send(&self, id: SlotId, state: &mut SocketState);

@@ -296,7 +296,7 @@ impl Core {
         }
         if state.has(flag::ARMED) {
             state.set(flag::CANCEL_RECEIVE);
-            self.driver.cancel_receive(id, state);
+            self.driver.cancel_receive(self, id, state);
         } else {
             self.receive_ended(id, state, End::Cancelled, out);
             if state.handle.is_some() {

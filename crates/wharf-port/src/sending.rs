@@ -353,6 +353,43 @@ impl Core {
             self.settle(id, state, out);
         }
     }
+
+    /// The driver reports that its request was cancelled, and cannot tell how much of it went out
+    /// (Windows): the write side is over, and nothing is claimed about how far it got.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn send_cut_short(
+        self: &Arc<Self>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        state.clear(flag::SENDING | flag::CANCEL_SEND);
+        state.set(flag::WRITE_ENDED);
+        let work = state
+            .work
+            .as_mut()
+            .expect("a request of the writing side keeps its work");
+        let target = work.cancelled_send.take();
+        let cut = std::mem::take(&mut work.sends_in_request);
+        work.queued_bytes = 0;
+        work.head_sent = 0;
+        for (place, send) in std::mem::take(&mut work.sends).into_iter().enumerate() {
+            let (buffer, count) = match send.kind {
+                OpKind::Shutdown => (None, None),
+                _ => (Some(send.buffer), (place >= cut).then_some(0)),
+            };
+            let asked = target == Some(send.sequence) && !state.has(flag::CLOSING);
+            let how = if asked { End::Cancelled } else { End::Aborted };
+            let event = Event::Ended { how, buffer, count };
+            self.deliver(id, state, (send.sequence, send.kind), event, out);
+        }
+        self.tell_send_ready(id, state, out);
+        if state.has(flag::CLOSING) {
+            self.settle(id, state, out);
+        } else {
+            self.recycle(state);
+        }
+    }
 }
 
 fn may_send(state: &SocketState) -> Result<(), ErrorKind> {

@@ -1,1 +1,430 @@
-//! Not written yet.
+//! Windows: I/O completion ports, natively.
+//!
+//! Every waiter dequeues for itself. An idle stream has a receive of no bytes with the system,
+//! which holds no buffer and locks no page; when it completes, the socket is read at its turn into
+//! buffers of the pool, exactly as under the readiness drivers, and the next one follows when the
+//! socket is empty. Receiving straight into a pool buffer was rejected: an idle connection would
+//! hold it.
+//!
+//! Flags are set before the call that makes a request and taken back when it fails at once, because
+//! its packet may be dequeued by another thread before the call returns; the slot's lock orders the
+//! two (zio #530). Requests are always ended by `CancelIoEx` and collected before a handle is
+//! closed, so that no packet ever meets a reused handle.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::Domain;
+use windows_sys::Win32::Networking::WinSock::{WSABUF, WSAECONNRESET};
+use windows_sys::Win32::System::IO::OVERLAPPED;
+
+use super::reading::{self, READABLE};
+use super::{Driver, Unavailable};
+use crate::config::Options;
+use crate::core::{Core, Out};
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::sys;
+use crate::waiter::Local;
+use crate::work::Work;
+use accept::Listeners;
+use queue::{Dequeued, Queue};
+use request::Extensions;
+
+pub(crate) use block::{SlotBlock, WorkBlock};
+
+mod accept;
+mod block;
+mod queue;
+mod request;
+mod watch;
+
+/// Buffers of the send queue that one call takes.
+const BUFFERS_MAX: usize = 16;
+/// Bytes that one call takes: a count of them must fit the 32 bits that Winsock has for it.
+const SEND_BYTES_MAX: usize = 1 << 30;
+/// How long the end of a port waits for the system to give its requests back.
+const END_AT_MOST: Duration = Duration::from_secs(2);
+
+/// The completion port driver.
+#[derive(Debug)]
+pub(crate) struct Iocp {
+    queue: Queue,
+    extensions_v4: Extensions,
+    /// A system may lack version 6 altogether; then nobody has a socket of it.
+    extensions_v6: OnceLock<Extensions>,
+    listeners: Listeners,
+    /// Requests with the system.
+    outstanding: AtomicU64,
+    /// Wake-ups that the system had no memory for; whoever comes by next tries again.
+    wakes_owed: AtomicU32,
+}
+
+impl Iocp {
+    pub(crate) fn new(_options: &Options) -> Result<Self, Unavailable> {
+        let failed = |code| ("the system gives no completion port", Some(code));
+        let extensions_v4 = Extensions::of(Domain::IPV4).map_err(|code| {
+            let reason = "the network provider lacks AcceptEx or ConnectEx: remove the filter \
+                          (a layered service provider) that replaces it";
+            (reason, Some(code))
+        })?;
+        Ok(Iocp {
+            queue: Queue::new().map_err(failed)?,
+            extensions_v4,
+            extensions_v6: OnceLock::new(),
+            listeners: Listeners::default(),
+            outstanding: AtomicU64::new(0),
+            wakes_owed: AtomicU32::new(0),
+        })
+    }
+
+    fn extensions(&self, domain: Domain) -> Result<Extensions, i32> {
+        if domain == Domain::IPV4 {
+            return Ok(self.extensions_v4);
+        }
+        if let Some(extensions) = self.extensions_v6.get() {
+            return Ok(*extensions);
+        }
+        let extensions = Extensions::of(domain)?;
+        Ok(*self.extensions_v6.get_or_init(|| extensions))
+    }
+
+    fn arm_connect(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        let overlapped = core.slots.slot(id.index).driver.overlapped.lend();
+        let address = state.work.as_ref().and_then(|work| work.connect_to.clone());
+        let address = address.expect("a connect has its address");
+        state.set(flag::ARMED);
+        let made = self.extensions(address.domain()).and_then(|extensions| {
+            // SAFETY: the block is the slot's, which stays until the packet is out.
+            unsafe { extensions.connect(state.open_handle(), &address, overlapped) }
+        });
+        match made {
+            Ok(()) => self.request_made(),
+            Err(code) => core.connected(id, state, Err(code), out),
+        }
+    }
+
+    /// Waits until the socket has something to read, unless it is known to have.
+    fn arm_reading(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        if state.has(READABLE) {
+            return core.enqueue(id, state);
+        }
+        let overlapped = core.slots.slot(id.index).driver.overlapped.lend();
+        state.set(flag::ARMED);
+        // SAFETY: the block is the slot's, which stays until the packet is out.
+        match unsafe { request::wait_readable(state.open_handle(), overlapped) } {
+            Ok(()) => self.request_made(),
+            Err(code) => core.receive_stopped(id, state, Some(code), out),
+        }
+    }
+
+    fn arm_watch(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let block = &core.slots.slot(id.index).driver;
+        let poll = block.watched.lend(watch::question(state.open_handle()));
+        let overlapped = block.overlapped.lend();
+        state.set(flag::ARMED);
+        // SAFETY: both blocks are the slot's, which stays until the packet is out.
+        match unsafe { watch::wait_leaving(state.open_handle(), poll, overlapped) } {
+            Ok(()) => self.request_made(),
+            Err(code) => core.receive_stopped(id, state, Some(code), out),
+        }
+    }
+
+    fn request_made(&self) {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Finds whose request a packet ends, and reports it.
+    fn completed(&self, core: &Arc<Core>, index: u32, address: *mut OVERLAPPED, out: &mut Out<'_>) {
+        let Some((id, mut guard)) = core.slots.lock_index(index) else {
+            core.counters
+                .foreign_packets
+                .fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let state = &mut *guard;
+        let block = &core.slots.slot(index).driver;
+        let is_sending = |work: &Work| work.driver.is_sending(address);
+        let (armed, sending) = (state.has(flag::ARMED), state.has(flag::SENDING));
+        if armed && block.overlapped.address() == address {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            self.reading_side_ended(core, id, state, out);
+        } else if sending && state.work.as_deref().is_some_and(is_sending) {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            self.writing_side_ended(core, id, state, out);
+        } else if armed && self.listeners.has_posted(id, address) {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            self.accept_ended_with(core, id, state, address, out);
+        } else {
+            core.counters
+                .foreign_packets
+                .fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn reading_side_ended(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        let block = &core.slots.slot(id.index).driver;
+        let result = block.overlapped.result();
+        match state.receiving {
+            Receiving::Connect => {
+                let handle = state.open_handle();
+                let result = result.and_then(|_| request::finish_connect(handle));
+                core.connected(id, state, result, out);
+            }
+            Receiving::Watch => {
+                let code = match result {
+                    Err(code) => Some(code),
+                    Ok(_) if block.watched.events() & watch::ABORTED != 0 => Some(WSAECONNRESET),
+                    Ok(_) => None,
+                };
+                core.receive_stopped(id, state, code, out);
+            }
+            Receiving::Stream | Receiving::Into => match result {
+                Err(code) => core.receive_stopped(id, state, Some(code), out),
+                // What there is to read stays in the socket for whoever reads next.
+                Ok(_) if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
+                    state.set(READABLE);
+                    core.receive_stopped(id, state, Some(sys::CANCELLED), out);
+                }
+                Ok(_) => {
+                    state.clear(flag::ARMED);
+                    state.set(READABLE);
+                    self.readable(core, id, state, out);
+                }
+            },
+            Receiving::Nothing | Receiving::Accept => {
+                debug_assert!(false, "the reading side has no other request");
+            }
+        }
+    }
+
+    /// The socket joins those that are ready, unless somebody has its turn.
+    fn readable(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        match &mut out.0 {
+            Some(local) if state.turn == 0 && !state.has(flag::QUEUED) => {
+                state.set(flag::QUEUED);
+                local.ready.push_back(id.index);
+            }
+            Some(_) => {}
+            None => core.enqueue(id, state),
+        }
+    }
+
+    fn writing_side_ended(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        let work = state.work.as_mut().expect("a send keeps its work");
+        match work.driver.sending().result() {
+            Err(code) if sys::is_cancelled(code) => core.send_cut_short(id, state, out),
+            result => core.send_stopped(id, state, result, out),
+        }
+    }
+
+    fn pay_wakes(&self) {
+        let owed = self.wakes_owed.swap(0, Ordering::AcqRel);
+        if owed > 0 {
+            self.wake(owed);
+        }
+    }
+}
+
+/// Lists what is queued and not sent, up to a shutdown; answers how many buffers, of how many
+/// sends.
+fn list_unsent(work: &Work, buffers: &mut [WSABUF; BUFFERS_MAX]) -> usize {
+    let mut room = SEND_BYTES_MAX;
+    let mut count = 0;
+    for (place, send) in work.sends.iter().enumerate().take(BUFFERS_MAX) {
+        if send.kind == crate::op::OpKind::Shutdown || room == 0 {
+            break;
+        }
+        let sent = if place == 0 { work.head_sent } else { 0 };
+        let bytes = &send.buffer[sent..];
+        let length = bytes.len().min(room);
+        room -= length;
+        buffers[place] = WSABUF {
+            len: length as u32,
+            // The system only reads through it.
+            buf: bytes.as_ptr().cast_mut(),
+        };
+        count = place + 1;
+    }
+    count
+}
+
+impl Driver for Iocp {
+    fn concurrent(&self) -> bool {
+        true
+    }
+
+    fn associate(&self, id: SlotId, state: &mut SocketState, _accepted: bool) -> Result<(), i32> {
+        self.queue.associate(state.open_handle(), id)?;
+        // For the reads, which are plain calls; requests are overlapped all the same.
+        sys::set_nonblocking(state.open_handle(), true)
+    }
+
+    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        match state.receiving {
+            Receiving::Nothing => {}
+            Receiving::Accept => self.arm_accept(core, id, state, out),
+            Receiving::Connect => self.arm_connect(core, id, state, out),
+            Receiving::Stream | Receiving::Into => self.arm_reading(core, id, state, out),
+            Receiving::Watch => self.arm_watch(core, id, state, out),
+        }
+    }
+
+    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !core.has_bytes_to_send(id, state, out) {
+            return;
+        }
+        state.set(flag::SENDING);
+        let SocketState { work, handle, .. } = &mut *state;
+        let work = work.as_mut().expect("there are bytes to send");
+        let handle = handle.as_ref().expect("a socket that sends is open");
+        let nothing = WSABUF {
+            len: 0,
+            buf: std::ptr::null_mut(),
+        };
+        let mut buffers = [nothing; BUFFERS_MAX];
+        let count = list_unsent(work, &mut buffers);
+        work.sends_in_request = count;
+        let overlapped = work.driver.sending().lend();
+        // SAFETY: the sends stay in the queue, and the work block with the socket, until the packet
+        // is out: the core takes neither while the flag is set.
+        match unsafe { request::send(handle, &buffers[..count], overlapped) } {
+            Ok(()) => self.request_made(),
+            Err(code) => {
+                work.sends_in_request = 0;
+                state.clear(flag::SENDING);
+                core.send_failed(id, state, code, out);
+            }
+        }
+    }
+
+    fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState) {
+        let listener = state.has(flag::LISTENER);
+        let own = core.slots.slot(id.index).driver.overlapped.address();
+        request::cancel(state.open_handle(), (!listener).then_some(own));
+    }
+
+    fn cancel_send(&self, _id: SlotId, state: &mut SocketState) {
+        let SocketState { work, handle, .. } = state;
+        let work = work.as_mut().expect("a send keeps its work");
+        let handle = handle.as_ref().expect("a socket that sends is open");
+        request::cancel(handle, Some(work.driver.sending().address()));
+    }
+
+    fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
+        request::cancel(state.open_handle(), None);
+    }
+
+    fn release(&self, id: SlotId, state: &mut SocketState) {
+        let Some(handle) = state.handle.take() else {
+            return;
+        };
+        if state.has(flag::LISTENER) {
+            drop(handle);
+            self.listeners.forget(id);
+        } else if state.has(flag::CLOSE_RESET) {
+            sys::close_with_reset(handle);
+        } else if state.has(flag::CONNECTING) {
+            drop(handle);
+        } else {
+            sys::close_in_order(handle);
+        }
+    }
+
+    fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if state.has(flag::CLOSING | flag::ARMED) {
+            return;
+        }
+        match state.receiving {
+            Receiving::Stream => reading::stream(core, id, state, 0, out),
+            Receiving::Into => reading::into(core, id, state, 0, out),
+            Receiving::Nothing | Receiving::Accept | Receiving::Connect | Receiving::Watch => {}
+        }
+        let reading = matches!(state.receiving, Receiving::Stream | Receiving::Into);
+        if reading && !state.has(flag::ARMED | READABLE) {
+            self.arm_reading(core, id, state, out);
+        }
+    }
+
+    fn has_more(&self, state: &SocketState) -> bool {
+        reading::has_more(state)
+    }
+
+    fn poll(
+        &self,
+        core: &Arc<Core>,
+        at_most: Option<Duration>,
+        local: &mut Local,
+    ) -> Result<u32, i32> {
+        self.pay_wakes();
+        let mut wakes = 0;
+        self.queue
+            .dequeue(at_most, local.room(), |packet| match packet {
+                Dequeued::Wake => wakes += 1,
+                Dequeued::Request(index, address) => {
+                    self.completed(core, index, address, &mut Out(Some(local)));
+                }
+            })?;
+        Ok(wakes)
+    }
+
+    fn wake(&self, threads: u32) {
+        for posted in 0..threads {
+            if !self.queue.post_wake() {
+                self.wakes_owed
+                    .fetch_add(threads - posted, Ordering::AcqRel);
+                return;
+            }
+        }
+    }
+
+    fn end(&self, core: &Arc<Core>) -> u64 {
+        let deadline = Instant::now() + END_AT_MOST;
+        loop {
+            let left = self.outstanding.load(Ordering::Relaxed);
+            let time = deadline.saturating_duration_since(Instant::now());
+            if left == 0 {
+                return 0;
+            }
+            if time.is_zero() {
+                // The system may still write to the blocks: the tables they are in stay for ever.
+                std::mem::forget(Arc::clone(core));
+                return left;
+            }
+            let collected = self
+                .queue
+                .dequeue(Some(time), usize::MAX, |packet| match packet {
+                    Dequeued::Wake => {}
+                    Dequeued::Request(index, address) => {
+                        self.completed(core, index, address, &mut Out::queue());
+                    }
+                });
+            debug_assert!(collected.is_ok(), "the completion port is open");
+        }
+    }
+}

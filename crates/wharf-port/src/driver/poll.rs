@@ -23,6 +23,7 @@ use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
 use crate::waiter::Local;
 
+use super::reading::{self, READABLE};
 use super::{Driver, Unavailable};
 use poller::{Interest, Poller, Seen};
 
@@ -33,8 +34,6 @@ mod poller;
 #[path = "poll/polling.rs"]
 mod poller;
 
-/// The next read would bring something, as far as is known.
-const READABLE: u32 = 1 << flag::DRIVER_SHIFT;
 /// The last write filled the socket's buffer.
 const WRITE_BLOCKED: u32 = 2 << flag::DRIVER_SHIFT;
 /// The peer has sent FIN.
@@ -137,94 +136,6 @@ impl Poll {
                     }
                 }
             }
-        }
-    }
-
-    fn receive_some(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        while state.receiving == Receiving::Stream
-            && state.has(READABLE)
-            && out.may_take(core, state)
-        {
-            if !core.reserve_lease(id, state) {
-                return;
-            }
-            let Some(mut buffer) = core.pool.take_or_wait(id) else {
-                core.slots.return_lease(id, core.options.leases_per_socket);
-                state.set(flag::PAUSED_POOL);
-                return;
-            };
-            let space = core.pool.bytes_of_mut(&mut buffer);
-            let capacity = space.len();
-            match sys::receive(state.open_handle(), space) {
-                Ok(count) if count > 0 => {
-                    self.note_short_read(state, count < capacity);
-                    core.received(id, state, (buffer, count), out);
-                }
-                result => {
-                    core.slots.return_lease(id, core.options.leases_per_socket);
-                    core.buffer_returned(buffer);
-                    self.receive_came_to_nothing(core, id, state, result, out);
-                }
-            }
-        }
-    }
-
-    fn receive_into_some(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        while state.receiving == Receiving::Into && state.has(READABLE) && out.may_take(core, state)
-        {
-            let SocketState { work, handle, .. } = &mut *state;
-            let into = work.as_mut().and_then(|work| work.intos.front_mut());
-            let into = into.expect("a receive into a buffer is queued");
-            let capacity = into.buffer.len();
-            let handle = handle.as_ref().expect("a socket that receives is open");
-            let result = match capacity {
-                // After a read that filled its buffer exactly, `READABLE` is a guess: look.
-                0 => sys::peek(handle).map(|_| 0),
-                _ => sys::receive(handle, &mut into.buffer),
-            };
-            match result {
-                Ok(count) => {
-                    self.note_short_read(state, count < capacity && count > 0);
-                    core.received_into(id, state, count, out);
-                }
-                result => self.receive_came_to_nothing(core, id, state, result, out),
-            }
-        }
-    }
-
-    /// A read that did not fill its buffer has emptied the socket, unless an end stands behind
-    /// the data: of that no further edge would tell.
-    fn note_short_read(&self, state: &mut SocketState, short: bool) {
-        if short && !state.has(PEER_ENDED | BROKEN) {
-            state.clear(READABLE);
-        }
-    }
-
-    fn receive_came_to_nothing(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        result: Result<usize, i32>,
-        out: &mut Out<'_>,
-    ) {
-        match result {
-            Err(code) if sys::would_block(code) => state.clear(READABLE),
-            Err(code) if sys::interrupted(code) => {}
-            Err(code) => core.receive_stopped(id, state, Some(code), out),
-            Ok(_) => core.receive_stopped(id, state, None, out),
         }
     }
 
@@ -347,7 +258,7 @@ impl Driver for Poll {
         }
     }
 
-    fn cancel_receive(&self, _id: SlotId, _state: &mut SocketState) {
+    fn cancel_receive(&self, _core: &Core, _id: SlotId, _state: &mut SocketState) {
         debug_assert!(false, "nothing is ever with the system");
     }
 
@@ -380,8 +291,8 @@ impl Driver for Poll {
         match state.receiving {
             Receiving::Nothing | Receiving::Connect => {}
             Receiving::Accept => self.accept_some(core, id, state, out),
-            Receiving::Stream => self.receive_some(core, id, state, out),
-            Receiving::Into => self.receive_into_some(core, id, state, out),
+            Receiving::Stream => reading::stream(core, id, state, PEER_ENDED | BROKEN, out),
+            Receiving::Into => reading::into(core, id, state, PEER_ENDED | BROKEN, out),
             Receiving::Watch => self.tell_leave(core, id, state, out),
         }
     }
@@ -390,10 +301,8 @@ impl Driver for Poll {
         match state.receiving {
             Receiving::Nothing | Receiving::Connect => false,
             Receiving::Watch => state.has(PEER_ENDED | BROKEN),
-            Receiving::Accept | Receiving::Into => state.has(READABLE),
-            Receiving::Stream => {
-                state.has(READABLE) && !state.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
-            }
+            Receiving::Accept => state.has(READABLE),
+            Receiving::Into | Receiving::Stream => reading::has_more(state),
         }
     }
 

@@ -262,7 +262,7 @@ impl Driver for Sim {
         self.ask(state, Asked::Send, memory);
     }
 
-    fn cancel_receive(&self, _id: SlotId, state: &mut SocketState) {
+    fn cancel_receive(&self, _core: &Core, _id: SlotId, state: &mut SocketState) {
         self.shared
             .with(|world| Self::cancel_side(world, state.open_handle(), Side::Reading));
     }

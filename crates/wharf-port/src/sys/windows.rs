@@ -1,1 +1,353 @@
-//! Not written yet.
+//! Windows: socket handles, Win32 and Winsock codes, and the calls that leave nothing behind.
+//!
+//! Completions carry Win32 codes (64) and calls answer Winsock codes (10054) for the same event, so
+//! that the table of kinds has both. `socket2` makes the sockets: overlapped, not inherited by child
+//! processes, and Winsock started before the first. What is missing beside `unix.rs` are the calls
+//! that only a readiness driver makes.
+
+use std::ffi::c_void;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::windows::io::{AsRawSocket, OwnedSocket};
+use std::path::PathBuf;
+use std::ptr::{self, NonNull};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use windows_sys::Win32::Foundation as win32;
+use windows_sys::Win32::Networking::WinSock as winsock;
+use windows_sys::Win32::System::Memory as memory;
+
+use super::AcceptFault;
+use crate::error::ErrorKind;
+
+/// An open socket.
+pub(crate) type Handle = OwnedSocket;
+
+/// What the driver keeps in each slot, and in each work block.
+pub(crate) use crate::driver::{SlotBlock, WorkBlock};
+
+pub(crate) fn raw_number(handle: &Handle) -> u64 {
+    handle.as_raw_socket()
+}
+
+/// The kind of a system code; the same for the same event on every system.
+pub(crate) fn error_kind(code: i32) -> ErrorKind {
+    match Code::of(code) {
+        // Our own close never meets a request, because it cancels first: 1236 is the peer's doing.
+        // 10058 is how Wine tells that a peer has reset: our own shutdown refuses sends earlier.
+        Code::Win32(win32::ERROR_NETNAME_DELETED | win32::ERROR_CONNECTION_ABORTED)
+        | Code::Socket(
+            winsock::WSAECONNRESET
+            | winsock::WSAECONNABORTED
+            | winsock::WSAENETRESET
+            | winsock::WSAESHUTDOWN,
+        ) => ErrorKind::Reset,
+        Code::Win32(win32::ERROR_CONNECTION_REFUSED | win32::ERROR_PORT_UNREACHABLE)
+        | Code::Socket(winsock::WSAECONNREFUSED) => ErrorKind::Refused,
+        Code::Win32(win32::ERROR_OPERATION_ABORTED | win32::ERROR_HANDLES_CLOSED) => {
+            ErrorKind::Cancelled
+        }
+        Code::Win32(win32::ERROR_SEM_TIMEOUT | win32::ERROR_TIMEOUT)
+        | Code::Socket(winsock::WSAETIMEDOUT) => ErrorKind::TimedOut,
+        Code::Win32(
+            win32::ERROR_NETWORK_UNREACHABLE
+            | win32::ERROR_HOST_UNREACHABLE
+            | win32::ERROR_PROTOCOL_UNREACHABLE,
+        )
+        | Code::Socket(
+            winsock::WSAENETUNREACH
+            | winsock::WSAEHOSTUNREACH
+            | winsock::WSAENETDOWN
+            | winsock::WSAEHOSTDOWN,
+        ) => ErrorKind::Unreachable,
+        Code::Socket(winsock::WSAEADDRINUSE) => ErrorKind::AddressInUse,
+        Code::Win32(win32::ERROR_INVALID_NETNAME) | Code::Socket(winsock::WSAEADDRNOTAVAIL) => {
+            ErrorKind::AddressUnavailable
+        }
+        Code::Win32(win32::ERROR_ACCESS_DENIED) | Code::Socket(winsock::WSAEACCES) => {
+            ErrorKind::PermissionDenied
+        }
+        Code::Win32(win32::ERROR_TOO_MANY_OPEN_FILES) | Code::Socket(winsock::WSAEMFILE) => {
+            ErrorKind::TooManyOpenFiles
+        }
+        Code::Win32(
+            win32::ERROR_NOT_ENOUGH_MEMORY
+            | win32::ERROR_OUTOFMEMORY
+            | win32::ERROR_NO_SYSTEM_RESOURCES
+            | win32::ERROR_NOT_ENOUGH_QUOTA,
+        )
+        | Code::Socket(winsock::WSAENOBUFS) => ErrorKind::OutOfMemory,
+        Code::Win32(win32::ERROR_NOT_CONNECTED) | Code::Socket(winsock::WSAENOTCONN) => {
+            ErrorKind::NotConnected
+        }
+        Code::Win32(win32::ERROR_INVALID_PARAMETER)
+        | Code::Socket(winsock::WSAEINVAL | winsock::WSAEFAULT) => ErrorKind::InvalidInput,
+        Code::Win32(win32::ERROR_NOT_SUPPORTED)
+        | Code::Socket(
+            winsock::WSAEOPNOTSUPP
+            | winsock::WSAEAFNOSUPPORT
+            | winsock::WSAEPROTONOSUPPORT
+            | winsock::WSAENOPROTOOPT,
+        ) => ErrorKind::Unsupported,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// A code by the list it is from; the two do not overlap.
+#[derive(Clone, Copy)]
+enum Code {
+    Win32(u32),
+    Socket(winsock::WSA_ERROR),
+}
+
+impl Code {
+    fn of(code: i32) -> Self {
+        match u32::try_from(code) {
+            Ok(code) if code < 10_000 => Code::Win32(code),
+            _ => Code::Socket(code),
+        }
+    }
+}
+
+/// What the driver itself reports when a request that was asked to end has ended.
+pub(crate) const CANCELLED: i32 = win32::ERROR_OPERATION_ABORTED.cast_signed();
+
+/// 995 on Windows; Wine says 676 where a handle was closed under a request.
+pub(crate) fn is_cancelled(code: i32) -> bool {
+    error_kind(code) == ErrorKind::Cancelled
+}
+
+pub(crate) fn accept_fault(code: i32) -> AcceptFault {
+    match (error_kind(code), Code::of(code)) {
+        (ErrorKind::TooManyOpenFiles, _) => AcceptFault::Descriptors,
+        (ErrorKind::OutOfMemory, _) => AcceptFault::Memory,
+        (ErrorKind::InvalidInput | ErrorKind::Unsupported, _)
+        | (_, Code::Win32(win32::ERROR_INVALID_HANDLE) | Code::Socket(winsock::WSAENOTSOCK)) => {
+            AcceptFault::Listener
+        }
+        _ => AcceptFault::ThisConnection,
+    }
+}
+
+/// What to do about too many open files, as the tail of a sentence.
+pub(crate) fn descriptor_advice() -> String {
+    ": this process has used up its handles, end what leaks them".into()
+}
+
+/// Windows has no fork.
+pub(crate) fn forks() -> u32 {
+    0
+}
+
+pub(crate) fn new_socket(domain: Domain, protocol: Option<Protocol>) -> io::Result<Socket> {
+    if domain == Domain::UNIX {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Socket::new(domain, Type::STREAM, protocol)
+}
+
+/// No other program may take the address, whatever it asks for; `SO_REUSEADDR` would let it.
+pub(crate) fn prepare_bind(socket: &Socket) -> io::Result<()> {
+    set_option(socket.as_raw_socket(), winsock::SO_EXCLUSIVEADDRUSE, 1)
+}
+
+/// Windows deals nothing out between listeners: what it calls sharing is taking over.
+pub(crate) fn share_port(_socket: &Socket) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Binds a connecting socket, as `ConnectEx` demands.
+pub(crate) fn bind_connector(
+    socket: &Socket,
+    source: Option<SocketAddr>,
+    to: Option<SocketAddr>,
+) -> io::Result<()> {
+    let any = match to {
+        Some(SocketAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        _ => (Ipv4Addr::UNSPECIFIED, 0).into(),
+    };
+    let source = source.unwrap_or(any);
+    if source.port() == 0 {
+        // Without this each connector takes one of 16,384 ports for itself, whatever the peer.
+        // Versions before Windows 10 do not know it, and there that bound stays.
+        let _ = set_option(socket.as_raw_socket(), winsock::SO_REUSE_UNICASTPORT, 1);
+    }
+    socket.bind(&source.into())
+}
+
+fn set_option(socket: u64, option: i32, value: u32) -> io::Result<()> {
+    let value = value.to_ne_bytes();
+    let bytes = i32::try_from(value.len()).expect("a word is small");
+    // SAFETY: the option takes a word, which lives through the call.
+    let result = unsafe {
+        winsock::setsockopt(
+            socket as winsock::SOCKET,
+            winsock::SOL_SOCKET,
+            option,
+            value.as_ptr(),
+            bytes,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(socket_error()));
+    }
+    Ok(())
+}
+
+pub(crate) fn local_address(handle: &Handle) -> io::Result<crate::Address> {
+    SockRef::from(handle)
+        .local_addr()
+        .map(|address| crate::Address::from_system(&address))
+}
+
+pub(crate) fn peer_address(handle: &Handle) -> io::Result<crate::Address> {
+    SockRef::from(handle)
+        .peer_addr()
+        .map(|address| crate::Address::from_system(&address))
+}
+
+/// A Unix socket of another library may be associated; its path is not read.
+pub(crate) fn unix_path(_address: &SockAddr) -> PathBuf {
+    PathBuf::new()
+}
+
+/// Concerns plain calls only: overlapped requests wait on either kind of socket.
+pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), i32> {
+    SockRef::from(handle)
+        .set_nonblocking(nonblocking)
+        .map_err(|error| code_of(&error))
+}
+
+/// Receives into `bytes`, not blocking; 0 at the end of the stream.
+pub(crate) fn receive(handle: &Handle, bytes: &mut [u8]) -> Result<usize, i32> {
+    receive_with(handle, bytes, 0)
+}
+
+/// Looks at what a receive would bring, without taking it; 0 at the end of the stream.
+pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
+    receive_with(handle, &mut [0], winsock::MSG_PEEK)
+}
+
+fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, i32> {
+    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    let socket = handle.as_raw_socket() as winsock::SOCKET;
+    // SAFETY: the bytes are borrowed for the call, which fills `length` of them at most.
+    let count = unsafe { winsock::recv(socket, bytes.as_mut_ptr(), length, flags) };
+    usize::try_from(count).map_err(|_| socket_error())
+}
+
+pub(crate) fn would_block(code: i32) -> bool {
+    code == winsock::WSAEWOULDBLOCK
+}
+
+pub(crate) fn interrupted(code: i32) -> bool {
+    code == winsock::WSAEINTR
+}
+
+/// What the last call of Windows in this thread failed with.
+pub(crate) fn last_error() -> i32 {
+    // SAFETY: reads a value of the thread's own.
+    unsafe { win32::GetLastError() }.cast_signed()
+}
+
+/// What the last call of Winsock in this thread failed with.
+pub(crate) fn socket_error() -> i32 {
+    // SAFETY: reads a value of the thread's own.
+    unsafe { winsock::WSAGetLastError() }
+}
+
+pub(crate) fn shutdown_write(handle: &Handle) -> Result<(), i32> {
+    SockRef::from(handle)
+        .shutdown(std::net::Shutdown::Write)
+        .map_err(|error| code_of(&error))
+}
+
+/// Most unread bytes that a close reads away.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+
+/// Closes so that what was sent still arrives: closing with unread bytes would reset the
+/// connection and destroy output that is on its way.
+pub(crate) fn close_in_order(handle: Handle) {
+    if unread_bytes(&handle) > 0 && shutdown_write(&handle).is_ok() {
+        let mut away = [0; 16 * 1024];
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES_MAX {
+            match receive(&handle, &mut away) {
+                Ok(count) if count > 0 => discarded += count,
+                _ => break,
+            }
+        }
+    }
+    drop(handle);
+}
+
+fn unread_bytes(handle: &Handle) -> u32 {
+    let mut unread = 0;
+    let socket = handle.as_raw_socket() as winsock::SOCKET;
+    // SAFETY: the call writes one word, which lives through it.
+    let result = unsafe { winsock::ioctlsocket(socket, winsock::FIONREAD, &raw mut unread) };
+    if result == 0 { unread } else { 0 }
+}
+
+/// Closes with a reset: the peer gets RST and no FIN.
+pub(crate) fn close_with_reset(handle: Handle) {
+    // Without the option the close is an orderly one; there is nobody left to tell.
+    let _ = SockRef::from(&handle).set_linger(Some(std::time::Duration::ZERO));
+    drop(handle);
+}
+
+pub(crate) fn code_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(winsock::WSAEINVAL)
+}
+
+/// Zeroed pages of the pool.
+///
+/// Invariant: `pointer` is the start of a reservation of `bytes` bytes that this value alone owns.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pointer: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a reservation belongs to the process, not to a thread.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    pub(crate) fn new(bytes: usize) -> Option<Self> {
+        let kind = memory::MEM_RESERVE | memory::MEM_COMMIT;
+        // SAFETY: a fresh reservation at an address the system chooses touches nothing else.
+        let pointer =
+            unsafe { memory::VirtualAlloc(ptr::null(), bytes, kind, memory::PAGE_READWRITE) };
+        let pointer = NonNull::new(pointer.cast())?;
+        Some(Pages { pointer, bytes })
+    }
+
+    /// The address so many bytes in.
+    pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset < self.bytes, "the offset is within the pages");
+        // SAFETY: within the reservation, by the assertion.
+        unsafe { self.pointer.add(offset) }
+    }
+
+    /// Takes all access away: a later write by the system fails as a fault, a later access by the
+    /// program ends it.
+    pub(crate) fn revoke(&self) {
+        let address: *mut c_void = self.pointer.as_ptr().cast();
+        let mut before = 0;
+        // SAFETY: the caller owns the only buffer in these pages and gives it up.
+        let result = unsafe {
+            memory::VirtualProtect(address, self.bytes, memory::PAGE_NOACCESS, &raw mut before)
+        };
+        debug_assert!(result != 0, "a reservation can be protected");
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let address: *mut c_void = self.pointer.as_ptr().cast();
+        // SAFETY: the reservation is this value's own, and every buffer in it is gone with the
+        // pool. It is released whole, which is what a length of 0 says.
+        let result = unsafe { memory::VirtualFree(address, 0, memory::MEM_RELEASE) };
+        debug_assert!(result != 0, "a reservation can be released");
+    }
+}

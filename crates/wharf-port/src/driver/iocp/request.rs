@@ -1,0 +1,283 @@
+//! The requests themselves: one function per system call that leaves a request behind.
+//!
+//! Each answers `Ok` when a packet will come, and the code when none will. A request that succeeds
+//! at once posts its packet like any other: `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS` would save that
+//! one, at the price of two ways for each request to end, and is wrong under layered providers.
+
+use std::ffi::c_void;
+use std::mem;
+use std::os::windows::io::AsRawSocket;
+use std::ptr;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, HANDLE};
+use windows_sys::Win32::Networking::WinSock::{
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, SIO_GET_EXTENSION_FUNCTION_POINTER,
+    SO_UPDATE_ACCEPT_CONTEXT, SO_UPDATE_CONNECT_CONTEXT, SOCKADDR, SOCKADDR_STORAGE, SOCKET,
+    SOL_SOCKET, WSABUF, WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl,
+    WSARecv, WSASend, setsockopt,
+};
+use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
+use windows_sys::core::GUID;
+
+use crate::sys::{self, Handle};
+
+/// Bytes of one address in what `AcceptEx` writes: the largest there is, and 16 of its own.
+const ADDRESS_BYTES: usize = size_of::<SOCKADDR_STORAGE>() + 16;
+
+/// Where `AcceptEx` writes the addresses of both sides.
+pub(super) type Addresses = [u8; 2 * ADDRESS_BYTES];
+
+/// Functions of Winsock that are found at run time, once for each family of addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extensions {
+    accept: LPFN_ACCEPTEX,
+    addresses: LPFN_GETACCEPTEXSOCKADDRS,
+    connect: LPFN_CONNECTEX,
+}
+
+impl Extensions {
+    pub(super) fn of(domain: Domain) -> Result<Self, i32> {
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
+        let socket = Handle::from(socket.map_err(|error| sys::code_of(&error))?);
+        // SAFETY: each function has the type that its name (the GUID) stands for.
+        unsafe {
+            Ok(Extensions {
+                accept: extension(&socket, &WSAID_ACCEPTEX)?,
+                addresses: extension(&socket, &WSAID_GETACCEPTEXSOCKADDRS)?,
+                connect: extension(&socket, &WSAID_CONNECTEX)?,
+            })
+        }
+    }
+
+    /// Accepts one connection into `socket`, which is fresh and of the listener's family.
+    ///
+    /// # Safety
+    /// `addresses` and `overlapped` stay valid, and are touched by nobody, until the packet.
+    pub(super) unsafe fn accept(
+        &self,
+        listener: &Handle,
+        socket: &Handle,
+        addresses: *mut Addresses,
+        overlapped: *mut OVERLAPPED,
+    ) -> Result<(), i32> {
+        let accept = self.accept.expect("found when the driver was made");
+        let each = ADDRESS_BYTES as u32;
+        let mut received = 0;
+        // SAFETY: both sockets are open; the rest is the caller's promise. No byte is received, so
+        // that the whole buffer is for the addresses.
+        let result = unsafe {
+            accept(
+                raw(listener),
+                raw(socket),
+                addresses.cast(),
+                0,
+                each,
+                each,
+                &raw mut received,
+                overlapped,
+            )
+        };
+        issued(result != 0)
+    }
+
+    /// The peer in what an `AcceptEx` wrote that succeeded.
+    pub(super) fn peer(&self, addresses: &Addresses) -> Option<SockAddr> {
+        let split = self.addresses.expect("found when the driver was made");
+        let each = ADDRESS_BYTES as u32;
+        let (mut local, mut peer): (*mut SOCKADDR, *mut SOCKADDR) =
+            (ptr::null_mut(), ptr::null_mut());
+        let (mut local_bytes, mut peer_bytes) = (0, 0);
+        // SAFETY: the buffer has the lengths that the accept was given; the call only points
+        // into it.
+        unsafe {
+            split(
+                addresses.as_ptr().cast(),
+                0,
+                each,
+                each,
+                &raw mut local,
+                &raw mut local_bytes,
+                &raw mut peer,
+                &raw mut peer_bytes,
+            );
+        }
+        let bytes = usize::try_from(peer_bytes).ok()?;
+        if peer.is_null() || bytes == 0 || bytes > size_of::<SOCKADDR_STORAGE>() {
+            return None;
+        }
+        // SAFETY: `peer` points to `bytes` bytes of an address; the storage has room for them and
+        // is of plain numbers.
+        let ((), address) = unsafe {
+            SockAddr::try_init(|storage, length| {
+                ptr::copy_nonoverlapping(peer.cast::<u8>(), storage.cast::<u8>(), bytes);
+                *length = peer_bytes;
+                Ok(())
+            })
+        }
+        .ok()?;
+        Some(address)
+    }
+
+    /// Connects a bound socket.
+    ///
+    /// # Safety
+    /// `overlapped` stays valid, and is touched by nobody, until the packet.
+    pub(super) unsafe fn connect(
+        &self,
+        socket: &Handle,
+        to: &SockAddr,
+        overlapped: *mut OVERLAPPED,
+    ) -> Result<(), i32> {
+        let connect = self.connect.expect("found when the driver was made");
+        let mut sent = 0;
+        // SAFETY: the address is captured by the call; the rest is the caller's promise.
+        let result = unsafe {
+            connect(
+                raw(socket),
+                to.as_ptr().cast(),
+                to.len(),
+                ptr::null(),
+                0,
+                &raw mut sent,
+                overlapped,
+            )
+        };
+        issued(result != 0)
+    }
+}
+
+/// Finds a function by its name.
+///
+/// # Safety
+/// `F` is the optional function pointer that `name` stands for.
+unsafe fn extension<F>(socket: &Handle, name: &GUID) -> Result<F, i32> {
+    const { assert!(size_of::<F>() == size_of::<*const c_void>()) };
+    let mut function: *const c_void = ptr::null();
+    let mut written = 0;
+    // SAFETY: the name is read and the pointer written during the call, each of its own size.
+    let result = unsafe {
+        WSAIoctl(
+            raw(socket),
+            SIO_GET_EXTENSION_FUNCTION_POINTER,
+            ptr::from_ref(name).cast(),
+            size_of::<GUID>() as u32,
+            (&raw mut function).cast(),
+            size_of::<*const c_void>() as u32,
+            &raw mut written,
+            ptr::null_mut(),
+            None,
+        )
+    };
+    if result != 0 {
+        return Err(sys::socket_error());
+    }
+    // SAFETY: a pointer to the function of that name, or null, which is `None`; of the same size.
+    Ok(unsafe { mem::transmute_copy(&function) })
+}
+
+/// Waits until there is something to receive, or the stream ends, and takes nothing.
+///
+/// # Safety
+/// `overlapped` stays valid, and is touched by nobody, until the packet.
+pub(super) unsafe fn wait_readable(
+    socket: &Handle,
+    overlapped: *mut OVERLAPPED,
+) -> Result<(), i32> {
+    // One buffer without a byte: no buffer at all is an error.
+    let nothing = WSABUF {
+        len: 0,
+        buf: ptr::null_mut(),
+    };
+    let mut flags = 0;
+    // SAFETY: the list and the flags are captured by the call; the rest is the caller's promise.
+    let result = unsafe {
+        WSARecv(
+            raw(socket),
+            &raw const nothing,
+            1,
+            ptr::null_mut(),
+            &raw mut flags,
+            overlapped,
+            None,
+        )
+    };
+    issued(result == 0)
+}
+
+/// Sends what the buffers hold, in order.
+///
+/// # Safety
+/// What `buffers` point to stays valid and unchanged, and `overlapped` valid and untouched, until
+/// the packet.
+pub(super) unsafe fn send(
+    socket: &Handle,
+    buffers: &[WSABUF],
+    overlapped: *mut OVERLAPPED,
+) -> Result<(), i32> {
+    // SAFETY: the list is captured by the call; the rest is the caller's promise.
+    let result = unsafe {
+        WSASend(
+            raw(socket),
+            buffers.as_ptr(),
+            buffers.len() as u32,
+            ptr::null_mut(),
+            0,
+            overlapped,
+            None,
+        )
+    };
+    issued(result == 0)
+}
+
+/// Asks for one request of a socket to end, or for all of them. That there is none any more is no
+/// error: its packet is on the way.
+pub(super) fn cancel(socket: &Handle, overlapped: Option<*mut OVERLAPPED>) {
+    let overlapped = overlapped.unwrap_or(ptr::null_mut());
+    // SAFETY: the address only names a request; it is not read through.
+    unsafe { CancelIoEx(raw(socket) as HANDLE, overlapped) };
+}
+
+/// Makes an accepted socket a full one; fails when its peer is gone already.
+pub(super) fn finish_accept(listener: &Handle, socket: &Handle) -> Result<(), i32> {
+    let listener = raw(listener);
+    let bytes = (&raw const listener).cast();
+    // SAFETY: the option takes the listener itself, which lives through the call.
+    unsafe { set_option(socket, SO_UPDATE_ACCEPT_CONTEXT, bytes, size_of::<SOCKET>()) }
+}
+
+/// Makes a connected socket a full one.
+pub(super) fn finish_connect(socket: &Handle) -> Result<(), i32> {
+    // SAFETY: the option takes no value.
+    unsafe { set_option(socket, SO_UPDATE_CONNECT_CONTEXT, ptr::null(), 0) }
+}
+
+/// # Safety
+/// `value` points to so many bytes, as the option takes.
+unsafe fn set_option(
+    socket: &Handle,
+    option: i32,
+    value: *const u8,
+    bytes: usize,
+) -> Result<(), i32> {
+    // SAFETY: the caller's promise.
+    let result = unsafe { setsockopt(raw(socket), SOL_SOCKET, option, value, bytes as i32) };
+    if result != 0 {
+        return Err(sys::socket_error());
+    }
+    Ok(())
+}
+
+pub(super) fn raw(socket: &Handle) -> SOCKET {
+    socket.as_raw_socket() as SOCKET
+}
+
+fn issued(succeeded: bool) -> Result<(), i32> {
+    if succeeded {
+        return Ok(());
+    }
+    match sys::socket_error() {
+        code if code == ERROR_IO_PENDING.cast_signed() => Ok(()),
+        code => Err(code),
+    }
+}

@@ -1,0 +1,73 @@
+//! Watching for the peer's leaving: a poll of the network driver, as `select` itself makes it.
+//!
+//! Winsock has no overlapped call that completes when the peer leaves and takes no data, so that
+//! this asks `\Device\Afd` below it, as wepoll, mio and libuv do. The poll is asked of the watched
+//! socket's own handle: its packet comes to the port the socket is associated with, and it is
+//! cancelled like any other request. A handle of `\Device\Afd` for many sockets was rejected: it
+//! brings tables, and cancelling walks through everything asked of it.
+//!
+//! Wine tells a FIN only once the data before it was read (a named difference), and forgets to
+//! answer at once for one that came before; so there the socket is looked at first.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use windows_sys::Wdk::System::IO::NtDeviceIoControlFile;
+use windows_sys::Win32::Foundation::{HANDLE, RtlNtStatusToDosError, STATUS_PENDING};
+use windows_sys::Win32::System::IO::OVERLAPPED;
+
+use super::block::Poll;
+use super::request::raw;
+use crate::sys::Handle;
+
+const IOCTL_AFD_POLL: u32 = 0x0001_2024;
+
+/// The peer has sent FIN.
+pub(super) const DISCONNECTED: u32 = 0x08;
+/// The connection was reset.
+pub(super) const ABORTED: u32 = 0x10;
+
+/// Waits until the peer leaves.
+///
+/// # Safety
+/// `poll` and `overlapped` stay valid, and are touched by nobody, until the packet.
+pub(super) unsafe fn wait_leaving(
+    socket: &Handle,
+    poll: *mut Poll,
+    overlapped: *mut OVERLAPPED,
+) -> Result<(), i32> {
+    let bytes = size_of::<Poll>() as u32;
+    // SAFETY: the first half of an OVERLAPPED is the status block of the native interface; both
+    // are the caller's promise. The context is what the packet brings, as with WSARecv.
+    let status = unsafe {
+        NtDeviceIoControlFile(
+            raw(socket) as HANDLE,
+            ptr::null_mut(),
+            None,
+            overlapped.cast::<c_void>(),
+            overlapped.cast(),
+            IOCTL_AFD_POLL,
+            poll.cast::<c_void>(),
+            bytes,
+            poll.cast::<c_void>(),
+            bytes,
+        )
+    };
+    if status >= 0 || status == STATUS_PENDING {
+        return Ok(());
+    }
+    // SAFETY: a translation of one number into another.
+    Err(unsafe { RtlNtStatusToDosError(status) }.cast_signed())
+}
+
+/// What to ask: whether this socket's peer leaves, without a limit of time.
+pub(super) fn question(socket: &Handle) -> Poll {
+    Poll {
+        timeout: i64::MAX,
+        sockets: 1,
+        exclusive: 0,
+        socket: raw(socket) as HANDLE,
+        events: DISCONNECTED | ABORTED,
+        status: 0,
+    }
+}
