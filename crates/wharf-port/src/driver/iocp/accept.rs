@@ -303,3 +303,6 @@ fn fresh_socket(domain: Domain) -> Result<Handle, i32> {
         .map(Handle::from)
         .map_err(|error| sys::code_of(&error))
 }
+
+#[cfg(test)]
+mod tests;

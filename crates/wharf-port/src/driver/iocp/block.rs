@@ -181,3 +181,16 @@ impl<T> Drop for Lent<T> {
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::slot::Slot;
+
+    /// What an associated socket costs while nothing happens: its slot, with both blocks.
+    #[test]
+    fn an_idle_socket_costs_at_most_160_bytes() {
+        let bytes = size_of::<Slot>();
+        println!("{bytes} bytes a slot");
+        assert!(bytes <= 160, "{bytes} bytes a slot");
+    }
+}

@@ -233,7 +233,7 @@ pub(super) unsafe fn send(
 /// Asks for one request of a socket to end, or for all of them. That there is none any more is no
 /// error: its packet is on the way.
 pub(super) fn cancel(socket: &Handle, overlapped: Option<*mut OVERLAPPED>) {
-    let overlapped = overlapped.unwrap_or(ptr::null_mut());
+    let overlapped = overlapped.unwrap_or_default();
     // SAFETY: the address only names a request; it is not read through.
     unsafe { CancelIoEx(raw(socket) as HANDLE, overlapped) };
 }

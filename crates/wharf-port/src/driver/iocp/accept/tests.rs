@@ -1,0 +1,215 @@
+//! Refills that fail, and room that others take: faults that no client can bring about.
+
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use windows_sys::Win32::Networking::WinSock::WSAEMFILE;
+
+use crate::{
+    Accepted, Builder, Close, Event, Key, Listener, PauseReason, Port, SocketRef, Wait, Waiter,
+};
+
+/// Ends a test that hangs; nothing waits for it.
+const AT_MOST: Duration = Duration::from_secs(30);
+
+thread_local! {
+    /// How many sockets for accepts this thread fails to open, and how many it failed to.
+    static FAULTS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// The code to fail with instead of opening a socket for an accept.
+pub(super) fn injected_fault() -> Option<i32> {
+    let (left, done) = FAULTS.get();
+    let next = (left.checked_sub(1)?, done + 1);
+    FAULTS.set(next);
+    Some(WSAEMFILE)
+}
+
+struct Server {
+    listener: Listener,
+    address: SocketAddr,
+    waiter: Waiter,
+    port: Port,
+}
+
+impl Server {
+    fn new(builder: Builder) -> Self {
+        FAULTS.set((0, 0));
+        let port = builder.build().expect("Windows has completion ports");
+        let waiter = port.waiter().expect("the first waiter");
+        let listener = port.listen(([127, 0, 0, 1], 0), Key(90));
+        let listener = listener.expect("a free port of the loopback");
+        let address = listener.local_address().expect("it listens");
+        let address = address.internet().expect("an internet address");
+        Server {
+            listener,
+            address,
+            waiter,
+            port,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).expect("the backlog has room")
+    }
+
+    /// Waits for packets until `take` is satisfied.
+    fn pump(&mut self, mut take: impl FnMut(Event) -> bool) {
+        let deadline = Instant::now() + AT_MOST;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.waiter.wait(Some(left)).expect("the port works") {
+                Wait::Packets(packets) => {
+                    let mut satisfied = false;
+                    for packet in packets {
+                        satisfied |= take(packet.event);
+                    }
+                    if satisfied {
+                        return;
+                    }
+                }
+                other => panic!("{other:?} instead of what was to come"),
+            }
+        }
+    }
+
+    fn accepted(&mut self) -> Accepted {
+        let mut found = None;
+        self.pump(|event| {
+            if let Event::Accepted(accepted) = event {
+                assert!(found.is_none(), "one client connected");
+                found = Some(accepted);
+            }
+            found.is_some()
+        });
+        found.expect("found above")
+    }
+}
+
+#[test]
+fn a_listener_that_can_post_nothing_pauses_and_comes_back() {
+    let mut server = Server::new(Port::builder());
+    FAULTS.set((3, 0));
+    server.listener.accept().expect("nothing accepts yet");
+    assert_eq!(server.port.stats().accepts_posted, 0);
+    assert_eq!(server.port.stats().listeners_paused, 1);
+    let client = server.connect();
+    let mut told = Vec::new();
+    server.pump(|event| {
+        told.push(match event {
+            Event::Paused { reason, .. } => format!("paused {reason:?}"),
+            Event::Resumed => "resumed".into(),
+            Event::Accepted(_) => "accepted".into(),
+            other => panic!("{other:?}"),
+        });
+        told.len() == 3
+    });
+    assert_eq!(told, ["paused TooManyOpenFiles", "resumed", "accepted"]);
+    assert_eq!(FAULTS.get(), (0, 3), "every planted fault was met");
+    assert_eq!(server.port.stats().listeners_paused, 0);
+    assert_eq!(server.port.stats().accepts_posted, 16);
+    drop(client);
+}
+
+#[test]
+fn a_refill_that_fails_is_made_up_for_by_the_next() {
+    let mut server = Server::new(Port::builder().accepts_posted(8));
+    server.listener.accept().expect("nothing accepts yet");
+    assert_eq!(server.port.stats().accepts_posted, 8);
+    FAULTS.set((2, 0));
+    let mut held = Vec::new();
+    let mut posted = Vec::new();
+    for _ in 0..3 {
+        let client = server.connect();
+        held.push((server.accepted(), client));
+        posted.push(server.port.stats().accepts_posted);
+    }
+    assert_eq!(posted, [7, 6, 8], "no pause, and nothing stays missing");
+    assert_eq!(FAULTS.get(), (0, 2), "every planted fault was met");
+}
+
+#[test]
+fn no_more_are_posted_than_the_port_has_room_for() {
+    let server = Server::new(Port::builder().sockets_max(4));
+    server.listener.accept().expect("nothing accepts yet");
+    // The listener has one of the four places itself.
+    assert_eq!(server.port.stats().accepts_posted, 3);
+    assert_eq!(server.port.stats().sockets, 1);
+}
+
+/// Connections the system has accepted when the room for them is gone wait like those in the
+/// backlog, and come in order once there is room again.
+#[test]
+fn what_finds_no_room_waits_and_is_not_lost() {
+    let mut server = Server::new(Port::builder().sockets_max(4));
+    server.listener.accept().expect("nothing accepts yet");
+    assert_eq!(server.port.stats().accepts_posted, 3);
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let other = elsewhere.local_addr().expect("it listens");
+    let taken: Vec<SocketRef> = (0..3)
+        .map(|key| {
+            let socket = TcpStream::connect(other).expect("it listens");
+            let stream = server.port.associate(socket, Key(key));
+            stream
+                .expect("the posted accepts hold no place")
+                .set_aside()
+        })
+        .collect();
+    let clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    let mut reasons = Vec::new();
+    server.pump(|event| {
+        match event {
+            Event::Paused { reason, .. } => reasons.push(reason),
+            other => panic!("{other:?} without room"),
+        }
+        true
+    });
+    assert_eq!(reasons, [PauseReason::SocketsMax]);
+    for socket in taken {
+        socket.close(Close::Reset).expect("open until now");
+    }
+    let mut peers = Vec::new();
+    let mut held = Vec::new();
+    server.pump(|event| {
+        match event {
+            Event::Accepted(accepted) => {
+                peers.push(accepted.peer().expect("told by the accept"));
+                held.push(accepted);
+            }
+            Event::Closed | Event::Resumed | Event::Paused { .. } => {}
+            other => panic!("{other:?}"),
+        }
+        peers.len() == 3
+    });
+    let mut expected: Vec<_> = clients
+        .iter()
+        .map(|client| crate::Address::from(client.local_addr().expect("connected")))
+        .collect();
+    expected.sort_by_key(ToString::to_string);
+    peers.sort_by_key(ToString::to_string);
+    assert_eq!(peers, expected);
+}
+
+/// A cancelled listener gives everything back, and its last packet comes when nothing is posted.
+#[test]
+fn a_cancelled_accept_ends_once_nothing_is_posted() {
+    let mut server = Server::new(Port::builder());
+    let accept = server.listener.accept().expect("nothing accepts yet");
+    let client = server.connect();
+    drop(server.accepted());
+    assert_eq!(server.port.cancel(accept), crate::Cancel::Requested);
+    let port = server.port.clone();
+    server.pump(|event| {
+        let Event::Ended { how, .. } = event else {
+            panic!("{event:?} after the cancel");
+        };
+        assert_eq!(how, crate::End::Cancelled);
+        assert_eq!(port.stats().accepts_posted, 0);
+        true
+    });
+    server.listener.accept().expect("accepts again");
+    let again = server.connect();
+    drop((server.accepted(), client, again));
+    assert_eq!(port.stats().foreign_packets, 0);
+}
