@@ -161,6 +161,7 @@ impl Program {
     }
 
     /// The next line, already printed or not; nothing when the output is over.
+    #[cfg(target_os = "linux")]
     pub(crate) fn line_or_end(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
