@@ -220,10 +220,19 @@ pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), 
 
 /// Receives into `bytes`, not blocking; 0 at the end of the stream.
 pub(crate) fn receive(handle: &Handle, bytes: &mut [u8]) -> Result<usize, i32> {
+    receive_with(handle, bytes, 0)
+}
+
+/// Looks at what a receive would bring, without taking it; 0 at the end of the stream.
+pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
+    receive_with(handle, &mut [0], winsock::MSG_PEEK)
+}
+
+fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, i32> {
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     let socket = handle.as_raw_socket() as winsock::SOCKET;
     // SAFETY: the bytes are borrowed for the call, which fills `length` of them at most.
-    let count = unsafe { winsock::recv(socket, bytes.as_mut_ptr(), length, 0) };
+    let count = unsafe { winsock::recv(socket, bytes.as_mut_ptr(), length, flags) };
     usize::try_from(count).map_err(|_| socket_error())
 }
 
