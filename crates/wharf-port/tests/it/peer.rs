@@ -86,8 +86,18 @@ fn socket_for(address: &Address) -> (Socket, SockAddr) {
 fn address_of(address: &SockAddr) -> Address {
     match address.as_socket() {
         Some(address) => address.into(),
-        None => Address::unix(address.as_pathname().unwrap_or("".as_ref())),
+        None => unix_address_of(address),
     }
+}
+
+#[cfg(unix)]
+fn unix_address_of(address: &SockAddr) -> Address {
+    Address::unix(address.as_pathname().unwrap_or("".as_ref()))
+}
+
+#[cfg(not(unix))]
+fn unix_address_of(address: &SockAddr) -> Address {
+    panic!("no socket here has an address like {address:?}")
 }
 
 impl Network for System {
