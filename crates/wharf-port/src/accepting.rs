@@ -71,11 +71,16 @@ impl Core {
         accepted: Accepted,
         out: &mut Out<'_>,
     ) {
+        self.accept_works(id, state, out);
+        let name = (state.receive_sequence, OpKind::Accept);
+        self.deliver(id, state, name, Event::Accepted(accepted), out);
+    }
+
+    /// An attempt to accept met no lack of anything: a pause is over, and it says so.
+    pub(crate) fn accept_works(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         if state.has(flag::PAUSED_ACCEPT) {
             self.resumed(id, state, out);
         }
-        let name = (state.receive_sequence, OpKind::Accept);
-        self.deliver(id, state, name, Event::Accepted(accepted), out);
     }
 
     /// The driver brings the error of one accept. Answers whether to go on accepting.

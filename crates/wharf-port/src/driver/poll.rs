@@ -129,9 +129,15 @@ impl Poll {
                     };
                     core.accepted(id, state, accepted, out);
                 }
+                Err(code) if sys::would_block(code) => {
+                    place.give_up();
+                    state.clear(READABLE);
+                    // Room and a descriptor were there: edges count again from here on.
+                    core.accept_works(id, state, out);
+                }
                 Err(code) => {
                     place.give_up();
-                    if sys::would_block(code) || !core.accept_failed(id, state, code, out) {
+                    if !core.accept_failed(id, state, code, out) {
                         state.clear(READABLE);
                     }
                 }
