@@ -21,17 +21,22 @@ mod system;
 mod table;
 
 mod accept;
+mod bounds;
 mod cancel;
 mod close;
 mod connect;
 mod driver_choice;
+mod end;
 mod errors;
+mod exhaust;
+mod pool;
 mod port;
 mod receive;
 mod send;
 mod shutdown;
 mod timers;
 mod turns;
+mod waiters;
 mod watch;
 
 use std::process::{Command, Stdio};
@@ -51,11 +56,16 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("connect", connect::CASES),
     ("receive", receive::CASES),
     ("watch", watch::CASES),
+    ("pool", pool::CASES),
     ("send", send::CASES),
     ("cancel", cancel::CASES),
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
+    ("waiters", waiters::CASES),
     ("turns", turns::CASES),
+    ("bounds", bounds::CASES),
+    ("exhaustion", exhaust::CASES),
+    ("the end of a port", end::CASES),
     ("errors", errors::CASES),
     ("driver choice", driver_choice::CASES),
 ];

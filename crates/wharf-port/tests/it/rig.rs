@@ -152,6 +152,14 @@ impl Rig {
         self.packets.remove(place)
     }
 
+    /// A packet that is there already, or comes within a moment.
+    pub(crate) fn find_or_pump(&mut self) -> Option<Packet> {
+        if self.packets.is_empty() {
+            self.pump(STEP);
+        }
+        self.packets.pop_front()
+    }
+
     /// The first packet that matches; others wait for whoever asks for them.
     pub(crate) fn expect(&mut self, what: &str, matches: impl Fn(&Packet) -> bool) -> Packet {
         self.until(what, |rig| rig.find(&matches))

@@ -14,6 +14,24 @@ pub(crate) fn descriptors() -> usize {
     listed.count()
 }
 
+/// Takes all descriptors that this process may have, but so many.
+#[cfg(unix)]
+pub(crate) fn leave_descriptors(count: usize) -> Vec<std::fs::File> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limits = getrlimit(Resource::Nofile);
+    limits.current = Some(256);
+    setrlimit(Resource::Nofile, limits).expect("below the hard limit");
+    let opened = std::iter::repeat_with(|| std::fs::File::open("/dev/null"));
+    let mut hoard: Vec<_> = opened.map_while(Result::ok).collect();
+    hoard.truncate(hoard.len() - count);
+    hoard
+}
+
+#[cfg(not(unix))]
+pub(crate) fn leave_descriptors(_: usize) -> Vec<std::fs::File> {
+    panic!("the case is skipped where there are no descriptors");
+}
+
 /// Processor time that this process has used so far.
 pub(crate) fn processor_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");

@@ -1,8 +1,8 @@
 //! Turns: packets of one socket go to one thread at a time, and nobody waits for a slow one.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -235,11 +235,12 @@ fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: usize) {
     let handled = Mutex::new(HashMap::new());
     let slow = AtomicBool::new(false);
     let (slow_has, release) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let port = &rig.port;
+    let (port, ready) = (&rig.port, Barrier::new(9));
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 let mut waiter = port.waiter().expect("a shared port has many");
+                ready.wait();
                 while let Wait::Packets(batch) = waiter.wait(None).expect("waits") {
                     if !slow.swap(true, Ordering::AcqRel) {
                         slow_has.store(batch.len(), Ordering::Release);
@@ -253,6 +254,7 @@ fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: usize) {
                 }
             });
         }
+        ready.wait();
         for (_, peer) in &mut ends {
             assert_eq!(peer.try_send(b"x"), Some(1), "a byte always fits");
         }

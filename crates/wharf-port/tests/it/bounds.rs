@@ -1,0 +1,149 @@
+//! Limits: set when the port is built, refused with the value when reached, never passed.
+
+use wharf_port::{Builder, ErrorKind, Key, Operation, PoolOptions};
+
+use crate::case::{Case, Where, case};
+use crate::rig::Rig;
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        a_full_table_refuses_every_kind_of_socket,
+        [C13, C3],
+        "contract"
+    ),
+    case!(
+        an_accepted_socket_has_its_place_already,
+        [C13, C12],
+        "contract"
+    ),
+    case!(room_is_room_again_once_a_socket_is_gone, [C13], "contract"),
+    case!(bounds_that_make_no_sense_are_refused, [C13], "contract"),
+    case!(the_ledger_counts_sockets_exactly, [C13], "contract"),
+];
+
+fn a_full_table_refuses_every_kind_of_socket(at: &Where) {
+    let mut other = Rig::new(at);
+    let mut rig = Rig::with(at, |builder| builder.sockets_max(2));
+    rig.allowed.packets = true; // A listener at the bound says that it pauses.
+    let mut host = other.network.listen();
+    let (stream, _peer) = rig.connection();
+    assert_eq!(rig.port.stats().sockets, 2, "a listener and a connection");
+    let error = rig
+        .port
+        .listen(([127, 0, 0, 1], 0), Key(1))
+        .expect_err("no room");
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::Full, Operation::Listen)
+    );
+    assert!(error.to_string().contains("raise the bound"), "{error}");
+    let error = rig
+        .port
+        .connect(host.address(), Key(1))
+        .expect_err("no room");
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::Full, Operation::Connect)
+    );
+    assert!(host.try_accept().is_none(), "nobody connected");
+    // Another port's socket comes back whole, and serves elsewhere.
+    let mut peer = other.dial();
+    let accepted = other.accepted();
+    let refused = rig.port.associate(accepted, Key(1)).expect_err("no room");
+    assert_eq!(refused.error.kind(), ErrorKind::Full);
+    let back = other
+        .port
+        .associate(refused.value, Key(2))
+        .expect("room there");
+    back.send("whole").expect("an empty queue");
+    assert_eq!(other.hear(&mut peer, 5), b"whole");
+    assert_eq!(rig.port.stats().sockets, 2);
+    drop(stream);
+}
+
+fn an_accepted_socket_has_its_place_already(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.sockets_max(2));
+    rig.allowed.packets = true; // A listener at the bound says that it pauses.
+    let _peer = rig.dial();
+    let accepted = rig.accepted();
+    assert_eq!(
+        rig.port.stats().sockets,
+        2,
+        "it counts before it is associated"
+    );
+    let error = rig
+        .port
+        .listen(([127, 0, 0, 1], 0), Key(1))
+        .expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::Full);
+    let _stream = rig
+        .port
+        .associate(accepted, Key(1))
+        .expect("its place was kept");
+    assert_eq!(rig.port.stats().sockets, 2);
+}
+
+fn room_is_room_again_once_a_socket_is_gone(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.sockets_max(3));
+    rig.allowed.packets = true; // A listener at the bound says that it pauses.
+    for _ in 0..100 {
+        let (first, first_peer) = rig.connection();
+        let (second, second_peer) = rig.connection();
+        let full = rig.port.listen(([127, 0, 0, 1], 0), Key(1));
+        assert_eq!(full.expect_err("no room").kind(), ErrorKind::Full);
+        drop((first, second));
+        rig.until_stats("both are gone", |stats| stats.sockets == 1);
+        drop((first_peer, second_peer));
+    }
+}
+
+fn bounds_that_make_no_sense_are_refused(at: &Where) {
+    let builder = at.builder();
+    let pool = |buffer_bytes, pool_bytes_max| {
+        let revoke_returned = false;
+        builder.pool(PoolOptions {
+            buffer_bytes,
+            pool_bytes_max,
+            revoke_returned,
+        })
+    };
+    let nonsense: [(&str, Builder); 11] = [
+        ("no sockets", builder.sockets_max(0)),
+        ("too many sockets", builder.sockets_max((1 << 24) + 1)),
+        ("no timers", builder.timers_max(0)),
+        ("no packets in a batch", builder.batch_max(0)),
+        ("too many packets in a batch", builder.batch_max(1 << 20)),
+        ("no packets in a turn", builder.turn_packets_max(0)),
+        ("no leases", builder.leases_per_socket(0)),
+        ("no operations", builder.operations_per_socket_max(0)),
+        ("tiny buffers", pool(8, 1 << 20)),
+        ("huge buffers", pool(1 << 30, 1 << 31)),
+        ("a pool smaller than a buffer", pool(4_096, 4_095)),
+    ];
+    for (what, builder) in nonsense {
+        let error = builder
+            .build()
+            .err()
+            .unwrap_or_else(|| panic!("{what} was taken"));
+        let expected = (ErrorKind::InvalidInput, Operation::Build);
+        assert_eq!((error.kind(), error.operation()), expected, "{what}");
+    }
+    assert!(builder.build().is_ok(), "what is left alone makes sense");
+}
+
+fn the_ledger_counts_sockets_exactly(at: &Where) {
+    let mut rig = Rig::new(at);
+    assert_eq!(rig.port.stats().sockets, 0);
+    let mut ends = Vec::new();
+    for count in 0..20 {
+        ends.push(rig.connection());
+        assert_eq!(rig.port.stats().sockets, 2 + count, "and the listener");
+    }
+    for left in (0..20u32).rev() {
+        let (stream, _peer) = ends.pop().expect("there are so many");
+        let socket = stream.socket();
+        stream.close(wharf_port::Close::Flush).expect("it is open");
+        rig.closed(socket);
+        assert_eq!(rig.port.stats().sockets, 1 + left);
+    }
+}

@@ -1,0 +1,330 @@
+//! Waiters: who may have one, what stays in a batch, and what becomes of it when one goes.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use wharf_port::{
+    Accepted, ErrorKind, Event, Key, Lease, Listener, Op, Packet, Port, SocketRef, Stream, Wait,
+    Waiter,
+};
+
+use crate::case::{Case, Mode, Where, case, several_waiters};
+use crate::crew::crew;
+use crate::rig::{Rig, lock};
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        a_single_waiter_port_refuses_the_second,
+        [C4, C13],
+        "contract"
+    )
+    .skip(one_waiter),
+    case!(
+        a_shared_port_has_many_waiters_and_a_bound,
+        [C4, C13],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(
+        packets_not_taken_come_first_at_the_next_wait,
+        [C2, C4],
+        "contract"
+    ),
+    case!(
+        a_waiter_that_goes_gives_back_what_was_not_taken,
+        [C4, C2],
+        "contract"
+    ),
+    case!(
+        what_is_given_back_wakes_another_waiter,
+        [C4, C2],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(bytes_given_back_stay_in_order, [C4, C6], "contract"),
+    case!(
+        a_forgotten_waiter_is_counted_when_its_thread_ends,
+        [C4, C3],
+        "contract"
+    ),
+    case!(the_types_say_what_may_cross_threads, [C4], "compio #727"),
+    case!(any_thread_submits_while_another_waits, [C4], "contract"),
+    case!(
+        an_end_may_come_before_its_submit_returns,
+        [C2, C4],
+        "zio #530, #533"
+    )
+    .skip(several_waiters),
+    case!(a_waiter_may_close_its_own_port, [C14], "contract"),
+];
+
+fn one_waiter(at: &Where) -> Option<&'static str> {
+    (at.mode == Mode::Shared).then_some("a shared port has many waiters")
+}
+
+fn a_single_waiter_port_refuses_the_second(at: &Where) {
+    let mut rig = Rig::new(at);
+    let error = rig.port.waiter().expect_err("there is one already");
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().contains("build a shared port"), "{error}");
+    let port = rig.port.clone();
+    let elsewhere = thread::spawn(move || port.waiter().map(drop).map_err(|error| error.kind()));
+    assert_eq!(elsewhere.join().expect("it asks"), Err(ErrorKind::Busy));
+    rig.drop_waiter();
+    rig.port.post(Key(1), 1).expect("room");
+    let mut next = rig.port.waiter().expect("the first is gone");
+    assert_eq!(values(batch_of(&mut next)), [1]);
+}
+
+fn a_shared_port_has_many_waiters_and_a_bound(at: &Where) {
+    let rig = Rig::new(at);
+    let mut waiters = Vec::new();
+    let error = loop {
+        match rig.port.waiter() {
+            Ok(waiter) => waiters.push(waiter),
+            Err(error) => break error,
+        }
+        assert!(waiters.len() <= 100_000, "there is no bound");
+    };
+    assert!(waiters.len() >= 63, "{} waiters", waiters.len());
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    waiters.pop();
+    waiters.push(rig.port.waiter().expect("one is gone"));
+}
+
+fn values(batch: impl Iterator<Item = Packet>) -> Vec<u64> {
+    let value = |packet: Packet| match packet.event {
+        Event::Posted(value) => value,
+        other => panic!("not asked for: {other:?}"),
+    };
+    batch.map(value).collect()
+}
+
+fn batch_of(waiter: &mut Waiter) -> wharf_port::Batch<'_> {
+    match waiter.wait(Some(Duration::from_secs(20))).expect("waits") {
+        Wait::Packets(batch) => batch,
+        other => panic!("packets were to come: {other:?}"),
+    }
+}
+
+fn packets_not_taken_come_first_at_the_next_wait(at: &Where) {
+    let mut rig = Rig::new(at);
+    for value in 1..=3 {
+        rig.port.post(Key(1), value).expect("room");
+    }
+    assert_eq!(values(batch_of(rig.waiter()).take(1)), [1]);
+    rig.port.post(Key(1), 4).expect("room");
+    let mut all = values(batch_of(rig.waiter()));
+    while all.len() < 3 {
+        all.extend(values(batch_of(rig.waiter())));
+    }
+    assert_eq!(all, [2, 3, 4]);
+}
+
+fn a_waiter_that_goes_gives_back_what_was_not_taken(at: &Where) {
+    let mut rig = Rig::new(at);
+    for value in 1..=5 {
+        rig.port.post(Key(1), value).expect("room");
+    }
+    assert_eq!(values(batch_of(rig.waiter()).take(2)), [1, 2]);
+    rig.drop_waiter();
+    assert_eq!(rig.port.stats().posts, 3, "they are posts again");
+    rig.port.post(Key(1), 6).expect("room");
+    let mut next = rig.port.waiter().expect("the first is gone");
+    let mut all = Vec::new();
+    while all.len() < 4 {
+        all.extend(values(batch_of(&mut next)));
+    }
+    assert_eq!(all, [3, 4, 5, 6], "in their order, and first");
+}
+
+fn what_is_given_back_wakes_another_waiter(at: &Where) {
+    for _ in 0..50 {
+        let mut rig = Rig::new(at);
+        rig.port.post(Key(1), 1).expect("room");
+        drop(batch_of(rig.waiter()));
+        let port = rig.port.clone();
+        let sleeper = thread::spawn(move || {
+            let mut waiter = port.waiter().expect("a shared port has many");
+            values(batch_of(&mut waiter))
+        });
+        thread::yield_now();
+        rig.drop_waiter();
+        assert_eq!(sleeper.join().expect("it wakes"), [1]);
+    }
+}
+
+fn bytes_given_back_stay_in_order(at: &Where) {
+    let mut rig = Rig::with(at, |builder| {
+        let pool = wharf_port::PoolOptions {
+            buffer_bytes: 512,
+            ..Default::default()
+        };
+        builder.pool(pool).batch_max(8)
+    });
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    let bytes = crate::rig::noise(8 * 512);
+    rig.say(&mut peer, &bytes);
+    // Each waiter takes one packet and goes, whatever else it had.
+    rig.drop_waiter();
+    let mut received = Vec::new();
+    while received.len() < bytes.len() {
+        let mut waiter = rig.port.waiter().expect("the one before is gone");
+        let packet = batch_of(&mut waiter)
+            .next()
+            .expect("a batch is never empty");
+        match packet.event {
+            Event::Received(lease) => received.extend_from_slice(&lease),
+            other => panic!("not asked for: {other:?}"),
+        }
+    }
+    assert!(received == bytes, "the bytes differ");
+}
+
+fn a_forgotten_waiter_is_counted_when_its_thread_ends(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.drop_waiter();
+    assert_eq!(peer.try_send(b"lost with it"), Some(12));
+    let port = rig.port.clone();
+    let forgetful = thread::spawn(move || {
+        let mut waiter = port.waiter().expect("the first is gone");
+        let packet = batch_of(&mut waiter)
+            .next()
+            .expect("a batch is never empty");
+        assert!(matches!(packet.event, Event::Received(_)));
+        std::mem::forget(waiter);
+    });
+    forgetful.join().expect("it forgets");
+    rig.allowed.waiters_leaked = 1;
+    if at.shared() {
+        // The turn it held is over: another goes on with the socket.
+        assert_eq!(peer.try_send(b"goes on"), Some(7));
+        let mut waiter = rig.port.waiter().expect("a shared port has many");
+        let packet = batch_of(&mut waiter)
+            .next()
+            .expect("a batch is never empty");
+        assert!(matches!(&packet.event, Event::Received(lease) if **lease == *b"goes on"));
+    } else {
+        assert_eq!(rig.port.waiter().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(
+            rig.port.post(Key(1), 1).unwrap_err().error.kind(),
+            ErrorKind::Closed
+        );
+    }
+}
+
+/// Holds for types that are not `Send` only: for others the compiler cannot tell which is meant.
+trait StaysOnItsThread<Because> {
+    fn stays() {}
+}
+
+impl<T: ?Sized> StaysOnItsThread<()> for T {}
+impl<T: ?Sized + Send> StaysOnItsThread<u8> for T {}
+
+fn the_types_say_what_may_cross_threads(_: &Where) {
+    fn anywhere<T: Send + Sync + 'static>() {}
+    anywhere::<Port>();
+    anywhere::<Stream>();
+    anywhere::<SocketRef>();
+    anywhere::<Listener>();
+    anywhere::<Accepted>();
+    anywhere::<Lease>();
+    anywhere::<Packet>();
+    anywhere::<Op>();
+    <Waiter as StaysOnItsThread<_>>::stays();
+    assert!(size_of::<Stream>() <= 16);
+}
+
+fn any_thread_submits_while_another_waits(at: &Where) {
+    let mut rig = Rig::new(at);
+    let mut ends: Vec<_> = (0..8).map(|_| rig.connection()).collect();
+    let sockets: Vec<SocketRef> = ends.iter().map(|(stream, _)| stream.socket()).collect();
+    for round in 0..20u8 {
+        let submit = |&socket: &SocketRef| {
+            thread::spawn(move || {
+                socket.receive_into(vec![0; 1]).expect("nothing else reads");
+                socket.send(vec![round]).expect("an empty queue");
+            })
+        };
+        let submitters: Vec<_> = sockets.iter().map(submit).collect();
+        for submitter in submitters {
+            // This thread sleeps in its wait while the others submit.
+            rig.until("the submits", |_| submitter.is_finished().then_some(()));
+            submitter.join().expect("it submits");
+        }
+        for (stream, peer) in &mut ends {
+            assert_eq!(rig.hear(peer, 1), [round]);
+            rig.say(peer, &[round]);
+            let packet = rig.expect("a byte", |packet| packet.socket == stream.socket());
+            assert!(
+                matches!(&packet.event, Event::ReceivedInto { buffer, .. } if buffer == &[round])
+            );
+        }
+    }
+}
+
+fn an_end_may_come_before_its_submit_returns(at: &Where) {
+    const ROUNDS: usize = 1_000;
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    rig.drop_waiter();
+    let ends: Mutex<HashMap<Op, usize>> = Mutex::default();
+    let done = AtomicBool::new(false);
+    let port = rig.port.clone();
+    let handle = |_: usize, packet: Packet| {
+        let whole = match packet.event {
+            Event::Sent { buffer } => buffer.len() == 1,
+            Event::ReceivedInto { buffer, count } => buffer.len() == 1 && count == 1,
+            other => panic!("not asked for: {other:?}"),
+        };
+        assert!(whole, "it brings its buffer");
+        let mut ends = lock(&ends);
+        *ends.entry(packet.op).or_insert(0) += 1;
+        if ends.len() == 2 * ROUNDS {
+            done.store(true, Ordering::Release);
+            port.close();
+        }
+    };
+    crew(&rig.port, 3, handle, || {
+        for _ in 0..ROUNDS {
+            // A byte waits already, and the queue is empty: both can end at once.
+            assert_eq!(peer.try_send(b"x"), Some(1));
+            stream.receive_into(vec![0; 1]).expect("room");
+            stream.send_reported(vec![1]).expect("room");
+            while !lock(&ends).len().is_multiple_of(2) {
+                thread::yield_now();
+            }
+        }
+    });
+    assert!(done.load(Ordering::Acquire));
+    assert!(lock(&ends).values().all(|times| *times == 1), "each once");
+}
+
+fn a_waiter_may_close_its_own_port(at: &Where) {
+    let mut rig = Rig::new(at);
+    rig.port.post(Key(1), 1).expect("room");
+    rig.port.post(Key(1), 2).expect("room");
+    let port = rig.port.clone();
+    let mut batch = batch_of(rig.waiter());
+    assert!(matches!(
+        batch.next().map(|packet| packet.event),
+        Some(Event::Posted(1))
+    ));
+    port.close();
+    assert!(matches!(
+        batch.next().map(|packet| packet.event),
+        Some(Event::Posted(2))
+    ));
+    drop(batch);
+    assert!(matches!(rig.waiter().wait(None), Ok(Wait::Closed)));
+    assert!(matches!(
+        rig.waiter().wait(Some(Duration::ZERO)),
+        Ok(Wait::Closed)
+    ));
+}
