@@ -29,11 +29,13 @@ mod driver_choice;
 mod end;
 mod errors;
 mod exhaust;
+mod handles;
 mod pool;
 mod port;
 mod receive;
 mod send;
 mod shutdown;
+mod storms;
 mod timers;
 mod turns;
 mod waiters;
@@ -67,6 +69,8 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("exhaustion", exhaust::CASES),
     ("the end of a port", end::CASES),
     ("errors", errors::CASES),
+    ("handles", handles::CASES),
+    ("storms", storms::CASES),
     ("driver choice", driver_choice::CASES),
 ];
 
@@ -77,6 +81,7 @@ pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[
     connect::INAPPLICABLE,
     receive::INAPPLICABLE,
     close::INAPPLICABLE,
+    storms::INAPPLICABLE,
     driver_choice::INAPPLICABLE,
 ];
 

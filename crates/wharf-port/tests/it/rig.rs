@@ -182,9 +182,9 @@ impl Rig {
         }
     }
 
-    /// Forgets what came about a key before its socket was dropped.
-    pub(crate) fn drop_leftovers_of(&mut self, key: Key) {
-        self.packets.retain(|packet| packet.key != key);
+    /// Forgets packets that have come and that the case does not look at.
+    pub(crate) fn forget(&mut self, which: impl Fn(&Packet) -> bool) {
+        self.packets.retain(|packet| !which(packet));
     }
 
     /// Fails the case with the log of all packets and the state of the port.

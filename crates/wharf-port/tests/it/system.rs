@@ -1,6 +1,10 @@
 //! What cases ask the system itself: descriptors, limits, processor time, directories.
 
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,6 +36,95 @@ pub(crate) fn leave_descriptors(_: usize) -> Vec<std::fs::File> {
     panic!("the case is skipped where there are no descriptors");
 }
 
+/// Lets this process have so many descriptors.
+#[cfg(unix)]
+pub(crate) fn allow_descriptors(count: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limits = getrlimit(Resource::Nofile);
+    if limits.current.is_some_and(|soft| soft < count as u64) {
+        limits.current = Some(count as u64);
+        setrlimit(Resource::Nofile, limits).expect("the hard limit is at least that");
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn allow_descriptors(_: usize) {}
+
+/// Whether a socket of this process sends small pieces at once, asked through a copy of it.
+#[cfg(target_os = "linux")]
+pub(crate) fn no_delay(number: u64) -> bool {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process lives");
+    let number = i32::try_from(number).expect("a descriptor");
+    let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
+    let copy = copy.expect("a process may look at itself");
+    socket2::SockRef::from(&copy)
+        .tcp_nodelay()
+        .expect("a socket of TCP")
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn no_delay(_: u64) -> bool {
+    panic!("the case is skipped where nobody can look")
+}
+
+/// Signals to this process, one after the other, until it is stopped.
+#[cfg(unix)]
+pub(crate) struct SignalStorm {
+    came: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+#[cfg(unix)]
+impl SignalStorm {
+    pub(crate) fn start() -> Self {
+        use rustix::process::{Signal, getpid, kill_process};
+        let flag = Arc::new(AtomicBool::new(false));
+        let signal = signal_hook::consts::SIGUSR1;
+        signal_hook::flag::register(signal, Arc::clone(&flag)).expect("a known signal");
+        let came = Arc::<AtomicUsize>::default();
+        let stop = Arc::<AtomicBool>::default();
+        let (counted, stopped) = (Arc::clone(&came), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                // The thread of the case takes it: it was the first of this process.
+                kill_process(getpid(), Signal::USR1).expect("a process may signal itself");
+                std::thread::sleep(Duration::from_micros(100));
+                let came = usize::from(flag.swap(false, Ordering::AcqRel));
+                counted.fetch_add(came, Ordering::AcqRel);
+            }
+        });
+        SignalStorm { came, stop, thread }
+    }
+
+    /// How many were taken so far.
+    pub(crate) fn came(&self) -> usize {
+        self.came.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().expect("it only sends signals");
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) struct SignalStorm;
+
+#[cfg(not(unix))]
+impl SignalStorm {
+    pub(crate) fn start() -> Self {
+        panic!("the case is skipped where there are no signals")
+    }
+
+    pub(crate) fn came(&self) -> usize {
+        0
+    }
+
+    pub(crate) fn stop(self) {}
+}
+
 /// Processor time that this process has used so far.
 pub(crate) fn processor_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");
@@ -45,9 +138,9 @@ pub(crate) fn processor_time() -> Duration {
 /// Counts the signals that tell of a broken pipe, from now on.
 #[cfg(unix)]
 pub(crate) fn count_pipe_signals() -> impl Fn() -> usize {
-    let came = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let came = Arc::new(AtomicBool::new(false));
     let signal = signal_hook::consts::SIGPIPE;
-    signal_hook::flag::register(signal, std::sync::Arc::clone(&came)).expect("a known signal");
+    signal_hook::flag::register(signal, Arc::clone(&came)).expect("a known signal");
     move || usize::from(came.load(Ordering::SeqCst))
 }
 

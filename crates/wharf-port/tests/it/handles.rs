@@ -1,0 +1,170 @@
+//! Handles and their options: what children inherit, what a listener hands on, who may bind.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use wharf_port::{Close, ConnectOptions, ErrorKind, Event, Key, ListenOptions, SocketRef};
+
+use crate::case::{Case, Driver, Where, a_system, case, linux};
+use crate::rig::Rig;
+use crate::system;
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        no_handle_is_inherited,
+        [C19],
+        "reliability: descriptors that leak to children"
+    )
+    .skip(linux)
+    .alone(),
+    case!(
+        small_sends_go_out_at_once_unless_asked_otherwise,
+        [C19],
+        "contract"
+    )
+    .skip(looked_at),
+    case!(
+        a_listener_may_start_again_at_once,
+        [C19],
+        "nginx: SO_REUSEADDR"
+    )
+    .skip(a_system),
+    case!(
+        two_listeners_never_share_by_accident,
+        [C19, C9],
+        "win32 documentation: SO_EXCLUSIVEADDRUSE"
+    )
+    .skip(a_system),
+    case!(listeners_share_a_port_where_asked_to, [C19], "contract").skip(a_system),
+];
+
+fn looked_at(at: &Where) -> Option<&'static str> {
+    a_system(at).or_else(|| {
+        (!at.linux).then_some("the options are looked at through pidfd_getfd, which Linux has")
+    })
+}
+
+fn no_handle_is_inherited(at: &Where) {
+    let mut rig = Rig::new(at);
+    let mut host = rig.network.listen();
+    let (stream, _peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.port.connect(host.address(), Key(1)).expect("room");
+    let connected = rig.next("the stream");
+    assert!(matches!(connected.event, Event::Connected(_)));
+    let _far = rig.until("the far end", |_| host.try_accept());
+    let _waiting = rig.dial();
+    let accepted = rig.accepted();
+    let mut list = Command::new("ls");
+    list.args(["-l", "/proc/self/fd"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let output = list.output().expect("there is an ls");
+    let listed = String::from_utf8_lossy(&output.stdout);
+    assert!(listed.contains("/proc/"), "it listed something: {listed}");
+    for what in ["socket:", "anon_inode:"] {
+        assert!(!listed.contains(what), "a child has\n{listed}");
+    }
+    drop((connected, accepted));
+}
+
+fn goes_out_at_once(socket: SocketRef) -> bool {
+    system::no_delay(socket.raw_number().expect("it is open"))
+}
+
+fn small_sends_go_out_at_once_unless_asked_otherwise(at: &Where) {
+    let mut rig = Rig::new(at);
+    for asked in [None, Some(true), Some(false)] {
+        let mut options = ListenOptions::new(([127, 0, 0, 1], 0));
+        if let Some(no_delay) = asked {
+            options = options.no_delay(no_delay);
+        }
+        let listener = rig.listen(options);
+        let address = listener.local_address().expect("a listener has an address");
+        let mut options = ConnectOptions::new(address);
+        if let Some(no_delay) = asked {
+            options = options.no_delay(no_delay);
+        }
+        rig.port.connect(options, Key(1)).expect("room");
+        let connected = rig.expect("the stream", |packet| {
+            matches!(packet.event, Event::Connected(_))
+        });
+        let accepted = rig.accepted();
+        let server = rig.port.associate(accepted, Key(2)).expect("room");
+        let expected = asked.unwrap_or(true);
+        assert_eq!(
+            goes_out_at_once(server.socket()),
+            expected,
+            "accepted, {asked:?}"
+        );
+        assert_eq!(
+            goes_out_at_once(connected.socket),
+            expected,
+            "connected, {asked:?}"
+        );
+    }
+}
+
+fn a_listener_may_start_again_at_once(at: &Where) {
+    let mut rig = Rig::new(at);
+    let listener = rig.listen(([127, 0, 0, 1], 0));
+    let address = listener.local_address().expect("a listener has an address");
+    let mut peer = rig.network.connect(&address);
+    let accepted = rig.accepted();
+    let stream = rig.port.associate(accepted, Key(1)).expect("room");
+    // Who closes first keeps the connection in TIME_WAIT.
+    let socket = stream.socket();
+    stream.close(Close::Flush).expect("it is open");
+    rig.closed(socket);
+    rig.hear_finish(&mut peer);
+    drop((peer, listener));
+    let again = rig.listen(address.clone());
+    let _peer = rig.network.connect(&address);
+    drop((rig.accepted(), again));
+}
+
+fn two_listeners_never_share_by_accident(at: &Where) {
+    let mut rig = Rig::new(at);
+    let address = rig.address();
+    for _ in 0..3 {
+        let error = rig
+            .port
+            .listen(address.clone(), Key(1))
+            .expect_err("it is taken");
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+    }
+    // Not by a program that asks for reuse, either.
+    let foreign = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let foreign = foreign.expect("a socket");
+    foreign.set_reuse_address(true).expect("a known option");
+    let taken: SocketAddr = address.internet().expect("an internet address");
+    let both = foreign.bind(&taken.into()).and_then(|()| foreign.listen(1));
+    assert!(both.is_err(), "two listen at {taken}");
+}
+
+fn listeners_share_a_port_where_asked_to(at: &Where) {
+    let mut rig = Rig::new(at);
+    let options = ListenOptions::new(([127, 0, 0, 1], 0)).share_port(true);
+    if at.driver == Driver::Iocp {
+        let error = rig
+            .port
+            .listen(options, Key(1))
+            .expect_err("Windows cannot");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        return;
+    }
+    let first = rig.listen(options);
+    let address = first.local_address().expect("a listener has an address");
+    let second = rig.listen(ListenOptions::new(address.clone()).share_port(true));
+    let clients: Vec<_> = (0..64).map(|_| rig.network.connect(&address)).collect();
+    let mut taken = [0, 0];
+    for _ in &clients {
+        let packet = rig.next("an accepted connection");
+        assert!(matches!(packet.event, Event::Accepted(_)));
+        taken[usize::from(packet.socket == second.socket())] += 1;
+    }
+    if at.linux {
+        assert!(taken[0] > 0 && taken[1] > 0, "dealt out as {taken:?}");
+    }
+    rig.expect_nothing();
+}

@@ -1,0 +1,168 @@
+//! Many at once: bursts, signals, and threads that come and go; nothing may be lost.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use wharf_port::{Event, Key, Op};
+
+use crate::case::{Case, Inapplicable, Where, case};
+use crate::rig::Rig;
+use crate::send::signals;
+use crate::system;
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        a_burst_of_many_sockets_loses_nothing,
+        [C2, C8],
+        "compio #460, tokio #8112: overflowing queues"
+    )
+    .skip(crate::case::linux)
+    .alone()
+    .seconds_max(60),
+    case!(
+        a_storm_of_signals_loses_nothing,
+        [C2, C5],
+        "tokio #8255: interrupted system calls"
+    )
+    .skip(signals)
+    .alone(),
+    case!(
+        threads_that_submit_and_end_leave_nothing_undone,
+        [C4, C2],
+        "neon #11446"
+    ),
+    case!(
+        everything_at_once_balances,
+        [C2, C11],
+        "reliability: the ledger"
+    ),
+];
+
+pub(crate) const INAPPLICABLE: &[Inapplicable] = &[Inapplicable {
+    name: "io_uring_enter returns EAGAIN, EBUSY or EINTR with requests queued",
+    source: "tokio #8255, compio submit_auto, ntex 0.1.21",
+    reason: "EINTR is here, in `a_storm_of_signals_loses_nothing`; the others need strace or the \
+             simulated driver, which fails at will",
+}];
+
+fn a_burst_of_many_sockets_loses_nothing(at: &Where) {
+    const SOCKETS: usize = 3_000;
+    system::allow_descriptors(2 * SOCKETS + 100);
+    let mut rig = Rig::new(at);
+    let mut ends: Vec<_> = (0..SOCKETS).map(|_| rig.connection()).collect();
+    for (stream, _) in &ends {
+        stream.receive().expect("nothing else reads");
+    }
+    rig.expect_nothing();
+    for round in 0..3u8 {
+        // All of it is there before anybody waits.
+        let mut left: HashSet<Op> = HashSet::new();
+        for (stream, peer) in &mut ends {
+            assert_eq!(peer.try_send(&[round]), Some(1), "a byte always fits");
+            left.insert(stream.send_reported(vec![round]).expect("an empty queue"));
+        }
+        let mut bytes = 0;
+        while bytes < SOCKETS || !left.is_empty() {
+            let packet = rig.next("a byte, or the end of a send");
+            match packet.event {
+                Event::Received(lease) => {
+                    assert_eq!(*lease, [round]);
+                    bytes += 1;
+                }
+                Event::Sent { .. } => assert!(left.remove(&packet.op), "twice: {packet:?}"),
+                other => panic!("not asked for: {other:?}"),
+            }
+        }
+        rig.expect_nothing();
+    }
+}
+
+fn a_storm_of_signals_loses_nothing(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    let storm = system::SignalStorm::start();
+    let mut count = 0u32;
+    while count < 500 || storm.came() < 500 {
+        let bytes = count.to_le_bytes();
+        rig.say(&mut peer, &bytes);
+        assert_eq!(rig.receive(stream.socket(), 4), bytes);
+        stream.send(bytes.to_vec()).expect("an empty queue");
+        assert_eq!(rig.hear(&mut peer, 4), bytes);
+        count += 1;
+        if count.is_multiple_of(10) {
+            rig.expect_nothing();
+        }
+    }
+    storm.stop();
+}
+
+fn threads_that_submit_and_end_leave_nothing_undone(at: &Where) {
+    let mut rig = Rig::new(at);
+    let mut ends: Vec<_> = (0..4).map(|_| rig.connection()).collect();
+    for round in 0..50u8 {
+        for (stream, peer) in &mut ends {
+            let socket = stream.socket();
+            // Each thread ends at once, its requests perhaps not yet seen by anybody.
+            let submit = move || {
+                socket.receive_into(vec![0; 1]).expect("nothing else reads");
+                socket.send(vec![round]).expect("an empty queue");
+            };
+            thread::spawn(submit).join().expect("it submits");
+            assert_eq!(rig.hear(peer, 1), [round]);
+            rig.say(peer, &[round]);
+            let packet = rig.next("a byte");
+            assert!(
+                matches!(&packet.event, Event::ReceivedInto { buffer, .. } if buffer == &[round])
+            );
+        }
+    }
+}
+
+fn everything_at_once_balances(at: &Where) {
+    let mut rig = Rig::new(at);
+    rig.allowed.packets = true;
+    let stop = AtomicBool::new(false);
+    let port = rig.port.clone();
+    thread::scope(|scope| {
+        for name in 0..3u64 {
+            let (port, stop) = (&port, &stop);
+            scope.spawn(move || {
+                let mut value = 0;
+                while !stop.load(Ordering::Acquire) {
+                    // Full for a moment is an answer too.
+                    let _ = port.post(Key(1_000 + name), value);
+                    let timer = port.timer(std::time::Instant::now(), Key(2_000 + name));
+                    if value % 2 == 0
+                        && let Ok(timer) = timer
+                    {
+                        port.cancel(timer);
+                    }
+                    value += 1;
+                    thread::yield_now();
+                }
+            });
+        }
+        // A panic here must not leave the others at it.
+        let _stop = StopOnDrop(&stop);
+        for round in 0..100u8 {
+            let (stream, mut peer) = rig.connection();
+            stream.receive().expect("nothing else reads");
+            rig.say(&mut peer, &[round; 10]);
+            assert_eq!(rig.receive(stream.socket(), 10), [round; 10]);
+            stream.send(vec![round; 10]).expect("an empty queue");
+            assert_eq!(rig.hear(&mut peer, 10), [round; 10]);
+            rig.forget(|packet| packet.key.0 >= 1_000);
+        }
+    });
+    rig.until_stats("the connections are gone", |stats| stats.sockets == 1);
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
