@@ -1,0 +1,217 @@
+//! The commands that the README shows, run as it shows them.
+//!
+//! Two things differ, so that a test can run anywhere: in place of `cargo run --release --` stands
+//! the program that cargo has built for this test, and in place of port 10101, which may be in use,
+//! a free one.
+
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Ends a hang, and is far longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+const README: &str = include_str!("../../../README.md");
+const PYTHON: &str = r#"python3 -c "import socket; held = [socket.create_connection(('127.0.0.1', 10101)) for _ in range(1000)]; input()""#;
+const PROGRAM: &str = "cargo run --release -- ";
+
+/// A command, which the README has to show.
+fn shown(command: &str) -> &str {
+    let blocks = README.split("```sh\n").skip(1);
+    let mut lines = blocks.flat_map(|block| block.split("```").next().unwrap_or("").lines());
+    assert!(
+        lines.any(|line| line == command),
+        "the README lacks {command}"
+    );
+    command
+}
+
+/// Runs a command in a shell that becomes the command, so that it gets the signals.
+fn shell(command: &str) -> Command {
+    let program = format!("{} ", env!("CARGO_BIN_EXE_wharf"));
+    let (variables, command) = match command.split_once(PROGRAM) {
+        Some((variables, arguments)) => (variables, format!("{program}{arguments}")),
+        None => ("", command.to_owned()),
+    };
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{variables}exec {command}"));
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    shell
+}
+
+/// A server of the README, which tells its connections as JSON.
+struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    listening: Value,
+}
+
+impl Server {
+    fn start(command: &str) -> Self {
+        let mut child = shell(command)
+            .env("WHARF_ADDRESS", "127.0.0.1:0")
+            .env("WHARF_FORMAT", "json")
+            .env("WHARF_VERBOSE", "true")
+            .spawn()
+            .expect("there is a shell");
+        let lines = lines_of(child.stdout.take().expect("piped"));
+        let mut server = Server {
+            child,
+            lines,
+            listening: Value::Null,
+        };
+        server.listening = server.next("listening");
+        server
+    }
+
+    /// The next line, which tells of this event.
+    fn next(&self, event: &str) -> Value {
+        let line = self.lines.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|error| panic!("no line with {event}: {error}"));
+        let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        assert_eq!(value["event"], event, "{line}");
+        value
+    }
+
+    fn address(&self) -> SocketAddr {
+        let address = self.listening["address"].as_str().expect("a text");
+        address.parse().expect("an internet address")
+    }
+
+    /// Runs a client that the README shows, with this server's port in it.
+    fn client(&self, command: &str) -> Child {
+        let port = self.address().port().to_string();
+        assert!(command.contains("10101"), "{command}");
+        let client = shell(&command.replace("10101", &port)).spawn();
+        client.expect("there is a shell")
+    }
+
+    /// Ctrl-C; answers the account.
+    fn stop(mut self) -> Value {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it still runs");
+        let account = self.next("account");
+        let status = self.child.wait().expect("a child can be waited for");
+        assert!(status.success(), "{status}");
+        account
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A failed test leaves no server behind; one that has ended is not there to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads lines on a thread of its own, so that a test can wait for one with a deadline.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        // The test may be over before the program is.
+        lines.all(|line| sender.send(line).is_ok())
+    });
+    receiver
+}
+
+/// Whether a client's program is here; that it is not is told past the harness.
+fn is_installed(program: &str) -> bool {
+    let command = format!("command -v {program}");
+    let found = Command::new("sh")
+        .args(["-c", &command])
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "{program} is missing");
+        let line = format!("skipped: a command of the README needs {program}\n");
+        let mut stderr = std::io::stderr();
+        stderr.write_all(line.as_bytes()).expect("stderr is open");
+    }
+    found
+}
+
+/// Lets a client that waits for its input go on, and waits for its end.
+fn end(mut client: Child) {
+    let mut input = client.stdin.take().expect("piped");
+    // One that has ended already reads nothing.
+    let _ = input.write_all(b"\n");
+    drop(input);
+    client.wait().expect("a child can be waited for");
+}
+
+// README: cargo run --release -- hold
+// README: nc 127.0.0.1 10101
+#[test]
+fn hold_keeps_what_nc_opens_until_it_leaves() {
+    if !is_installed("nc") {
+        return;
+    }
+    let server = Server::start(shown("cargo run --release -- hold"));
+    let mut client = server.client(shown("nc 127.0.0.1 10101"));
+    assert_eq!(server.next("accepted")["key"], 100);
+    client.kill().expect("nc waits for input");
+    client.wait().expect("a child can be waited for");
+    assert_eq!(server.next("left")["detail"], "fin");
+    let account = server.stop();
+    assert_eq!(
+        (&account["accepted"], &account["left_by_fin"]),
+        (&1.into(), &1.into())
+    );
+}
+
+// README: python3 -c "import socket; held = [socket.create_connection(('127.0.0.1', 10101)) for _ in range(1000)]; input()"
+#[test]
+fn hold_keeps_the_thousand_that_python_opens() {
+    if !is_installed("python3") {
+        return;
+    }
+    let server = Server::start(shown("cargo run --release -- hold"));
+    let client = server.client(shown(PYTHON));
+    for key in 100..1100 {
+        assert_eq!(server.next("accepted")["key"], key);
+    }
+    end(client);
+    for _ in 0..1000 {
+        server.next("left");
+    }
+    let account = server.stop();
+    assert_eq!(
+        (&account["accepted"], &account["peak"]),
+        (&1000.into(), &1000.into())
+    );
+}
+
+// README: cargo run --release -- echo
+#[test]
+fn echo_sends_back_what_arrives() {
+    let server = Server::start(shown("cargo run --release -- echo"));
+    let mut client = TcpStream::connect(server.address()).expect("it listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    client.write_all(b"a\0b").expect("it reads");
+    client.shutdown(Shutdown::Write).expect("still connected");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("it answers");
+    assert_eq!(answer, b"a\0b");
+}
+
+// README: cargo run --release -- echo --driver poll
+// README: WHARF_DRIVER=poll cargo run --release -- echo
+#[test]
+fn io_uring_is_switched_off_in_both_ways() {
+    for command in [
+        "cargo run --release -- echo --driver poll",
+        "WHARF_DRIVER=poll cargo run --release -- echo",
+    ] {
+        let server = Server::start(shown(command));
+        assert_eq!(server.listening["driver"], "poll", "{command}");
+    }
+}
