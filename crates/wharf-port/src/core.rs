@@ -165,7 +165,8 @@ impl Core {
     /// Takes the work block of a socket that has become idle.
     pub(crate) fn recycle(&self, state: &mut SocketState) {
         let idle = state.work.as_ref().is_some_and(|work| work.is_empty())
-            && !state.has(flag::ARMED | flag::SENDING);
+            && !state.has(flag::SENDING)
+            && !(state.has(flag::ARMED) && self.driver.arming_needs_work());
         if idle && let Some(work) = state.work.take() {
             let mut spare = lock(&self.spare);
             if spare.len() < SPARE_WORK_MAX {

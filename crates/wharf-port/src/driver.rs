@@ -38,12 +38,16 @@ mod iocp;
 mod poll;
 mod reading;
 pub(crate) mod sim;
+#[cfg(target_os = "linux")]
+mod uring;
 
 #[cfg(windows)]
 pub(crate) use iocp::{SlotBlock, WorkBlock};
+#[cfg(target_os = "linux")]
+pub(crate) use uring::WorkBlock;
 
-/// What the drivers of Unix keep in each work block: nothing yet.
-#[cfg(unix)]
+/// What the drivers of Unix keep in each work block: nothing, but for io_uring.
+#[cfg(all(unix, not(target_os = "linux")))]
 #[derive(Debug, Default)]
 pub(crate) struct WorkBlock;
 
@@ -162,8 +166,20 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     }
 
     /// Binds the driver to the thread of a new waiter, where it cares.
-    fn enter_thread(&self) -> Result<(), i32> {
+    fn enter_thread(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// A waiter goes, on its thread, while the port stays open; or `ends`: the thread goes itself,
+    /// if the driver asked for that. A driver that no other thread may enter then takes back what
+    /// the system holds, so that the port can be ended from anywhere.
+    fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
+        let _ = (core, ends);
+    }
+
+    /// Whether the work block of a socket is in use while only its reading side is armed.
+    fn arming_needs_work(&self) -> bool {
+        true
     }
 
     /// Opens a listening socket.
@@ -270,7 +286,7 @@ fn candidates() -> &'static [DriverKind] {
     #[cfg(windows)]
     return &[DriverKind::Iocp];
     #[cfg(target_os = "linux")]
-    return &[DriverKind::Poll];
+    return &[DriverKind::Uring, DriverKind::Poll];
     #[cfg(all(unix, not(target_os = "linux")))]
     return &[DriverKind::Poll];
 }
@@ -281,6 +297,10 @@ fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOv
     match kind {
         #[cfg(windows)]
         DriverKind::Iocp => iocp::Iocp::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        #[cfg(target_os = "linux")]
+        DriverKind::Uring => uring::Uring::new(options)
             .map_err(passed)
             .map(|it| Box::new(it) as _),
         #[cfg(unix)]

@@ -233,6 +233,18 @@ impl Error {
         }
     }
 
+    /// The driver cannot do it in this way; the advice tells which way it can.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn advised(operation: Operation, kind: ErrorKind, advice: &'static str) -> Self {
+        let advice = Some(advice);
+        Error {
+            operation,
+            kind,
+            os: None,
+            advice,
+        }
+    }
+
     /// What was being done.
     ///
     /// ```

@@ -108,6 +108,12 @@ impl Pool {
         lock(&self.state).waiting.push_back(waiter);
     }
 
+    /// Takes the stream that waited longest for a buffer out of the line.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn next_waiting(&self) -> Option<SlotId> {
+        lock(&self.state).waiting.pop_front()
+    }
+
     /// The bytes of a buffer.
     pub(crate) fn bytes_of<'b>(&self, buffer: &'b PoolBuffer) -> &'b [u8] {
         // SAFETY: a `PoolBuffer` is the only owner of its bytes, which are initialised from the

@@ -141,9 +141,7 @@ impl Waiter {
             thread: PhantomData,
         };
         // The waiter exists already, so that a driver that refuses this thread takes it back.
-        core.driver
-            .enter_thread()
-            .map_err(|code| Error::from_os(Operation::Waiter, code))?;
+        core.driver.enter_thread()?;
         // A thread that is past its own end has no waiters to lose.
         let _ = OF_THIS_THREAD.try_with(|waiters| {
             waiters.0.borrow_mut().push((Arc::downgrade(core), number));
@@ -172,6 +170,7 @@ impl Waiter {
         self.core.end_turns(&mut self.local);
         let deadline = at_most.and_then(|limit| self.core.driver.now().checked_add(limit));
         self.local.limit = self.core.options.batch_max;
+        self.waits_without_poll += 1;
         let mut slept = false;
         loop {
             if self.core.is_closed() {
@@ -207,8 +206,9 @@ impl Waiter {
             self.local.limit = core.options.batch_max;
             return Ok(());
         }
-        self.waits_without_poll += 1;
-        let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX || core.driver.wants_entry();
+        // What a driver brought in this very wait may want to enter it again: at the next wait.
+        let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX
+            || (self.waits_without_poll > 0 && core.driver.wants_entry());
         if due && core.ready.try_enter() {
             self.poll(Some(Duration::ZERO))?;
         }
@@ -293,6 +293,9 @@ impl Drop for Waiter {
             waiters.0.borrow_mut().retain(|waiter| !is_this(waiter));
         });
         self.core.put_back(&mut self.local);
+        if !self.core.is_closed() {
+            self.core.driver.leave_thread(&self.core, false);
+        }
         lock(&self.core.waiter_numbers).push(self.local.number);
         let (left, closed) = self.core.ready.dismiss();
         if closed && left == 0 {

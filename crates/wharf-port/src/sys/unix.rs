@@ -261,6 +261,18 @@ pub(crate) fn shutdown_write(handle: &Handle) -> Result<(), i32> {
     net::shutdown(handle, Shutdown::Write).map_err(Errno::raw_os_error)
 }
 
+/// Ends both sides: the peer gets a FIN, and what waits for data or room comes back at once.
+#[cfg(target_os = "linux")]
+pub(crate) fn shutdown_both(handle: &Handle) -> Result<(), i32> {
+    net::shutdown(handle, Shutdown::Both).map_err(Errno::raw_os_error)
+}
+
+/// Ends a TCP connection with a reset at once, while the socket stays open.
+#[cfg(target_os = "linux")]
+pub(crate) fn disconnect(handle: &Handle) -> Result<(), i32> {
+    net::connect_unspec(handle).map_err(Errno::raw_os_error)
+}
+
 /// Most unread bytes that a close reads away.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 

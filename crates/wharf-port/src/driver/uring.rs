@@ -1,0 +1,354 @@
+//! io_uring: the kernel carries the operations out and puts their ends into a ring.
+//!
+//! A single-waiter port has a ring that its thread alone may enter, where completions are worked
+//! out in batches when that thread asks for them. A shared port has a plain ring: the core lets
+//! one thread at a time sleep in it, others queue their requests and ring for that one.
+//!
+//! Each socket has one request of each side with the kernel, because concurrent receives fill in
+//! any order and concurrent sends interleave. Linked requests, direct descriptors and zero-copy
+//! sends were rejected: the first have a history of races, the second cannot be asked for their
+//! address, the third cost more than they save below 64 KiB.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+
+use crate::config::Options;
+use crate::core::{Core, Out};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::lock;
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::sys;
+use crate::waiter::Local;
+
+use super::{Driver, Unavailable};
+use buffers::Buffers;
+use request::{Kind, Name};
+use ring::{Purpose, Ring, Size};
+
+mod buffers;
+mod completion;
+mod ending;
+mod probe;
+mod request;
+mod ring;
+
+pub(crate) use request::WorkBlock;
+
+/// There was more data when the last receive ended: the next one need not wait for some.
+const DATA_AT_HAND: u32 = 1 << flag::DRIVER_SHIFT;
+/// The accept was ended by the driver itself, for lack of places.
+const ACCEPT_CUT: u32 = 2 << flag::DRIVER_SHIFT;
+/// Connections of this listener that were accepted beyond the places wait in `untold`.
+const HAS_UNTOLD: u32 = 4 << flag::DRIVER_SHIFT;
+/// The thread that had submitted the connect ended; the rest of it is waited for.
+const CONNECT_CONTINUED: u32 = 8 << flag::DRIVER_SHIFT;
+
+/// With fewer free places than this a listener accepts one connection at a time.
+const PLACES_FOR_MANY: u32 = 512;
+
+/// The io_uring driver.
+#[derive(Debug)]
+pub(crate) struct Uring {
+    ring: Ring,
+    buffers: Mutex<Buffers>,
+    /// A stream receives: the kernel needs buffers before it hears of that.
+    buffers_wanted: AtomicBool,
+    /// Connections that the kernel accepted when no place was left, with their listeners. They are
+    /// told as soon as there is a place, as those in the backlog are.
+    untold: Mutex<Vec<(SlotId, OwnedFd)>>,
+    /// Requests with the kernel or queued for it, of which an end will be reported.
+    in_flight: AtomicU64,
+    sockets_max: u32,
+}
+
+impl Uring {
+    pub(crate) fn new(options: &Options) -> Result<Self, Unavailable> {
+        probe::try_once()?;
+        let ring = Ring::new(!options.shared, Size::default()).map_err(probe::refused)?;
+        Ok(Uring {
+            ring,
+            buffers: Mutex::new(Buffers::new(options.pool)),
+            buffers_wanted: AtomicBool::new(false),
+            untold: Mutex::default(),
+            in_flight: AtomicU64::new(0),
+            sockets_max: options.sockets_max,
+        })
+    }
+
+    /// Asks the kernel for something on a socket; its end will be reported.
+    fn ask(&self, kind: Kind, id: SlotId, entry: Entry) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let name = Name::of(kind, id).encode();
+        self.ring.push(entry.user_data(name));
+    }
+
+    /// Asks for what the reading side does.
+    fn ask_reading(&self, kind: Kind, id: SlotId, state: &mut SocketState, entry: Entry) {
+        state.set(flag::ARMED);
+        self.ask(kind, id, entry);
+    }
+
+    fn arm_accept(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !self.tell_untold(core, id, state, out) {
+            return;
+        }
+        let Some(place) = core.place(id, state, out) else {
+            return;
+        };
+        place.give_up();
+        let free = self.sockets_max.saturating_sub(core.slots.live());
+        let entry = request::accept(state.open_handle(), free >= PLACES_FOR_MANY);
+        core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
+        self.ask_reading(Kind::Accept, id, state, entry);
+    }
+
+    fn arm_stream(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState) {
+        // The lease of the coming data is counted now, which makes the bound exact.
+        if !core.reserve_lease(id, state) {
+            return;
+        }
+        self.buffers_wanted.store(true, Ordering::Relaxed);
+        let at_hand = state.has(DATA_AT_HAND);
+        state.clear(DATA_AT_HAND);
+        let bytes = core.options.pool.buffer_bytes;
+        let entry = request::receive(state.open_handle(), bytes, at_hand);
+        self.ask_reading(Kind::Stream, id, state, entry);
+    }
+
+    fn arm_into(&self, id: SlotId, state: &mut SocketState) {
+        let SocketState { work, handle, .. } = &mut *state;
+        let into = work.as_mut().and_then(|work| work.intos.front_mut());
+        let into = into.expect("a receive into a buffer is queued");
+        let handle = handle.as_ref().expect("a socket that receives is open");
+        let (kind, entry) = if into.buffer.is_empty() {
+            let events = libc::POLLIN | libc::POLLRDHUP;
+            (Kind::IntoNothing, request::wait(handle, events))
+        } else {
+            let entry = request::receive_into(handle, &mut into.buffer);
+            (Kind::Into, entry)
+        };
+        self.ask_reading(kind, id, state, entry);
+    }
+
+    fn arm_connect(&self, id: SlotId, state: &mut SocketState) {
+        let address = state
+            .work
+            .as_ref()
+            .and_then(|work| work.connect_to.as_ref());
+        let address = address.expect("a connect has its address");
+        let entry = request::connect(state.open_handle(), address);
+        self.ask_reading(Kind::Connect, id, state, entry);
+    }
+
+    /// What the reading side has with the kernel, by name.
+    fn armed(&self, id: SlotId, state: &SocketState) -> Name {
+        let into_nothing = || {
+            let work = state.work.as_ref();
+            let head = work.and_then(|work| work.intos.front());
+            head.is_some_and(|into| into.buffer.is_empty())
+        };
+        let kind = match state.receiving {
+            Receiving::Accept => Kind::Accept,
+            Receiving::Connect if state.has(CONNECT_CONTINUED) => Kind::Connecting,
+            Receiving::Connect => Kind::Connect,
+            Receiving::Into if into_nothing() => Kind::IntoNothing,
+            Receiving::Into => Kind::Into,
+            Receiving::Watch => Kind::Watch,
+            Receiving::Stream | Receiving::Nothing => Kind::Stream,
+        };
+        Name::of(kind, id)
+    }
+
+    /// Enters the kernel and works through what has completed. Only the thread inside the driver
+    /// calls it, and `bind` let it.
+    fn turn(
+        &self,
+        core: &Arc<Core>,
+        at_most: Option<Duration>,
+        out: &mut Out<'_>,
+    ) -> Result<(), i32> {
+        self.offer_buffers(core)?;
+        // SAFETY: the core lets one thread at a time into a driver that is not `concurrent`.
+        unsafe { self.ring.enter(at_most, Purpose::Serve) }?;
+        self.reap(core, out);
+        Ok(())
+    }
+
+    /// Sees to it that the kernel has buffers, if any stream ever received.
+    fn offer_buffers(&self, core: &Core) -> Result<(), i32> {
+        // Set before the request was queued, and so seen by whoever takes it from the queue.
+        if self.buffers_wanted.load(Ordering::Relaxed) {
+            let mut buffers = lock(&self.buffers);
+            buffers.open(|address, entries| self.ring.register_buffers(address, entries))?;
+            buffers.top_up(core);
+        }
+        Ok(())
+    }
+
+    /// Works through what has completed, without entering the kernel.
+    fn reap(&self, core: &Arc<Core>, out: &mut Out<'_>) {
+        // SAFETY: as in `turn`.
+        unsafe {
+            self.ring
+                .completions(|completed| self.complete(core, completed, out));
+        }
+        self.serve_the_line(core);
+    }
+
+    /// Streams wait for a buffer while the kernel has some left over: they try again. A buffer
+    /// that was meant for one of them may have come back unused.
+    fn serve_the_line(&self, core: &Arc<Core>) {
+        let stock = lock(&self.buffers).stock();
+        for _ in 0..stock {
+            let Some(waiting) = core.pool.next_waiting() else {
+                return;
+            };
+            core.wake(core.ready.push_rearm(waiting));
+        }
+    }
+
+    /// Ends the socket's connection at once, as far as the system allows; the peer learns of it
+    /// now, and what the kernel has comes back. Each socket in constant time: cancelling walks a
+    /// list that grows with what is armed, and cancelling by descriptor walks all of it.
+    fn disconnect(&self, id: SlotId, state: &SocketState) {
+        let handle = state.open_handle();
+        let reset = state.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok();
+        // A connect goes on after a shutdown, and so does the accept of a Unix listener.
+        let certain = !state.has(flag::LISTENER | flag::CONNECTING);
+        if !reset && !(sys::shutdown_both(handle).is_ok() && certain) {
+            self.cancel_both(id, state);
+        }
+    }
+
+    /// Asks for what the kernel has of both sides to end.
+    fn cancel_both(&self, id: SlotId, state: &SocketState) {
+        if state.has(flag::ARMED) {
+            self.ring.push(request::cancel(self.armed(id, state)));
+        }
+        if state.has(flag::SENDING) {
+            let name = Name::of(Kind::Send, id);
+            self.ring.push(request::cancel(name));
+        }
+    }
+}
+
+impl Driver for Uring {
+    fn concurrent(&self) -> bool {
+        false
+    }
+
+    fn enter_thread(&self) -> Result<()> {
+        match self.ring.bind() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::advised(
+                Operation::Waiter,
+                ErrorKind::Unsupported,
+                "io_uring binds a single-waiter port to the thread of its first waiter: wait on \
+                 that thread, or build a shared port",
+            )),
+            Err(code) => Err(Error::from_os(Operation::Waiter, code)),
+        }
+    }
+
+    fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
+        if ends {
+            self.recall(core);
+        } else {
+            self.empty_at_thread_end(core);
+        }
+    }
+
+    fn arming_needs_work(&self) -> bool {
+        false
+    }
+
+    fn associate(&self, _id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32> {
+        if accepted {
+            return Ok(());
+        }
+        // A request on a socket that does not block fails where it shall wait.
+        sys::set_nonblocking(state.open_handle(), false)
+    }
+
+    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        match state.receiving {
+            Receiving::Nothing => {}
+            Receiving::Accept => self.arm_accept(core, id, state, out),
+            Receiving::Connect => self.arm_connect(id, state),
+            Receiving::Stream => self.arm_stream(core, id, state),
+            Receiving::Into => self.arm_into(id, state),
+            Receiving::Watch => {
+                let entry = request::wait(state.open_handle(), libc::POLLRDHUP);
+                self.ask_reading(Kind::Watch, id, state, entry);
+            }
+        }
+    }
+
+    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !core.has_bytes_to_send(id, state, out) {
+            return;
+        }
+        let SocketState { work, handle, .. } = &mut *state;
+        let handle = handle.as_ref().expect("a socket that sends is open");
+        let work = work.as_mut().expect("there are bytes to send");
+        let (entry, sends) = request::send(handle.as_raw_fd(), work);
+        work.sends_in_request = sends;
+        state.set(flag::SENDING);
+        self.ask(Kind::Send, id, entry);
+    }
+
+    fn cancel_receive(&self, id: SlotId, state: &mut SocketState) {
+        self.ring.push(request::cancel(self.armed(id, state)));
+    }
+
+    fn cancel_send(&self, id: SlotId, _state: &mut SocketState) {
+        self.ring.push(request::cancel(Name::of(Kind::Send, id)));
+    }
+
+    fn hang_up(&self, id: SlotId, state: &mut SocketState) {
+        self.disconnect(id, state);
+    }
+
+    fn release(&self, id: SlotId, state: &mut SocketState) {
+        let Some(handle) = state.handle.take() else {
+            return;
+        };
+        if state.has(HAS_UNTOLD) {
+            lock(&self.untold).retain(|(listener, _)| *listener != id);
+        }
+        if state.has(flag::CLOSE_RESET) {
+            sys::close_with_reset(handle);
+        } else if state.has(flag::LISTENER | flag::CONNECTING) {
+            drop(handle);
+        } else {
+            sys::close_in_order(handle);
+        }
+    }
+
+    fn wants_entry(&self) -> bool {
+        self.ring.has_queued()
+    }
+
+    fn poll(
+        &self,
+        core: &Arc<Core>,
+        at_most: Option<Duration>,
+        local: &mut Local,
+    ) -> Result<u32, i32> {
+        let turned = self.turn(core, at_most, &mut Out(Some(local)));
+        let wakes = self.ring.used_wakes();
+        turned.map(|()| wakes)
+    }
+
+    fn wake(&self, threads: u32) {
+        self.ring.wake(threads);
+    }
+
+    fn end(&self, core: &Arc<Core>) -> u64 {
+        self.finish(core)
+    }
+}

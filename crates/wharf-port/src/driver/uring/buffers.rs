@@ -1,0 +1,193 @@
+//! The ring of provided buffers: a small hot set of the pool that the kernel receives into.
+//!
+//! The kernel takes a buffer when there is data, not before, so that an idle connection holds
+//! none. The set starts small, because all of it passes through the cache (measured by others: a
+//! large one loses to one hot buffer from 8 KiB up), and doubles when a burst found it empty. It
+//! never has more than a quarter of the pool, so that the rest can be lent.
+//!
+//! Only the thread inside the driver touches this.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+use crate::config::PoolOptions;
+use crate::core::Core;
+use crate::pool::PoolBuffer;
+use crate::sys::Pages;
+
+/// Bytes of the hot set at first: a quarter of a common second-level cache.
+const HOT_BYTES: usize = 256 * 1024;
+/// Most buffers the kernel is given at a time.
+const ENTRIES_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Buffers {
+    /// Made at the first receive.
+    ring: Option<BufferRing>,
+    /// How many buffers the kernel shall have, and how many at most.
+    target: usize,
+    target_max: usize,
+    /// Data found no buffer since the last look.
+    was_empty: bool,
+    /// How many it has, those in completions nobody has looked at yet included.
+    stock: usize,
+    /// The buffers the kernel has, by number, and the numbers not in use.
+    lent: Vec<Option<PoolBuffer>>,
+    numbers: Vec<u16>,
+    buffer_bytes: u32,
+}
+
+/// The memory that the kernel reads buffers from.
+///
+/// Invariant: `first` is the start of `entries` entries in `pages`, a power of two, initialised.
+#[derive(Debug)]
+struct BufferRing {
+    pages: Pages,
+    first: NonNull<BufRingEntry>,
+    entries: u16,
+    tail: u16,
+}
+
+// SAFETY: the pointer is to the value's own pages, which no thread is tied to.
+unsafe impl Send for BufferRing {}
+
+impl Buffers {
+    pub(super) fn new(pool: PoolOptions) -> Self {
+        let bytes = pool.buffer_bytes as usize;
+        let quarter = (pool.pool_bytes_max / bytes / 4).clamp(1, ENTRIES_MAX);
+        Buffers {
+            ring: None,
+            target: (HOT_BYTES / bytes).clamp(1, quarter),
+            target_max: quarter,
+            was_empty: false,
+            stock: 0,
+            lent: Vec::new(),
+            numbers: Vec::new(),
+            buffer_bytes: pool.buffer_bytes,
+        }
+    }
+
+    /// How many buffers the kernel has.
+    pub(super) fn stock(&self) -> usize {
+        self.stock
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Makes the ring on its first use; `register` tells the kernel its address and size.
+    pub(super) fn open(
+        &mut self,
+        register: impl FnOnce(u64, u16) -> Result<(), i32>,
+    ) -> Result<(), i32> {
+        if self.ring.is_some() {
+            return Ok(());
+        }
+        // Room for the waiting streams' buffers beside the hot set.
+        let entries = (2 * self.target_max).next_power_of_two();
+        let pages = Pages::new(entries * size_of::<BufRingEntry>()).ok_or(libc::ENOMEM)?;
+        let first = pages.at(0).cast();
+        let entries = u16::try_from(entries).expect("at most twice ENTRIES_MAX");
+        register(first.as_ptr() as u64, entries)?;
+        self.lent.resize_with(usize::from(entries), || None);
+        self.numbers = (0..entries).collect();
+        self.ring = Some(BufferRing {
+            pages,
+            first,
+            entries,
+            tail: 0,
+        });
+        Ok(())
+    }
+
+    /// Brings the hot set to its size, as far as the pool allows. A burst that found it empty
+    /// makes it larger for the next one, once per entry of the kernel.
+    pub(super) fn top_up(&mut self, core: &Core) {
+        if std::mem::take(&mut self.was_empty) {
+            self.target = (self.target * 2).min(self.target_max);
+        }
+        if self.ring.is_none() || self.stock >= self.target {
+            return;
+        }
+        while self.stock < self.target
+            && let Some(buffer) = core.pool.take()
+        {
+            self.put(buffer);
+        }
+        self.publish();
+    }
+
+    /// Gives the kernel a buffer more, because data found none; back comes one that it has no
+    /// room for.
+    pub(super) fn provide(&mut self, buffer: PoolBuffer) -> Option<PoolBuffer> {
+        self.was_empty = true;
+        if self.numbers.is_empty() {
+            return Some(buffer);
+        }
+        self.put(buffer);
+        self.publish();
+        None
+    }
+
+    /// The buffer that a completion names.
+    pub(super) fn take(&mut self, number: u16) -> Option<PoolBuffer> {
+        let buffer = self.lent.get_mut(usize::from(number))?.take()?;
+        self.numbers.push(number);
+        self.stock -= 1;
+        Some(buffer)
+    }
+
+    /// The kernel knows the ring no more: what it had comes back.
+    pub(super) fn close(&mut self) -> Vec<PoolBuffer> {
+        self.ring = None;
+        self.stock = 0;
+        self.numbers = Vec::new();
+        std::mem::take(&mut self.lent)
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn put(&mut self, buffer: PoolBuffer) {
+        let (Some(ring), Some(number)) = (&mut self.ring, self.numbers.pop()) else {
+            unreachable!("the callers looked for room in an open ring");
+        };
+        ring.write(buffer.pointer, self.buffer_bytes, number);
+        self.lent[usize::from(number)] = Some(buffer);
+        self.stock += 1;
+    }
+
+    fn publish(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.publish();
+        }
+    }
+}
+
+impl BufferRing {
+    fn write(&mut self, buffer: NonNull<u8>, bytes: u32, number: u16) {
+        let place = usize::from(self.tail & (self.entries - 1));
+        // SAFETY: within the entries, by the mask, and not read by the kernel before `publish`:
+        // no more numbers are in use than there are entries. The tail, which shares its place
+        // with the first entry, is in a part of it that these setters leave alone.
+        let entry = unsafe { &mut *self.first.as_ptr().add(place) };
+        entry.set_addr(buffer.as_ptr() as u64);
+        entry.set_len(bytes);
+        entry.set_bid(number);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn publish(&mut self) {
+        debug_assert!(self.pages.at(0) == self.first.cast(), "the pages stay put");
+        // SAFETY: the tail is two aligned bytes inside the first entry, which lives in `pages`.
+        let tail = unsafe {
+            let tail = BufRingEntry::tail(self.first.as_ptr()).cast_mut();
+            AtomicU16::from_ptr(tail)
+        };
+        // The entries must be seen before the tail that covers them.
+        tail.store(self.tail, Ordering::Release);
+    }
+}

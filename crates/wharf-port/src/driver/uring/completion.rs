@@ -1,0 +1,361 @@
+//! Completions: what the kernel reports, and what each report means for its socket.
+//!
+//! A completion is matched with its socket by name and with the request by the socket's flags. One
+//! that matches nothing is counted, and what it brought, a buffer or a connection, goes back where
+//! it belongs instead of being lost.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use io_uring::cqueue::{self, buffer_select, more, sock_nonempty};
+
+use super::request::{Kind, Name};
+use super::{ACCEPT_CUT, CONNECT_CONTINUED, DATA_AT_HAND, HAS_UNTOLD, Uring, request};
+use crate::accepted::Accepted;
+use crate::core::{Core, Out};
+use crate::lock;
+use crate::pool::PoolBuffer;
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::sys;
+
+/// How a request ended, or what a streaming one brought.
+#[derive(Debug)]
+struct Outcome {
+    /// A count or a descriptor, or the system's code.
+    result: Result<u32, i32>,
+    flags: u32,
+    buffer: Option<PoolBuffer>,
+}
+
+impl Uring {
+    /// Works one completion out.
+    pub(super) fn complete(&self, core: &Arc<Core>, completed: &cqueue::Entry, out: &mut Out<'_>) {
+        let flags = completed.flags();
+        let outcome = Outcome {
+            result: u32::try_from(completed.result()).map_err(|_| -completed.result()),
+            flags,
+            buffer: buffer_select(flags).and_then(|number| lock(&self.buffers).take(number)),
+        };
+        match Name::decode(completed.user_data()) {
+            Some(name) => self.complete_named(core, name, outcome, out),
+            None => Self::foreign(core, None, outcome),
+        }
+    }
+
+    /// The same for a request by name, also for one that the kernel has never seen.
+    fn complete_named(&self, core: &Arc<Core>, name: Name, outcome: Outcome, out: &mut Out<'_>) {
+        let Name { kind, id } = name;
+        match kind {
+            Kind::Bell => return self.ring.bell_ended(),
+            Kind::Cancel => return,
+            _ => {}
+        }
+        if !more(outcome.flags) {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        let Some(mut guard) = core.slots.lock(id) else {
+            return Self::foreign(core, Some(kind), outcome);
+        };
+        let state = &mut *guard;
+        let expected = if kind == Kind::Send {
+            state.has(flag::SENDING)
+        } else {
+            state.has(flag::ARMED) && self.armed(id, state).kind == kind
+        };
+        if !expected {
+            return Self::foreign(core, Some(kind), outcome);
+        }
+        match kind {
+            Kind::Accept => self.accept_completed(core, id, state, &outcome, out),
+            Kind::Connect | Kind::Connecting => {
+                self.connect_completed(core, id, state, kind, &outcome, out);
+            }
+            Kind::Stream => self.stream_completed(core, id, state, outcome, out),
+            Kind::Into | Kind::IntoNothing => {
+                self.filled(core, id, state, kind, &outcome, out);
+            }
+            Kind::Watch => self.watch_completed(core, id, state, &outcome, out),
+            Kind::Send => core.send_stopped(id, state, sent(state, &outcome), out),
+            Kind::Bell | Kind::Cancel => {}
+        }
+    }
+
+    /// Ends a request that the kernel has never seen, as if it had been cancelled.
+    pub(super) fn complete_unseen(&self, core: &Arc<Core>, name: Name, out: &mut Out<'_>) {
+        let outcome = Outcome {
+            result: Err(libc::ECANCELED),
+            flags: 0,
+            buffer: None,
+        };
+        self.complete_named(core, name, outcome, out);
+    }
+
+    /// Nobody expects this: it is counted, and what it brought goes back.
+    fn foreign(core: &Core, kind: Option<Kind>, outcome: Outcome) {
+        core.counters
+            .foreign_packets
+            .fetch_add(1, Ordering::Relaxed);
+        if let Some(buffer) = outcome.buffer {
+            core.buffer_returned(buffer);
+        }
+        if kind == Some(Kind::Accept)
+            && let Ok(descriptor) = outcome.result
+        {
+            drop(adopt(descriptor));
+        }
+    }
+
+    fn accept_completed(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        outcome: &Outcome,
+        out: &mut Out<'_>,
+    ) {
+        let over = !more(outcome.flags);
+        if over {
+            state.clear(flag::ARMED);
+            core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Ok(descriptor) = outcome.result {
+            let socket = adopt(descriptor);
+            if !state.has(flag::CLOSING) {
+                self.tell(core, id, state, socket, out);
+            }
+        }
+        if !over {
+            return;
+        }
+        let cut = state.has(ACCEPT_CUT);
+        state.clear(ACCEPT_CUT);
+        if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+            return core.receive_stopped(id, state, Some(libc::ECANCELED), out);
+        }
+        match outcome.result {
+            Err(libc::ECANCELED) if cut => {}
+            // Nobody asked for this end: the thread that had submitted it is gone. Go on.
+            Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+            Err(code) => {
+                if !core.accept_failed(id, state, code, out) {
+                    return;
+                }
+            }
+        }
+        core.go_on_receiving(id, state, out);
+    }
+
+    /// Tells of an accepted connection, or keeps it until there is a place for it.
+    fn tell(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        handle: OwnedFd,
+        out: &mut Out<'_>,
+    ) {
+        let place = if state.has(HAS_UNTOLD) {
+            None // Those who came first are told first.
+        } else {
+            core.place(id, state, out)
+        };
+        if place.is_some() {
+            let accepted = Accepted {
+                handle,
+                peer: None,
+                place,
+            };
+            return core.accepted(id, state, accepted, out);
+        }
+        lock(&self.untold).push((id, handle));
+        state.set(HAS_UNTOLD);
+        if state.has(flag::ARMED) && !state.has(ACCEPT_CUT) {
+            state.set(ACCEPT_CUT);
+            let name = Name::of(Kind::Accept, id);
+            self.ring.push(request::cancel(name));
+        }
+    }
+
+    /// Tells of the connections that waited for a place; answers whether none is left.
+    pub(super) fn tell_untold(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) -> bool {
+        while state.has(HAS_UNTOLD) {
+            let Some(place) = core.place(id, state, out) else {
+                return false;
+            };
+            let untold = {
+                let mut untold = lock(&self.untold);
+                let first = untold.iter().position(|(listener, _)| *listener == id);
+                first.map(|first| untold.remove(first))
+            };
+            let Some((_, handle)) = untold else {
+                state.clear(HAS_UNTOLD);
+                place.give_up();
+                return true;
+            };
+            let accepted = Accepted {
+                handle,
+                peer: None,
+                place: Some(place),
+            };
+            core.accepted(id, state, accepted, out);
+        }
+        true
+    }
+
+    fn connect_completed(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        kind: Kind,
+        outcome: &Outcome,
+        out: &mut Out<'_>,
+    ) {
+        let asked = state.has(flag::CLOSING | flag::CANCEL_RECEIVE | flag::DEADLINE);
+        let result = match outcome.result {
+            Err(libc::ECANCELED | libc::EINTR) if !asked => {
+                // The thread that had submitted it is gone; the connect itself goes on.
+                state.set(CONNECT_CONTINUED);
+                let entry = request::wait(state.open_handle(), libc::POLLOUT);
+                return self.ask_reading(Kind::Connecting, id, state, entry);
+            }
+            Err(code) => Err(code),
+            Ok(_) if kind == Kind::Connecting => {
+                sys::take_error(state.open_handle()).map_or(Ok(()), Err)
+            }
+            Ok(_) => Ok(()),
+        };
+        state.clear(CONNECT_CONTINUED);
+        core.connected(id, state, result, out);
+    }
+
+    fn stream_completed(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        mut outcome: Outcome,
+        out: &mut Out<'_>,
+    ) {
+        state.clear(flag::ARMED);
+        let code = match (outcome.result, outcome.buffer.take()) {
+            (Ok(count), Some(buffer)) if count > 0 => {
+                if sock_nonempty(outcome.flags) {
+                    state.set(DATA_AT_HAND);
+                }
+                core.received(id, state, (buffer, count as usize), out);
+                return self.go_on(core, id, state, out);
+            }
+            (result, unused) => {
+                core.slots.return_lease(id, core.options.leases_per_socket);
+                if let Some(buffer) = unused {
+                    core.buffer_returned(buffer);
+                }
+                result.err()
+            }
+        };
+        match code {
+            Some(libc::ENOBUFS) if !state.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
+                self.find_buffer(core, id, state, out);
+            }
+            Some(libc::EINTR | libc::EAGAIN) => self.go_on(core, id, state, out),
+            code => core.receive_stopped(id, state, code, out),
+        }
+    }
+
+    /// After a request that left nothing to tell: the next one, unless the end was asked for.
+    fn go_on(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+            core.receive_stopped(id, state, Some(libc::ECANCELED), out);
+        } else {
+            core.go_on_receiving(id, state, out);
+        }
+    }
+
+    /// Data came when the kernel had no buffer. One more of the pool, or a place in the line.
+    fn find_buffer(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        let Some(buffer) = core.pool.take_or_wait(id) else {
+            state.set(flag::PAUSED_POOL);
+            return;
+        };
+        let left_over = lock(&self.buffers).provide(buffer);
+        if let Some(buffer) = left_over {
+            core.buffer_returned(buffer);
+        }
+        state.set(DATA_AT_HAND);
+        core.go_on_receiving(id, state, out);
+    }
+
+    fn filled(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        kind: Kind,
+        outcome: &Outcome,
+        out: &mut Out<'_>,
+    ) {
+        state.clear(flag::ARMED);
+        match outcome.result {
+            // The end that our own close has made is not the peer's.
+            Ok(0) if state.has(flag::HUNG_UP) => self.go_on(core, id, state, out),
+            Ok(count) => {
+                let count = if kind == Kind::Into { count } else { 0 };
+                // What was to be cancelled has succeeded; the cancel is over with it.
+                state.clear(flag::CANCEL_RECEIVE);
+                core.received_into(id, state, count as usize, out);
+                self.go_on(core, id, state, out);
+            }
+            Err(libc::EINTR | libc::EAGAIN) => self.go_on(core, id, state, out),
+            Err(code) => core.receive_stopped(id, state, Some(code), out),
+        }
+    }
+
+    fn watch_completed(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        outcome: &Outcome,
+        out: &mut Out<'_>,
+    ) {
+        debug_assert!(state.receiving == Receiving::Watch, "matched by the caller");
+        let code = match outcome.result {
+            // The peer left; whether in order, the socket's error tells.
+            Ok(_) => sys::take_error(state.open_handle()),
+            Err(code) => Some(code),
+        };
+        core.receive_stopped(id, state, code, out);
+    }
+}
+
+/// What the end of a send means: an interruption before the first byte is no failure, and the
+/// error of our own reset is our own.
+fn sent(state: &SocketState, outcome: &Outcome) -> Result<usize, i32> {
+    match outcome.result {
+        Ok(count) => Ok(count as usize),
+        Err(_) if state.has(flag::HUNG_UP) => Err(libc::ECANCELED),
+        Err(libc::EINTR | libc::EAGAIN) => Ok(0),
+        Err(code) => Err(code),
+    }
+}
+
+/// Owns the descriptor that an accept brought.
+fn adopt(descriptor: u32) -> OwnedFd {
+    let descriptor = i32::try_from(descriptor).expect("descriptors are not negative");
+    // SAFETY: the kernel made it for this completion, which nothing else looks at.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}

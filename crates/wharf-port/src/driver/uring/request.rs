@@ -1,0 +1,244 @@
+//! Requests: how the kernel is asked, and the name by which a completion finds its socket.
+//!
+//! A name is a slot, its generation and what was asked, in the 64 bits the kernel hands back. A
+//! pointer in their place was rejected: a completion nobody expects would be dereferenced, where a
+//! number that matches nothing is counted and dropped.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+
+use crate::slot::SlotId;
+use crate::work::Work;
+
+/// Slices of the send queue that one request takes.
+pub(super) const SLICES_MAX: usize = 16;
+/// Bytes that one request takes; the kernel itself stops short of 2 GiB.
+const REQUEST_BYTES_MAX: usize = 1 << 30;
+/// `IORING_RECVSEND_POLL_FIRST`: wait for data before trying to receive (linux/io_uring.h).
+const POLL_FIRST: u16 = 1;
+/// The one group of provided buffers.
+pub(super) const BUFFER_GROUP: u16 = 0;
+
+/// What was asked of the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Accept,
+    Connect,
+    /// A connect that is under way, asked about again.
+    Connecting,
+    Stream,
+    Into,
+    /// A receive into no bytes: only the wait for data.
+    IntoNothing,
+    Watch,
+    Send,
+    /// Somebody rings for the thread that sleeps in the kernel.
+    Bell,
+    Cancel,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Accept,
+    Kind::Connect,
+    Kind::Connecting,
+    Kind::Stream,
+    Kind::Into,
+    Kind::IntoNothing,
+    Kind::Watch,
+    Kind::Send,
+    Kind::Bell,
+    Kind::Cancel,
+];
+
+/// The name of a request.
+///
+/// A socket has one request of each side in the kernel at a time, and its slot is freed after
+/// their ends, so that slot, generation and kind name one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Name {
+    pub(super) kind: Kind,
+    pub(super) id: SlotId,
+}
+
+/// Slots have numbers under 2^24, which leaves the topmost byte for the kind.
+const INDEX_BITS: u32 = 24;
+const KIND_SHIFT: u32 = 56;
+
+impl Name {
+    pub(super) fn of(kind: Kind, id: SlotId) -> Self {
+        Name { kind, id }
+    }
+
+    /// The name of a request that belongs to no socket.
+    pub(super) fn own(kind: Kind) -> Self {
+        let id = SlotId {
+            index: 0,
+            generation: 0,
+        };
+        Name { kind, id }
+    }
+
+    pub(super) fn encode(self) -> u64 {
+        debug_assert!(self.id.index < 1 << INDEX_BITS, "a table has 2^24 slots");
+        // Kinds count from 1, so that a zeroed completion names nothing.
+        ((self.kind as u64 + 1) << KIND_SHIFT)
+            | (u64::from(self.id.generation) << INDEX_BITS)
+            | u64::from(self.id.index)
+    }
+
+    pub(super) fn decode(data: u64) -> Option<Self> {
+        let kind = usize::try_from(data >> KIND_SHIFT).ok()?.checked_sub(1)?;
+        let id = SlotId {
+            index: (data as u32) & ((1 << INDEX_BITS) - 1),
+            generation: (data >> INDEX_BITS) as u32,
+        };
+        let kind = *KINDS.get(kind)?;
+        Some(Name { kind, id })
+    }
+}
+
+/// What a socket keeps at a stable address while the kernel sends for it.
+///
+/// Invariant: what `message` and `slices` point to belongs to the queue of sends in the same work
+/// block, which keeps it until the request has ended.
+pub(crate) struct WorkBlock {
+    message: libc::msghdr,
+    slices: [libc::iovec; SLICES_MAX],
+}
+
+// SAFETY: the pointers are only handed to the kernel, and what they point to is `Send`.
+unsafe impl Send for WorkBlock {}
+
+impl Default for WorkBlock {
+    fn default() -> Self {
+        let nothing = libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        };
+        WorkBlock {
+            // SAFETY: a message header is integers and pointers, for which zero is a value.
+            message: unsafe { std::mem::zeroed() },
+            slices: [nothing; SLICES_MAX],
+        }
+    }
+}
+
+impl fmt::Debug for WorkBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WorkBlock")
+    }
+}
+
+fn descriptor(handle: &impl AsRawFd) -> types::Fd {
+    types::Fd(handle.as_raw_fd())
+}
+
+/// Accepts one connection, or all that come until something ends it.
+pub(super) fn accept(handle: &impl AsRawFd, many: bool) -> Entry {
+    let handle = descriptor(handle);
+    if many {
+        opcode::AcceptMulti::new(handle)
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+    } else {
+        opcode::Accept::new(handle, ptr::null_mut(), ptr::null_mut())
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+    }
+}
+
+/// Receives into a provided buffer; with data at hand at once, else when there is some.
+pub(super) fn receive(handle: &impl AsRawFd, buffer_bytes: u32, at_hand: bool) -> Entry {
+    opcode::Recv::new(descriptor(handle), ptr::null_mut(), buffer_bytes)
+        .buf_group(BUFFER_GROUP)
+        .ioprio(if at_hand { 0 } else { POLL_FIRST })
+        .build()
+        .flags(Flags::BUFFER_SELECT)
+}
+
+/// Receives into a caller's buffer, which the caller of this keeps until the end.
+pub(super) fn receive_into(handle: &impl AsRawFd, buffer: &mut [u8]) -> Entry {
+    let bytes = buffer.len().min(REQUEST_BYTES_MAX) as u32;
+    opcode::Recv::new(descriptor(handle), buffer.as_mut_ptr(), bytes).build()
+}
+
+/// Waits until one of these events of poll(2) happens, or the connection breaks.
+pub(super) fn wait(handle: &impl AsRawFd, events: i16) -> Entry {
+    opcode::PollAdd::new(descriptor(handle), u32::from(events.unsigned_abs())).build()
+}
+
+/// Connects to an address, which the caller of this keeps until the end.
+pub(super) fn connect(handle: &impl AsRawFd, to: &socket2::SockAddr) -> Entry {
+    opcode::Connect::new(descriptor(handle), to.as_ptr().cast(), to.len()).build()
+}
+
+/// Sends what is queued, gathered, up to a bound; answers how many sends it covers.
+pub(super) fn send(handle: RawFd, work: &mut Work) -> (Entry, usize) {
+    // MSG_WAITALL: the kernel goes on by itself after a short send. MSG_NOSIGNAL: no SIGPIPE.
+    const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    let mut gathered = [libc::iovec {
+        iov_base: ptr::null_mut(),
+        iov_len: 0,
+    }; SLICES_MAX];
+    let (mut count, mut bytes) = (0, 0);
+    {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let unsent = work.unsent(&mut slices);
+        for slice in &slices[..unsent] {
+            let room = REQUEST_BYTES_MAX - bytes;
+            if room == 0 {
+                break;
+            }
+            gathered[count] = libc::iovec {
+                iov_base: slice.as_ptr().cast_mut().cast(),
+                iov_len: slice.len().min(room),
+            };
+            bytes += gathered[count].iov_len;
+            count += 1;
+        }
+    }
+    let handle = types::Fd(handle);
+    if count == 1 {
+        let one = gathered[0];
+        let send = opcode::Send::new(handle, one.iov_base.cast(), one.iov_len as u32);
+        return (send.flags(FLAGS).build(), 1);
+    }
+    let block = &mut work.driver;
+    block.slices = gathered;
+    block.message.msg_iov = block.slices.as_mut_ptr();
+    #[allow(trivial_numeric_casts, reason = "other C libraries have an int there")]
+    let slices = count as _;
+    block.message.msg_iovlen = slices;
+    let send = opcode::SendMsg::new(handle, &raw const block.message);
+    (send.flags(FLAGS.unsigned_abs()).build(), count)
+}
+
+/// Asks for a request to end. Its own completion comes only when there was nothing to end.
+pub(super) fn cancel(name: Name) -> Entry {
+    opcode::AsyncCancel::new(name.encode())
+        .build()
+        .flags(Flags::SKIP_SUCCESS)
+        .user_data(Name::own(Kind::Cancel).encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_survives_the_kernel() {
+        for kind in KINDS {
+            for (index, generation) in [(0, 0), ((1 << INDEX_BITS) - 1, u32::MAX), (7, 1 << 31)] {
+                let name = Name::of(kind, SlotId { index, generation });
+                assert_eq!(Name::decode(name.encode()), Some(name));
+            }
+        }
+        assert_eq!(Name::decode(0), None);
+        assert_eq!(Name::decode(u64::MAX), None);
+    }
+}

@@ -1,0 +1,411 @@
+//! The ring itself: its set-up, the queue of requests for it, and the sleep inside it.
+//!
+//! Any thread queues requests; only the thread inside `poll` moves them into the ring and enters
+//! the kernel, once for a whole batch, with no lock held. The queue is our own and not the ring's:
+//! a request in it is certainly not with the kernel, which is what the end of a port must know.
+//!
+//! Sleep and queue share a lock, so that "nothing is queued, I sleep" and "queued, is anybody
+//! asleep?" cannot pass each other unseen. Whoever finds the thread asleep rings a bell, an
+//! eventfd that the ring reads. `MSG_RING` was rejected: it needs a ring on the ringing side, and
+//! its gain (46 to 57 microseconds) is lost in the wake-up of the processor.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::request::{BUFFER_GROUP, Kind, Name};
+use crate::lock;
+use crate::sys;
+
+/// How much goes into a ring at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    /// Requests that one enter hands over; more go with the next.
+    pub(super) submissions: u32,
+    /// Completions that fit before the kernel has to keep them in a list.
+    pub(super) completions: u32,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Size {
+            submissions: 256,
+            completions: 8192,
+        }
+    }
+}
+
+/// A queue longer than this gives its memory back once it is empty.
+const KEEP_ENTRIES: usize = 128;
+
+/// What a thread enters the kernel for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// To sleep until something completes, or a bell rings.
+    Serve,
+    /// To sleep until so many requests have ended, whoever rings.
+    End { want: u32 },
+}
+
+/// The flags of a set-up, from the best to what every kernel with io_uring knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Setup {
+    /// Completions are worked out when the one thread asks for them: 20 to 25 % less processor
+    /// time, the largest gain there is. No other thread may enter.
+    Bound {
+        sq_array: bool,
+    },
+    /// The one thread is not interrupted; other threads could enter.
+    Cooperative,
+    Shared {
+        sq_array: bool,
+    },
+    /// Without the flags of Linux 5.18 and later.
+    Plain,
+}
+
+const SETUPS_SINGLE: [Setup; 4] = [
+    Setup::Bound { sq_array: false },
+    Setup::Bound { sq_array: true },
+    Setup::Cooperative,
+    Setup::Plain,
+];
+const SETUPS_SHARED: [Setup; 3] = [
+    Setup::Shared { sq_array: false },
+    Setup::Shared { sq_array: true },
+    Setup::Plain,
+];
+
+pub(super) struct Ring {
+    ring: IoUring,
+    queue: Mutex<Queue>,
+    /// Rung to end a sleep in the kernel, which reads into `rung`.
+    bell: OwnedFd,
+    rung: Box<AtomicU64>,
+    /// Whether only `owner` may enter; 0 before the first waiter.
+    bound: bool,
+    owner: AtomicI32,
+    forks: u32,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    /// A thread sleeps in the kernel, or is about to, and nobody has rung for it.
+    asleep: bool,
+    /// Wake-ups that no thread has used.
+    wakes: u32,
+    /// The ring reads the bell.
+    bell_armed: bool,
+}
+
+impl Ring {
+    /// Sets a ring up, with as many of the good flags as the kernel knows.
+    pub(super) fn new(single: bool, size: Size) -> Result<Self, i32> {
+        let setups: &[Setup] = if single {
+            &SETUPS_SINGLE
+        } else {
+            &SETUPS_SHARED
+        };
+        let mut result = Err(libc::EINVAL);
+        for &setup in setups {
+            result = set_up(setup, size).map(|ring| (ring, setup));
+            if !matches!(result, Err(libc::EINVAL)) {
+                break;
+            }
+        }
+        let (ring, setup) = result?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC).map_err(rustix::io::Errno::raw_os_error)?;
+        Ok(Ring {
+            ring,
+            queue: Mutex::default(),
+            bell,
+            rung: Box::default(),
+            bound: matches!(setup, Setup::Bound { .. }),
+            owner: AtomicI32::new(0),
+            forks: sys::forks(),
+        })
+    }
+
+    /// Whether the kernel has what the driver cannot do without.
+    pub(super) fn has_features(&self) -> bool {
+        let parameters = self.ring.params();
+        parameters.is_feature_nodrop()
+            && parameters.is_feature_ext_arg()
+            && parameters.is_feature_fast_poll()
+            && parameters.is_feature_skip_cqe_on_success()
+    }
+
+    /// Makes the calling thread the one that may enter, where there can be only one. Answers
+    /// whether it may.
+    pub(super) fn bind(&self) -> Result<bool, i32> {
+        if !self.bound {
+            return Ok(true);
+        }
+        let this = rustix::thread::gettid().as_raw_nonzero().get();
+        match self.owner.load(Ordering::Relaxed) {
+            0 => {
+                // The ring was made disabled, so that its maker need not be its user.
+                let enabled = self.ring.submitter().register_enable_rings();
+                enabled.map_err(|error| sys::code_of(&error))?;
+                self.owner.store(this, Ordering::Relaxed);
+                Ok(true)
+            }
+            owner => Ok(owner == this),
+        }
+    }
+
+    /// Whether the calling thread is the only one that may enter.
+    pub(super) fn is_bound_here(&self) -> bool {
+        let this = rustix::thread::gettid().as_raw_nonzero().get();
+        self.bound && self.owner.load(Ordering::Relaxed) == this
+    }
+
+    /// Tells the kernel where the provided buffers are.
+    pub(super) fn register_buffers(&self, address: u64, entries: u16) -> Result<(), i32> {
+        // SAFETY: the buffer ring lives until `unregister_buffers`, or is leaked with this ring.
+        let registered = unsafe {
+            self.ring
+                .submitter()
+                .register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)
+        };
+        registered.map_err(|error| sys::code_of(&error))
+    }
+
+    /// The kernel shall know the provided buffers no more.
+    pub(super) fn unregister_buffers(&self) -> Result<(), i32> {
+        let result = self.ring.submitter().unregister_buf_ring(BUFFER_GROUP);
+        result.map_err(|error| sys::code_of(&error))
+    }
+
+    /// Queues a request, and rings for the thread that sleeps in the kernel. Whatever the request
+    /// points to stays in place until its end is reported.
+    pub(super) fn push(&self, entry: Entry) {
+        if sys::forks() != self.forks {
+            return; // The ring is the parent's.
+        }
+        let mut queue = lock(&self.queue);
+        queue.entries.push_back(entry);
+        let ring = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if ring {
+            self.ring_the_bell();
+        }
+    }
+
+    /// Whether requests wait for a thread to enter.
+    pub(super) fn has_queued(&self) -> bool {
+        !lock(&self.queue).entries.is_empty()
+    }
+
+    /// Takes requests of these kinds that the kernel has not seen.
+    pub(super) fn take_queued(&self, chosen: impl Fn(Kind) -> bool) -> VecDeque<Entry> {
+        let mut queue = lock(&self.queue);
+        let entries = std::mem::take(&mut queue.entries);
+        let (taken, left) = entries.into_iter().partition(|entry| {
+            Name::decode(entry.get_user_data()).is_some_and(|name| chosen(name.kind))
+        });
+        queue.entries = left;
+        taken
+    }
+
+    /// Puts requests taken out back, before those queued since.
+    pub(super) fn put_back(&self, mut entries: VecDeque<Entry>) {
+        let mut queue = lock(&self.queue);
+        entries.append(&mut queue.entries);
+        queue.entries = entries;
+    }
+
+    /// Makes so many calls of `poll` return.
+    pub(super) fn wake(&self, threads: u32) {
+        let mut queue = lock(&self.queue);
+        queue.wakes += threads;
+        let ring = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if ring {
+            self.ring_the_bell();
+        }
+    }
+
+    /// The wake-ups since the last call, all used up by it.
+    pub(super) fn used_wakes(&self) -> u32 {
+        std::mem::take(&mut lock(&self.queue).wakes)
+    }
+
+    /// The read of the bell ended.
+    pub(super) fn bell_ended(&self) {
+        lock(&self.queue).bell_armed = false;
+    }
+
+    /// Whether the kernel may still write to `rung`.
+    pub(super) fn is_bell_armed(&self) -> bool {
+        lock(&self.queue).bell_armed
+    }
+
+    fn ring_the_bell(&self) {
+        // It fails only when 2^64 rings wait already.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    /// Hands the queued requests over and sleeps, at most so long, until something completes.
+    ///
+    /// # Safety
+    /// One thread at a time is in here or in `completions`, and `bind` lets it.
+    pub(super) unsafe fn enter(
+        &self,
+        at_most: Option<Duration>,
+        purpose: Purpose,
+    ) -> Result<(), i32> {
+        let may_sleep = at_most != Some(Duration::ZERO);
+        // SAFETY: one thread at a time, as the caller says.
+        let (to_submit, sleeps) = unsafe { self.prepare(may_sleep, purpose) };
+        let want = match purpose {
+            _ if !sleeps => 0,
+            Purpose::Serve => 1,
+            Purpose::End { want } => want,
+        };
+        let mut flags = EnterFlags::GETEVENTS;
+        if self.ring.params().is_feature_no_iowait() {
+            // Waiting for a peer is no reason to show the processor as waiting for a disk.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        // Half a million years is as good as for ever, and the kernel can add it to its clock.
+        let limit = at_most.filter(|_| sleeps).map(|limit| {
+            Timespec::new()
+                .sec(limit.as_secs().min(1 << 44))
+                .nsec(limit.subsec_nanos())
+        });
+        let submitter = self.ring.submitter();
+        // SAFETY: what the requests point to stays in place until they end, as `push` says; the
+        // arguments live through the call.
+        let entered = unsafe {
+            match &limit {
+                Some(limit) => {
+                    flags |= EnterFlags::EXT_ARG;
+                    let arguments = SubmitArgs::new().timespec(limit);
+                    submitter.enter(to_submit, want, flags.bits(), Some(&arguments))
+                }
+                None => submitter.enter::<libc::sigset_t>(to_submit, want, flags.bits(), None),
+            }
+        };
+        if sleeps {
+            lock(&self.queue).asleep = false;
+        }
+        match entered.map_err(|error| sys::code_of(&error)) {
+            Ok(_) | Err(libc::ETIME | libc::EINTR) => Ok(()),
+            // Short of memory, or completions wait to be taken: what was queued stays queued in
+            // the ring, and goes with the next enter.
+            Err(libc::EAGAIN | libc::EBUSY) => {
+                std::thread::yield_now();
+                Ok(())
+            }
+            Err(code) => Err(code),
+        }
+    }
+
+    /// Moves queued requests into the ring; answers how many it holds, and whether to sleep.
+    ///
+    /// # Safety
+    /// As for `enter`.
+    unsafe fn prepare(&self, may_sleep: bool, purpose: Purpose) -> (u32, bool) {
+        let mut queue = lock(&self.queue);
+        let serves = purpose == Purpose::Serve;
+        if serves && !queue.bell_armed {
+            queue.bell_armed = true;
+            let read = opcode::Read::new(
+                types::Fd(self.bell.as_raw_fd()),
+                self.rung.as_ptr().cast(),
+                size_of::<u64>() as u32,
+            );
+            let name = Name::own(Kind::Bell).encode();
+            queue.entries.push_front(read.build().user_data(name));
+        }
+        // SAFETY: one thread at a time looks at either side of the ring.
+        let (mut submissions, completed) = unsafe {
+            let completions = self.ring.completion_shared();
+            (self.ring.submission_shared(), !completions.is_empty())
+        };
+        while let Some(entry) = queue.entries.front() {
+            // SAFETY: what it points to stays in place until it ends, as `push` says.
+            if unsafe { submissions.push(entry) }.is_err() {
+                break;
+            }
+            queue.entries.pop_front();
+        }
+        if queue.entries.is_empty() && queue.entries.capacity() > KEEP_ENTRIES {
+            queue.entries = VecDeque::new();
+        }
+        let woken = serves && queue.wakes > 0;
+        let sleeps = may_sleep && !completed && !woken && queue.entries.is_empty();
+        queue.asleep = sleeps && serves;
+        (submissions.len() as u32, sleeps)
+    }
+
+    /// Hands on what has completed.
+    ///
+    /// # Safety
+    /// As for `enter`.
+    pub(super) unsafe fn completions(&self, mut handle: impl FnMut(&cqueue::Entry)) {
+        loop {
+            let mut space = [const { std::mem::MaybeUninit::uninit() }; 128];
+            // SAFETY: one thread at a time, as the caller says. The queue is let go before what
+            // was in it is handled, so that the kernel has its room back.
+            let completed = unsafe { self.ring.completion_shared() }.fill(&mut space);
+            if completed.is_empty() {
+                return;
+            }
+            completed.iter().for_each(&mut handle);
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("parameters", self.ring.params())
+            .field("bound", &self.bound)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+fn set_up(setup: Setup, size: Size) -> Result<IoUring, i32> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(size.completions).setup_clamp();
+    match setup {
+        Setup::Bound { sq_array } => {
+            builder
+                .setup_submit_all()
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_r_disabled();
+            if !sq_array {
+                builder.setup_no_sqarray();
+            }
+        }
+        Setup::Cooperative => {
+            builder
+                .setup_submit_all()
+                .setup_coop_taskrun()
+                .setup_taskrun_flag();
+        }
+        Setup::Shared { sq_array } => {
+            builder.setup_submit_all();
+            if !sq_array {
+                builder.setup_no_sqarray();
+            }
+        }
+        Setup::Plain => {}
+    }
+    builder
+        .build(size.submissions)
+        .map_err(|error| sys::code_of(&error))
+}
