@@ -20,7 +20,7 @@ use crate::packet::Packet;
 use crate::slot::SlotId;
 
 /// A queue longer than this gives its memory back once it is empty.
-const KEEP_ENTRIES: usize = 128;
+const KEEP_ENTRIES: usize = 32;
 
 /// What stands in the queue.
 #[derive(Debug)]

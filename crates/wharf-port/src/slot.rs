@@ -175,7 +175,8 @@ fn split(word: u64) -> (u32, u32) {
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    chunks: Box<[OnceLock<Box<[Slot]>>]>,
+    /// Each behind a thin pointer: the table itself counts in what a few sockets cost.
+    chunks: Box<[OnceLock<Box<[Slot; CHUNK_SLOTS as usize]>>]>,
     free: Mutex<Free>,
     slots_max: u32,
 }
@@ -306,7 +307,8 @@ impl Slots {
                 state: Mutex::new(SocketState::unused()),
                 driver: Default::default(),
             };
-            (0..CHUNK_SLOTS).map(|_| unused()).collect()
+            let chunk: Box<[Slot]> = (0..CHUNK_SLOTS).map(|_| unused()).collect();
+            chunk.try_into().expect("as many as a chunk has")
         });
         &chunk[(index % CHUNK_SLOTS) as usize]
     }

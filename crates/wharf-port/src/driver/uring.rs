@@ -216,10 +216,12 @@ impl Uring {
     /// list that grows with what is armed, and cancelling by descriptor walks all of it.
     fn disconnect(&self, id: SlotId, state: &SocketState) {
         let handle = state.open_handle();
-        let reset = state.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok();
+        if state.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok() {
+            return;
+        }
+        let shut = sys::shutdown_both(handle).is_ok();
         // A connect goes on after a shutdown, and so does the accept of a Unix listener.
-        let certain = !state.has(flag::LISTENER | flag::CONNECTING);
-        if !reset && !(sys::shutdown_both(handle).is_ok() && certain) {
+        if !shut || state.has(flag::LISTENER | flag::CONNECTING) {
             self.cancel_both(id, state);
         }
     }
@@ -301,7 +303,7 @@ impl Driver for Uring {
         self.ask(Kind::Send, id, entry);
     }
 
-    fn cancel_receive(&self, id: SlotId, state: &mut SocketState) {
+    fn cancel_receive(&self, _core: &Core, id: SlotId, state: &mut SocketState) {
         self.ring.push(request::cancel(self.armed(id, state)));
     }
 

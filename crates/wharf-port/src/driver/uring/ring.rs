@@ -44,7 +44,7 @@ impl Default for Size {
 }
 
 /// A queue longer than this gives its memory back once it is empty.
-const KEEP_ENTRIES: usize = 128;
+const KEEP_ENTRIES: usize = 32;
 
 /// What a thread enters the kernel for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
