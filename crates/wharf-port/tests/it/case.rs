@@ -198,6 +198,8 @@ impl Case {
         self
     }
 
+    /// For limits, signals, counts of descriptors, and revoked pages: touching one of these ends
+    /// the process.
     pub(crate) const fn alone(mut self) -> Self {
         self.alone = true;
         self

@@ -17,7 +17,8 @@ pub(crate) const CASES: &[Case] = &[
         dropping_a_port_with_everything_in_flight,
         [C14, C3],
         "tigerbeetle #2430, ponyc #5046, compio #1018"
-    ),
+    )
+    .alone(),
     case!(
         ports_come_and_go_without_a_trace,
         [C14],

@@ -50,6 +50,7 @@ pub(crate) const CASES: &[Case] = &[
         [C3],
         "measured: reuse after the ring's end"
     )
+    .alone()
     .seconds_max(60),
     case!(a_stream_that_waits_still_ends, [C8, C2], "contract"),
 ];
