@@ -237,6 +237,12 @@ pub(crate) fn several_waiters(at: &Where) -> Option<&'static str> {
     (at.mode == Mode::Single).then_some("a single-waiter port has one waiter")
 }
 
+/// For a single-waiter port that is waited on by one thread after another.
+pub(crate) fn waiters_elsewhere(at: &Where) -> Option<&'static str> {
+    let bound = at.driver == Driver::Uring && at.mode == Mode::Single;
+    bound.then_some("io_uring binds a single-waiter port to the thread of its first waiter")
+}
+
 /// For what only a system has, not the simulated network.
 pub(crate) fn a_system(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Sim).then_some("the simulated network has no sockets of a system")

@@ -11,7 +11,7 @@ use wharf_port::{
     Waiter,
 };
 
-use crate::case::{Case, Mode, Where, case, several_waiters};
+use crate::case::{Case, Mode, Where, case, several_waiters, waiters_elsewhere};
 use crate::crew::crew;
 use crate::rig::{Rig, lock};
 
@@ -46,10 +46,23 @@ pub(crate) const CASES: &[Case] = &[
     .skip(several_waiters),
     case!(bytes_given_back_stay_in_order, [C4, C6], "contract"),
     case!(
-        a_forgotten_waiter_is_counted_when_its_thread_ends,
+        a_forgotten_waiter_closes_a_port_that_has_no_other,
         [C4, C3],
         "contract"
-    ),
+    )
+    .skip(one_waiter),
+    case!(
+        a_forgotten_waiters_turns_end_with_its_thread,
+        [C4, C3, C18],
+        "contract"
+    )
+    .skip(several_waiters),
+    case!(
+        a_single_waiter_port_moves_to_another_thread_or_says_why_not,
+        [C4],
+        "io_uring: SINGLE_ISSUER"
+    )
+    .skip(one_waiter),
     case!(the_types_say_what_may_cross_threads, [C4], "compio #727"),
     case!(any_thread_submits_while_another_waits, [C4], "contract"),
     case!(
@@ -185,38 +198,70 @@ fn bytes_given_back_stay_in_order(at: &Where) {
     assert!(received == bytes, "the bytes differ");
 }
 
-fn a_forgotten_waiter_is_counted_when_its_thread_ends(at: &Where) {
+/// A thread that takes one packet and forgets the waiter it had for it.
+fn forget_a_waiter(port: &Port) {
+    let forgetful = || {
+        let mut waiter = port.waiter().expect("there is room for a waiter");
+        drop(
+            batch_of(&mut waiter)
+                .next()
+                .expect("a batch is never empty"),
+        );
+        std::mem::forget(waiter);
+    };
+    thread::scope(|scope| scope.spawn(forgetful).join()).expect("it forgets");
+}
+
+fn a_forgotten_waiter_closes_a_port_that_has_no_other(at: &Where) {
+    let port = at.builder().build().expect("the driver was present before");
+    port.post(Key(1), 1).expect("room");
+    forget_a_waiter(&port);
+    assert_eq!(port.stats().waiters_leaked, 1);
+    assert_eq!(port.waiter().unwrap_err().kind(), ErrorKind::Closed);
+    let refused = port.post(Key(1), 2).unwrap_err();
+    assert_eq!(
+        (refused.error.kind(), refused.value),
+        (ErrorKind::Closed, 2)
+    );
+}
+
+fn a_forgotten_waiters_turns_end_with_its_thread(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream.receive().expect("nothing else reads");
     rig.drop_waiter();
     assert_eq!(peer.try_send(b"lost with it"), Some(12));
-    let port = rig.port.clone();
-    let forgetful = thread::spawn(move || {
-        let mut waiter = port.waiter().expect("the first is gone");
-        let packet = batch_of(&mut waiter)
-            .next()
-            .expect("a batch is never empty");
-        assert!(matches!(packet.event, Event::Received(_)));
-        std::mem::forget(waiter);
-    });
-    forgetful.join().expect("it forgets");
+    forget_a_waiter(&rig.port);
+    assert_eq!(rig.port.stats().waiters_leaked, 1);
     rig.allowed.waiters_leaked = 1;
-    if at.shared() {
-        // The turn it held is over: another goes on with the socket.
-        assert_eq!(peer.try_send(b"goes on"), Some(7));
-        let mut waiter = rig.port.waiter().expect("a shared port has many");
-        let packet = batch_of(&mut waiter)
-            .next()
-            .expect("a batch is never empty");
-        assert!(matches!(&packet.event, Event::Received(lease) if **lease == *b"goes on"));
-    } else {
-        assert_eq!(rig.port.waiter().unwrap_err().kind(), ErrorKind::Closed);
-        assert_eq!(
-            rig.port.post(Key(1), 1).unwrap_err().error.kind(),
-            ErrorKind::Closed
-        );
+    assert_eq!(peer.try_send(b"goes on"), Some(7));
+    let mut waiter = rig.port.waiter().expect("a shared port has many");
+    let packet = batch_of(&mut waiter)
+        .next()
+        .expect("a batch is never empty");
+    assert!(matches!(&packet.event, Event::Received(lease) if **lease == *b"goes on"));
+}
+
+fn a_single_waiter_port_moves_to_another_thread_or_says_why_not(at: &Where) {
+    let mut rig = Rig::new(at);
+    rig.expect_nothing();
+    rig.drop_waiter();
+    rig.port.post(Key(1), 1).expect("room");
+    let port = rig.port.clone();
+    let elsewhere = thread::spawn(move || {
+        let mut waiter = port.waiter()?;
+        Ok(values(batch_of(&mut waiter)))
+    });
+    let values_there = elsewhere.join().expect("it asks");
+    if waiters_elsewhere(at).is_none() {
+        assert_eq!(values_there, Ok(vec![1]));
+        return;
     }
+    let error: wharf_port::Error = values_there.expect_err("its ring has a thread already");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("build a shared port"), "{error}");
+    let mut waiter = rig.port.waiter().expect("here it may");
+    assert_eq!(values(batch_of(&mut waiter)), [1]);
 }
 
 /// Holds for types that are not `Send` only: for others the compiler cannot tell which is meant.
