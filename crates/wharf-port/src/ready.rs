@@ -1,10 +1,11 @@
 //! What is ready to be taken, and who sleeps until something is.
 //!
 //! One queue for the whole port, in the order in which things became ready. Sockets stand in it by
-//! number (at most once each, so it is bounded by the table); timers, posts and listeners' packets,
-//! which know no turns, stand in it themselves. The queue and the count of sleepers share one lock,
-//! so "nobody is ready, I go to sleep" and "something is ready, wake somebody" cannot pass each
-//! other unseen.
+//! number (at most once each, so it is bounded by the table); listeners' packets, which know no
+//! turns, stand in it themselves. Posts have a lane beside it and every second place in a batch:
+//! in one line with them, sockets stood behind as many posts as there may be. Lanes and the count
+//! of sleepers share one lock, so "nobody is ready, I go to sleep" and "something is ready, wake
+//! somebody" cannot pass each other unseen.
 //!
 //! A waiter sleeps inside the driver where the driver lets several in at once (IOCP, epoll).
 //! Elsewhere one of them, the leader, sleeps there and the others are parked, last in first out,
@@ -75,7 +76,9 @@ pub(crate) struct Ready {
 struct State {
     order: VecDeque<Entry>,
     loose: VecDeque<Packet>,
-    posts: usize,
+    posts: VecDeque<Packet>,
+    /// Whether the last entry taken was a post.
+    took_post: bool,
     /// Threads asleep in the driver, and how many of them are being woken.
     polling: u32,
     waking: u32,
@@ -114,12 +117,10 @@ impl Ready {
         if state.closed {
             return Err(Unposted::Closed);
         }
-        if state.posts >= posts_max {
+        if state.posts.len() >= posts_max {
             return Err(Unposted::Full);
         }
-        state.posts += 1;
-        state.order.push_back(Entry::Loose);
-        state.loose.push_back(packet);
+        state.posts.push_back(packet);
         Ok(state.wake_one())
     }
 
@@ -128,10 +129,11 @@ impl Ready {
         self.push(|state| {
             for packet in packets.into_iter().rev() {
                 if matches!(packet.event, crate::Event::Posted(_)) {
-                    state.posts += 1;
+                    state.posts.push_front(packet);
+                } else {
+                    state.order.push_front(Entry::Loose);
+                    state.loose.push_front(packet);
                 }
-                state.order.push_front(Entry::Loose);
-                state.loose.push_front(packet);
             }
         })
     }
@@ -144,26 +146,7 @@ impl Ready {
 
     /// Takes the next entry.
     pub(crate) fn pop(&self) -> Option<Taken> {
-        let mut state = lock(&self.state);
-        let taken = match state.order.pop_front()? {
-            Entry::Socket(index) => Taken::Socket(index),
-            Entry::Rearm(id) => Taken::Rearm(id),
-            Entry::Loose => {
-                let packet = state
-                    .loose
-                    .pop_front()
-                    .expect("each loose entry has its packet");
-                if matches!(packet.event, crate::Event::Posted(_)) {
-                    state.posts -= 1;
-                }
-                Taken::Loose(packet)
-            }
-        };
-        if state.order.is_empty() && state.order.capacity() > KEEP_ENTRIES {
-            state.order = VecDeque::new();
-            state.loose = VecDeque::new();
-        }
-        Some(taken)
+        lock(&self.state).pop()
     }
 
     /// How many packets a waiter outside the driver may take of `extra` new things and all that is
@@ -181,7 +164,7 @@ impl Ready {
     /// Registers the calling waiter as asleep, unless there is something to do.
     pub(crate) fn rest(&self, number: u16) -> Rest {
         let mut state = lock(&self.state);
-        if !state.order.is_empty() || state.closed {
+        if state.len() > 0 || state.closed {
             return Rest::Ready;
         }
         if self.leader_only && state.polling > 0 {
@@ -214,7 +197,7 @@ impl Ready {
                 None => Wake::Nobody,
             };
         }
-        if state.order.is_empty() && !state.closed {
+        if state.len() == 0 && !state.closed {
             Wake::Nobody
         } else {
             state.wake_one()
@@ -276,15 +259,16 @@ impl Ready {
     }
 
     pub(crate) fn posts(&self) -> usize {
-        lock(&self.state).posts
+        lock(&self.state).posts.len()
     }
 
     /// Empties the queue for good and hands back what it held.
     pub(crate) fn drain(&self) -> VecDeque<Packet> {
         let mut state = lock(&self.state);
         state.order = VecDeque::new();
-        state.posts = 0;
-        std::mem::take(&mut state.loose)
+        let mut packets = std::mem::take(&mut state.loose);
+        packets.extend(std::mem::take(&mut state.posts));
+        packets
     }
 }
 
@@ -296,6 +280,32 @@ pub(crate) enum Unposted {
 }
 
 impl State {
+    fn len(&self) -> usize {
+        self.order.len() + self.posts.len()
+    }
+
+    fn pop(&mut self) -> Option<Taken> {
+        if (!self.took_post || self.order.is_empty())
+            && let Some(packet) = self.posts.pop_front()
+        {
+            self.took_post = true;
+            give_back_room(&mut self.posts);
+            return Some(Taken::Loose(packet));
+        }
+        self.took_post = false;
+        let taken = match self.order.pop_front()? {
+            Entry::Socket(index) => Taken::Socket(index),
+            Entry::Rearm(id) => Taken::Rearm(id),
+            Entry::Loose => {
+                let packet = self.loose.pop_front();
+                Taken::Loose(packet.expect("each loose entry has its packet"))
+            }
+        };
+        give_back_room(&mut self.order);
+        give_back_room(&mut self.loose);
+        Some(taken)
+    }
+
     /// Without anybody idle there is nothing to share.
     fn share(&self, extra: usize, polling_self: u32) -> usize {
         let asleep = self.polling.saturating_sub(polling_self.max(self.waking));
@@ -303,7 +313,7 @@ impl State {
         if idle == 0 {
             usize::MAX
         } else {
-            (self.order.len() + extra).div_ceil(1 + idle).max(1)
+            (self.len() + extra).div_ceil(1 + idle).max(1)
         }
     }
 
@@ -323,5 +333,12 @@ impl State {
         self.waking += sleeping;
         let parked = self.parked.drain(..).map(|(_, thread)| thread).collect();
         Wake::All(sleeping, parked)
+    }
+}
+
+/// Frees the memory of a queue that was long and is empty.
+fn give_back_room<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > KEEP_ENTRIES {
+        *queue = VecDeque::new();
     }
 }

@@ -95,6 +95,9 @@ pub struct Waiter {
     core: Arc<Core>,
     local: Local,
     waits_without_poll: u32,
+    /// Which of timers and queue fills this batch first; they take turns, so that neither can shut
+    /// out the other.
+    timers_first: bool,
     /// Turns and some rings belong to a thread: not `Send`.
     thread: PhantomData<*const ()>,
 }
@@ -138,6 +141,7 @@ impl Waiter {
             core: Arc::clone(core),
             local: Local::new(number),
             waits_without_poll: 0,
+            timers_first: false,
             thread: PhantomData,
         };
         // The waiter exists already, so that a driver that refuses this thread takes it back.
@@ -171,6 +175,7 @@ impl Waiter {
         let deadline = at_most.and_then(|limit| self.core.driver.now().checked_add(limit));
         self.local.limit = self.core.options.batch_max;
         self.waits_without_poll += 1;
+        self.timers_first = !self.timers_first;
         let mut slept = false;
         loop {
             if self.core.is_closed() {
@@ -190,7 +195,28 @@ impl Waiter {
     /// Fills the batch with what is ready, without sleeping.
     fn take_ready(&mut self) -> Result<()> {
         let core = Arc::clone(&self.core);
-        core.expire_timers(&mut self.local);
+        if self.timers_first {
+            core.expire_timers(&mut self.local);
+        }
+        self.take_queued();
+        if !self.timers_first {
+            core.expire_timers(&mut self.local);
+        }
+        if self.local.packets.is_empty() {
+            return Ok(());
+        }
+        // What a driver brought in this very wait may want to enter it again: at the next wait.
+        let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX
+            || (self.waits_without_poll > 0 && core.driver.wants_entry());
+        if due && core.ready.try_enter() {
+            self.poll(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    /// Takes this waiter's share of what is queued.
+    fn take_queued(&mut self) {
+        let core = &self.core;
         if self.local.packets.is_empty() {
             self.local.limit(core.ready.share(0));
         }
@@ -204,15 +230,7 @@ impl Waiter {
         }
         if self.local.packets.is_empty() {
             self.local.limit = core.options.batch_max;
-            return Ok(());
         }
-        // What a driver brought in this very wait may want to enter it again: at the next wait.
-        let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX
-            || (self.waits_without_poll > 0 && core.driver.wants_entry());
-        if due && core.ready.try_enter() {
-            self.poll(Some(Duration::ZERO))?;
-        }
-        Ok(())
     }
 
     /// Sleeps until something happens or the time is up; answers whether it slept at all.

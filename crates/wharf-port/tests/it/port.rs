@@ -74,6 +74,7 @@ pub(crate) const CASES: &[Case] = &[
         [C5],
         "libuv core.c, cpython test_windows_events.py"
     ),
+    case!(posts_do_not_hold_traffic_back, [C5, C16], "contract"),
     case!(
         posts_are_refused_at_the_bound_with_their_value,
         [C13, C16],
@@ -288,6 +289,23 @@ fn a_wait_is_never_early(at: &Where) {
         assert!(matches!(wait, Wait::TimedOut));
         assert!(took >= limit, "{took:?} is less than {limit:?}");
     }
+}
+
+/// Posts and sockets used to stand in one line. A connection waited behind as many posts as there
+/// may be, and its data again: seconds of them, where threads posted faster than one could take.
+fn posts_do_not_hold_traffic_back(at: &Where) {
+    const POSTS: u64 = 60_000;
+    let mut rig = Rig::new(at);
+    rig.allowed.packets = true;
+    for value in 0..POSTS {
+        rig.port.post(Key(1), value).expect("room");
+    }
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"now");
+    assert_eq!(rig.receive(stream.socket(), 3), b"now");
+    let waiting = rig.port.stats().posts as u64;
+    assert!(waiting > POSTS / 2, "{waiting} posts are left");
 }
 
 fn posts_are_refused_at_the_bound_with_their_value(at: &Where) {

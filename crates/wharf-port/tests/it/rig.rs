@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_millis(20);
 /// A step of waiting for a far end, which wakes no port.
 const STEP: Duration = Duration::from_millis(1);
+/// A failed case shows so many of its packets, the latest.
+const REPORTED_MAX: usize = 200;
 
 /// What the watchdog sees of a case that hangs.
 #[derive(Default)]
@@ -55,6 +57,9 @@ pub(crate) struct Rig {
     pub(crate) port: Port,
     pub(crate) allowed: Allowed,
     pub(crate) network: Box<dyn Network>,
+    /// Packets with keys from here on are traffic that is not kept: a flood of it would have to be
+    /// searched for each packet that a case asks for.
+    pub(crate) traffic_from: Option<Key>,
     waiter: Option<Waiter>,
     /// Packets that were taken and that no helper has asked for yet.
     packets: VecDeque<Packet>,
@@ -80,6 +85,7 @@ impl Rig {
             port,
             allowed: Allowed::default(),
             network: Box::new(System),
+            traffic_from: None,
             waiter: Some(waiter),
             packets: VecDeque::new(),
             listener: None,
@@ -104,7 +110,10 @@ impl Rig {
         let waiter = self.waiter.as_mut().expect("the case dropped its waiter");
         match waiter.wait(Some(at_most)).expect("the port is not broken") {
             Wait::Packets(batch) => {
-                for packet in batch {
+                let traffic_from = self.traffic_from;
+                for packet in
+                    batch.filter(|packet| traffic_from.is_none_or(|from| packet.key < from))
+                {
                     lock(&self.observed.log).push(describe(&packet));
                     self.packets.push_back(packet);
                 }
@@ -193,9 +202,11 @@ impl Rig {
     }
 
     fn report(&self) -> String {
-        let log = lock(&self.observed.log).join("\n    ");
+        let log = lock(&self.observed.log);
+        let older = log.len().saturating_sub(REPORTED_MAX);
+        let latest = log[older..].join("\n    ");
         let stats = self.port.stats();
-        format!("  packets so far:\n    {log}\n  {stats:?}")
+        format!("  packets so far ({older} older ones left out):\n    {latest}\n  {stats:?}")
     }
 
     /// The address of the rig's listener, which starts accepting when first asked for.

@@ -38,6 +38,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(a_hundred_thousand_timers_come_and_go, [C17], "contract"),
     case!(a_deadline_for_ever_away_is_kept, [C17], "contract"),
     case!(traffic_does_not_hold_timers_back, [C5, C17], "contract"),
+    case!(timers_do_not_hold_traffic_back, [C5, C17], "contract"),
 ];
 
 fn soon(millis: u64) -> Instant {
@@ -239,4 +240,31 @@ fn traffic_does_not_hold_timers_back(at: &Where) {
     }
     assert!(others > 0, "there was traffic");
     rig.allowed.packets = true;
+}
+
+/// Timers used to fill each batch first. While threads set some that were due at once, faster than
+/// they could be taken, no connection was ever accepted.
+fn timers_do_not_hold_traffic_back(at: &Where) {
+    let mut rig = Rig::new(at);
+    rig.allowed.packets = true;
+    let due = Instant::now();
+    // More than a batch has room for, at any time.
+    for _ in 0..1_000 {
+        rig.port.timer(due, Key(2)).expect("room");
+    }
+    let again = |rig: &mut Rig| {
+        while rig.find(|packet| packet.key == Key(2)).is_some() {
+            rig.port.timer(due, Key(2)).expect("room");
+        }
+    };
+    rig.port.post(Key(1), 7).expect("room");
+    rig.until("the post", |rig| {
+        again(rig);
+        rig.find(|packet| packet.key == Key(1))
+    });
+    let _peer = rig.dial();
+    rig.until("an accepted connection", |rig| {
+        again(rig);
+        rig.find_accepted()
+    });
 }
