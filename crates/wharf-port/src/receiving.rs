@@ -15,9 +15,6 @@ use crate::pool::PoolBuffer;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::work::Into;
 
-/// A peer's reset that the system told once; later receives are told again.
-pub(crate) const WAS_RESET: u32 = 1 << 19;
-
 impl Core {
     pub(crate) fn receive(self: &Arc<Self>, id: SlotId) -> Result<Op> {
         self.start(id, Receiving::Stream, Operation::Receive, OpKind::Receive)
@@ -84,7 +81,7 @@ impl Core {
         state: &mut SocketState,
         out: &mut Out<'_>,
     ) {
-        while state.has(WAS_RESET) && state.receiving != Receiving::Nothing {
+        while state.has(flag::WAS_RESET) && state.receiving != Receiving::Nothing {
             let reset = Error::new(operation_of(state.receiving), ErrorKind::Reset);
             self.receive_ended(id, state, End::Failed(reset), out);
         }
@@ -149,17 +146,13 @@ impl Core {
             .work
             .as_mut()
             .expect("a receive into a buffer keeps its work");
-        let Into { buffer, sequence } = work.intos.pop_front().expect("the head was being filled");
+        let head = work.intos.front().expect("the head was being filled");
+        if count == 0 && !head.buffer.is_empty() {
+            return self.receive_ended(id, state, End::Finished, out);
+        }
+        let Into { buffer, sequence } = work.intos.pop_front().expect("looked at above");
         let more = !work.intos.is_empty();
-        let event = if count == 0 && !buffer.is_empty() {
-            Event::Ended {
-                how: End::Finished,
-                buffer: Some(buffer.into()),
-                count: Some(0),
-            }
-        } else {
-            Event::ReceivedInto { buffer, count }
-        };
+        let event = Event::ReceivedInto { buffer, count };
         if !more {
             state.receiving = Receiving::Nothing;
         }
@@ -175,10 +168,18 @@ impl Core {
         how: End,
         out: &mut Out<'_>,
     ) {
-        if how.error_kind() == Some(ErrorKind::Reset) {
-            state.set(WAS_RESET);
-        }
         let receiving = state.receiving;
+        let how = match how {
+            End::Finished if state.has(flag::WAS_BROKEN) => {
+                End::Failed(Error::new(operation_of(receiving), ErrorKind::Reset))
+            }
+            how => how,
+        };
+        match how.error_kind() {
+            Some(ErrorKind::Reset) => state.set(flag::WAS_RESET),
+            Some(ErrorKind::TimedOut | ErrorKind::Unreachable) => state.set(flag::WAS_BROKEN),
+            _ => {}
+        }
         let mut sequence = state.receive_sequence;
         let mut returned = None;
         match receiving {

@@ -192,6 +192,11 @@ impl Core {
         let how = if state.has(flag::CLOSING) && sys::is_cancelled(code) {
             End::Aborted
         } else {
+            // The system tells how a connection broke once, and then ends the stream of bytes as
+            // if in order. A broken pipe is no such word: there a FIN came before.
+            if !sys::is_broken_pipe(code) {
+                state.set(flag::WAS_BROKEN);
+            }
             End::Failed(Error::from_os(Operation::Send, code))
         };
         self.end_writing(id, state, how, out);

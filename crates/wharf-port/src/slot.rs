@@ -80,8 +80,13 @@ pub(crate) mod flag {
     pub(crate) const DEADLINE: u32 = 1 << 17;
     /// A connect that has not delivered its stream.
     pub(crate) const CONNECTING: u32 = 1 << 18;
+    /// The peer's reset was told to a receive once; later ones are told again. The reading side
+    /// is over then.
+    pub(crate) const WAS_RESET: u32 = 1 << 19;
+    /// The connection broke, as the system told once: no end in order follows.
+    pub(crate) const WAS_BROKEN: u32 = 1 << 20;
     /// Bits from here on belong to the driver.
-    pub(crate) const DRIVER_SHIFT: u32 = 20;
+    pub(crate) const DRIVER_SHIFT: u32 = 21;
 }
 
 /// One socket, as its lock guards it.

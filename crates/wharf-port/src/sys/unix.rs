@@ -66,6 +66,11 @@ pub(crate) fn is_cancelled(code: i32) -> bool {
     code == Errno::CANCELED.raw_os_error()
 }
 
+/// Whether a send failed because nothing can be sent any more, without saying why.
+pub(crate) fn is_broken_pipe(code: i32) -> bool {
+    code == Errno::PIPE.raw_os_error()
+}
+
 pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     match Errno::from_raw_os_error(code) {
         Errno::MFILE | Errno::NFILE => AcceptFault::Descriptors,

@@ -117,6 +117,11 @@ pub(crate) fn is_cancelled(code: i32) -> bool {
     error_kind(code) == ErrorKind::Cancelled
 }
 
+/// Whether a send failed because nothing can be sent any more, without saying why: Windows says.
+pub(crate) fn is_broken_pipe(_code: i32) -> bool {
+    false
+}
+
 pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     match (error_kind(code), Code::of(code)) {
         (ErrorKind::TooManyOpenFiles, _) => AcceptFault::Descriptors,

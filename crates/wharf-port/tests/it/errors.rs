@@ -12,6 +12,11 @@ use crate::rig::Rig;
 
 pub(crate) const CASES: &[Case] = &[
     case!(every_end_of_a_connection_has_its_kind, [C9], "corosio #304"),
+    case!(
+        a_reset_that_a_send_met_first_is_no_end_of_the_stream,
+        [C9],
+        "the seeds of the simulated network"
+    ),
     case!(an_address_in_use_says_so_with_a_cure, [C9], "contract"),
     case!(an_address_of_another_machine_says_so, [C9], "contract").skip(a_system),
     case!(a_network_that_is_down_is_unreachable, [C9], "contract")
@@ -70,6 +75,33 @@ fn every_end_of_a_connection_has_its_kind(at: &Where) {
     }
     rig.closed(closed_socket);
     rig.expect_nothing();
+}
+
+/// The system tells of a reset once. When a send hears of it, the receive behind it meets what
+/// looks like an end in order: a truncated stream, taken for a whole one.
+fn a_reset_that_a_send_met_first_is_no_end_of_the_stream(at: &Where) {
+    let mut rig = Rig::new(at);
+    for into in [false, true] {
+        let (stream, peer) = rig.connection();
+        peer.reset();
+        // The first ones may go out before the reset has arrived.
+        let failed = loop {
+            let sent = stream.send_reported(vec![1; 10]);
+            let op = sent.expect("no send has failed yet");
+            let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
+            if let Event::Ended { how, .. } = packet.event {
+                break how.error_kind();
+            }
+        };
+        assert_eq!(failed, Some(ErrorKind::Reset), "the send hears of it");
+        let op = if into {
+            stream.receive_into(vec![0; 10]).expect("nothing reads")
+        } else {
+            stream.receive().expect("nothing reads")
+        };
+        let kind = rig.ended(op).how.error_kind();
+        assert_eq!(kind, Some(ErrorKind::Reset), "into a buffer: {into}");
+    }
 }
 
 fn an_address_in_use_says_so_with_a_cure(at: &Where) {
