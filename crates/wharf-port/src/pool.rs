@@ -114,6 +114,16 @@ impl Pool {
         lock(&self.state).waiting.pop_front()
     }
 
+    /// The same, if there is a buffer for it.
+    pub(crate) fn next_to_serve(&self) -> Option<SlotId> {
+        let mut state = lock(&self.state);
+        let room = self.options.pool_bytes_max.saturating_sub(state.bytes);
+        if state.free.is_empty() && room < self.buffer_bytes() {
+            return None;
+        }
+        state.waiting.pop_front()
+    }
+
     /// The bytes of a buffer.
     pub(crate) fn bytes_of<'b>(&self, buffer: &'b PoolBuffer) -> &'b [u8] {
         // SAFETY: a `PoolBuffer` is the only owner of its bytes, which are initialised from the

@@ -92,17 +92,24 @@ impl Core {
 
     /// A lease or a descriptor is free again, or a retry is due: the socket that waited goes on.
     pub(crate) fn rearm(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
-        let Some(mut state) = self.slots.lock(id) else {
-            return;
+        let waiting = flag::PAUSED_LEASES | flag::PAUSED_POOL | flag::PAUSED_ACCEPT;
+        let state = self.slots.lock(id);
+        let Some(mut state) = state.filter(|it| it.has(waiting) && !it.has(flag::ARMED)) else {
+            // It has left the line, closed or cancelled, and its call may be for a buffer.
+            return self.pass_on_buffer();
         };
-        let paused = flag::PAUSED_LEASES | flag::PAUSED_POOL;
-        if !state.has(paused | flag::PAUSED_ACCEPT) || state.has(flag::ARMED) {
-            return;
-        }
         // A listener stays marked as paused until an accept succeeds.
-        state.clear(paused);
+        state.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
         if state.receiving != Receiving::Nothing {
             self.driver.arm(self, id, &mut state, out);
+        }
+    }
+
+    /// A stream that may have been called for a buffer does not take it: the next one in the line
+    /// is called instead. Without this it would wait for a buffer to return, and none may be out.
+    pub(crate) fn pass_on_buffer(&self) {
+        if let Some(waiting) = self.pool.next_to_serve() {
+            self.wake(self.ready.push_rearm(waiting));
         }
     }
 
@@ -112,6 +119,7 @@ impl Core {
         let reserved = self.slots.reserve_lease(id, self.options.leases_per_socket);
         if !reserved {
             state.set(flag::PAUSED_LEASES);
+            self.pass_on_buffer();
         }
         reserved
     }
@@ -186,7 +194,11 @@ impl Core {
             Receiving::Nothing => return,
             Receiving::Accept => return self.accept_ended(id, state, how, out),
             Receiving::Connect => return self.connect_failed(id, state, how, out),
-            Receiving::Watch | Receiving::Stream => state.receiving = Receiving::Nothing,
+            Receiving::Watch => state.receiving = Receiving::Nothing,
+            Receiving::Stream => {
+                state.receiving = Receiving::Nothing;
+                self.pass_on_buffer();
+            }
             Receiving::Into => {
                 let work = state
                     .work

@@ -23,6 +23,11 @@ pub(crate) const CASES: &[Case] = &[
         "liburing #1275, compio #746"
     ),
     case!(
+        a_stream_that_leaves_the_line_lets_the_next_one_go_on,
+        [C8],
+        "the seeds of the simulated network"
+    ),
+    case!(
         an_exhausted_pool_loses_no_byte,
         [C8, C13],
         "liburing #1275, IORingSwift #9, compio #961"
@@ -155,6 +160,34 @@ fn an_exhausted_pool_serves_first_come_first_served(at: &Where) {
     rig.say(&mut holder_peer, b"again");
     assert_eq!(rig.receive(holder.socket(), 5), b"again");
     assert!(rig.port.stats().pool_bytes <= 2 * BYTES as usize);
+}
+
+/// The buffer that returns calls one stream of those that wait. If that one has ended meanwhile
+/// the call is for the next: no other buffer is out that could return and call it.
+fn a_stream_that_leaves_the_line_lets_the_next_one_go_on(at: &Where) {
+    for closes in [false, true] {
+        let mut rig = Rig::with(at, |builder| builder.pool(small(1)));
+        let (holder, mut holder_peer) = rig.connection();
+        let (first, mut first_peer) = rig.connection();
+        let (second, mut second_peer) = rig.connection();
+        holder.receive().expect("nothing else reads");
+        rig.say(&mut holder_peer, b"held");
+        let held = rig.lease(holder.socket());
+        let waiting = first.receive().expect("nothing else reads");
+        rig.say(&mut first_peer, b"one");
+        rig.expect_nothing();
+        second.receive().expect("nothing else reads");
+        rig.say(&mut second_peer, b"two");
+        rig.expect_nothing();
+        if closes {
+            drop(first);
+        } else {
+            rig.port.cancel(waiting);
+            assert_eq!(rig.ended(waiting).how, End::Cancelled);
+        }
+        drop(held);
+        assert_eq!(rig.receive(second.socket(), 3), b"two", "closes: {closes}");
+    }
 }
 
 fn an_exhausted_pool_loses_no_byte(at: &Where) {
