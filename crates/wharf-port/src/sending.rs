@@ -115,6 +115,8 @@ impl Core {
                     Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
                 };
                 self.end_head(id, state, how, out);
+                // With one place in the queue it was the shutdown that held this back.
+                self.tell_send_ready(id, state, out);
             } else if head.buffer.is_empty() {
                 self.sent(id, state, 0, out);
             } else {

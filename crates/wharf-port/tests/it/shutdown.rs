@@ -8,6 +8,11 @@ use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(a_shutdown_waits_behind_the_sends, [C11], "contract"),
+    case!(
+        a_shutdown_leaves_no_send_ready_owed,
+        [C7, C11],
+        "the seeds of the simulated network"
+    ),
     case!(an_accepted_socket_can_be_shut_down, [C11], "nng #1604"),
     case!(
         after_a_shutdown_sends_are_refused_and_receives_go_on,
@@ -33,6 +38,25 @@ fn a_shutdown_waits_behind_the_sends(at: &Where) {
     assert!(heard == bytes, "the bytes differ");
     let ended = rig.ended(op);
     assert_eq!((ended.how, ended.buffer), (End::Finished, None));
+    rig.expect_nothing();
+}
+
+/// The shutdown takes a place in the queue as well: with it at the end, what follows `Full` must
+/// not wait for a send that goes out behind it.
+fn a_shutdown_leaves_no_send_ready_owed(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.operations_per_socket_max(1));
+    let (stream, mut peer) = rig.connection();
+    let bytes = noise(8 << 20);
+    stream.send(bytes.clone()).expect("an empty queue");
+    let refused = stream.send("x").expect_err("one place");
+    assert_eq!(refused.error.kind(), ErrorKind::Full);
+    let op = stream.shutdown().expect("the first");
+    assert_eq!(rig.hear(&mut peer, bytes.len()).len(), bytes.len());
+    assert_eq!(rig.ended(op).how, End::Finished);
+    rig.expect("what is owed", |packet| {
+        matches!(packet.event, Event::SendReady)
+    });
+    rig.hear_finish(&mut peer);
     rig.expect_nothing();
 }
 
