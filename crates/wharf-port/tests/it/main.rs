@@ -35,6 +35,7 @@ mod port;
 mod receive;
 mod send;
 mod shutdown;
+mod sim_seeds;
 mod storms;
 mod timers;
 mod turns;
@@ -97,6 +98,7 @@ fn main() {
         Trial::test("contract_table", table::check),
         Trial::test("required_drivers_are_present", required_are_present),
     ];
+    trials.extend(sim_seeds::trials());
     for at in &places {
         trials.extend(cases().map(|case| runner::trial(case, *at)));
     }

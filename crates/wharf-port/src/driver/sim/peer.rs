@@ -76,7 +76,8 @@ pub enum Heard {
     Reset,
 }
 
-/// One far end of a connection; dropping it is [`Peer::leave`].
+/// One far end of a connection. Dropping it closes: with FIN, or with RST if there are bytes that
+/// it has not received.
 ///
 /// ```
 /// use wharf_port::sim::{Peer, SimOptions};
@@ -394,20 +395,6 @@ impl Peer {
         self.shared.with(|world| world.close(self.id, true));
     }
 
-    /// Closes: FIN, or RST if there are bytes that it has not received.
-    ///
-    /// ```
-    /// use wharf_port::sim::SimOptions;
-    /// # fn main() -> wharf_port::Result<()> {
-    /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
-    /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// port.sim().unwrap().connect(&listener.local_address()?)?.leave();
-    /// # Ok(()) }
-    /// ```
-    pub fn leave(self) {
-        drop(self);
-    }
-
     /// The address on this side, which is the port's peer.
     ///
     /// ```
@@ -424,6 +411,24 @@ impl Peer {
         let address =
             |world: &mut super::World| world.sockets.at(self.id).map(|it| it.local.clone());
         self.shared.with(address).expect("a peer's own")
+    }
+
+    /// The address of the port's side.
+    ///
+    /// ```
+    /// use wharf_port::sim::SimOptions;
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
+    /// let peer = port.sim().unwrap().connect(&listener.local_address()?)?;
+    /// assert_eq!(peer.peer_address(), listener.local_address()?);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn peer_address(&self) -> Address {
+        let address =
+            |world: &mut super::World| world.sockets.at(self.id).and_then(|it| it.peer.clone());
+        self.shared.with(address).expect("it was connected")
     }
 }
 

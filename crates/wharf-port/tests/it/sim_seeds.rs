@@ -1,0 +1,262 @@
+//! Thousands of seeds of the simulated network: each a port of its own with random bounds, faults
+//! and a random crowd, and the same ledgers for all.
+//!
+//! A plain run takes a few hundred. A failure names its seed, which repeats it exactly:
+//!
+//! ```text
+//! WHARF_SIM_SEEDS=10000 cargo test --release -p wharf-port --test it sim_seeds
+//! WHARF_SIM_SEED=4711 cargo test -p wharf-port --test it sim_seeds
+//! ```
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+use wharf_port::sim::Faults;
+
+use crate::rig::lock;
+use plan::Dice;
+use run::{Run, Tally};
+
+mod connection;
+mod crowd;
+mod ledger;
+mod plan;
+mod program;
+mod run;
+
+const SEEDS: &str = "WHARF_SIM_SEEDS";
+const SEED: &str = "WHARF_SIM_SEED";
+/// How many seeds a plain run takes.
+const SEEDS_PLAIN: u64 = 400;
+/// When no seed ends for so long, those under way hang.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A time as the program and its crowd wait for it: mostly short.
+pub(crate) fn some_time(dice: &mut Dice) -> Duration {
+    let most = dice.pick(&[0, 10, 1_000, 30_000, 500_000]);
+    Duration::from_micros(dice.below(most + 1) as u64)
+}
+
+/// The tests of this topic, beside the cases: they need no driver but their own.
+pub(crate) fn trials() -> [Trial; 2] {
+    let test = |name: &str, run: fn() -> Result<(), String>| {
+        Trial::test(format!("sim_seeds/{name}"), move || {
+            run().map_err(Failed::from)
+        })
+    };
+    [
+        test(
+            "every_seed_keeps_the_contract",
+            every_seed_keeps_the_contract,
+        ),
+        test("a_seed_decides_everything", a_seed_decides_everything),
+    ]
+}
+
+/// Every seed keeps the contract, and every kind of fault has happened.
+fn every_seed_keeps_the_contract() -> Result<(), String> {
+    if let Some(seed) = number(SEED) {
+        return one(seed).map(|tally| println!("seed {seed}: {tally:#?}"));
+    }
+    let count = number(SEEDS).unwrap_or(SEEDS_PLAIN);
+    let began = Instant::now();
+    let tally = many(count)?;
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{count} seeds in {seconds:.1} s: {tally:#?}");
+    if count >= SEEDS_PLAIN {
+        all_happened(&tally.faults)?;
+    }
+    Ok(())
+}
+
+/// The same seed does the same, which is what a seed is for.
+fn a_seed_decides_everything() -> Result<(), String> {
+    for seed in 0..20 {
+        let (first, second) = (one(seed)?, one(seed)?);
+        if first.digest != second.digest || first.packets != second.packets {
+            return Err(format!("seed {seed} was {first:?} and then {second:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Runs seeds from 0 on every processor, and tells of all that fail: by reason, the first of all
+/// in detail.
+fn many(count: u64) -> Result<Tally, String> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = Arc::new(AtomicU64::new(0));
+    let under_way = Arc::new(Mutex::new(BTreeSet::new()));
+    let (tell, told) = mpsc::channel();
+    for _ in 0..threads {
+        let (next, under_way, tell) = (Arc::clone(&next), Arc::clone(&under_way), tell.clone());
+        std::thread::spawn(move || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= count {
+                    return;
+                }
+                lock(&under_way).insert(seed);
+                let outcome = attempt(seed, false);
+                lock(&under_way).remove(&seed);
+                if tell.send((seed, outcome)).is_err() {
+                    return; // Other seeds hang, and nobody listens any more.
+                }
+            }
+        });
+    }
+    drop(tell);
+    let mut total = Tally::default();
+    let mut failed = BTreeMap::<String, BTreeSet<u64>>::new();
+    loop {
+        match told.recv_timeout(PATIENCE) {
+            Ok((_, Ok(tally))) => add(&mut total, &tally),
+            Ok((seed, Err(failure))) => {
+                failed.entry(failure.why).or_default().insert(seed);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let seeds = lock(&under_way);
+                return Err(format!("these hang: {seeds:?}; try {SEED}=one of them"));
+            }
+        }
+    }
+    match failed.values().filter_map(BTreeSet::first).min() {
+        None => Ok(total),
+        Some(first) => Err(summary(count, *first, &failed)),
+    }
+}
+
+/// How many seeds failed for which reason, and what led to the first failure of all.
+fn summary(count: u64, first: u64, failed: &BTreeMap<String, BTreeSet<u64>>) -> String {
+    let number: usize = failed.values().map(BTreeSet::len).sum();
+    let mut text = format!("{number} of {count} seeds fail:\n");
+    for (why, seeds) in failed {
+        let some: Vec<_> = seeds.iter().take(5).collect();
+        let _ = writeln!(text, "  {} such as {some:?}: {why}", seeds.len());
+    }
+    text + &one(first).err().unwrap_or_default()
+}
+
+/// Runs one seed; of one that fails, it tells why, and what led there.
+fn one(seed: u64) -> Result<Tally, String> {
+    let why = match attempt(seed, false) {
+        Ok(tally) => return Ok(tally),
+        Err(failure) => failure.why,
+    };
+    let again = attempt(seed, true).err();
+    let led_there = again.map_or("it does not fail again".into(), |it| it.led_there);
+    let repeat = format!("{SEED}={seed} cargo test -p wharf-port --test it sim_seeds");
+    Err(format!(
+        "seed {seed}: {why}\n  repeat with {repeat}\n  {led_there}"
+    ))
+}
+
+struct Failure {
+    why: String,
+    led_there: String,
+}
+
+thread_local! {
+    /// Where and why the seed of this thread failed; set while one runs.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps the words of seeds that fail for their report: each fails twice, to tell more.
+fn keep_words() {
+    static KEEPING: Once = Once::new();
+    KEEPING.call_once(|| {
+        let ordinary = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let words = words_of(info.payload());
+            let place = info.location().map(ToString::to_string);
+            let kept = SAID.with_borrow_mut(|said| {
+                let kept = said.as_mut()?;
+                *kept = format!("{}: {words}", place.unwrap_or_default());
+                Some(())
+            });
+            if kept.is_none() {
+                ordinary(info);
+            }
+        }));
+    });
+}
+
+fn attempt(seed: u64, logs: bool) -> Result<Tally, Failure> {
+    keep_words();
+    let mut run = Run::new(seed, logs);
+    SAID.set(Some(String::new()));
+    match catch_unwind(AssertUnwindSafe(|| run.go())) {
+        Ok(tally) => {
+            SAID.set(None);
+            Ok(tally)
+        }
+        Err(_) => {
+            let why = SAID.with_borrow(|said| said.clone().unwrap_or_default());
+            let led_there = catch_unwind(AssertUnwindSafe(|| run.describe()));
+            let led_there = led_there.unwrap_or_else(|_| "its state cannot be told".into());
+            SAID.set(None);
+            // Its tables are in no order to be taken apart.
+            std::mem::forget(run);
+            Err(Failure { why, led_there })
+        }
+    }
+}
+
+fn words_of(payload: &(dyn Any + Send)) -> String {
+    let words = payload.downcast_ref::<&str>().map(ToString::to_string);
+    let words = words.or_else(|| payload.downcast_ref::<String>().cloned());
+    words.unwrap_or_else(|| "it panicked without words".into())
+}
+
+fn add(total: &mut Tally, one: &Tally) {
+    total.operations += one.operations;
+    total.packets += one.packets;
+    total.connections += one.connections;
+    total.bytes += one.bytes;
+    for (place, (_, count)) in total_faults(&mut total.faults).into_iter().enumerate() {
+        *count += *total_faults(&mut { one.faults })[place].1;
+    }
+}
+
+/// Each kind of fault by name.
+fn total_faults(faults: &mut Faults) -> [(&'static str, &mut u64); 14] {
+    [
+        ("short receives", &mut faults.short_receives),
+        ("short sends", &mut faults.short_sends),
+        ("receive errors", &mut faults.receive_errors),
+        ("send errors", &mut faults.send_errors),
+        ("connect errors", &mut faults.connect_errors),
+        ("accept errors", &mut faults.accept_errors),
+        ("descriptor shortages", &mut faults.descriptor_shortages),
+        ("descriptor errors", &mut faults.descriptor_errors),
+        ("accept bursts", &mut faults.accept_bursts),
+        ("late cancels", &mut faults.late_cancels),
+        ("lost cancels", &mut faults.lost_cancels),
+        ("unasked cancels", &mut faults.unasked_cancels),
+        ("late ends", &mut faults.late_ends),
+        ("buffer shortages", &mut faults.buffer_shortages),
+    ]
+}
+
+fn all_happened(faults: &Faults) -> Result<(), String> {
+    for (name, count) in total_faults(&mut { *faults }) {
+        if *count == 0 {
+            return Err(format!("no {name} happened: the seeds do not test them"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,441 @@
+//! One connection of the program under test: how it reads, and what it still has to echo.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use wharf_port::sim::Network;
+use wharf_port::{Buffer, Close, End, ErrorKind, Key, Op, Port, Refused, SocketRef, Stream};
+
+use super::crowd::{Client, byte_at};
+use super::ledger::{Asked, Ledger};
+use super::plan::{Dice, Plan};
+
+/// Timers of connections have their keys above this.
+pub(crate) const TIMERS: u64 = 1 << 32;
+
+/// How a connection reads.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    Nothing,
+    Stream(Op),
+    Into(VecDeque<Op>),
+    Watch(Op),
+    /// Its end was told.
+    Over,
+}
+
+/// What a connection needs besides itself.
+pub(crate) struct Hands<'a> {
+    pub(crate) port: &'a Port,
+    pub(crate) network: &'a Network,
+    pub(crate) plan: &'a Plan,
+    pub(crate) ledger: &'a mut Ledger,
+    pub(crate) dice: &'a mut Dice,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: SocketRef,
+    /// Its owner, unless the port owns it.
+    stream: Option<Stream>,
+    pub(crate) client: usize,
+    pub(crate) key: Key,
+    pub(crate) reading: Reading,
+    received: usize,
+    /// What was received and not sent, in order.
+    outbox: VecDeque<Buffer>,
+    /// The outbox waits for a timer.
+    held: Option<Op>,
+    /// The outbox waits for `SendReady`.
+    blocked: bool,
+    write_over: bool,
+    shutdown: Option<Op>,
+    sends: Vec<Op>,
+    pub(crate) closing: bool,
+    closing_since: Option<Instant>,
+    /// Nothing more comes about it.
+    pub(crate) gone: bool,
+    /// The end of a receive told of a reset.
+    reset: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, key: Key, client: usize, dice: &mut Dice) -> Self {
+        let socket = stream.socket();
+        let stream = if dice.chance(500) {
+            stream.set_aside();
+            None
+        } else {
+            Some(stream)
+        };
+        Connection {
+            socket,
+            stream,
+            client,
+            key,
+            reading: Reading::Nothing,
+            received: 0,
+            outbox: VecDeque::new(),
+            held: None,
+            blocked: false,
+            write_over: false,
+            shutdown: None,
+            sends: Vec::new(),
+            closing: false,
+            closing_since: None,
+            gone: false,
+            reset: false,
+        }
+    }
+
+    /// Reads in one of the ways there are, if it does not read and has not heard the end.
+    pub(crate) fn read(&mut self, hands: &mut Hands<'_>, kindly: bool) {
+        if self.closing || self.gone || !matches!(self.reading, Reading::Nothing) {
+            return;
+        }
+        let way = if kindly { 0 } else { hands.dice.below(3) };
+        match way {
+            0 => {
+                let op = self.socket.receive().expect("nothing reads");
+                hands.ledger.accepted(Asked::Receive, op, Some(self.socket));
+                self.reading = Reading::Stream(op);
+            }
+            1 => {
+                self.reading = Reading::Into(VecDeque::new());
+                for _ in 0..hands.dice.between(1, 3) {
+                    self.read_into(hands);
+                }
+            }
+            _ => {
+                let op = self.socket.watch().expect("nothing reads");
+                hands.ledger.accepted(Asked::Watch, op, Some(self.socket));
+                self.reading = Reading::Watch(op);
+            }
+        }
+        // Once a reset is known a receive ends at once, and is not in the way of another.
+        if !self.reset && hands.dice.chance(50) {
+            let busy = self.socket.receive().expect_err("something reads");
+            assert_eq!(busy.kind(), ErrorKind::Busy, "while {:?}", self.reading);
+        }
+    }
+
+    fn read_into(&mut self, hands: &mut Hands<'_>) {
+        let Reading::Into(ops) = &mut self.reading else {
+            return;
+        };
+        let buffer = vec![0; hands.dice.pick(&[0, 1, 100, 600])];
+        let capacity = buffer.len();
+        match self.socket.receive_into(buffer) {
+            Ok(op) => {
+                hands.ledger.accepted(Asked::Into, op, Some(self.socket));
+                ops.push_back(op);
+            }
+            Err(Refused { error, value }) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "C13: one bound refuses");
+                assert_eq!(value.len(), capacity, "C2: a refusal brings the buffer");
+            }
+        }
+    }
+
+    /// Bytes came: they are what the client said, and go back to it.
+    pub(crate) fn received(
+        &mut self,
+        bytes: &[u8],
+        buffer: Buffer,
+        client: &Client,
+        hands: &mut Hands<'_>,
+    ) {
+        for byte in bytes {
+            let expected = byte_at(self.client, self.received);
+            assert_eq!(
+                *byte, expected,
+                "C6: another byte than client {} said at {}",
+                self.client, self.received
+            );
+            self.received += 1;
+        }
+        assert!(self.received <= client.said, "more than the client said");
+        if self.closing {
+            return;
+        }
+        let copied = hands.dice.chance(300);
+        self.outbox.push_back(if copied {
+            bytes.to_vec().into()
+        } else {
+            buffer
+        });
+        if self.held.is_none() && hands.dice.chance(50) {
+            let until = hands.network.now() + super::some_time(hands.dice);
+            let key = Key(TIMERS + self.key.0);
+            let op = hands.port.timer(until, key).expect("room for timers");
+            hands.ledger.accepted(Asked::Timer, op, None);
+            self.held = Some(op);
+        }
+        self.echo(hands);
+    }
+
+    /// One receive into a buffer is over with bytes: another one follows.
+    pub(crate) fn done_into(&mut self, op: Op, hands: &mut Hands<'_>, kindly: bool) {
+        if let Reading::Into(ops) = &mut self.reading {
+            ops.retain(|other| *other != op);
+        }
+        if !self.closing && !kindly {
+            self.read_into(hands);
+        }
+        if matches!(&self.reading, Reading::Into(ops) if ops.is_empty()) {
+            self.reading = Reading::Nothing;
+            self.read(hands, kindly);
+        }
+    }
+
+    /// What was to be held has been held long enough.
+    pub(crate) fn released(&mut self, op: Op, hands: &mut Hands<'_>) {
+        if self.held == Some(op) {
+            self.held = None;
+            self.echo(hands);
+        }
+    }
+
+    pub(crate) fn send_ready(&mut self, hands: &mut Hands<'_>) {
+        assert!(self.blocked, "C7: SendReady, and no send was refused");
+        self.blocked = false;
+        self.echo(hands);
+    }
+
+    /// Sends what there is to send.
+    pub(crate) fn echo(&mut self, hands: &mut Hands<'_>) {
+        let over = self.write_over || self.closing || self.gone;
+        while self.held.is_none() && !self.blocked && !self.write_over && !over {
+            let Some(buffer) = self.outbox.pop_front() else {
+                break;
+            };
+            let reported = hands.dice.chance(300);
+            let count = buffer.len();
+            let sent = if reported {
+                self.socket.send_reported(buffer)
+            } else {
+                self.socket.send(buffer)
+            };
+            match sent {
+                Ok(op) => {
+                    let asked = if reported {
+                        Asked::ReportedSend
+                    } else {
+                        Asked::Send
+                    };
+                    hands.ledger.accepted(asked, op, Some(self.socket));
+                    self.sends.push(op);
+                }
+                Err(Refused { error, value }) => {
+                    assert_eq!(value.len(), count, "C2: a refusal brings the buffer");
+                    match error.kind() {
+                        ErrorKind::Full => {
+                            self.blocked = true;
+                            self.outbox.push_front(value);
+                        }
+                        ErrorKind::Aborted | ErrorKind::Closed => self.write_over = true,
+                        other => panic!("a send is refused as {other:?}"),
+                    }
+                }
+            }
+        }
+        if self.write_over || self.closing {
+            self.outbox.clear();
+        }
+    }
+
+    /// An operation that reads is over.
+    pub(crate) fn read_ended(
+        &mut self,
+        op: Op,
+        how: End,
+        client: &mut Client,
+        hands: &mut Hands<'_>,
+        kindly: bool,
+    ) {
+        match how {
+            End::Finished => self.check_finished(client),
+            End::Cancelled => {}
+            End::Aborted => assert!(self.closing, "C9: aborted, and nobody closed"),
+            End::Failed(error) => {
+                self.check_broken(error.kind(), client, hands.plan);
+            }
+        }
+        let more = match &mut self.reading {
+            Reading::Into(ops) => {
+                ops.retain(|other| *other != op);
+                !ops.is_empty()
+            }
+            _ => false,
+        };
+        if more {
+            return;
+        }
+        let over = !matches!(how, End::Cancelled);
+        self.reading = if over {
+            Reading::Over
+        } else {
+            Reading::Nothing
+        };
+        if over {
+            self.finish(client, hands);
+        } else {
+            self.read(hands, kindly);
+        }
+    }
+
+    pub(crate) fn check_finished(&mut self, client: &Client) {
+        assert!(
+            client.finished || client.left,
+            "C9: the end of a stream that its client has not ended"
+        );
+        assert!(
+            !self.reset,
+            "C9: a stream that was reset has an end in order"
+        );
+        assert_eq!(
+            self.received, client.said,
+            "C10: bytes of client {} are lost",
+            self.client
+        );
+    }
+
+    pub(crate) fn check_broken(&mut self, kind: ErrorKind, client: &mut Client, plan: &Plan) {
+        client.clean = false;
+        self.reset |= kind == ErrorKind::Reset;
+        match kind {
+            ErrorKind::Reset => assert!(
+                client.left || plan.breaks(),
+                "C9: a reset that nobody has sent"
+            ),
+            ErrorKind::TimedOut | ErrorKind::Unreachable => {
+                assert!(plan.breaks(), "C9: {kind:?} on a network without errors");
+            }
+            other => panic!("C9: a connection broke as {other:?}"),
+        }
+    }
+
+    /// A send or a shutdown is over without success.
+    pub(crate) fn write_ended(&mut self, op: Op, how: End, client: &mut Client, plan: &Plan) {
+        if self.shutdown == Some(op) {
+            self.shutdown = None;
+            if how == End::Finished {
+                return;
+            }
+        }
+        client.clean = false;
+        match how {
+            End::Finished => panic!("C2: a send has no end in order but Sent"),
+            End::Cancelled | End::Aborted => {}
+            End::Failed(error) if error.kind() == ErrorKind::NotConnected => {
+                assert!(client.left || plan.breaks(), "a shutdown of nothing");
+            }
+            End::Failed(error) => {
+                let reset = self.reset;
+                self.check_broken(error.kind(), client, plan);
+                // What arrived before may still be read; only the end must not be in order.
+                self.reset = reset;
+            }
+        }
+    }
+
+    /// Reading is over: once all is echoed the connection ends, in one of several ways.
+    pub(crate) fn finish(&mut self, client: &mut Client, hands: &mut Hands<'_>) {
+        self.echo(hands);
+        let echoed = self.outbox.is_empty() || self.write_over;
+        if self.closing || self.gone || !matches!(self.reading, Reading::Over) || !echoed {
+            return;
+        }
+        client.port_finished = true;
+        if self.shutdown.is_none() && hands.dice.chance(300) {
+            match self.socket.shutdown() {
+                Ok(op) => {
+                    hands
+                        .ledger
+                        .accepted(Asked::Shutdown, op, Some(self.socket));
+                    self.shutdown = Some(op);
+                }
+                Err(error) => assert!(
+                    matches!(error.kind(), ErrorKind::Aborted | ErrorKind::Closed),
+                    "a shutdown is refused as {error}"
+                ),
+            }
+        }
+        self.close(Close::Flush, client, hands);
+    }
+
+    /// Closes, with a report.
+    pub(crate) fn close(&mut self, how: Close, client: &mut Client, hands: &mut Hands<'_>) {
+        if self.closing || self.gone {
+            return;
+        }
+        let op = match self.stream.take() {
+            Some(stream) => stream.close(how),
+            None => self.socket.close(how),
+        };
+        let op = op.expect("it was open");
+        hands.ledger.accepted(Asked::Close, op, Some(self.socket));
+        let is_done = matches!(self.reading, Reading::Over) && self.outbox.is_empty();
+        client.clean &= is_done && how == Close::Flush;
+        client.port_finished = true;
+        self.closing = true;
+        self.closing_since = Some(hands.network.now());
+        self.outbox.clear();
+    }
+
+    /// `Closed` came. A flush that has used up its time may have given up what was queued, or the
+    /// FIN behind it.
+    pub(crate) fn closed(&mut self, client: &mut Client, hands: &Hands<'_>) {
+        let since = self.closing_since.expect("C11: Closed, and nobody closed");
+        let flushing = hands.network.now() - since;
+        client.clean &= flushing < Duration::from_millis(hands.plan.flush_ms_max.into());
+        self.gone = true;
+    }
+
+    /// Something that a peer would not like.
+    pub(crate) fn be_unkind(&mut self, client: &mut Client, hands: &mut Hands<'_>) {
+        match hands.dice.below(8) {
+            0 => self.close(Close::Reset, client, hands),
+            1 => self.close(Close::Flush, client, hands),
+            2 if self.stream.is_some() && !self.closing => {
+                hands.ledger.dropped(self.socket);
+                (client.clean, client.port_finished) = (false, true);
+                self.gone = true;
+                self.outbox.clear();
+                self.stream = None;
+            }
+            3 | 4 => {
+                if let Some(op) = self.sends.pop()
+                    && hands.port.cancel(op) == wharf_port::Cancel::Requested
+                {
+                    (client.clean, client.holed) = (false, true);
+                }
+            }
+            5 => {
+                if let Ok(op) = self.socket.shutdown() {
+                    hands
+                        .ledger
+                        .accepted(Asked::Shutdown, op, Some(self.socket));
+                    (client.clean, client.port_finished) = (false, true);
+                    self.shutdown = Some(op);
+                    self.write_over = true;
+                }
+            }
+            _ => {
+                let op = match &self.reading {
+                    Reading::Stream(op) | Reading::Watch(op) => Some(*op),
+                    Reading::Into(ops) => Some(ops[hands.dice.below(ops.len())]),
+                    Reading::Nothing | Reading::Over => None,
+                };
+                if let Some(op) = op {
+                    // Whatever it answers, the last packet tells.
+                    let _ = hands.port.cancel(op);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.gone
+    }
+}

@@ -1,0 +1,158 @@
+//! What a seed decides before it starts: the bounds of the port, the faults, the crowd.
+//!
+//! Half of all faults are off in half of all seeds, so that each also shows without the others, and
+//! bounds are small, because that is where things wait for each other.
+
+use wharf_port::sim::SimOptions;
+use wharf_port::{Builder, PoolOptions, Port};
+
+/// The test's own dice, apart from those of the network.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Dice(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x9E37_79B9_7F4A_7C15)
+    }
+
+    pub(crate) fn roll(&mut self) -> u64 {
+        // Xorshift, which is enough for a test and never stands still but at 0.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.roll() % bound as u64) as usize
+    }
+
+    /// A number of this range, both ends included.
+    pub(crate) fn between(&mut self, least: usize, most: usize) -> usize {
+        least + self.below(most - least + 1)
+    }
+
+    pub(crate) fn chance(&mut self, per_mille: usize) -> bool {
+        self.below(1000) < per_mille
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
+
+/// Everything that a seed decides beforehand.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) network: SimOptions,
+    pub(crate) single_waiter: bool,
+    pub(crate) sockets_max: u32,
+    pub(crate) batch_max: usize,
+    pub(crate) turn_packets_max: u8,
+    pub(crate) leases_per_socket: u16,
+    pub(crate) send_queue_bytes_max: usize,
+    pub(crate) operations_per_socket_max: usize,
+    pub(crate) flush_ms_max: u32,
+    pub(crate) buffer_bytes: u32,
+    pub(crate) buffers: usize,
+    pub(crate) clients: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) ticks: usize,
+    /// How often in a thousand turns the program does something unkind: cancels, closes, drops.
+    pub(crate) unkind: usize,
+    /// How often in a thousand turns a client leaves without having said all.
+    pub(crate) rude: usize,
+    pub(crate) connects_out: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64, dice: &mut Dice) -> Self {
+        let lossless = dice.chance(400);
+        let storm = storm(seed, dice);
+        Plan {
+            network: if lossless { storm.lossless() } else { storm },
+            single_waiter: dice.chance(500),
+            sockets_max: dice.between(10, 20) as u32,
+            batch_max: dice.pick(&[1, 2, 3, 8, 64]),
+            turn_packets_max: dice.pick(&[1, 2, 8]),
+            leases_per_socket: dice.pick(&[1, 2, 4]),
+            send_queue_bytes_max: dice.pick(&[1, 600, 4_000, 64_000]),
+            operations_per_socket_max: dice.pick(&[1, 3, 64]),
+            flush_ms_max: dice.pick(&[1, 50, 5_000]),
+            buffer_bytes: dice.pick(&[512, 700, 4096]),
+            buffers: dice.between(1, 8),
+            clients: dice.between(1, 12),
+            // A byte at a time takes long enough without many of them.
+            bytes_max: match storm.buffer_bytes {
+                1 => dice.pick(&[10, 200]),
+                _ => dice.pick(&[10, 2_000, 12_000]),
+            },
+            ticks: dice.between(30, 250),
+            unkind: if dice.chance(300) { 0 } else { 60 },
+            rude: if lossless && dice.chance(700) { 0 } else { 8 },
+            connects_out: dice.chance(400),
+        }
+    }
+
+    pub(crate) fn builder(&self) -> Builder {
+        let builder = Port::builder().sim(self.network);
+        let builder = if self.single_waiter {
+            builder.single_waiter()
+        } else {
+            builder.shared()
+        };
+        builder
+            .sockets_max(self.sockets_max)
+            .batch_max(self.batch_max)
+            .turn_packets_max(self.turn_packets_max)
+            .leases_per_socket(self.leases_per_socket)
+            .send_queue_bytes_max(self.send_queue_bytes_max)
+            .operations_per_socket_max(self.operations_per_socket_max)
+            .flush_ms_max(self.flush_ms_max)
+            .pool(PoolOptions {
+                buffer_bytes: self.buffer_bytes,
+                pool_bytes_max: self.buffers * self.buffer_bytes as usize,
+                revoke_returned: false,
+            })
+    }
+
+    /// Whether a connection may break though neither side wants it.
+    pub(crate) fn breaks(&self) -> bool {
+        self.network.receive_errors > 0 || self.network.send_errors > 0
+    }
+
+    /// The same network without any fault.
+    pub(crate) fn calm(&self) -> SimOptions {
+        SimOptions {
+            delay_us_max: self.network.delay_us_max,
+            buffer_bytes: self.network.buffer_bytes,
+            ..SimOptions::new(self.network.seed)
+        }
+    }
+}
+
+fn storm(seed: u64, dice: &mut Dice) -> SimOptions {
+    let mut sometimes = |most: usize| {
+        if dice.chance(500) {
+            dice.between(1, most) as u16
+        } else {
+            0
+        }
+    };
+    SimOptions {
+        seed,
+        short_receives: sometimes(600),
+        short_sends: sometimes(600),
+        receive_errors: sometimes(20),
+        send_errors: sometimes(20),
+        connect_errors: sometimes(300),
+        accept_errors: sometimes(300),
+        descriptor_shortages: sometimes(300),
+        accept_bursts: sometimes(800),
+        late_cancels: sometimes(800),
+        unasked_cancels: sometimes(300),
+        late_ends: sometimes(800),
+        delay_us_max: dice.pick(&[0, 10, 1_000, 20_000]),
+        buffer_bytes: dice.pick(&[1, 100, 3_000, 64 * 1024]),
+    }
+}
