@@ -64,7 +64,7 @@ pub(crate) static LEGS: [Leg; 8] = [
     Leg {
         name: "seccomp",
         about: "The contract suite where io_uring is forbidden: Auto takes poll and says why",
-        state: NotYet("the uring driver is not in place"),
+        state: Active,
         work: seccomp,
     },
     Leg {
@@ -147,9 +147,13 @@ fn docs() -> Result<()> {
 }
 
 /// The drivers that this system has; the suite fails where one of them would be skipped.
-///
-/// A driver joins the list with the commit that adds it.
-const DRIVERS: &str = if cfg!(windows) { "iocp" } else { "poll" };
+const DRIVERS: &str = if cfg!(windows) {
+    "iocp,sim"
+} else if cfg!(target_os = "linux") {
+    "uring,poll,sim"
+} else {
+    "poll,sim"
+};
 
 fn test() -> Result<()> {
     run(cargo(&["test"]).env(DRIVERS_REQUIRED, DRIVERS))?;

@@ -102,10 +102,7 @@ impl Core {
         if how == Close::Reset && !state.has(flag::SENDING) {
             self.end_writing(id, state, End::Aborted, out);
         }
-        let flushing = state
-            .work
-            .as_ref()
-            .is_some_and(|work| !work.sends.is_empty());
+        let flushing = has_sends(state);
         self.settle(id, state, out);
         drop(guard);
         drop(discarded);
@@ -140,11 +137,7 @@ impl Core {
         if !state.has(flag::CLOSING) || state.has(flag::HANDLE_CLOSED) {
             return;
         }
-        let sends = state
-            .work
-            .as_ref()
-            .is_some_and(|work| !work.sends.is_empty());
-        if sends && !state.has(flag::CLOSE_RESET) {
+        if has_sends(state) && !state.has(flag::CLOSE_RESET) {
             return; // The flush goes on, for as long as its timer allows.
         }
         if state.has(flag::ARMED | flag::SENDING) {
@@ -181,6 +174,11 @@ impl Core {
             return;
         }
         state.set(flag::CLOSING);
+        if has_sends(state) {
+            // A stream that is cut short must not look like one that came to its end. And what
+            // the driver holds has to be asked to end: nobody waits for a flush any more.
+            state.set(flag::CLOSE_RESET);
+        }
         let out = &mut Out::queue();
         if !state.has(flag::ARMED) {
             self.abort_receiving(id, state, out);
@@ -193,4 +191,10 @@ impl Core {
         }
         self.settle(id, state, out);
     }
+}
+
+/// Whether something to send is queued or with the driver.
+fn has_sends(state: &SocketState) -> bool {
+    let work = state.work.as_ref();
+    work.is_some_and(|work| !work.sends.is_empty())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf_port::{Cancel, End, ErrorKind, Event, Op, Wait};
 
-use crate::case::{Case, Where, case};
+use crate::case::{Case, Where, case, threads_apart};
 use crate::rig::{Rig, noise};
 use crate::send::sent;
 
@@ -55,12 +55,14 @@ pub(crate) const CASES: &[Case] = &[
         cancels_that_race_with_data_lose_no_bytes,
         [C10, C2],
         "monoio io-cancel.md, liburing #1252"
-    ),
+    )
+    .skip(threads_apart),
     case!(
         cancels_of_buffers_that_race_with_data_lose_no_bytes,
         [C10, C2],
         "compio #746, #961"
-    ),
+    )
+    .skip(threads_apart),
     case!(cancelling_a_paused_receive_ends_it, [C10, C8], "contract"),
     case!(
         a_send_not_yet_begun_is_cancelled_alone,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use wharf_port::sim::SimOptions;
 use wharf_port::{Builder, DriverChoice, DriverKind, Port, drivers_present};
 
 /// A clause of the contract.
@@ -79,7 +80,9 @@ impl Driver {
 
     /// The drivers that work in this process.
     pub(crate) fn present() -> Vec<Driver> {
-        drivers_present().into_iter().map(Driver::of).collect()
+        let mut present: Vec<_> = drivers_present().into_iter().map(Driver::of).collect();
+        present.push(Driver::Sim);
+        present
     }
 
     pub(crate) fn of(kind: DriverKind) -> Driver {
@@ -143,7 +146,14 @@ impl Where {
 
     /// A builder for a port on this driver, shared in this way.
     pub(crate) fn builder(&self) -> Builder {
-        let builder = Port::builder().driver(DriverChoice::Require(self.driver.kind()));
+        let builder = match self.driver {
+            Driver::Sim => Port::builder().sim(SimOptions {
+                // As much as systems hold, for cases whose far end reads later.
+                buffer_bytes: 1 << 20,
+                ..SimOptions::new(1)
+            }),
+            driver => Port::builder().driver(DriverChoice::Require(driver.kind())),
+        };
         match self.mode {
             Mode::Shared => builder.shared(),
             Mode::Single => builder.single_waiter(),
@@ -246,6 +256,25 @@ pub(crate) fn waiters_elsewhere(at: &Where) -> Option<&'static str> {
 /// For what only a system has, not the simulated network.
 pub(crate) fn a_system(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Sim).then_some("the simulated network has no sockets of a system")
+}
+
+/// For what has to do with time passing by itself.
+pub(crate) fn real_time(at: &Where) -> Option<&'static str> {
+    (at.driver == Driver::Sim).then_some(
+        "the clock of the simulated network is its own: it stands while there is something to do, \
+         and jumps when there is nothing",
+    )
+}
+
+/// For a far end that talks while others wait.
+pub(crate) fn threads_apart(at: &Where) -> Option<&'static str> {
+    (at.driver == Driver::Sim)
+        .then_some("one thread drives the simulated network; `sim_seeds` has such races")
+}
+
+/// For sockets that go from one port to another.
+pub(crate) fn another_port(at: &Where) -> Option<&'static str> {
+    (at.driver == Driver::Sim).then_some("a simulated network has one port")
 }
 
 /// For what is measured through /proc.

@@ -35,6 +35,7 @@ mod port;
 mod receive;
 mod send;
 mod shutdown;
+mod sim_peer;
 mod sim_seeds;
 mod storms;
 mod timers;

@@ -16,6 +16,7 @@ use wharf_port::{
 
 use crate::case::Where;
 use crate::peer::{Heard, Network, Peer, System};
+use crate::sim_peer::Simulated;
 
 /// The key of the rig's own listener, as in the series.
 pub(crate) const LISTENER: Key = Key(90);
@@ -81,10 +82,14 @@ impl Rig {
         let waiter = port.waiter().expect("a fresh port has room for a waiter");
         let observed = OBSERVED.with_borrow(Arc::clone);
         *lock(&observed.port) = Some(port.clone());
+        let network: Box<dyn Network> = match Simulated::of(&port) {
+            Some(network) => Box::new(network),
+            None => Box::new(System),
+        };
         Rig {
             port,
             allowed: Allowed::default(),
-            network: Box::new(System),
+            network,
             traffic_from: None,
             waiter: Some(waiter),
             packets: VecDeque::new(),
