@@ -125,6 +125,8 @@ pub(crate) struct Where {
     pub(crate) ipv6: bool,
     /// Whether this user may make a network of its own.
     pub(crate) namespaces: bool,
+    /// Whether strace is here and may trace.
+    pub(crate) strace: bool,
 }
 
 impl Where {
@@ -137,6 +139,7 @@ impl Where {
             linux: driver != Driver::Iocp,
             ipv6: true,
             namespaces: true,
+            strace: true,
         }
     }
 

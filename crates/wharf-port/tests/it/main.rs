@@ -83,7 +83,6 @@ pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[
     connect::INAPPLICABLE,
     receive::INAPPLICABLE,
     close::INAPPLICABLE,
-    storms::INAPPLICABLE,
     driver_choice::INAPPLICABLE,
 ];
 
@@ -113,7 +112,8 @@ pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
 /// Every driver of this machine, shared in every way.
 fn places() -> Vec<Where> {
     let ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
-    let namespaces = may_make_namespaces();
+    let namespaces = runs(&["unshare", "-rn", "true"]);
+    let strace = runs(&["strace", "-o", "/dev/null", "true"]);
     // Wine's own settings program is the mark that needs no system call to see.
     let wine = cfg!(windows) && std::path::Path::new(r"C:\windows\system32\winecfg.exe").exists();
     let mut places = Vec::new();
@@ -126,16 +126,18 @@ fn places() -> Vec<Where> {
                 linux: cfg!(target_os = "linux"),
                 ipv6,
                 namespaces,
+                strace,
             });
         }
     }
     places
 }
 
-fn may_make_namespaces() -> bool {
-    let mut command = Command::new("unshare");
-    command.args(["-rn", "true"]);
+/// Whether a program of Linux is here and may do what it is asked to.
+fn runs(words: &[&str]) -> bool {
+    let mut command = Command::new(words[0]);
     command
+        .args(&words[1..])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());

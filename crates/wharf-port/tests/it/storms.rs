@@ -1,12 +1,14 @@
 //! Many at once: bursts, signals, and threads that come and go; nothing may be lost.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use wharf_port::{Event, Key, Op};
+use wharf_port::{Close, End, Event, Key, Op};
 
-use crate::case::{Case, Inapplicable, Where, case};
+use crate::case::{Case, Driver, Where, case};
 use crate::rig::Rig;
 use crate::send::signals;
 use crate::system;
@@ -28,6 +30,14 @@ pub(crate) const CASES: &[Case] = &[
     .skip(signals)
     .alone(),
     case!(
+        errors_of_the_kernels_entrance_lose_nothing,
+        [C2, C3],
+        "tokio #8255, compio submit_auto, ntex 0.1.21"
+    )
+    .skip(injected)
+    .alone()
+    .seconds_max(60),
+    case!(
         threads_that_submit_and_end_leave_nothing_undone,
         [C4, C2],
         "neon #11446"
@@ -39,12 +49,12 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-pub(crate) const INAPPLICABLE: &[Inapplicable] = &[Inapplicable {
-    name: "io_uring_enter returns EAGAIN, EBUSY or EINTR with requests queued",
-    source: "tokio #8255, compio submit_auto, ntex 0.1.21",
-    reason: "EINTR is here, in `a_storm_of_signals_loses_nothing`; the others need strace or the \
-             simulated driver, which fails at will",
-}];
+fn injected(at: &Where) -> Option<&'static str> {
+    if at.driver != Driver::Uring {
+        return Some("io_uring alone has one entrance for all that it is asked");
+    }
+    (!at.strace).then_some("strace is missing here, or may not trace")
+}
 
 fn a_burst_of_many_sockets_loses_nothing(at: &Where) {
     const SOCKETS: usize = 3_000;
@@ -96,6 +106,67 @@ fn a_storm_of_signals_loses_nothing(at: &Where) {
         }
     }
     storm.stop();
+}
+
+/// Set for the process that strace watches.
+const INSIDE: &str = "WHARF_TEST_INSIDE";
+
+/// What has been put into the ring runs with the next call, whatever this call answers: freeing
+/// its buffer here is a use after free, and asking again is a second send.
+fn errors_of_the_kernels_entrance_lose_nothing(at: &Where) {
+    if std::env::var_os(INSIDE).is_some() {
+        return rounds_of_all_kinds(at);
+    }
+    for error in ["EAGAIN", "EBUSY", "EINTR"] {
+        let log = format!("entrance-{}-{error}.strace", at.mode.name());
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(log);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-q", "-e", "trace=io_uring_enter", "-o"]);
+        // Not before the driver has tried itself out, which has its own answer to failure.
+        let inject = format!("inject=io_uring_enter:error={error}:when=60+4");
+        strace.arg(&log).args(["-e", &inject]);
+        strace.arg(std::env::current_exe().expect("a test has a binary"));
+        let output = strace.env(INSIDE, "1").output().expect("it ran before");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "with {error}: {said}");
+        let seen = std::fs::read_to_string(&log).expect("strace has written it");
+        let count = seen.matches("(INJECTED)").count();
+        assert!(count >= 20, "only {count} of {error} came");
+        std::fs::remove_file(&log).expect("nobody else has it");
+    }
+}
+
+fn rounds_of_all_kinds(at: &Where) {
+    let mut rig = Rig::new(at);
+    for round in 0..30u8 {
+        let (stream, mut peer) = rig.connection();
+        let bytes = [round; 50];
+        let into = stream.receive_into(vec![0; 50]).expect("nothing reads");
+        rig.say(&mut peer, &bytes);
+        let packet = rig.expect("bytes for a buffer", |packet| packet.op == into);
+        let Event::ReceivedInto { buffer, count } = packet.event else {
+            panic!("not asked for: {packet:?}");
+        };
+        assert_eq!(buffer[..count], bytes, "in round {round}");
+        let streaming = stream.receive().expect("nothing reads");
+        for _ in 0..5 {
+            rig.say(&mut peer, &bytes);
+            assert_eq!(rig.receive(stream.socket(), 50), bytes);
+            let op = stream.send_reported(bytes.to_vec()).expect("a short queue");
+            let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
+            let Event::Sent { buffer } = packet.event else {
+                panic!("the send is with the kernel, whatever its call said: {packet:?}");
+            };
+            assert_eq!(*buffer, bytes, "it comes back as it was");
+            assert_eq!(rig.hear(&mut peer, 50), bytes);
+        }
+        rig.port.cancel(streaming);
+        assert_eq!(rig.ended(streaming).how, End::Cancelled);
+        let socket = stream.socket();
+        stream.close(Close::Flush).expect("it is open");
+        rig.hear_finish(&mut peer);
+        rig.closed(socket);
+    }
 }
 
 fn threads_that_submit_and_end_leave_nothing_undone(at: &Where) {
