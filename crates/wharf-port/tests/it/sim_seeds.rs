@@ -35,7 +35,7 @@ mod run;
 const SEEDS: &str = "WHARF_SIM_SEEDS";
 const SEED: &str = "WHARF_SIM_SEED";
 /// How many seeds a plain run takes.
-const SEEDS_PLAIN: u64 = 400;
+const SEEDS_PLAIN: u64 = 300;
 /// When no seed ends for so long, those under way hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -195,25 +195,37 @@ fn keep_words() {
     });
 }
 
+/// Runs a seed on a thread of its own. One that fails stays there for good: a port whose tables
+/// are in no order must not be taken apart, and the end of its waiter's thread would do that.
 fn attempt(seed: u64, logs: bool) -> Result<Tally, Failure> {
     keep_words();
-    let mut run = Run::new(seed, logs);
-    SAID.set(Some(String::new()));
-    match catch_unwind(AssertUnwindSafe(|| run.go())) {
-        Ok(tally) => {
-            SAID.set(None);
-            Ok(tally)
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut run = Run::new(seed, logs);
+        SAID.set(Some(String::new()));
+        let done = catch_unwind(AssertUnwindSafe(|| run.go()));
+        let why = SAID.replace(None).unwrap_or_default();
+        match done {
+            Ok(tally) => {
+                drop(run);
+                let _ = tell.send(Ok(tally));
+            }
+            Err(_) => {
+                SAID.set(Some(String::new()));
+                let led_there = catch_unwind(AssertUnwindSafe(|| run.describe()));
+                let led_there = led_there.unwrap_or_else(|_| "its state cannot be told".into());
+                let _ = tell.send(Err(Failure { why, led_there }));
+                loop {
+                    std::thread::park();
+                }
+            }
         }
-        Err(_) => {
-            let why = SAID.with_borrow(|said| said.clone().unwrap_or_default());
-            let led_there = catch_unwind(AssertUnwindSafe(|| run.describe()));
-            let led_there = led_there.unwrap_or_else(|_| "its state cannot be told".into());
-            SAID.set(None);
-            // Its tables are in no order to be taken apart.
-            std::mem::forget(run);
-            Err(Failure { why, led_there })
-        }
-    }
+    });
+    told.recv().unwrap_or_else(|_| {
+        let why = "the port did not bear being dropped".into();
+        let led_there = String::new();
+        Err(Failure { why, led_there })
+    })
 }
 
 fn words_of(payload: &(dyn Any + Send)) -> String {

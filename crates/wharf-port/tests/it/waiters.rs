@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wharf_port::{
     Accepted, ErrorKind, Event, Key, Lease, Listener, Op, Packet, Port, SocketRef, Stream, Wait,
@@ -13,6 +13,7 @@ use wharf_port::{
 
 use crate::case::{Case, Mode, Where, case, real_time, several_waiters, waiters_elsewhere};
 use crate::crew::crew;
+use crate::peer::Heard;
 use crate::rig::{Rig, lock};
 
 pub(crate) const CASES: &[Case] = &[
@@ -65,6 +66,11 @@ pub(crate) const CASES: &[Case] = &[
     .skip(one_waiter),
     case!(the_types_say_what_may_cross_threads, [C4], "compio #727"),
     case!(any_thread_submits_while_another_waits, [C4], "contract"),
+    case!(
+        what_others_submit_needs_no_limit_of_the_wait,
+        [C4, C5],
+        "reliability: a lost wake across threads"
+    ),
     case!(
         an_end_may_come_before_its_submit_returns,
         [C2, C4],
@@ -317,6 +323,45 @@ fn any_thread_submits_while_another_waits(at: &Where) {
             );
         }
     }
+}
+
+/// A wait with a limit looks again by itself, and hides a wake-up that was lost.
+fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
+    const ROUNDS: u64 = 200;
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let (port, socket) = (rig.port.clone(), stream.socket());
+    let submitter = thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut heard = 0;
+        while heard < ROUNDS && Instant::now() < deadline {
+            socket.send("x").expect("the last one was heard");
+            // Whoever waits has nothing to do meanwhile, and goes to sleep.
+            while Instant::now() < deadline {
+                if let Heard::Bytes(bytes) = peer.try_receive(1) {
+                    assert_eq!(bytes, b"x");
+                    heard += 1;
+                    break;
+                }
+                thread::yield_now();
+            }
+        }
+        port.post(Key(1), heard).expect("room");
+    });
+    let heard = loop {
+        let wait = rig.waiter().wait(None).expect("the port is not broken");
+        let Wait::Packets(mut batch) = wait else {
+            panic!("no limit, and nobody closed the port");
+        };
+        if let Some(packet) = batch.next() {
+            let Event::Posted(heard) = packet.event else {
+                panic!("not asked for: {packet:?}");
+            };
+            break heard;
+        }
+    };
+    submitter.join().expect("it tells what it heard");
+    assert_eq!(heard, ROUNDS, "sends that went out while the waiter slept");
 }
 
 fn an_end_may_come_before_its_submit_returns(at: &Where) {
