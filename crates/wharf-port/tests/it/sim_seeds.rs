@@ -31,6 +31,7 @@ mod ledger;
 mod plan;
 mod program;
 mod run;
+mod waiting;
 
 const SEEDS: &str = "WHARF_SIM_SEEDS";
 const SEED: &str = "WHARF_SIM_SEED";

@@ -398,7 +398,7 @@ impl Connection {
             0 => self.close(Close::Reset, client, hands),
             1 => self.close(Close::Flush, client, hands),
             2 if self.stream.is_some() && !self.closing => {
-                hands.ledger.dropped(self.socket);
+                hands.ledger.dropped(self.socket, hands.plan.leaves_some);
                 (client.clean, client.port_finished) = (false, true);
                 self.gone = true;
                 self.outbox.clear();
@@ -433,6 +433,20 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whoever sits in its place by now must not hear of it (C11).
+    pub(crate) fn is_answered_closed(&self) {
+        let kind = self.socket.receive().map_err(|error| error.kind());
+        assert_eq!(kind, Err(ErrorKind::Closed), "C11: a socket that is gone");
+        let refused = self.socket.send("nobody").map_err(|it| it.error.kind());
+        assert_eq!(
+            refused,
+            Err(ErrorKind::Closed),
+            "C11: a socket that is gone"
+        );
+        let kind = self.socket.close(Close::Reset).map_err(|it| it.kind());
+        assert_eq!(kind, Err(ErrorKind::Closed), "C11: a socket that is gone");
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -46,6 +46,10 @@ impl Dice {
 pub(crate) struct Plan {
     pub(crate) network: SimOptions,
     pub(crate) single_waiter: bool,
+    /// Waiters, all on the thread of the test.
+    pub(crate) waiters: usize,
+    /// Packets are left in batches.
+    pub(crate) leaves_some: bool,
     pub(crate) sockets_max: u32,
     pub(crate) batch_max: usize,
     pub(crate) turn_packets_max: u8,
@@ -68,10 +72,15 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(seed: u64, dice: &mut Dice) -> Self {
         let lossless = dice.chance(400);
+        let single_waiter = dice.chance(300);
+        let waiters = if single_waiter { 1 } else { dice.between(1, 3) };
         let storm = storm(seed, dice);
         Plan {
             network: if lossless { storm.lossless() } else { storm },
-            single_waiter: dice.chance(500),
+            single_waiter,
+            waiters,
+            // With several, what one leaves is rightly overtaken where no turn holds it.
+            leaves_some: waiters == 1 && dice.chance(400),
             sockets_max: dice.between(10, 20) as u32,
             batch_max: dice.pick(&[1, 2, 3, 8, 64]),
             turn_packets_max: dice.pick(&[1, 2, 8]),

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use wharf_port::sim::{Network, PeerListener};
 use wharf_port::{
-    Accepted, ConnectOptions, End, ErrorKind, Event, Key, Leave, Listener, Op, Packet, Port,
-    Stream, Wait, Waiter,
+    Accepted, ConnectOptions, End, ErrorKind, Event, Key, Leave, Listener, Op, Packet, Port, Stream,
 };
 
 use super::connection::{Connection, Hands, Reading, TIMERS};
 use super::crowd::Crowd;
 use super::ledger::{Asked, Ledger};
 use super::plan::{Dice, Plan};
+use super::waiting::Waiters;
 
-const LISTENER: Key = Key(90);
+pub(super) const LISTENER: Key = Key(90);
 const POSTS: Key = Key(2 << 32);
 const CONNECTS: Key = Key(3 << 32);
 const FIRST: u64 = 100;
 
 pub(crate) struct Program {
     pub(crate) port: Port,
-    pub(crate) waiter: Option<Waiter>,
+    pub(crate) waiters: Option<Waiters>,
     pub(crate) network: Network,
     pub(crate) ledger: Ledger,
     pub(crate) connections: Vec<Connection>,
@@ -46,7 +46,7 @@ impl Program {
         let port = plan.builder().build().expect("a simulated port");
         let network = port.sim().expect("a simulated port has a far end");
         let began = network.now();
-        let waiter = port.waiter().expect("a fresh port");
+        let waiters = Waiters::new(&port, plan);
         let backlog = dice.pick(&[1, 3, 100]);
         let at = wharf_port::ListenOptions::new(([127, 0, 0, 1], 10_101)).backlog(backlog);
         let listener = port.listen(at, LISTENER).expect("a fresh network");
@@ -57,7 +57,7 @@ impl Program {
         });
         Program {
             port,
-            waiter: Some(waiter),
+            waiters: Some(waiters),
             network,
             ledger: Ledger::default(),
             connections: Vec::new(),
@@ -88,17 +88,8 @@ impl Program {
         dice: &mut Dice,
     ) -> usize {
         self.ledger.waits();
-        let deadline = self.network.now() + at_most;
-        let waiter = self.waiter.as_mut().expect("it waits until the end");
-        let packets: Vec<Packet> = match waiter.wait(Some(at_most)).expect("C5: no error") {
-            Wait::Packets(batch) => batch.collect(),
-            Wait::TimedOut => {
-                assert!(self.network.now() >= deadline, "C5: a wait ended early");
-                Vec::new()
-            }
-            Wait::Closed => panic!("C5: nobody closed the port"),
-        };
-        assert!(packets.len() <= plan.batch_max, "C4: {}", packets.len());
+        let waiters = self.waiters.as_mut().expect("it waits until the end");
+        let packets = waiters.take(at_most, &self.network, plan, dice);
         let count = packets.len();
         for packet in packets {
             self.note(&packet);
@@ -312,6 +303,11 @@ impl Program {
     /// What the program does of its own accord between two waits.
     pub(crate) fn act(&mut self, plan: &Plan, crowd: &mut Crowd, dice: &mut Dice) {
         self.keep_accepting(dice);
+        if dice.chance(30)
+            && let Some(waiters) = &mut self.waiters
+        {
+            waiters.replace_one(&self.port, dice);
+        }
         if dice.chance(100) {
             let post = self.port.post(POSTS, self.next_post);
             post.expect("room for posts");
@@ -336,7 +332,9 @@ impl Program {
             let place = dice.below(self.connections.len());
             let (connection, mut hands) = self.at(place, plan, dice);
             let client = &mut crowd.clients[connection.client];
-            if !connection.gone {
+            if connection.gone {
+                connection.is_answered_closed();
+            } else {
                 connection.be_unkind(client, &mut hands);
             }
         }
@@ -374,6 +372,8 @@ impl Program {
     /// From now on nothing is cancelled, and whoever does not read reads.
     pub(crate) fn calm_down(&mut self, plan: &Plan, crowd: &mut Crowd, dice: &mut Dice) {
         self.kindly = true;
+        let waiters = self.waiters.as_mut().expect("it waits until the end");
+        waiters.take_everything_from_now_on();
         self.go_on(plan, crowd, dice);
     }
 

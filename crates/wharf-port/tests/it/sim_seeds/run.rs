@@ -153,7 +153,8 @@ impl Run {
             peers.push(peer);
         }
         let mut leases = Vec::new();
-        let mut waiter = program.waiter.take().expect("it waits until the end");
+        let waiters = program.waiters.as_mut().expect("it waits until the end");
+        let waiter = waiters.only_one();
         for _ in 0..10_000 {
             if leases.len() == self.plan.buffers {
                 break;
@@ -184,7 +185,7 @@ impl Run {
     /// The port closes, with connections and leases still there, and leaves nothing behind.
     fn shut(&mut self) {
         self.program.port.close();
-        self.program.waiter = None;
+        self.program.waiters = None;
         let stats = self.program.port.stats();
         assert_eq!(stats.operations_leaked, 0, "C14: operations leaked");
         assert_eq!(stats.sockets, 0, "C14: sockets are left");
