@@ -401,33 +401,38 @@ impl Core {
 
     /// Turns timers that are due into packets, as long as the batch has room.
     pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
-        while local.room() > 0 {
-            let expired = {
-                let mut timers = lock(&self.timers);
-                if timers.len() == 0 {
-                    return;
-                }
-                timers.expire(self.driver.now())
-            };
-            let Some((timer, target)) = expired else {
-                return;
-            };
+        while let Some(target) = self.expire_timers_of_callers(local) {
             match target {
-                TimerTarget::Caller(key) => {
-                    let op = Op::timer(self.id, timer.index, timer.generation);
-                    let socket = SocketRef::none(self.id);
-                    local.push(Packet {
-                        key,
-                        op,
-                        socket,
-                        event: Event::Timer,
-                    });
-                }
                 TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
                 TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
                 TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
+                TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
             }
         }
+    }
+
+    /// Takes the timers of callers, as far as there is room, up to one of the port's own. One lock
+    /// for all of them: with one for each, threads that set timers without end held up a waiter at
+    /// every packet.
+    fn expire_timers_of_callers(&self, local: &mut Local) -> Option<TimerTarget> {
+        let mut timers = lock(&self.timers);
+        if timers.len() == 0 {
+            return None;
+        }
+        let now = self.driver.now();
+        while local.room() > 0 {
+            let (timer, target) = timers.expire(now)?;
+            let TimerTarget::Caller(key) = target else {
+                return Some(target);
+            };
+            local.push(Packet {
+                key,
+                op: Op::timer(self.id, timer.index, timer.generation),
+                socket: SocketRef::none(self.id),
+                event: Event::Timer,
+            });
+        }
+        None
     }
 
     /// How long a sleep may last before a timer is due.

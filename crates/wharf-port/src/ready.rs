@@ -19,6 +19,7 @@ use std::thread::Thread;
 use crate::lock;
 use crate::packet::Packet;
 use crate::slot::SlotId;
+use crate::waiter::Local;
 
 /// A queue longer than this gives its memory back once it is empty.
 const KEEP_ENTRIES: usize = 32;
@@ -144,9 +145,17 @@ impl Ready {
         state.wake_one()
     }
 
-    /// Takes the next entry.
-    pub(crate) fn pop(&self) -> Option<Taken> {
-        lock(&self.state).pop()
+    /// Takes posts, as many as come next and the batch has room for, and then the next entry that
+    /// is none, if there still is room.
+    pub(crate) fn take(&self, local: &mut Local) -> Option<Taken> {
+        let mut state = lock(&self.state);
+        while local.room() > 0 {
+            match state.take_post() {
+                Some(post) => local.push(post),
+                None => return state.take_other(),
+            }
+        }
+        None
     }
 
     /// How many packets a waiter outside the driver may take of `extra` new things and all that is
@@ -284,14 +293,18 @@ impl State {
         self.order.len() + self.posts.len()
     }
 
-    fn pop(&mut self) -> Option<Taken> {
-        if (!self.took_post || self.order.is_empty())
-            && let Some(packet) = self.posts.pop_front()
-        {
-            self.took_post = true;
-            give_back_room(&mut self.posts);
-            return Some(Taken::Loose(packet));
+    /// The next post, unless the last entry was one and others wait.
+    fn take_post(&mut self) -> Option<Packet> {
+        if self.took_post && !self.order.is_empty() {
+            return None;
         }
+        let post = self.posts.pop_front()?;
+        self.took_post = true;
+        give_back_room(&mut self.posts);
+        Some(post)
+    }
+
+    fn take_other(&mut self) -> Option<Taken> {
         self.took_post = false;
         let taken = match self.order.pop_front()? {
             Entry::Socket(index) => Taken::Socket(index),

@@ -220,12 +220,11 @@ impl Waiter {
         if self.local.packets.is_empty() {
             self.local.limit(core.ready.share(0));
         }
-        while self.local.room() > 0 {
-            match core.ready.pop() {
-                None => break,
-                Some(Taken::Socket(index)) => core.take_turn(index, &mut self.local),
-                Some(Taken::Loose(packet)) => core.take_loose(packet, &mut self.local),
-                Some(Taken::Rearm(id)) => core.rearm(id, &mut Out(Some(&mut self.local))),
+        while let Some(taken) = core.ready.take(&mut self.local) {
+            match taken {
+                Taken::Socket(index) => core.take_turn(index, &mut self.local),
+                Taken::Loose(packet) => core.take_loose(packet, &mut self.local),
+                Taken::Rearm(id) => core.rearm(id, &mut Out(Some(&mut self.local))),
             }
         }
         if self.local.packets.is_empty() {
