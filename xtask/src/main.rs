@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod command;
 mod debian;
 mod legs;
@@ -65,6 +66,7 @@ fn interface() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(ci)
+        .subcommand(bench::interface())
         .subcommands(legs)
         .subcommand(filtered)
 }
@@ -72,6 +74,7 @@ fn interface() -> Command {
 fn dispatch(matches: &ArgMatches) -> Result<()> {
     match matches.subcommand() {
         Some(("ci", _)) => legs::run_all(),
+        Some(("bench", arguments)) => bench::run(arguments),
         Some(("filtered", arguments)) => filtered(arguments),
         Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
         Some((name, _)) => legs::run_one(name),

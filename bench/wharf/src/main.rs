@@ -1,0 +1,96 @@
+//! The servers on Wharf, at the level of the port.
+//!
+//! `bench-wharf WORK DRIVER SHARING`: the driver is `uring` or `poll`, the sharing `single` or
+//! `shared1`, `shared2`, ...: a shared port with so many waiting threads.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+
+use bench_common::{Pattern, Work};
+use wharf_port::{Close, DriverKind, Event, Key, PoolOptions, Port, SocketRef, Wait, Waiter};
+
+const LISTENER: Key = Key(90);
+const CONNECTION: Key = Key(100);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let work = bench_common::start();
+    let mut arguments = std::env::args().skip(2);
+    let driver = match arguments.next().as_deref() {
+        Some("uring") => DriverKind::Uring,
+        Some("poll") => DriverKind::Poll,
+        other => return Err(format!("expected uring or poll, got {other:?}").into()),
+    };
+    let sharing = arguments.next().unwrap_or_else(|| "single".into());
+    let builder = Port::builder().driver(driver.into());
+    let pool = PoolOptions {
+        buffer_bytes: u32::try_from(work.read_bytes())?,
+        ..PoolOptions::default()
+    };
+    let builder = builder.pool(pool);
+    let threads: usize = match sharing.strip_prefix("shared") {
+        Some(threads) => threads.parse()?,
+        None => 1,
+    };
+    let port = if sharing == "single" {
+        builder.single_waiter().build()?
+    } else {
+        builder.shared().build()?
+    };
+    let listener = port.listen(([127, 0, 0, 1], 0), LISTENER)?;
+    let number = i32::try_from(listener.socket().raw_number()?)?;
+    bench_common::set_options(bench_common::duplicate(number));
+    listener.accept()?;
+    let address = listener.local_address()?;
+    bench_common::announce(address.internet().ok_or("no port")?.port());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| {
+                let waiter = port.waiter().expect("a shared port has waiters");
+                serve(&port, waiter, work).expect("the port works");
+            });
+        }
+        serve(&port, port.waiter()?, work)
+    })
+}
+
+fn serve(port: &Port, mut waiter: Waiter, work: Work) -> Result<(), Box<dyn Error>> {
+    let pattern = Pattern::default();
+    while let Wait::Packets(packets) = waiter.wait(None)? {
+        for packet in packets {
+            match packet.event {
+                Event::Accepted(accepted) if work == Work::Accept => drop(accepted),
+                Event::Accepted(accepted) => {
+                    if let Ok(stream) = port.associate(accepted, CONNECTION) {
+                        let socket = stream.set_aside();
+                        let started = match work {
+                            Work::Source => source(socket, &pattern),
+                            _ => socket.receive().is_ok(),
+                        };
+                        if !started {
+                            let _ = socket.close(Close::Flush);
+                        }
+                    }
+                }
+                Event::Received(data) if work == Work::Echo => {
+                    let _ = packet.socket.send(data);
+                }
+                Event::Received(data) => drop(data),
+                // All blocks of a source are the same: the buffer goes out as it came back.
+                Event::Sent { buffer } => {
+                    let _ = packet.socket.send_reported(buffer);
+                }
+                Event::Ended { .. } if packet.key == CONNECTION => {
+                    let _ = packet.socket.close(Close::Flush);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends the first block; it goes out again each time it comes back.
+fn source(socket: SocketRef, pattern: &Pattern) -> bool {
+    socket.send_reported(pattern.of_source(0).to_vec()).is_ok()
+}

@@ -1,0 +1,143 @@
+//! `cargo xtask bench`: Wharf, its peers and the bare kernel under the same load, in one run.
+//!
+//! Each round runs every server once on every workload, and each round begins with another server,
+//! so that whatever else the machine does falls on all of them alike. Ratios are taken within a
+//! round, between neighbours in time, and only then summed up. A run of one server after the other
+//! was rejected: the machine changes more in ten minutes than the servers differ.
+
+mod machine;
+mod profile;
+mod report;
+mod servers;
+mod statistics;
+mod targets;
+mod workloads;
+
+use std::fs;
+
+use anyhow::{Result, bail};
+use clap::{Arg, ArgMatches, Command};
+
+use crate::command::root;
+use servers::{Server, Servers};
+use statistics::{Sample, Samples};
+use workloads::{WORKLOADS, Workload};
+
+/// Where the report goes unless told otherwise.
+const REPORT: &str = "docs/benchmarks.md";
+
+/// The command line.
+pub(crate) fn interface() -> Command {
+    let option = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).default_value(default).help(help)
+    };
+    Command::new("bench")
+        .about("Measures Wharf beside its peers and the bare kernel; writes docs/benchmarks.md")
+        .arg(
+            option("rounds", "7", "Rounds; a verdict needs 15")
+                .value_parser(clap::value_parser!(u32)),
+        )
+        .arg(
+            option("seconds", "1", "Measured seconds of one run")
+                .value_parser(clap::value_parser!(f64)),
+        )
+        .arg(option("servers", "all", "Servers, with commas between"))
+        .arg(option("workloads", "all", "Workloads, with commas between"))
+        .arg(
+            option(
+                "profile",
+                "1",
+                "Seconds of sampling for user-space time and system calls; 0 for none",
+            )
+            .value_parser(clap::value_parser!(f64)),
+        )
+        .arg(option(
+            "output",
+            REPORT,
+            "Where the report goes, from the root of the workspace",
+        ))
+}
+
+/// What a run was asked for.
+struct Plan {
+    rounds: u32,
+    seconds: f64,
+    profile_seconds: f64,
+    servers: Vec<&'static Server>,
+    workloads: Vec<&'static Workload>,
+}
+
+/// Builds, measures, and writes the report.
+pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        bail!("the benchmark pins processes and reads processor clocks as Linux has them");
+    }
+    let text = |name: &str| arguments.get_one::<String>(name).expect("it has a default");
+    let number = |name: &str| *arguments.get_one::<f64>(name).expect("it has a default");
+    let plan = Plan {
+        rounds: *arguments.get_one("rounds").expect("it has a default"),
+        seconds: number("seconds"),
+        profile_seconds: number("profile"),
+        servers: chosen(text("servers"), &servers::SERVERS, |server| server.name)?,
+        workloads: chosen(text("workloads"), &WORKLOADS, |workload| workload.name)?,
+    };
+    let servers = servers::build(&plan.servers)?;
+    let samples = measure(&plan, &servers);
+    let profiles = profile::run(&plan, &servers);
+    let page = report::page(&plan, &servers, &samples, &profiles)?;
+    let path = root().join(text("output"));
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(&path, &page)?;
+    println!("{page}");
+    Ok(())
+}
+
+/// The entries of a table that `names` asks for, in the order of the table.
+fn chosen<T>(names: &str, all: &'static [T], name: impl Fn(&T) -> &str) -> Result<Vec<&'static T>> {
+    if names == "all" {
+        return Ok(all.iter().collect());
+    }
+    let names: Vec<&str> = names.split(',').collect();
+    if let Some(unknown) = names
+        .iter()
+        .find(|wanted| all.iter().all(|one| name(one) != **wanted))
+    {
+        let known: Vec<&str> = all.iter().map(name).collect();
+        bail!("{unknown:?} is none of {}", known.join(", "));
+    }
+    Ok(all
+        .iter()
+        .filter(|one| names.contains(&name(one)))
+        .collect())
+}
+
+/// All rounds. A run that fails leaves a hole in its round, and says so.
+fn measure(plan: &Plan, servers: &Servers) -> Samples {
+    let mut samples = Samples::default();
+    for round in 0..plan.rounds {
+        for workload in &plan.workloads {
+            let mut order = servers.built();
+            let count = order.len().max(1);
+            order.rotate_left(round as usize % count);
+            for server in order {
+                match servers.load(server, workload, plan.seconds) {
+                    Ok(sample) => {
+                        note(round, server, workload, &sample);
+                        samples.add(server, workload, round, sample);
+                    }
+                    Err(error) => println!("{} {}: {error:#}", workload.name, server.name),
+                }
+            }
+        }
+    }
+    samples
+}
+
+fn note(round: u32, server: &Server, workload: &Workload, sample: &Sample) {
+    println!(
+        "{round:>3} {:<12} {:<15} {:>9.3} µs {:>12.0} /s   p99 {:>9.1} µs",
+        workload.name, server.name, sample.server_us, sample.rate, sample.p99_us
+    );
+}
