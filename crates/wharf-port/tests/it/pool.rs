@@ -39,6 +39,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case!(an_idle_connection_holds_no_buffer, [C8], "contract"),
     case!(
+        a_read_that_finds_nothing_costs_no_lease,
+        [C8],
+        "a planted bug that no case saw"
+    ),
+    case!(
         a_lease_outlives_its_socket_and_its_port,
         [C8, C3],
         "contract"
@@ -293,6 +298,22 @@ fn echo_what_came(rig: &mut Rig) {
         }
     }
     rig.pump(std::time::Duration::ZERO);
+}
+
+/// A buffer that was filled to its end leaves it open whether there is more: the driver looks
+/// again, finds nothing, and must not count the buffer that it looked with.
+fn a_read_that_finds_nothing_costs_no_lease(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.pool(small(64)).leases_per_socket(2));
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    let bytes = noise(BYTES as usize);
+    for _ in 0..20 {
+        rig.say(&mut peer, &bytes);
+        assert!(rig.receive(stream.socket(), bytes.len()) == bytes);
+        rig.pump(std::time::Duration::ZERO);
+    }
+    rig.expect_nothing();
+    assert_eq!(rig.port.stats().leases, 0);
 }
 
 fn an_idle_connection_holds_no_buffer(at: &Where) {

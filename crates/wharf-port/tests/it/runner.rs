@@ -70,15 +70,23 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
     let of_case = Arc::clone(&observed);
     let (tell, told) = channel();
     let run = move || {
+        let result = run_here(case, &at, of_case);
+        let failed = result.is_err();
         // Nobody listens any more when the watchdog was first.
-        let _ = tell.send(run_here(case, &at, of_case));
+        let _ = tell.send(result);
+        while failed {
+            // With this thread would end the waiters that the case has left on it.
+            thread::park();
+        }
     };
     let thread = thread::Builder::new().name(case.name.into()).spawn(run);
     let thread = thread.map_err(|error| format!("no thread for the case: {error}"))?;
     match told.recv_timeout(Duration::from_secs(case.seconds_max)) {
         Ok(result) => {
-            // It has told all; what is left is the thread's own end.
-            let _ = thread.join();
+            if result.is_ok() {
+                // It has told all; what is left is the thread's own end.
+                let _ = thread.join();
+            }
             result.map_err(Failed::from)
         }
         Err(RecvTimeoutError::Timeout) => Err(hung(case, &observed).into()),
