@@ -12,6 +12,7 @@ mod bench;
 mod command;
 mod debian;
 mod legs;
+mod planted;
 #[cfg(target_os = "linux")]
 mod seccomp;
 mod targets;
@@ -61,6 +62,19 @@ fn interface() -> Command {
                 .help("Lowers the ratchet to today's sizes; it never raises one"),
         )
     });
+    let planted = Command::new("planted")
+        .about("Plants known bugs in a copy of the tree, and requires that the suite catches each")
+        .arg(
+            Arg::new("name")
+                .num_args(0..)
+                .help("Only these; all by default"),
+        )
+        .arg(
+            Arg::new("write")
+                .long("write")
+                .action(ArgAction::SetTrue)
+                .help("Writes docs/planted-bugs.md from the patches, and plants nothing"),
+        );
     Command::new("cargo xtask")
         .about("Tests, lints and checks the Wharf workspace")
         .subcommand_required(true)
@@ -68,6 +82,7 @@ fn interface() -> Command {
         .subcommand(ci)
         .subcommand(bench::interface())
         .subcommands(legs)
+        .subcommand(planted)
         .subcommand(filtered)
 }
 
@@ -76,6 +91,11 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         Some(("ci", _)) => legs::run_all(),
         Some(("bench", arguments)) => bench::run(arguments),
         Some(("filtered", arguments)) => filtered(arguments),
+        Some(("planted", arguments)) if arguments.get_flag("write") => planted::write_page(),
+        Some(("planted", arguments)) => {
+            let names = arguments.get_many("name").unwrap_or_default();
+            planted::plant(&names.collect::<Vec<_>>())
+        }
         Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
         Some((name, _)) => legs::run_one(name),
         None => unreachable!("clap requires a subcommand"),

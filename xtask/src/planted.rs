@@ -1,0 +1,200 @@
+//! `cargo xtask planted`: bugs that the contract suite has to catch, one at a time.
+//!
+//! A suite that never failed has proved nothing. `crates/wharf-port/tests/planted` holds bugs that
+//! completion libraries have really had, as patches against the drivers and the core. Each is
+//! applied to a copy of the tree, and every test that its head names has to turn red there.
+//! It takes minutes, and so `ci` leaves it out. Mutating the code by machine was rejected: most
+//! mutants are no bugs anybody would write, and none of them forgets a buffer.
+//!
+//! A head is a sentence that says what is wrong, then lines of the form
+//!
+//! ```text
+//! red: uring/single/a_name_of_a_test
+//! green: sim_seeds/a_test_that_cannot_see_it, because ...
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command::{read, root, run, target_directory};
+
+const PATCHES: &str = "crates/wharf-port/tests/planted";
+const PAGE: &str = "docs/planted-bugs.md";
+/// A test that takes longer hangs, which is a way of turning red.
+const TEST_LIMIT: Duration = Duration::from_secs(150);
+
+/// One planted bug, as the head of its patch tells of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Planted {
+    name: String,
+    what: String,
+    red: Vec<String>,
+    /// What one might expect to see it and that cannot, the seeds above all, with the reason.
+    green: Vec<(String, String)>,
+}
+
+/// Plants the bugs of these names, or all, and requires that each is caught.
+pub(crate) fn plant(names: &[&String]) -> Result<()> {
+    let all = read_all()?;
+    for name in names {
+        ensure!(
+            all.iter().any(|it| &it.name == *name),
+            "no planted bug is called {name}"
+        );
+    }
+    let chosen = |it: &&Planted| names.is_empty() || names.contains(&&it.name);
+    let place = target_directory().join("planted");
+    let tree = place.join("tree");
+    let mut missed = Vec::new();
+    for planted in all.iter().filter(chosen) {
+        copy_tree(&tree)?;
+        let start = Instant::now();
+        let green = catch(planted, &tree, &place.join("build"))?;
+        let seconds = start.elapsed().as_secs();
+        let count = planted.red.len();
+        println!("==== {}: {count} tests, {seconds} s", planted.name);
+        for test in green {
+            println!("     stays green: {test}");
+            missed.push(format!("{} by {test}", planted.name));
+        }
+    }
+    ensure!(missed.is_empty(), "not caught: {}", missed.join(", "));
+    Ok(())
+}
+
+/// Writes the page of planted bugs.
+pub(crate) fn write_page() -> Result<()> {
+    Ok(fs::write(root().join(PAGE), page(&read_all()?))?)
+}
+
+/// Applies one bug to the copy and answers which tests stay green that should not.
+fn catch(planted: &Planted, tree: &Path, build: &Path) -> Result<Vec<String>> {
+    let patch = root().join(PATCHES).join(format!("{}.patch", planted.name));
+    let mut apply = Command::new("git");
+    // Of the repository around the copy git must not know, or it leaves out what is ignored.
+    apply.env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
+    run(apply.current_dir(tree).arg("apply").arg(&patch))
+        .context("the patch does not fit any more: plant the bug again in today's code")?;
+    run(suite(tree, build).arg("--no-run"))?;
+    let mut green = Vec::new();
+    for test in &planted.red {
+        if !turns_red(suite(tree, build).args(["--", "--exact", test]))? {
+            green.push(test.clone());
+        }
+    }
+    Ok(green)
+}
+
+fn suite(tree: &Path, build: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(tree).env("CARGO_TARGET_DIR", build);
+    command.args(["test", "--quiet", "--package", "wharf-port", "--test", "it"]);
+    command
+}
+
+fn turns_red(command: &mut Command) -> Result<bool> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(Stdio::null()).spawn()?;
+    let deadline = Instant::now() + TEST_LIMIT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(!status.success());
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Brings the copy to the state of the tree; what has not changed keeps its time, so that cargo
+/// builds no more than it must.
+fn copy_tree(to: &Path) -> Result<()> {
+    let mut list = Command::new("git");
+    list.current_dir(root());
+    list.args(["ls-files", "-co", "--exclude-standard", "-z"]);
+    for path in read(&mut list)?.split('\0').filter(|path| !path.is_empty()) {
+        let Ok(content) = fs::read(root().join(path)) else {
+            continue; // Deleted here, and not yet in the index.
+        };
+        let copy = to.join(path);
+        if fs::read(&copy).ok().as_ref() != Some(&content) {
+            fs::create_dir_all(copy.parent().unwrap_or(to))?;
+            fs::write(&copy, content)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_all() -> Result<Vec<Planted>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(root().join(PATCHES))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    paths.retain(|path| path.extension().is_some_and(|it| it == "patch"));
+    paths.sort();
+    let all = paths.iter().map(|path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        parse(&name, &fs::read_to_string(path)?).with_context(|| path.display().to_string())
+    });
+    all.collect()
+}
+
+/// Reads the head of a patch.
+fn parse(name: &str, text: &str) -> Result<Planted> {
+    let (head, _) = text
+        .split_once("\ndiff --git ")
+        .context("no patch of git follows the head")?;
+    let mut planted = Planted {
+        name: name.into(),
+        what: String::new(),
+        red: Vec::new(),
+        green: Vec::new(),
+    };
+    for line in head.lines().filter(|line| !line.is_empty()) {
+        if let Some(test) = line.strip_prefix("red: ") {
+            planted.red.push(test.into());
+        } else if let Some(test) = line.strip_prefix("green: ") {
+            let (test, why) = test.split_once(", ").context("green, and no reason")?;
+            planted.green.push((test.into(), why.into()));
+        } else {
+            let gap = if planted.what.is_empty() { "" } else { " " };
+            planted.what += &format!("{gap}{line}");
+        }
+    }
+    if planted.what.is_empty() || planted.red.is_empty() {
+        bail!("the head says what is wrong, and names at least one test as red");
+    }
+    Ok(planted)
+}
+
+/// The page that tells of all planted bugs.
+fn page(all: &[Planted]) -> String {
+    let mut text = String::from(include_str!("planted/head.md"));
+    text.push_str("\n| planted bug | tests that turn red | the seeds of the simulated network |\n");
+    text.push_str("|---|---|---|\n");
+    for planted in all {
+        let (seeds, cases): (Vec<_>, Vec<_>) = planted
+            .red
+            .iter()
+            .partition(|test| test.starts_with("sim_seeds/"));
+        let cases: Vec<String> = cases.iter().map(|test| format!("`{test}`")).collect();
+        let seeds = match planted.green.first() {
+            _ if !seeds.is_empty() => "turn red".into(),
+            Some((_, why)) => format!("stay green: {why}"),
+            None => String::new(),
+        };
+        let cases = cases.join(", ");
+        let _ = writeln!(text, "| {} | {cases} | {seeds} |", planted.what);
+    }
+    text
+}
