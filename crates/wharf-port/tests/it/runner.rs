@@ -74,9 +74,11 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
         let failed = result.is_err();
         // Nobody listens any more when the watchdog was first.
         let _ = tell.send(result);
-        while failed {
+        if failed {
             // With this thread would end the waiters that the case has left on it.
-            thread::park();
+            loop {
+                thread::park();
+            }
         }
     };
     let thread = thread::Builder::new().name(case.name.into()).spawn(run);
