@@ -46,7 +46,7 @@ pub(crate) fn interface() -> Command {
         .arg(
             option(
                 "profile",
-                "1",
+                "2",
                 "Seconds of sampling for user-space time and system calls; 0 for none",
             )
             .value_parser(clap::value_parser!(f64)),

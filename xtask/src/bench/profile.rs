@@ -2,9 +2,9 @@
 //!
 //! The kernel here accounts user time by ticks, which is too coarse for a few hundred nanoseconds
 //! an echo, and a virtual machine may have no instruction counter. So perf samples the server's
-//! own processor clock 20,000 times a second: a sample says in which mode it fell, and their share
-//! times the measured time of an operation is the time in user space. It runs apart from the
-//! measured rounds, because sampling costs. System calls are counted at the kernel's trace point,
+//! own processor clock 5,000 times a second: a sample says in which mode it fell, and their share
+//! times the time of an operation in the same run is the time in user space. It runs apart from the
+//! measured rounds, because sampling costs; more often, it would cost a fifth of the whole. System calls are counted at the kernel's trace point,
 //! against the same server's processor time.
 
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ use super::workloads::{Unit, Workload};
 /// What sampling found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Profile {
-    /// The share of the server's time in user space.
-    pub(super) user: f64,
+    /// Microseconds an operation in user space.
+    pub(super) user_us: f64,
     pub(super) system_calls: f64,
 }
 
@@ -66,13 +66,13 @@ fn profile(
     let file = directory.join("bench-perf.data");
     let running = servers.start(server, workload)?;
     let sampled = |perf: &mut Command| under_load(servers, &running, workload, seconds, perf);
-    sampled(&mut record(&running, &file, seconds))?;
-    let user = modes(&file)?;
+    let sample = sampled(&mut record(&running, &file, seconds))?;
+    let user_us = modes(&file)? * sample.server_us;
     let counts = directory.join("bench-perf.txt");
     let sample = sampled(&mut count(&running, &counts, seconds))?;
     let (calls, time_us) = counted(&std::fs::read_to_string(&counts)?)?;
     Ok(Profile {
-        user,
+        user_us,
         system_calls: calls / time_us * sample.server_us,
     })
 }
@@ -106,7 +106,7 @@ fn record(running: &Running, file: &Path, seconds: f64) -> Command {
         "--event",
         "cpu-clock",
         "--freq",
-        "20000",
+        "5000",
         "--output",
     ]);
     command.arg(file).args(["--pid", &running.id().to_string()]);

@@ -53,7 +53,7 @@ fn introduction(plan: &Plan) -> Result<String> {
          ends of the measured time) divided by the operations the client counted. Medians of the rounds, with \
          their quartiles.\n\
          - *User* is the part of it outside the kernel: the share of samples of the server's processor clock, \
-         20,000 a second, that fell in user mode, in a run of its own. *Calls* are system calls an operation, \
+         5,000 a second, that fell in user mode, in a run of its own. *Calls* are system calls an operation, \
          counted in a run of its own.\n\
          - Ratios are of CPU, of pairs within a round, as their median and the upper 95 % bound (bootstrap).\n",
         machine::machine(),
@@ -121,9 +121,7 @@ fn row(
         |figure: fn(&super::Sample) -> f64| samples.spread(workload.name, server.name, figure);
     let time = spread(|sample| sample.server_us)?;
     let rate = spread(|sample| sample.rate)?;
-    let user = profile.map_or(String::new(), |profile| {
-        format!("{:.3}", profile.user * time.median)
-    });
+    let user = profile.map_or(String::new(), |profile| format!("{:.3}", profile.user_us));
     let calls = profile.map_or(String::new(), |profile| {
         format!("{:.2}", profile.system_calls)
     });
