@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroI32;
 
 use crate::sys;
 
@@ -168,7 +169,8 @@ impl fmt::Display for ErrorKind {
 pub struct Error {
     operation: Operation,
     kind: ErrorKind,
-    os: Option<i32>,
+    /// No system has an error with the code 0, which keeps packets small.
+    os: Option<NonZeroI32>,
     /// What a driver says of itself, in place of the kind's own text.
     advice: Option<&'static str>,
 }
@@ -210,7 +212,7 @@ impl Error {
         Error {
             operation,
             kind: sys::error_kind(code),
-            os: Some(code),
+            os: NonZeroI32::new(code),
             advice: None,
         }
     }
@@ -228,7 +230,7 @@ impl Error {
         Error {
             operation: Operation::Build,
             kind: ErrorKind::Unsupported,
-            os,
+            os: os.and_then(NonZeroI32::new),
             advice,
         }
     }
@@ -275,7 +277,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn os(&self) -> Option<i32> {
-        self.os
+        self.os.map(NonZeroI32::get)
     }
 
     fn cure(&self) -> Option<&'static str> {
@@ -308,7 +310,7 @@ impl fmt::Display for Error {
             return f.write_str(&sys::descriptor_advice());
         }
         if self.kind == ErrorKind::Other
-            && let Some(code) = self.os
+            && let Some(code) = self.os()
         {
             write!(f, ": {}", io::Error::from_raw_os_error(code))?;
         }
@@ -324,7 +326,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("operation", &self.operation)
             .field("kind", &self.kind)
-            .field("os", &self.os)
+            .field("os", &self.os())
             .finish()
     }
 }

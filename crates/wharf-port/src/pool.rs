@@ -89,6 +89,21 @@ impl Pool {
         state.free.pop()
     }
 
+    /// Up to so many buffers, under one lock.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn take_many(&self, count: usize, mut each: impl FnMut(PoolBuffer)) {
+        let mut state = lock(&self.state);
+        for _ in 0..count {
+            if state.free.is_empty() {
+                self.grow(&mut state);
+            }
+            let Some(buffer) = state.free.pop() else {
+                return;
+            };
+            each(buffer);
+        }
+    }
+
     /// Like `take`; when there is none, `waiter` is remembered and comes back from a later `give`.
     pub(crate) fn take_or_wait(&self, waiter: SlotId) -> Option<PoolBuffer> {
         let mut state = lock(&self.state);

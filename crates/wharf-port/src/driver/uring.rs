@@ -10,7 +10,7 @@
 //! address, the third cost more than they save below 64 KiB.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,8 +60,6 @@ pub(crate) struct Uring {
     /// Connections that the kernel accepted when no place was left, with their listeners. They are
     /// told as soon as there is a place, as those in the backlog are.
     untold: Mutex<Vec<(SlotId, OwnedFd)>>,
-    /// Requests with the kernel or queued for it, of which an end will be reported.
-    in_flight: AtomicU64,
     sockets_max: u32,
 }
 
@@ -74,14 +72,12 @@ impl Uring {
             buffers: Mutex::new(Buffers::new(options.pool)),
             buffers_wanted: AtomicBool::new(false),
             untold: Mutex::default(),
-            in_flight: AtomicU64::new(0),
             sockets_max: options.sockets_max,
         })
     }
 
     /// Asks the kernel for something on a socket; its end will be reported.
     fn ask(&self, kind: Kind, id: SlotId, entry: Entry) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
         let name = Name::of(kind, id).encode();
         self.ring.push(entry.user_data(name));
     }

@@ -112,11 +112,8 @@ impl Buffers {
         if self.ring.is_none() || self.stock >= self.target {
             return;
         }
-        while self.stock < self.target
-            && let Some(buffer) = core.pool.take()
-        {
-            self.put(buffer);
-        }
+        let missing = self.target - self.stock;
+        core.pool.take_many(missing, |buffer| self.put(buffer));
         self.publish();
     }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 
 use io_uring::cqueue::{self, buffer_select, more, sock_nonempty};
 
-use super::request::{Kind, Name};
+use super::request::{Kind, Name, is_reported};
+use super::ring::COMPLETIONS_MAX;
 use super::{ACCEPT_CUT, CONNECT_CONTINUED, DATA_AT_HAND, HAS_UNTOLD, Uring, request};
 use crate::accepted::Accepted;
 use crate::core::{Core, Out};
@@ -29,30 +30,49 @@ struct Outcome {
 }
 
 impl Uring {
-    /// Works one completion out.
-    pub(super) fn complete(&self, core: &Arc<Core>, completed: &cqueue::Entry, out: &mut Out<'_>) {
-        let flags = completed.flags();
-        let outcome = Outcome {
-            result: u32::try_from(completed.result()).map_err(|_| -completed.result()),
-            flags,
-            buffer: buffer_select(flags).and_then(|number| lock(&self.buffers).take(number)),
-        };
-        match Name::decode(completed.user_data()) {
-            Some(name) => self.complete_named(core, name, outcome, out),
-            None => Self::foreign(core, None, outcome),
+    /// Works completions out. What can be done for all of them at once is: a lock and a counter for
+    /// each were a fifth of the time in user space.
+    pub(super) fn complete(
+        &self,
+        core: &Arc<Core>,
+        completed: &[cqueue::Entry],
+        out: &mut Out<'_>,
+    ) {
+        let ended = completed
+            .iter()
+            .filter(|entry| !more(entry.flags()) && is_reported(entry.user_data()));
+        self.ring.ended(ended.count() as u64);
+        let mut buffers = [const { None }; COMPLETIONS_MAX];
+        self.take_buffers(completed, &mut buffers);
+        for (completed, buffer) in completed.iter().zip(&mut buffers) {
+            let outcome = Outcome {
+                result: u32::try_from(completed.result()).map_err(|_| -completed.result()),
+                flags: completed.flags(),
+                buffer: buffer.take(),
+            };
+            match Name::decode(completed.user_data()) {
+                Some(name) => self.complete_named(core, name, outcome, out),
+                None => Self::foreign(core, None, outcome),
+            }
         }
     }
 
-    /// The same for a request by name, also for one that the kernel has never seen.
+    /// The buffers that completions name.
+    fn take_buffers(&self, completed: &[cqueue::Entry], taken: &mut [Option<PoolBuffer>]) {
+        let mut buffers = lock(&self.buffers);
+        for (completed, taken) in completed.iter().zip(taken) {
+            let number = buffer_select(completed.flags());
+            *taken = number.and_then(|number| buffers.take(number));
+        }
+    }
+
+    /// Works the end of a request out, also of one that the kernel has never seen.
     fn complete_named(&self, core: &Arc<Core>, name: Name, outcome: Outcome, out: &mut Out<'_>) {
         let Name { kind, id } = name;
         match kind {
             Kind::Bell => return self.ring.bell_ended(),
             Kind::Cancel => return,
             _ => {}
-        }
-        if !more(outcome.flags) {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         let Some(mut guard) = core.slots.lock(id) else {
             return Self::foreign(core, Some(kind), outcome);

@@ -13,13 +13,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
 
-use super::request::{Kind, Name};
+use super::request::{Kind, Name, is_reported};
 use super::ring::Purpose;
 use super::{Uring, request};
 use crate::core::{Core, Out};
@@ -102,7 +101,7 @@ impl Uring {
         let mut kept = VecDeque::new();
         loop {
             kept.append(&mut self.ring.take_queued(|kind| !more(kind)));
-            let left = self.with_kernel(&kept);
+            let left = self.ring.unended();
             if left == 0 && !self.ring.is_bell_armed() || Instant::now() >= deadline {
                 break;
             }
@@ -135,16 +134,11 @@ impl Uring {
         }
     }
 
-    /// How many requests the kernel has, when these are queued.
-    fn with_kernel(&self, unseen: &VecDeque<Entry>) -> u64 {
-        let reported = unseen.iter().filter(|entry| reports(entry)).count() as u64;
-        self.in_flight
-            .load(Ordering::Relaxed)
-            .saturating_sub(reported)
-    }
-
     fn end_unseen(&self, core: &Arc<Core>, unseen: &VecDeque<Entry>, out: &mut Out<'_>) {
-        for entry in unseen.iter().filter(|entry| reports(entry)) {
+        for entry in unseen
+            .iter()
+            .filter(|entry| is_reported(entry.get_user_data()))
+        {
             if let Some(name) = Name::decode(entry.get_user_data()) {
                 self.complete_unseen(core, name, out);
             }
@@ -154,7 +148,7 @@ impl Uring {
     /// Gives the kernel's buffers back to the pool, or leaks all of it when the kernel may still
     /// write. Answers how many requests are leaked.
     fn close_buffers(&self, core: &Arc<Core>, may_enter: bool) -> u64 {
-        let leaked = self.in_flight.load(Ordering::Relaxed) + u64::from(self.ring.is_bell_armed());
+        let leaked = self.ring.unended() + u64::from(self.ring.is_bell_armed());
         if leaked > 0 {
             // The port's tables, its buffers and this ring are never freed.
             mem::forget(Arc::clone(core));
@@ -186,10 +180,4 @@ impl Drop for Left {
             }
         }
     }
-}
-
-/// Whether the end of a queued request is reported to a socket.
-fn reports(entry: &Entry) -> bool {
-    Name::decode(entry.get_user_data())
-        .is_some_and(|name| !matches!(name.kind, Kind::Bell | Kind::Cancel))
 }

@@ -189,7 +189,7 @@ impl Trial {
                     .enter(Some(patience), purpose)
                     .map_err(io::Error::from_raw_os_error)?;
                 self.ring
-                    .completions(|it| lock(&self.ended).push(it.into()));
+                    .completions(|all| lock(&self.ended).extend(all.iter().map(Ended::from)));
             }
             let mut ended = lock(&self.ended);
             if let Some(place) = ended.iter().position(|it| it.data == data) {

@@ -102,6 +102,11 @@ impl Name {
     }
 }
 
+/// Whether the end of the request of this name is reported to a socket.
+pub(super) fn is_reported(data: u64) -> bool {
+    Name::decode(data).is_some_and(|name| !matches!(name.kind, Kind::Bell | Kind::Cancel))
+}
+
 /// What a socket keeps at a stable address while the kernel sends for it.
 ///
 /// Invariant: what `message` and `slices` point to belongs to the queue of sends in the same work
