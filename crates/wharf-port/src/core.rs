@@ -27,9 +27,6 @@ use crate::timer::{TimerId, Timers};
 use crate::waiter::Local;
 use crate::work::Work;
 
-/// Work blocks kept for reuse; more than this many busy sockets allocate theirs.
-const SPARE_WORK_MAX: usize = 1024;
-
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TimerTarget {
@@ -72,7 +69,7 @@ pub(crate) struct Core {
         clippy::vec_box,
         reason = "a work block keeps its address while the system uses it"
     )]
-    spare: Mutex<Vec<Box<Work>>>,
+    pub(crate) spare: Mutex<Vec<Box<Work>>>,
     ended: Mutex<bool>,
     /// How often the process had forked when the port was built: a fork has another count.
     forks: u32,
@@ -150,27 +147,6 @@ impl Core {
                     self.driver.wake(threads);
                 }
                 parked.iter().for_each(std::thread::Thread::unpark);
-            }
-        }
-    }
-
-    /// The work block of a busy socket, made from a spare one if there is any.
-    pub(crate) fn work<'s>(&self, state: &'s mut SocketState) -> &'s mut Work {
-        if state.work.is_none() {
-            state.work = Some(lock(&self.spare).pop().unwrap_or_default());
-        }
-        state.work.as_mut().expect("set above")
-    }
-
-    /// Takes the work block of a socket that has become idle.
-    pub(crate) fn recycle(&self, state: &mut SocketState) {
-        let idle = state.work.as_ref().is_some_and(|work| work.is_empty())
-            && !state.has(flag::SENDING)
-            && !(state.has(flag::ARMED) && self.driver.arming_needs_work());
-        if idle && let Some(work) = state.work.take() {
-            let mut spare = lock(&self.spare);
-            if spare.len() < SPARE_WORK_MAX {
-                spare.push(work);
             }
         }
     }

@@ -1,17 +1,36 @@
 //! What a socket needs while it has work: its queues, lent to it and given back when it is idle.
 //!
 //! Kept apart from the slot so that an idle connection pays one pointer for it, and recycled so
-//! that a busy one allocates nothing per operation (both are tests).
+//! that a busy one allocates nothing per operation (both are tests). Each thread has a few spare
+//! blocks of its own, of whatever port: a block for each echo, taken and given back under one lock
+//! of the port, cost two of them.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use socket2::SockAddr;
 
 use crate::buffer::Buffer;
+use crate::core::Core;
+use crate::lock;
 use crate::op::OpKind;
 use crate::packet::Packet;
+use crate::slot::{SocketState, flag};
 use crate::sys;
+
+/// Work blocks a port keeps for reuse; more than this many busy sockets allocate theirs.
+const SPARE_WORK_MAX: usize = 1024;
+/// Those a thread keeps before that; a few, because nobody takes them from an idle thread.
+const SPARE_OF_THREAD_MAX: usize = 32;
+
+thread_local! {
+    #[allow(
+        clippy::vec_box,
+        reason = "a work block keeps its address while the system uses it"
+    )]
+    static SPARE: RefCell<Vec<Box<Work>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The queues of one busy socket.
 #[derive(Debug, Default)]
@@ -74,5 +93,41 @@ impl Work {
             count = place + 1;
         }
         count
+    }
+}
+
+impl Core {
+    /// The work block of a busy socket, made from a spare one if there is any.
+    pub(crate) fn work<'s>(&self, state: &'s mut SocketState) -> &'s mut Work {
+        if state.work.is_none() {
+            let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+            let spare = spare.ok().flatten().or_else(|| lock(&self.spare).pop());
+            state.work = Some(spare.unwrap_or_default());
+        }
+        state.work.as_mut().expect("set above")
+    }
+
+    /// Takes the work block of a socket that has become idle.
+    pub(crate) fn recycle(&self, state: &mut SocketState) {
+        let idle = state.work.as_ref().is_some_and(|work| work.is_empty())
+            && !state.has(flag::SENDING)
+            && !(state.has(flag::ARMED) && self.driver.arming_needs_work());
+        if !idle {
+            return;
+        }
+        let mut work = state.work.take();
+        // A thread that is past its own end has none.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_OF_THREAD_MAX {
+                spare.extend(work.take());
+            }
+        });
+        if work.is_some() {
+            let mut spare = lock(&self.spare);
+            if spare.len() < SPARE_WORK_MAX {
+                spare.extend(work);
+            }
+        }
     }
 }
