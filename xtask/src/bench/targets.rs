@@ -180,22 +180,22 @@ fn row(samples: &Samples, target: &Target) -> Option<String> {
     ))
 }
 
-/// The peer with the lowest median of a figure.
+/// The peer that is best in a figure: the one lowest against a server that ran beside all of them.
+/// Their medians alone would favour whoever ran more often while the machine was fast.
 pub(super) fn best_peer(
     samples: &Samples,
     workload: &str,
     figure: impl Fn(&Sample) -> f64 + Copy,
 ) -> Option<&'static str> {
-    let peers = super::servers::SERVERS
-        .iter()
-        .filter(|server| server.role == Role::Peer);
-    let medians = peers.filter_map(|peer| {
-        Some((
-            samples.spread(workload, peer.name, figure)?.median,
-            peer.name,
-        ))
+    let all = || super::servers::SERVERS.iter();
+    let measured = |name: &str| samples.spread(workload, name, figure).is_some();
+    let beside = all().find(|server| measured(server.name))?.name;
+    let peers = all().filter(|server| server.role == Role::Peer);
+    let ratios = peers.filter_map(|peer| {
+        let ratio = samples.ratio(workload, (peer.name, beside), figure)?;
+        Some((ratio.median, peer.name))
     });
-    medians
+    ratios
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
