@@ -80,6 +80,15 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The executable of the target called `name`, from cargo's messages in JSON.
+pub(crate) fn executable(messages: &str, name: &str) -> Option<String> {
+    messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let path = message["executable"].as_str()?;
+        (message["target"]["name"] == name).then(|| path.to_owned())
+    })
+}
+
 fn start(command: &mut Command) -> Result<Child> {
     command.stdin(Stdio::null());
     if unattended() {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command::{read, root, run, target_directory};
+use crate::command::{executable, read, root, run, target_directory};
 
 const PATCHES: &str = "crates/wharf-port/tests/planted";
 const PAGE: &str = "docs/planted-bugs.md";
@@ -83,21 +83,28 @@ fn catch(planted: &Planted, tree: &Path, build: &Path) -> Result<Vec<String>> {
     apply.env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
     run(apply.current_dir(tree).arg("apply").arg(&patch))
         .context("the patch does not fit any more: plant the bug again in today's code")?;
-    run(suite(tree, build).arg("--no-run"))?;
+    let suite = build_suite(tree, build)?;
     let mut green = Vec::new();
     for test in &planted.red {
-        if !turns_red(suite(tree, build).args(["--", "--exact", test]))? {
+        let mut command = Command::new(&suite);
+        // Cargo runs tests in their package's directory, and so does this.
+        command.current_dir(tree.join("crates/wharf-port"));
+        if !turns_red(command.args(["--exact", test]))? {
             green.push(test.clone());
         }
     }
     Ok(green)
 }
 
-fn suite(tree: &Path, build: &Path) -> Command {
+/// Builds the suite of the copy, and answers where it is: one that hangs is ended itself, and not
+/// a cargo in front of it.
+fn build_suite(tree: &Path, build: &Path) -> Result<String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(tree).env("CARGO_TARGET_DIR", build);
-    command.args(["test", "--quiet", "--package", "wharf-port", "--test", "it"]);
-    command
+    command.args(["test", "--package", "wharf-port", "--test", "it"]);
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    let messages = read(&mut command)?;
+    executable(&messages, "it").context("cargo built no executable for the suite")
 }
 
 fn turns_red(command: &mut Command) -> Result<bool> {

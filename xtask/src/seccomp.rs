@@ -116,13 +116,5 @@ fn build_suite() -> Result<String> {
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]))?;
-    for line in messages.lines() {
-        let message: serde_json::Value = serde_json::from_str(line)?;
-        if message["target"]["name"] == "it"
-            && let Some(path) = message["executable"].as_str()
-        {
-            return Ok(path.to_owned());
-        }
-    }
-    bail!("cargo built no executable for the suite")
+    command::executable(&messages, "it").context("cargo built no executable for the suite")
 }

@@ -37,6 +37,8 @@ const SEEDS: &str = "WHARF_SIM_SEEDS";
 const SEED: &str = "WHARF_SIM_SEED";
 /// How many seeds a plain run takes.
 const SEEDS_PLAIN: u64 = 300;
+/// After so many that fail no further ones begin: those that never end take long to say so.
+const FAILED_MAX: usize = 20;
 /// When no seed ends for so long, those under way hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -127,6 +129,10 @@ fn many(count: u64) -> Result<Tally, String> {
             Ok((_, Ok(tally))) => add(&mut total, &tally),
             Ok((seed, Err(failure))) => {
                 failed.entry(failure.why).or_default().insert(seed);
+                if failed.values().map(BTreeSet::len).sum::<usize>() >= FAILED_MAX {
+                    // Past the end; those under way are waited for.
+                    next.store(count, Ordering::Relaxed);
+                }
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -144,7 +150,12 @@ fn many(count: u64) -> Result<Tally, String> {
 /// How many seeds failed for which reason, and what led to the first failure of all.
 fn summary(count: u64, first: u64, failed: &BTreeMap<String, BTreeSet<u64>>) -> String {
     let number: usize = failed.values().map(BTreeSet::len).sum();
-    let mut text = format!("{number} of {count} seeds fail:\n");
+    let at_least = if number >= FAILED_MAX {
+        "at least "
+    } else {
+        ""
+    };
+    let mut text = format!("{at_least}{number} of {count} seeds fail:\n");
     for (why, seeds) in failed {
         let some: Vec<_> = seeds.iter().take(5).collect();
         let _ = writeln!(text, "  {} such as {some:?}: {why}", seeds.len());
