@@ -90,11 +90,7 @@ fn table(servers: &Servers, workload: &Workload, samples: &Samples, profiles: &P
     let mut table = format!(
         "| server | CPU, µs per {unit} | user, µs | calls | {} | p50, µs | p99, µs | to its limit | to the best peer |\n\
          |---|---|---|---|---|---|---|---|---|\n",
-        if workload.unit == Unit::Block {
-            "MB/s".to_owned()
-        } else {
-            format!("{unit}s a second")
-        },
+        workload.unit.many()
     );
     let peer = targets::best_peer(samples, workload.name, |sample| sample.server_us);
     for server in servers.built() {

@@ -31,6 +31,15 @@ impl Unit {
             Unit::Block => "64 KiB",
         }
     }
+
+    /// How many there are in a second.
+    pub(super) fn many(self) -> &'static str {
+        match self {
+            Unit::Echo => "echoes a second",
+            Unit::Connection => "connections a second",
+            Unit::Block => "MB/s",
+        }
+    }
 }
 
 const fn echo(name: &'static str, about: &'static str, connections: u32) -> Workload {
