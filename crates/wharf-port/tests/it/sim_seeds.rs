@@ -36,7 +36,7 @@ mod waiting;
 const SEEDS: &str = "WHARF_SIM_SEEDS";
 const SEED: &str = "WHARF_SIM_SEED";
 /// How many seeds a plain run takes.
-const SEEDS_PLAIN: u64 = 300;
+const SEEDS_PLAIN: u64 = 200;
 /// After so many that fail no further ones begin: those that never end take long to say so.
 const FAILED_MAX: usize = 20;
 /// When no seed ends for so long, those under way hang.
