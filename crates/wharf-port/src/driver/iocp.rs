@@ -8,8 +8,9 @@
 //!
 //! Flags are set before the call that makes a request and taken back when it fails at once, because
 //! its packet may be dequeued by another thread before the call returns; the slot's lock orders the
-//! two (zio #530). Requests are always ended by `CancelIoEx` and collected before a handle is
-//! closed, so that no packet ever meets a reused handle.
+//! two (zio #530). A close cancels what is with the system and closes the handle at once, so that
+//! the peer hears of it whether or not somebody waits; the slot stays until the last packet is in.
+//! A packet names its slot and block, so that a handle's number may be used again meanwhile.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -186,8 +187,10 @@ impl Iocp {
         let result = block.overlapped.result();
         match state.receiving {
             Receiving::Connect => {
-                let handle = state.open_handle();
-                let result = result.and_then(|_| request::finish_connect(handle));
+                let result = match &state.handle {
+                    Some(handle) => result.and_then(|_| request::finish_connect(handle)),
+                    None => Err(sys::CANCELLED),
+                };
                 core.connected(id, state, result, out);
             }
             Receiving::Watch => {
@@ -248,6 +251,20 @@ impl Iocp {
         if owed > 0 {
             self.wake(owed);
         }
+    }
+}
+
+/// Closes the handle, unless that was done before.
+fn close_handle(state: &mut SocketState) {
+    let Some(handle) = state.handle.take() else {
+        return;
+    };
+    if state.has(flag::CLOSE_RESET) {
+        sys::close_with_reset(handle);
+    } else if state.has(flag::LISTENER | flag::CONNECTING) {
+        drop(handle);
+    } else {
+        sys::close_in_order(handle);
     }
 }
 
@@ -326,7 +343,9 @@ impl Driver for Iocp {
     fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState) {
         let listener = state.has(flag::LISTENER);
         let own = core.slots.slot(id.index).driver.overlapped.address();
-        request::cancel(state.open_handle(), (!listener).then_some(own));
+        if let Some(handle) = &state.handle {
+            request::cancel(handle, (!listener).then_some(own));
+        }
     }
 
     fn cancel_send(&self, _id: SlotId, state: &mut SocketState) {
@@ -337,22 +356,16 @@ impl Driver for Iocp {
     }
 
     fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
-        request::cancel(state.open_handle(), None);
+        if let Some(handle) = &state.handle {
+            request::cancel(handle, None);
+        }
+        close_handle(state);
     }
 
     fn release(&self, id: SlotId, state: &mut SocketState) {
-        let Some(handle) = state.handle.take() else {
-            return;
-        };
+        close_handle(state);
         if state.has(flag::LISTENER) {
-            drop(handle);
             self.listeners.forget(id);
-        } else if state.has(flag::CLOSE_RESET) {
-            sys::close_with_reset(handle);
-        } else if state.has(flag::CONNECTING) {
-            drop(handle);
-        } else {
-            sys::close_in_order(handle);
         }
     }
 

@@ -244,17 +244,18 @@ impl Iocp {
         let place = place.expect("the caller found the accept there");
         let posted = accepting.posted.swap_remove(place).into_inner();
         core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
-        if let Some((handle, peer)) = self.finish(state, &accepting, posted)
-            && !state.has(flag::CLOSING)
-        {
+        if let Some((handle, peer)) = self.finish(state, &accepting, posted) {
             accepting.unplaced.push((handle, peer));
             self.place_those_that_wait(core, id, state, &mut accepting, out);
         }
         let going_on = state.receiving == Receiving::Accept
             && !state.has(flag::CLOSING | flag::CANCEL_RECEIVE);
-        if !accepting.unplaced.is_empty() && !accepting.posted.is_empty() {
+        if let Some(listener) = &state.handle
+            && !accepting.unplaced.is_empty()
+            && !accepting.posted.is_empty()
+        {
             // No room: those still posted end too, and the pause has nothing left to wait for.
-            request::cancel(state.open_handle(), None);
+            request::cancel(listener, None);
         } else if going_on && accepting.unplaced.is_empty() {
             self.refill(core, id, state, &mut accepting, out);
         }
@@ -281,8 +282,10 @@ impl Iocp {
         accepting: &Accepting,
         posted: Posted,
     ) -> Option<(Handle, Option<Address>)> {
+        // A listener that closes has no handle any more: what comes now closes with it.
+        let listener = state.handle.as_ref()?;
         posted.overlapped.result().ok()?;
-        request::finish_accept(state.open_handle(), &posted.socket).ok()?;
+        request::finish_accept(listener, &posted.socket).ok()?;
         if accepting.no_delay {
             // Windows does not promise that this one is inherited. Without it, it is only slower.
             let _ = SockRef::from(&posted.socket).set_tcp_nodelay(true);
