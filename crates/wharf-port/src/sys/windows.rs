@@ -11,10 +11,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::windows::io::{AsRawSocket, OwnedSocket};
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use windows_sys::Win32::Foundation as win32;
 use windows_sys::Win32::Networking::WinSock as winsock;
+use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::Memory as memory;
 
 use super::AcceptFault;
@@ -238,7 +240,37 @@ fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, 
     let socket = handle.as_raw_socket() as winsock::SOCKET;
     // SAFETY: the bytes are borrowed for the call, which fills `length` of them at most.
     let count = unsafe { winsock::recv(socket, bytes.as_mut_ptr(), length, flags) };
-    usize::try_from(count).map_err(|_| socket_error())
+    match usize::try_from(count) {
+        Ok(0) if is_wine() && has_failed(socket) => Err(winsock::WSAECONNRESET),
+        Ok(count) => Ok(count),
+        Err(_) => Err(socket_error()),
+    }
+}
+
+/// Whether the connection failed. Only Wine has to be asked: it tells a reset that found nobody
+/// receiving as the end of the stream, and knows better when it is polled.
+fn has_failed(socket: winsock::SOCKET) -> bool {
+    let mut poll = winsock::WSAPOLLFD {
+        fd: socket,
+        events: winsock::POLLRDNORM,
+        revents: 0,
+    };
+    // SAFETY: one entry, which lives through the call; a limit of 0 does not wait.
+    let count = unsafe { winsock::WSAPoll(&raw mut poll, 1, 0) };
+    count == 1 && poll.revents & winsock::POLLERR != 0
+}
+
+/// Whether this is Wine in place of Windows, for the few things that need to know.
+fn is_wine() -> bool {
+    static IS_WINE: OnceLock<bool> = OnceLock::new();
+    *IS_WINE.get_or_init(|| {
+        // SAFETY: both names end in a zero byte; a module that every process has is looked up, and
+        // a function in it that nobody calls here.
+        unsafe {
+            let ntdll = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
+            GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast()).is_some()
+        }
+    })
 }
 
 pub(crate) fn would_block(code: i32) -> bool {

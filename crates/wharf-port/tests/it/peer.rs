@@ -62,7 +62,11 @@ pub(crate) trait Network: Send {
 /// The network of the system this runs on; never beyond loopback.
 pub(crate) struct System;
 
-struct SystemPeer(Socket);
+struct SystemPeer {
+    socket: Socket,
+    /// Whether this side has sent its FIN.
+    has_finished: bool,
+}
 
 struct SystemHost(Socket);
 
@@ -146,13 +150,16 @@ impl SystemPeer {
         socket.set_nonblocking(true).expect("an open socket");
         // A Unix socket knows no such option, and needs none.
         let _ = socket.set_tcp_nodelay(true);
-        SystemPeer(socket)
+        SystemPeer {
+            socket,
+            has_finished: false,
+        }
     }
 }
 
 impl Peer for SystemPeer {
     fn try_send(&mut self, bytes: &[u8]) -> Option<usize> {
-        match self.0.write(bytes) {
+        match self.socket.write(bytes) {
             Ok(count) => Some(count),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::Interrupted => Some(0),
@@ -163,7 +170,10 @@ impl Peer for SystemPeer {
 
     fn try_receive(&mut self, bytes_max: usize) -> Heard {
         let mut bytes = vec![0; bytes_max];
-        match self.0.read(&mut bytes) {
+        match self.socket.read(&mut bytes) {
+            // Wine tells a reset as an end, if nobody was receiving when it came; but then the
+            // connection is gone, and with it the peer's address, which a FIN leaves.
+            Ok(0) if !self.has_finished && self.socket.peer_addr().is_err() => Heard::Reset,
             Ok(0) => Heard::Finished,
             Ok(count) => {
                 bytes.truncate(count);
@@ -178,18 +188,19 @@ impl Peer for SystemPeer {
     }
 
     fn finish(&mut self) {
+        self.has_finished = true;
         // The port's side may have gone first.
-        let _ = self.0.shutdown(std::net::Shutdown::Write);
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 
     fn reset(self: Box<Self>) {
-        SockRef::from(&self.0)
+        SockRef::from(&self.socket)
             .set_linger(Some(Duration::ZERO))
             .expect("an open socket");
     }
 
     fn address(&self) -> Address {
-        address_of(&self.0.local_addr().expect("a connected socket"))
+        address_of(&self.socket.local_addr().expect("a connected socket"))
     }
 }
 

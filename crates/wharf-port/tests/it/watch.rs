@@ -9,6 +9,11 @@ use crate::rig::Rig;
 pub(crate) const CASES: &[Case] = &[
     case!(a_watch_tells_a_fin, [C2, C9], "wepoll"),
     case!(a_watch_tells_a_reset, [C2, C9], "wepoll"),
+    case!(
+        a_watch_tells_what_came_before_it,
+        [C2, C9],
+        "wepoll, design 5"
+    ),
     case!(data_does_not_end_a_watch, [C8], "wepoll"),
     case!(a_watch_sees_a_fin_behind_unread_data, [C9], "wepoll").skip(fin_behind_data),
 ];
@@ -45,6 +50,25 @@ fn a_watch_tells_a_reset(at: &Where) {
     rig.expect_nothing();
     let again = stream.receive().expect("the watch is over");
     assert_eq!(failed_as(rig.ended(again).how), ErrorKind::Reset);
+}
+
+/// Whoever watches last must not wait for ever: the leaving is a state, not an event.
+fn a_watch_tells_what_came_before_it(at: &Where) {
+    let mut rig = Rig::new(at);
+    for reset in [false, true] {
+        let (stream, mut peer) = rig.connection();
+        let expected = if reset {
+            peer.reset();
+            Leave::Reset
+        } else {
+            peer.finish();
+            Leave::Finished
+        };
+        rig.expect_nothing();
+        stream.watch().expect("nothing else reads");
+        assert_eq!(leave(&mut rig), expected);
+        rig.expect_nothing();
+    }
 }
 
 fn data_does_not_end_a_watch(at: &Where) {
