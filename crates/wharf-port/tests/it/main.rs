@@ -114,8 +114,7 @@ fn places() -> Vec<Where> {
     let ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
     let namespaces = runs(&["unshare", "-rn", "true"]);
     let strace = runs(&["strace", "-o", "/dev/null", "true"]);
-    // Wine's own settings program is the mark that needs no system call to see.
-    let wine = cfg!(windows) && std::path::Path::new(r"C:\windows\system32\winecfg.exe").exists();
+    let wine = system::is_wine();
     let mut places = Vec::new();
     for driver in Driver::present() {
         for mode in Mode::ALL {

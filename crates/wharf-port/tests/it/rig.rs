@@ -17,6 +17,7 @@ use wharf_port::{
 use crate::case::Where;
 use crate::peer::{Heard, Network, Peer, System};
 use crate::sim_peer::Simulated;
+use crate::system::patience;
 
 /// The key of the rig's own listener, as in the series.
 pub(crate) const LISTENER: Key = Key(90);
@@ -24,7 +25,7 @@ pub(crate) const LISTENER: Key = Key(90);
 pub(crate) const FIRST: Key = Key(100);
 
 /// A helper that waits longer fails its case.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE_SECONDS: u64 = 20;
 /// How long a helper listens to say that nothing came.
 const SILENCE: Duration = Duration::from_millis(20);
 /// A step of waiting for a far end, which wakes no port.
@@ -134,7 +135,7 @@ impl Rig {
         what: &str,
         mut done: impl FnMut(&mut Rig) -> Option<T>,
     ) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE_SECONDS);
         loop {
             if let Some(found) = done(self) {
                 return found;
@@ -148,7 +149,7 @@ impl Rig {
 
     /// The next packet, whatever it is.
     pub(crate) fn next(&mut self, what: &str) -> Packet {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE_SECONDS);
         loop {
             if let Some(packet) = self.packets.pop_front() {
                 return packet;

@@ -16,6 +16,7 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::case::{Case, Where};
 use crate::rig::{OBSERVED, Observed, lock};
+use crate::system::patience;
 
 /// Set for the process of one case: the name of its test.
 pub(crate) const ALONE: &str = "WHARF_TEST_ALONE";
@@ -83,7 +84,7 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
     };
     let thread = thread::Builder::new().name(case.name.into()).spawn(run);
     let thread = thread.map_err(|error| format!("no thread for the case: {error}"))?;
-    match told.recv_timeout(Duration::from_secs(case.seconds_max)) {
+    match told.recv_timeout(patience(case.seconds_max)) {
         Ok(result) => {
             if result.is_ok() {
                 // It has told all; what is left is the thread's own end.
@@ -112,9 +113,9 @@ fn hung(case: &Case, observed: &Arc<Observed>) -> String {
         Ok(log) => log.join("\n    "),
         Err(_) => "(in use)".into(),
     };
-    let seconds = case.seconds_max;
+    let limit = patience(case.seconds_max);
     let state = state_of(observed);
-    format!("still at it after {seconds} s\n  packets so far:\n    {log}\n  {state}")
+    format!("still at it after {limit:?}\n  packets so far:\n    {log}\n  {state}")
 }
 
 /// The port's state, asked for on a thread of its own: the port itself may be what hangs.
@@ -142,7 +143,7 @@ fn run_in_child(name: &str, case: &Case) -> Result<(), Failed> {
         .stderr(Stdio::piped())
         .spawn()?;
     // Its own watchdog is first, unless even that hangs.
-    let deadline = Instant::now() + Duration::from_secs(case.seconds_max + 5);
+    let deadline = Instant::now() + patience(case.seconds_max + 5);
     let gone = loop {
         if child.try_wait()?.is_some() {
             break true;
@@ -173,7 +174,7 @@ pub(crate) fn run_alone(case: &'static Case, at: &Where) -> ! {
     let observed = Arc::new(Observed::default());
     let watched = Arc::clone(&observed);
     thread::spawn(move || {
-        thread::sleep(Duration::from_secs(case.seconds_max));
+        thread::sleep(patience(case.seconds_max));
         println!("{}", hung(case, &watched));
         std::process::exit(3);
     });

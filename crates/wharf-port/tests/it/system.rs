@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::sync::Arc;
+use std::sync::OnceLock;
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +12,18 @@ use std::time::{Duration, Instant};
 use wharf_port::Listener;
 
 use crate::peer::{Heard, Peer};
+
+/// Whether the system is Wine: its own settings program is the mark that needs no system call.
+pub(crate) fn is_wine() -> bool {
+    static IS_WINE: OnceLock<bool> = OnceLock::new();
+    *IS_WINE.get_or_init(|| cfg!(windows) && Path::new(r"C:\windows\system32\winecfg.exe").exists())
+}
+
+/// After so long a case hangs, or what it waits for never comes. Every call of Wine goes through
+/// one server, on a busy machine a hundred times slower than a system: there it is longer.
+pub(crate) fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(seconds * if is_wine() { 8 } else { 1 })
+}
 
 /// How many descriptors this process has open. Means something in a process of one case only.
 pub(crate) fn descriptors() -> usize {
@@ -157,7 +170,7 @@ pub(crate) fn port_of(listener: &Listener) -> u16 {
 
 /// Waits until the peer hears that its connection is over, in whatever way.
 pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience(20);
     loop {
         match peer.try_receive(1 << 16) {
             end @ (Heard::Finished | Heard::Reset) => return end,

@@ -15,6 +15,7 @@ use crate::case::{Case, Mode, Where, case, real_time, several_waiters, waiters_e
 use crate::crew::crew;
 use crate::peer::Heard;
 use crate::rig::{Rig, lock};
+use crate::system::patience;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -123,7 +124,7 @@ fn values(batch: impl Iterator<Item = Packet>) -> Vec<u64> {
 }
 
 fn batch_of(waiter: &mut Waiter) -> wharf_port::Batch<'_> {
-    match waiter.wait(Some(Duration::from_secs(20))).expect("waits") {
+    match waiter.wait(Some(patience(20))).expect("waits") {
         Wait::Packets(batch) => batch,
         other => panic!("packets were to come: {other:?}"),
     }
@@ -332,7 +333,7 @@ fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
     let (stream, mut peer) = rig.connection();
     let (port, socket) = (rig.port.clone(), stream.socket());
     let submitter = thread::spawn(move || {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patience(10);
         let mut heard = 0;
         while heard < ROUNDS && Instant::now() < deadline {
             socket.send("x").expect("the last one was heard");
