@@ -1,8 +1,7 @@
 //! The legs of continuous integration: one table, from which the commands are made too.
 //!
-//! A leg that has nothing to stand on yet is in the table with the reason, and
-//! every run prints that reason: a leg that does not run is never silent. Asked
-//! for by name, it runs all the same.
+//! Every leg runs every time, also after another has failed. A leg that could be
+//! switched off was rejected: what is off stays off.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +14,8 @@ use crate::{targets, tidy, wine};
 pub(crate) struct Leg {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    state: State,
     work: fn() -> Result<()>,
 }
-
-enum State {
-    Active,
-    NotYet(&'static str),
-}
-
-use State::{Active, NotYet};
 
 /// Tells the suite which drivers it may not skip.
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
@@ -34,54 +25,46 @@ pub(crate) static LEGS: [Leg; 8] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
-        state: Active,
         work: fmt,
     },
     Leg {
         name: "tidy",
         about: "The rules that only this workspace has",
-        state: Active,
         work: tidy::check,
     },
     Leg {
         name: "clippy",
         about: "No lint warns",
-        state: Active,
         work: clippy,
     },
     Leg {
         name: "docs",
         about: "The documentation builds, and its links hold",
-        state: Active,
         work: docs,
     },
     Leg {
         name: "test",
         about: "Every test, as a newcomer runs them",
-        state: Active,
         work: test,
     },
     Leg {
         name: "seccomp",
         about: "The contract suite where io_uring is forbidden: Auto takes poll and says why",
-        state: Active,
         work: seccomp,
     },
     Leg {
         name: "check-targets",
         about: "Clippy for Windows, macOS and FreeBSD",
-        state: Active,
         work: targets::check_targets,
     },
     Leg {
         name: "wine",
         about: "The contract suite, the examples and the program on Windows, under Wine",
-        state: Active,
         work: wine::wine,
     },
 ];
 
-/// Runs the leg called `name`, active or not.
+/// Runs the leg called `name`.
 pub(crate) fn run_one(name: &str) -> Result<()> {
     let Some(leg) = LEGS.iter().find(|leg| leg.name == name) else {
         bail!("no leg is called {name}");
@@ -89,26 +72,21 @@ pub(crate) fn run_one(name: &str) -> Result<()> {
     (leg.work)()
 }
 
-/// Runs all active legs, also after one has failed, and sums up.
+/// Runs all legs, also after one has failed, and sums up.
 pub(crate) fn run_all() -> Result<()> {
     let start = Instant::now();
     let mut summary = Vec::new();
     let mut failed = Vec::new();
     for leg in &LEGS {
         println!("\n==== {}: {}", leg.name, leg.about);
-        let line = match leg.state {
-            NotYet(reason) => format!("not active yet: {reason}"),
-            Active => {
-                let start = Instant::now();
-                let outcome = (leg.work)();
-                if let Err(error) = &outcome {
-                    println!("{error:#}");
-                    failed.push(leg.name);
-                }
-                let word = if outcome.is_ok() { "passed" } else { "FAILED" };
-                format!("{word} after {}", seconds(start.elapsed()))
-            }
-        };
+        let start = Instant::now();
+        let outcome = (leg.work)();
+        if let Err(error) = &outcome {
+            println!("{error:#}");
+            failed.push(leg.name);
+        }
+        let word = if outcome.is_ok() { "passed" } else { "FAILED" };
+        let line = format!("{word} after {}", seconds(start.elapsed()));
         println!("==== {}: {line}", leg.name);
         summary.push(format!("{:<14} {line}", leg.name));
     }

@@ -387,9 +387,8 @@ impl Core {
         }
     }
 
-    /// Takes the timers of callers, as far as there is room, up to one of the port's own. One lock
-    /// for all of them: with one for each, threads that set timers without end held up a waiter at
-    /// every packet.
+    /// Takes the timers of callers, as far as there is room, up to one of the port's own. With a
+    /// lock for each of them, threads that set timers without end held up a waiter at every one.
     fn expire_timers_of_callers(&self, local: &mut Local) -> Option<TimerTarget> {
         let mut timers = lock(&self.timers);
         if timers.len() == 0 {

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::memory::{self, Peak, Spare};
+
 /// How a connection left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Left {
@@ -20,11 +22,12 @@ pub(crate) enum Left {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
-    resident_bytes_at_start: u64,
+    resident_bytes_at_start: Option<u64>,
+    spare: Spare,
     accepted: AtomicU64,
     held: AtomicU64,
     peak: AtomicU64,
-    resident_bytes_at_peak: AtomicU64,
+    memory: Peak,
     left_fin: AtomicU64,
     left_reset: AtomicU64,
     left_error: AtomicU64,
@@ -35,18 +38,16 @@ pub(crate) struct Ledger {
     pub(crate) bytes_out: AtomicU64,
 }
 
-/// Every so many connections the memory at the peak is read anew.
-const MEMORY_STEP: u64 = 256;
-
 impl Ledger {
     pub(crate) fn new() -> Self {
         Ledger {
             start: Instant::now(),
-            resident_bytes_at_start: resident_bytes(),
+            resident_bytes_at_start: memory::resident_bytes(),
+            spare: Spare::keep(),
             accepted: AtomicU64::new(0),
             held: AtomicU64::new(0),
             peak: AtomicU64::new(0),
-            resident_bytes_at_peak: AtomicU64::new(0),
+            memory: Peak::new(),
             left_fin: AtomicU64::new(0),
             left_reset: AtomicU64::new(0),
             left_error: AtomicU64::new(0),
@@ -61,10 +62,8 @@ impl Ledger {
     pub(crate) fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let held = self.held.fetch_add(1, Ordering::Relaxed) + 1;
-        let peak = self.peak.fetch_max(held, Ordering::Relaxed);
-        if held > peak && held.is_multiple_of(MEMORY_STEP) {
-            self.resident_bytes_at_peak
-                .store(resident_bytes(), Ordering::Relaxed);
+        if held > self.peak.fetch_max(held, Ordering::Relaxed) {
+            self.memory.reached(held);
         }
     }
 
@@ -92,14 +91,17 @@ impl Ledger {
     }
 
     /// The account: what is held now is what this program closes by ending.
-    pub(crate) fn account(&self) -> Account {
+    pub(crate) fn account(self) -> Account {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (held, peak) = (read(&self.held), read(&self.peak));
-        let at_peak = match read(&self.resident_bytes_at_peak) {
-            0 => resident_bytes(),
-            bytes => bytes,
-        };
-        let grown = at_peak.saturating_sub(self.resident_bytes_at_start);
+        drop(self.spare);
+        let resident_bytes = memory::resident_bytes();
+        let per_connection = self.memory.sample().and_then(|sample| {
+            let grown = sample
+                .resident_bytes
+                .checked_sub(self.resident_bytes_at_start?);
+            Some(grown? / sample.connections)
+        });
         Account {
             event: "account",
             version: 1,
@@ -117,14 +119,10 @@ impl Ledger {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             seconds: self.start.elapsed().as_secs_f64(),
-            resident_bytes: resident_bytes(),
-            resident_bytes_per_connection_at_peak: grown / peak.max(1),
+            resident_bytes,
+            resident_bytes_per_connection_at_peak: per_connection,
         }
     }
-}
-
-fn resident_bytes() -> u64 {
-    memory_stats::memory_stats().map_or(0, |stats| stats.physical_mem as u64)
 }
 
 /// The account of a server, as its last line of JSON has it.
@@ -143,8 +141,10 @@ pub(crate) struct Account {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) seconds: f64,
-    pub(crate) resident_bytes: u64,
-    pub(crate) resident_bytes_per_connection_at_peak: u64,
+    /// Nothing where the system does not tell.
+    pub(crate) resident_bytes: Option<u64>,
+    /// What the process has grown by; nothing with too few connections to tell.
+    pub(crate) resident_bytes_per_connection_at_peak: Option<u64>,
 }
 
 /// Connections that were accepted by the system and not by the service.

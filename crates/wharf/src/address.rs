@@ -1,4 +1,7 @@
 //! ADDRESS on the command line: internet addresses with port ranges, and Unix paths.
+//!
+//! Names are resolved once, at the start, by the system. A name stands for one address: binding
+//! all of a name's addresses was rejected, because a host may list `::1` and have no version 6.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -10,6 +13,8 @@ use wharf_port::Address;
 pub(crate) struct Place {
     pub(crate) addresses: Vec<Address>,
 }
+
+const CURE: &str = "write host:port, [v6]:port, host:first-last, or unix:/path";
 
 impl FromStr for Place {
     type Err = String;
@@ -23,41 +28,61 @@ impl FromStr for Place {
                 addresses: vec![Address::unix(path)],
             });
         }
-        let cure = "write host:port, [v6]:port, host:first-last, or unix:/path";
-        let (host, ports) = text.rsplit_once(':').ok_or_else(|| cure.to_owned())?;
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let port = |text: &str| {
-            text.parse::<u16>()
-                .map_err(|_| format!("\"{text}\" is no port (0 to 65535): {cure}"))
-        };
-        let (first, last) = (port(first)?, port(last)?);
-        if first > last || (first == 0 && last > 0) {
-            return Err(format!("the range {first}-{last} is empty: {cure}"));
-        }
+        let (host, ports) = text.rsplit_once(':').ok_or_else(|| CURE.to_owned())?;
+        let (first, last) = parse_ports(ports)?;
         let host = resolve(host)?;
-        let with_port = |port| SocketAddr::new(host.ip(), port).into();
+        let with_port = |port| {
+            let mut address = host;
+            address.set_port(port);
+            address.into()
+        };
         Ok(Place {
             addresses: (first..=last).map(with_port).collect(),
         })
     }
 }
 
-/// The first address of a name, or the address it is.
+fn parse_ports(text: &str) -> Result<(u16, u16), String> {
+    let port = |text: &str| {
+        text.parse::<u16>()
+            .map_err(|_| format!("\"{text}\" is no port (0 to 65535): {CURE}"))
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(format!(
+            "the range {first}-{last} is empty: put the lower port first"
+        ));
+    }
+    if first == 0 && last > 0 {
+        return Err("port 0, which lets the system choose, begins no range: start at 1".into());
+    }
+    Ok((first, last))
+}
+
+/// The address that a host is, or the first that a name has, version 4 before 6.
 fn resolve(host: &str) -> Result<SocketAddr, String> {
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    if host.is_empty() {
+    if host.is_empty() || host == "*" {
         return Err("the host is missing: 0.0.0.0 or [::] listens on all of them".into());
+    }
+    if host.starts_with('[') {
+        // With a zone, such as [fe80::1%2], the standard address has it and no name has.
+        return format!("{host}:0")
+            .parse()
+            .map_err(|_| format!("\"{host}\" is no version 6 address: {CURE}"));
+    }
+    if host.contains(':') {
+        return Err(format!(
+            "put the version 6 address in brackets: [{host}]:port"
+        ));
     }
     let found = (host, 0)
         .to_socket_addrs()
-        .map_err(|error| format!("\"{host}\": {error}"))?;
-    found
-        .into_iter()
-        .next()
-        .ok_or_else(|| format!("\"{host}\" has no address"))
+        .map_err(|error| format!("\"{host}\": {error}: name an address of this machine"))?;
+    let mut found: Vec<SocketAddr> = found.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let first = found.first().copied();
+    first.ok_or_else(|| format!("\"{host}\" has no address: name an address of this machine"))
 }
 
 #[cfg(test)]
@@ -74,25 +99,36 @@ mod tests {
     fn reads_what_the_help_names() {
         assert_eq!(shown("127.0.0.1:10101").unwrap(), "127.0.0.1:10101");
         assert_eq!(shown("[::1]:0").unwrap(), "[::1]:0");
+        assert_eq!(shown("[fe80::1%3]:80").unwrap(), "[fe80::1%3]:80");
         let three = "127.0.0.1:7000 127.0.0.1:7001 127.0.0.1:7002";
         assert_eq!(shown("127.0.0.1:7000-7002").unwrap(), three);
+        assert_eq!(shown("[::1]:7000-7001").unwrap(), "[::1]:7000 [::1]:7001");
         assert_eq!(shown("unix:/tmp/wharf").unwrap(), "unix:/tmp/wharf");
+        assert_eq!(shown("0.0.0.0:65535").unwrap(), "0.0.0.0:65535");
     }
 
     #[test]
-    fn refuses_with_the_cure() {
-        for text in [
-            "",
-            "10101",
-            ":80",
-            "127.0.0.1:",
-            "127.0.0.1:70000",
-            "127.0.0.1:9-8",
-            "unix:",
+    fn refuses_in_one_line_with_the_cure() {
+        for (text, cure) in [
+            ("", "host:port"),
+            ("10101", "host:port"),
+            ("127.0.0.1", "host:port"),
+            (":80", "0.0.0.0"),
+            ("*:80", "0.0.0.0"),
+            ("127.0.0.1:", "0 to 65535"),
+            ("127.0.0.1:70000", "0 to 65535"),
+            ("127.0.0.1:-1", "0 to 65535"),
+            ("127.0.0.1:9-8", "lower port first"),
+            ("127.0.0.1:0-8", "start at 1"),
+            ("127.0.0.1:1-2-3", "0 to 65535"),
+            ("::1:80", "brackets"),
+            ("[::1:80", "[v6]:port"),
+            ("[nonsense]:80", "[v6]:port"),
+            ("unix:", "unix:/tmp/wharf"),
         ] {
             let error = shown(text).expect_err(text);
             assert!(
-                !error.is_empty() && !error.contains('\n'),
+                error.contains(cure) && !error.contains('\n'),
                 "{text}: {error}"
             );
         }

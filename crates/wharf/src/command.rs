@@ -1,26 +1,54 @@
-//! The command line: help, man page, completions and environment variables from one definition.
+//! The command line: help, manual, completions and environment variables from one definition.
+//!
+//! A mistake gets one line that names the cure, as every other error of this program does; clap's
+//! own paragraphs, with usage and hints, were rejected for a program that scripts start.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use wharf_port::{DriverChoice, DriverKind};
 
 use crate::address::Place;
+use crate::output;
+
+const AFTER_HELP: &str = "\
+Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
+takes several addresses with commas between them.
+
+Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
+with code 0; a second one ends at once, with code 130. A mistake on the command line, or an \
+address or a driver that cannot be had, ends with code 2.";
 
 /// A TCP peer that accepts everything: it holds connections, or echoes them, and accounts for each.
 #[derive(Debug, Parser)]
-#[command(name = "wharf", version, propagate_version = true)]
-pub(crate) struct WharfCommand {
+#[command(
+    name = "wharf",
+    version,
+    propagate_version = true,
+    subcommand_required = true
+)]
+#[command(arg_required_else_help = true)]
+struct WharfCommand {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Accept any connection and set it aside: read nothing, answer nothing, notice who leaves
+    #[command(after_help = AFTER_HELP)]
     Hold(HoldOptions),
     /// Send back what arrives, byte for byte, and end when the peer has ended
+    #[command(after_help = AFTER_HELP)]
     Echo(EchoOptions),
-    /// Print the manual page
-    Man,
+    /// Print the manual page of the program, or of one of its commands
+    Man {
+        /// The command; without it, the program
+        #[arg(value_parser = ["hold", "echo", "completions"])]
+        command: Option<String>,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -61,24 +89,27 @@ pub(crate) struct ServingOptions {
         default_value = "127.0.0.1:10101",
         env = "WHARF_ADDRESS",
         value_delimiter = ',',
-        help = "Where to listen: host:port, [v6]:port, a range 127.0.0.1:7000-7099, or unix:/path; \
-                port 0 lets the system choose"
+        help = "Where to listen: host:port, [v6]:port, a range 127.0.0.1:7000-7099, or unix:/path. \
+                Port 0 lets the system choose; a name stands for its first address, version 4 \
+                before 6; [::] takes version 6 only"
     )]
     pub(crate) addresses: Vec<Place>,
     /// What to run on: the best that works here, or this one or none
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
           value_name = "auto|iocp|uring|poll")]
     pub(crate) driver: DriverChoice,
-    /// Threads, each with a port of its own; on Linux the system deals connections out to them
-    /// (SO_REUSEPORT), elsewhere and for Unix sockets the first accepts and deals
+    /// Threads, each with a port of its own. On Linux each also listens for itself and the system
+    /// deals connections out (SO_REUSEPORT); elsewhere, and on Unix sockets, the first one accepts
+    /// and deals them out in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
-    /// Hold at most so many connections; the others wait in the backlog
+    /// Stop accepting at so many connections; the others wait in the backlog until one leaves
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
     pub(crate) max_connections: Option<u32>,
-    /// Connections that wait in the system until they are accepted
+    /// Connections that wait in the system until they are accepted; the system may have a bound of
+    /// its own (on Linux net.core.somaxconn)
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(i32).range(1..),
           env = "WHARF_BACKLOG", value_name = "N")]
     pub(crate) backlog: i32,
@@ -86,10 +117,11 @@ pub(crate) struct ServingOptions {
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
     /// Print a line for each connection, with its key
-    #[arg(short, long, env = "WHARF_VERBOSE")]
+    #[arg(short, long, env = "WHARF_VERBOSE", value_parser = BoolishValueParser::new())]
     pub(crate) verbose: bool,
-    /// Print nothing but the account
-    #[arg(short, long, conflicts_with = "verbose", env = "WHARF_QUIET")]
+    /// Print nothing but the account (and in JSON where it listens)
+    #[arg(short, long, conflicts_with = "verbose", env = "WHARF_QUIET",
+          value_parser = BoolishValueParser::new())]
     pub(crate) quiet: bool,
 }
 
@@ -102,12 +134,126 @@ pub(crate) enum Format {
     Json,
 }
 
-fn parse_driver(text: &str) -> Result<DriverChoice, String> {
-    if text == "auto" {
-        return Ok(DriverChoice::Auto);
+/// Reads the command line; the exit code when there is nothing to run.
+pub(crate) fn read() -> Result<Command, ExitCode> {
+    WharfCommand::try_parse()
+        .map(|parsed| parsed.command)
+        .map_err(|error| refuse(&error))
+}
+
+/// Says what is wrong in one line, or prints the help that was asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            output::bytes(error.render().to_string().as_bytes())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            output::complaint_as_is(&error.render().to_string());
+            ExitCode::from(2)
+        }
+        _ => {
+            output::complaint(&one_line(&error.render().to_string()));
+            ExitCode::from(2)
+        }
     }
-    let kind: DriverKind = text
-        .parse()
-        .map_err(|_| "name one of auto, iocp, uring, poll".to_owned())?;
+}
+
+/// The message and the hints of clap's paragraphs, without usage and without line ends.
+fn one_line(rendered: &str) -> String {
+    let lines = rendered.lines().map(str::trim);
+    let said = lines.filter(|line| {
+        !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
+    let mut text = String::new();
+    for line in said {
+        if !text.is_empty() {
+            text.push_str(if text.ends_with(':') { " " } else { "; " });
+        }
+        text.push_str(line);
+    }
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
+/// The manual page of one command, or of the program.
+pub(crate) fn manual(command: Option<&str>) -> Vec<u8> {
+    let mut all = WharfCommand::command();
+    all.build();
+    let page = match command.and_then(|name| all.find_subcommand(name)) {
+        Some(found) => found.clone(),
+        None => all,
+    };
+    let mut roff = Vec::new();
+    // Writing to memory does not fail.
+    let _ = clap_mangen::Man::new(page).render(&mut roff);
+    roff
+}
+
+pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut WharfCommand::command(), "wharf", &mut script);
+    script
+}
+
+fn parse_driver(text: &str) -> Result<DriverChoice, String> {
+    let kind = match text {
+        "auto" => return Ok(DriverChoice::Auto),
+        "iocp" => DriverKind::Iocp,
+        "uring" => DriverKind::Uring,
+        "poll" => DriverKind::Poll,
+        _ => return Err("name one of auto, iocp, uring, poll".into()),
+    };
     Ok(DriverChoice::Require(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        WharfCommand::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_is_said_in_one_line_with_its_cure() {
+        let cases: [(&[&str], &str); 5] = [
+            (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
+            (&["hold", "--threads", "0"], "1..=256"),
+            (&["hold", "--treads", "2"], "--threads"),
+            (&["echo", "-v", "-q"], "cannot be used with"),
+            (&["completions"], "<SHELL>"),
+        ];
+        for (arguments, expected) in cases {
+            let words = ["wharf"].iter().chain(arguments);
+            let error = WharfCommand::try_parse_from(words).expect_err("a mistake");
+            let line = one_line(&error.render().to_string());
+            assert!(line.contains(expected), "{arguments:?}: {line}");
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        for name in ["hold", "echo"] {
+            let command = WharfCommand::command();
+            let command = command.find_subcommand(name).expect("it exists");
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                if id == "help" || id == "version" {
+                    continue;
+                }
+                let id = if id == "addresses" { "address" } else { id };
+                let variable = argument.get_env().and_then(|name| name.to_str());
+                let expected = format!("WHARF_{}", id.to_uppercase());
+                assert_eq!(variable, Some(expected.as_str()), "{name} {id}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_manual_of_a_command_has_its_options() {
+        let page = String::from_utf8(manual(Some("hold"))).expect("text");
+        assert!(page.contains("max\\-connections"), "{page}");
+        assert!(page.contains("WHARF_NOTICE"), "{page}");
+    }
 }

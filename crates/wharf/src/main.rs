@@ -7,36 +7,27 @@
 mod account;
 mod address;
 mod command;
+mod memory;
 mod output;
 mod server;
 mod service;
+mod signals;
+mod sys;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-
-use command::{Command, WharfCommand};
+use command::Command;
+use service::Kind;
 
 fn main() -> ExitCode {
-    match WharfCommand::parse().command {
-        Command::Hold(options) => {
-            server::run(service::Kind::Hold(options.notice), &options.serving)
-        }
-        Command::Echo(options) => server::run(service::Kind::Echo, &options.serving),
-        Command::Man => {
-            let page = clap_mangen::Man::new(WharfCommand::command());
-            output::ignoring_a_closed_pipe(page.render(&mut std::io::stdout()))
-        }
-        Command::Completions { shell } => {
-            let mut completions = Vec::new();
-            clap_complete::generate(
-                shell,
-                &mut WharfCommand::command(),
-                "wharf",
-                &mut completions,
-            );
-            let written = std::io::Write::write_all(&mut std::io::stdout(), &completions);
-            output::ignoring_a_closed_pipe(written)
-        }
+    let command = match command::read() {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    match command {
+        Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
+        Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
+        Command::Man { command } => output::bytes(&command::manual(command.as_deref())),
+        Command::Completions { shell } => output::bytes(&command::completions(shell)),
     }
 }

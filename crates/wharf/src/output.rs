@@ -90,11 +90,6 @@ impl Output {
         }
     }
 
-    /// Something the operator should know.
-    pub(crate) fn warning(self, text: &str) {
-        let _ = writeln!(io::stderr(), "wharf: {text}");
-    }
-
     pub(crate) fn account(self, account: &Account) {
         if self.format == Format::Json {
             return json(account);
@@ -124,10 +119,14 @@ impl Output {
             a.bytes_in, a.bytes_out
         ));
         line(&format!("seconds         {:>12.3}", a.seconds));
-        line(&format!(
-            "resident bytes  {:>12}   {} per connection at the peak",
-            a.resident_bytes, a.resident_bytes_per_connection_at_peak
-        ));
+        let Some(resident_bytes) = a.resident_bytes else {
+            return;
+        };
+        let each = match a.resident_bytes_per_connection_at_peak {
+            Some(bytes) => format!("   {bytes} per connection at the peak"),
+            None => String::new(),
+        };
+        line(&format!("resident bytes  {resident_bytes:>12}{each}"));
     }
 }
 
@@ -141,11 +140,23 @@ fn json(value: &impl Serialize) {
     }
 }
 
-/// The exit of a command that only prints.
-pub(crate) fn ignoring_a_closed_pipe(result: io::Result<()>) -> ExitCode {
-    match result {
+/// Something the operator should know, or what ends the program, in one line.
+pub(crate) fn complaint(text: &str) {
+    complaint_as_is(&format!("wharf: {text}\n"));
+}
+
+/// Help that nobody asked for, as it is.
+pub(crate) fn complaint_as_is(text: &str) {
+    // With nobody to hear it there is nothing left to do about it.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints what a command was asked for; the exit of that command. Whoever has read enough may
+/// close the pipe.
+pub(crate) fn bytes(bytes: &[u8]) -> ExitCode {
+    match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "wharf: {error}");
+            complaint(&format!("cannot write: {error}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,

@@ -92,7 +92,9 @@ pub(crate) fn descriptor_advice() -> String {
             format!(" (limit {soft}): run \"ulimit -n {hard}\"")
         }
         (Some(soft), _) => {
-            format!(" (limit {soft}, the hard limit): raise it for the user or the service")
+            format!(
+                " (limit {soft}, the hard limit): as root run \"ulimit -n …\", or raise LimitNOFILE"
+            )
         }
         (None, _) => ": the system's table is full, see fs.file-max".into(),
     }

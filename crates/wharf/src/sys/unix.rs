@@ -1,0 +1,37 @@
+//! SIGINT and SIGTERM, and the files that Unix sockets leave behind.
+//!
+//! SIGHUP is left alone: a server started with `nohup` outlives its terminal, which a handler for
+//! it would undo.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Calls `handler` for each signal that asks the program to end.
+pub(crate) fn on_stop_signal(mut handler: impl FnMut() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let listen = move || signals.forever().for_each(|_| handler());
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(listen)?;
+    Ok(())
+}
+
+/// Removes the file of a Unix socket that nobody listens on any more; answers whether it did.
+///
+/// A server that was killed leaves its file, and nobody can bind there until it is gone. Whether
+/// somebody listens is asked by connecting, as the file says nothing about it.
+pub(crate) fn clear_stale_socket(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let nobody_listens = || {
+        let refused = UnixStream::connect(path).map_err(|error| error.kind());
+        refused.is_err_and(|kind| kind == io::ErrorKind::ConnectionRefused)
+    };
+    is_socket && nobody_listens() && fs::remove_file(path).is_ok()
+}

@@ -1,0 +1,95 @@
+//! Mistakes, the environment, and the commands that only print.
+
+use std::net::TcpListener;
+
+use crate::program::{is_native, program, run};
+
+/// Fails with one line that names the cure, and with code 2.
+fn refused(arguments: &[&str], expected: &str) {
+    let output = run(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert!(text.contains(expected), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    assert!(text.starts_with("wharf: "), "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+}
+
+#[test]
+fn a_mistake_gets_one_line_and_exit_code_2() {
+    refused(&["hold", "127.0.0.1:70000"], "0 to 65535");
+    refused(&["hold", "127.0.0.1:9-8"], "lower port first");
+    refused(&["hold", "::1:80"], "brackets");
+    refused(&["hold", "--driver", "epoll"], "auto, iocp, uring, poll");
+    refused(&["echo", "--threads", "0"], "1..=256");
+    refused(&["echo", "--threads", "many"], "invalid digit");
+    refused(&["echo", "--backlog", "0"], "--backlog");
+    refused(&["echo", "--max-connections", "-1"], "-1");
+    refused(&["hold", "--notice", "maybe"], "never");
+    refused(&["echo", "-q", "-v"], "cannot be used with");
+    refused(&["holt"], "hold");
+}
+
+#[test]
+fn what_the_machine_refuses_gets_one_line_and_exit_code_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = taken.local_addr().expect("it is bound").to_string();
+    refused(&["hold", &taken], "address in use");
+    refused(&["hold", "127.0.0.1:0", &taken], &taken);
+    // An address of the range that is kept for documents; no machine has it.
+    refused(&["hold", "192.0.2.1:0"], "192.0.2.1:0");
+    let foreign = if is_native() && cfg!(unix) {
+        "iocp"
+    } else {
+        "poll"
+    };
+    refused(
+        &["hold", "--driver", foreign],
+        "does not exist on this system",
+    );
+}
+
+#[test]
+fn one_definition_makes_the_manual_and_the_completions() {
+    let page = run(&["man"]).stdout;
+    assert!(String::from_utf8_lossy(&page).contains(".TH wharf"));
+    let page = run(&["man", "hold"]).stdout;
+    assert!(String::from_utf8_lossy(&page).contains("WHARF_DRIVER"));
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = run(&["completions", shell]).stdout;
+        assert!(
+            String::from_utf8_lossy(&script).contains("max-connections"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    for (variable, value, expected) in [
+        ("WHARF_DRIVER", "epoll", "auto, iocp, uring, poll"),
+        ("WHARF_THREADS", "0", "1..=256"),
+        ("WHARF_ADDRESS", "127.0.0.1:x", "0 to 65535"),
+        ("WHARF_MAX_CONNECTIONS", "few", "invalid digit"),
+        ("WHARF_BACKLOG", "0", "--backlog"),
+        ("WHARF_FORMAT", "xml", "json"),
+        ("WHARF_VERBOSE", "perhaps", "--verbose"),
+    ] {
+        let mut program = program();
+        let output = program.arg("echo").env(variable, value).output();
+        let output = output.expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{variable}: {text}");
+        assert!(text.contains(expected), "{variable}: {text}");
+    }
+}
+
+#[test]
+fn help_names_what_an_operator_asks_for() {
+    let output = run(&["hold", "--help"]);
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for expected in ["SO_REUSEPORT", "Ctrl-Break", "130", "unix:/path", "WHARF_"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}

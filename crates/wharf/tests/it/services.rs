@@ -1,0 +1,175 @@
+//! What `hold` and `echo` do with connections, on each driver.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::program::{Server, drivers, reset};
+
+#[test]
+fn hold_accounts_for_each_connection() {
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
+        assert_eq!(server.listening["driver"], driver.as_str());
+        assert!(server.listening["passed_over"].is_array());
+        let mut clients: Vec<TcpStream> = (0..500).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 500);
+        clients.drain(..200).for_each(drop);
+        server.wait_for("left", 200);
+        clients.drain(..100).for_each(reset);
+        server.wait_for("left", 100);
+        let account = server.stop();
+        assert_eq!(account["accepted"], 500, "{driver}: {account}");
+        assert_eq!(account["peak"], 500, "{driver}: {account}");
+        assert_eq!(account["left_by_fin"], 200, "{driver}: {account}");
+        assert_eq!(account["left_by_reset"], 100, "{driver}: {account}");
+        assert_eq!(account["closed_by_us"], 200, "{driver}: {account}");
+    }
+}
+
+/// As many as fit Wine too, again and again: what has left is forgotten.
+#[test]
+fn hold_grows_no_further_when_thousands_come_and_go() {
+    let _ = rlimit::increase_nofile_limit(8192);
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
+        for _ in 0..3 {
+            let mut clients: Vec<TcpStream> = (0..2000).map(|_| server.connect()).collect();
+            server.wait_for("accepted", 2000);
+            clients.drain(..1000).for_each(drop);
+            clients.drain(..).for_each(reset);
+            server.wait_for("left", 2000);
+        }
+        let clients: Vec<TcpStream> = (0..2000).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 2000);
+        let account = server.stop();
+        drop(clients);
+        println!("{driver}: {account}");
+        assert_eq!(account["accepted"], 8000, "{driver}: {account}");
+        assert_eq!(account["peak"], 2000, "{driver}: {account}");
+        assert_eq!(account["left_by_fin"], 3000, "{driver}: {account}");
+        assert_eq!(account["left_by_reset"], 3000, "{driver}: {account}");
+        assert_eq!(account["closed_by_us"], 2000, "{driver}: {account}");
+    }
+}
+
+#[test]
+fn hold_without_notice_keeps_what_has_left() {
+    for driver in drivers() {
+        let options = ["hold", "127.0.0.1:0", "--notice", "never", "-v"];
+        let mut server = Server::start(&[&options[..], &["--driver", &driver]].concat());
+        let mut clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 20);
+        clients.drain(..10).for_each(drop);
+        clients.drain(..).for_each(reset);
+        // Whoever comes after them is told after them.
+        let _last = server.connect();
+        server.wait_for("accepted", 1);
+        let account = server.stop();
+        assert_eq!(account["closed_by_us"], 21, "{driver}: {account}");
+    }
+}
+
+#[test]
+fn echo_returns_every_byte_and_then_its_fin() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let sent: Vec<u8> = (0..3_000_000u32)
+            .map(|number| ((number * 31) >> 3) as u8)
+            .collect();
+        let mut client = server.connect();
+        let mut writer = client.try_clone().expect("an open socket");
+        let expected = sent.clone();
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).expect("the server reads");
+            writer.shutdown(Shutdown::Write).expect("an open socket");
+        });
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).expect("the echo, and a FIN");
+        writing.join().expect("everything was sent");
+        assert!(back == expected, "{driver}: {} bytes came back", back.len());
+        let account = server.stop();
+        assert_eq!(account["bytes_in"], 3_000_000, "{driver}: {account}");
+        assert_eq!(account["bytes_out"], 3_000_000, "{driver}: {account}");
+        assert_eq!(account["left_by_fin"], 1, "{driver}: {account}");
+    }
+}
+
+/// A client that sends until both directions are full, and never reads. With small buffers of its
+/// own, so that a thousand of them need little memory.
+fn stuck_client(server: &Server) -> Socket {
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    client.set_recv_buffer_size(4096).expect("a fresh socket");
+    client.set_send_buffer_size(4096).expect("a fresh socket");
+    let address = server.address().into();
+    client.connect(&address).expect("the server listens");
+    client.set_nonblocking(true).expect("an open socket");
+    while client.send(&[7; 65536]).is_ok() {}
+    client
+}
+
+/// The pool of buffers must not be taken hostage by those who never read.
+#[test]
+fn a_thousand_peers_that_never_read_leave_a_hundred_others_alone() {
+    let _ = rlimit::increase_nofile_limit(4096);
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let mut others: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        let stuck: Vec<Socket> = (0..1000).map(|_| stuck_client(&server)).collect();
+        for round in 0..20u8 {
+            for other in &mut others {
+                other.write_all(&[round; 64]).expect("the server reads");
+                let mut back = [0; 64];
+                other.read_exact(&mut back).expect("the echo");
+                assert_eq!(back, [round; 64], "{driver}");
+            }
+            // Once more, now that the server has seen all that they sent.
+            for client in &stuck[usize::from(round) * 50..][..50] {
+                let _ = client.send(&[7; 65536]);
+            }
+        }
+        drop(others);
+        let account = server.stop();
+        assert_eq!(account["accepted"], 1100, "{driver}: {account}");
+    }
+}
+
+#[test]
+fn resets_in_mid_stream_end_only_their_own_connection() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let mut steady = server.connect();
+        for round in 0..50u8 {
+            let mut client = server.connect();
+            client
+                .write_all(&[round; 50_000])
+                .expect("the server reads");
+            reset(client);
+            steady.write_all(&[round; 100]).expect("the server reads");
+            let mut back = [0; 100];
+            steady.read_exact(&mut back).expect("the echo");
+            assert_eq!(back, [round; 100], "{driver}");
+        }
+        drop(steady);
+        let account = server.stop();
+        assert_eq!(account["accepted"], 51, "{driver}: {account}");
+    }
+}
+
+#[test]
+fn two_threads_serve_one_address() {
+    for driver in drivers() {
+        let threads = ["echo", "127.0.0.1:0", "--threads", "2", "--driver", &driver];
+        let server = Server::start(&threads);
+        for _ in 0..100 {
+            let mut client = server.connect();
+            client.write_all(b"a\0b").expect("the server reads");
+            client.shutdown(Shutdown::Write).expect("an open socket");
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).expect("the echo");
+            assert_eq!(back, b"a\0b", "{driver}");
+        }
+        assert_eq!(server.stop()["accepted"], 100, "{driver}");
+    }
+}

@@ -1,0 +1,92 @@
+//! More connections than there is room for: by `--max-connections`, or for lack of descriptors.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use crate::program::{Server, drivers, is_native};
+
+#[test]
+fn the_maximum_leaves_the_others_in_the_backlog() {
+    for driver in drivers() {
+        for threads in ["1", "3"] {
+            let options = ["--max-connections", "3", "-v", "--threads", threads];
+            let place = ["hold", "127.0.0.1:0", "--driver", &driver];
+            let mut server = Server::start(&[&place[..], &options[..]].concat());
+            let mut clients: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+            if threads == "1" {
+                server.wait_for("accepted", 3);
+                clients.drain(..3).for_each(drop);
+                server.wait_for("accepted", 2);
+            } else {
+                // The system deals them out as it likes: a full thread keeps its own waiting.
+                server.wait_for("accepted", 1);
+                drop(clients);
+                server.wait_for("accepted", 4);
+            }
+            let account = server.stop();
+            assert!(account["peak"].as_u64() <= Some(3), "{driver}: {account}");
+            assert_eq!(account["accepted"], 5, "{driver}: {account}");
+            assert_eq!(
+                account["refused"]["max_connections"], 0,
+                "{driver}: {account}"
+            );
+        }
+    }
+}
+
+/// The program with room for few descriptors.
+fn with_few_descriptors(arguments: &[&str]) -> Command {
+    let mut shell = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_wharf");
+    shell.arg("-c").arg("ulimit -n 64; exec \"$0\" \"$@\"");
+    shell.arg(program).args(arguments).stderr(Stdio::piped());
+    shell
+}
+
+/// Processor time that a process has used, in ticks of a hundredth of a second.
+#[cfg(target_os = "linux")]
+fn ticks(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let field = |place: usize| fields[place].parse::<u64>().expect("a number");
+    field(13) + field(14)
+}
+
+#[test]
+fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
+    if !is_native() {
+        return;
+    }
+    for driver in drivers() {
+        let arguments = ["hold", "127.0.0.1:0", "-v", "--driver", &driver];
+        let mut server = Server::start_command(with_few_descriptors(&arguments));
+        let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
+        let mut complaint = String::new();
+        complaints.read_line(&mut complaint).expect("a line");
+        assert!(complaint.contains("too many open files"), "{complaint}");
+        assert!(complaint.contains("limit 64"), "{complaint}");
+        assert!(complaint.contains("ulimit -n"), "{complaint}");
+        #[cfg(target_os = "linux")]
+        {
+            let before = ticks(server.child.id());
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            let used = ticks(server.child.id()) - before;
+            assert!(used <= 5, "{driver}: {used} % of a core while it is full");
+        }
+        // Each that leaves makes room for one that waits.
+        let mut accepted = 0;
+        while let Some(client) = clients.pop() {
+            drop(client);
+            accepted += 1;
+        }
+        server.wait_for("accepted", accepted);
+        let account = server.stop();
+        assert_eq!(account["accepted"], 100, "{driver}: {account}");
+        assert!(account["accept_pauses"].as_u64() > Some(0), "{account}");
+        let mut rest = String::new();
+        complaints.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "", "{driver}: it said so once already");
+    }
+}
