@@ -136,7 +136,7 @@ fn text_tells_people_the_same() {
     drop(client);
     assert_eq!(next(), "left 100: fin");
     let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::TERM).expect("it runs");
+    kill_process(pid, Signal::INT).expect("it runs");
     let account: Vec<String> = std::iter::from_fn(|| lines.next()?.ok()).collect();
     let words = [
         "accepted",

@@ -153,7 +153,13 @@ fn resets_in_mid_stream_end_only_their_own_connection() {
         }
         drop(steady);
         let account = server.stop();
-        assert_eq!(account["accepted"], 51, "{driver}: {account}");
+        // Windows does not hand out what was reset before it was accepted.
+        let accepted = account["accepted"].as_u64().expect("a count");
+        let complete = driver == "iocp" || accepted == 51;
+        assert!(
+            (1..=51).contains(&accepted) && complete,
+            "{driver}: {account}"
+        );
     }
 }
 
