@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use wharf_port::{DriverChoice, DriverKind};
 
 use crate::address::Place;
+use crate::load::options::LoadOptions;
 use crate::output;
 
 const AFTER_HELP: &str = "\
@@ -20,6 +21,13 @@ takes several addresses with commas between them.
 Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
 with code 0; a second one ends at once, with code 130. A mistake on the command line, or an \
 address or a driver that cannot be had, ends with code 2.";
+
+const AFTER_LOAD_HELP: &str = "\
+Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
+
+Ends with 0; with 1 if nothing could be connected or bytes were wrong; with 2 if it could not \
+begin; with 3 if --expect or --max-p99 does not hold; with 130 after Ctrl-C, also then with the \
+account. The objects of --format json are described in docs/load.md.";
 
 /// A TCP peer that accepts everything: it holds connections, or echoes them, and accounts for each.
 #[derive(Debug, Parser)]
@@ -43,10 +51,13 @@ pub(crate) enum Command {
     /// Send back what arrives, byte for byte, and end when the peer has ended
     #[command(after_help = AFTER_HELP)]
     Echo(EchoOptions),
+    /// Open connections to any server, drive them, and account for each one
+    #[command(after_help = AFTER_LOAD_HELP)]
+    Load(LoadOptions),
     /// Print the manual page of the program, or of one of its commands
     Man {
         /// The command; without it, the program
-        #[arg(value_parser = ["hold", "echo", "completions"])]
+        #[arg(value_parser = ["hold", "echo", "load", "completions"])]
         command: Option<String>,
     },
     /// Print completions for a shell
@@ -194,7 +205,7 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-fn parse_driver(text: &str) -> Result<DriverChoice, String> {
+pub(crate) fn parse_driver(text: &str) -> Result<DriverChoice, String> {
     let kind = match text {
         "auto" => return Ok(DriverChoice::Auto),
         "iocp" => DriverKind::Iocp,
@@ -234,15 +245,19 @@ mod tests {
 
     #[test]
     fn every_option_has_its_variable() {
-        for name in ["hold", "echo"] {
+        for name in ["hold", "echo", "load"] {
             let command = WharfCommand::command();
             let command = command.find_subcommand(name).expect("it exists");
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
-                if id == "help" || id == "version" {
+                if ["help", "version", "mode"].contains(&id) {
                     continue;
                 }
-                let id = if id == "addresses" { "address" } else { id };
+                let id = match id {
+                    "addresses" => "address",
+                    "duration" => "for",
+                    id => id,
+                };
                 let variable = argument.get_env().and_then(|name| name.to_str());
                 let expected = format!("WHARF_{}", id.to_uppercase());
                 assert_eq!(variable, Some(expected.as_str()), "{name} {id}");

@@ -1,4 +1,4 @@
-//! `wharf`: a TCP peer that accepts everything and holds it, or echoes it, and gives the account.
+//! `wharf`: TCP peers that hold or echo every connection, and the load to try them and others with.
 //!
 //! This file only chooses what to do; what it knows of the command line is in `command`.
 
@@ -7,6 +7,7 @@
 mod account;
 mod address;
 mod command;
+mod load;
 mod memory;
 mod output;
 mod server;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match command {
         Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
+        Command::Load(options) => load::run(&options),
         Command::Man { command } => output::bytes(&command::manual(command.as_deref())),
         Command::Completions { shell } => output::bytes(&command::completions(shell)),
     }

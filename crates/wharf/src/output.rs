@@ -130,11 +130,11 @@ impl Output {
     }
 }
 
-fn line(text: &str) {
+pub(crate) fn line(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-fn json(value: &impl Serialize) {
+pub(crate) fn json(value: &impl Serialize) {
     if let Ok(text) = serde_json::to_string(value) {
         line(&text);
     }

@@ -215,3 +215,28 @@ fn io_uring_is_switched_off_in_both_ways() {
         assert_eq!(server.listening["driver"], "poll", "{command}");
     }
 }
+
+// README: cargo run --release -- load hold --connections 1000 --for 5s --expect held=1000
+// README: cargo run --release -- load echo --connections 100 --for 5s
+// README: cargo run --release -- load echo --connections 100 --for 5s --requests-per-second 10000 --max-p99 50ms
+#[test]
+fn load_accounts_for_what_it_opens() {
+    let echo = "cargo run --release -- load echo --connections 100 --for 5s";
+    let open_loop = format!("{echo} --requests-per-second 10000 --max-p99 50ms");
+    let hold = "cargo run --release -- load hold --connections 1000 --for 5s --expect held=1000";
+    for (service, command) in [("hold", hold), ("echo", echo), ("echo", &open_loop)] {
+        let server = Server::start(&format!("{PROGRAM}{service}"));
+        let shorter = shown(command).replace("--for 5s", "--for 500ms");
+        // How fast this machine is at the moment is not what is tested.
+        let patient = shorter.replace("--max-p99 50ms", "--max-p99 1m");
+        let load = shell(&patient)
+            .env("WHARF_ADDRESS", server.address().to_string())
+            .env("WHARF_FORMAT", "json")
+            .output()
+            .expect("there is a shell");
+        assert!(load.status.success(), "{command}: {load:?}");
+        let told: Value = serde_json::from_slice(&load.stdout).expect("one object");
+        assert_eq!(told["held"], told["connections"], "{told}");
+        assert_eq!(told["lost"], 0, "{told}");
+    }
+}

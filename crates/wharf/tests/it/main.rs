@@ -10,6 +10,8 @@ mod commands;
 #[cfg(unix)]
 mod endings;
 #[cfg(unix)]
+mod load;
+#[cfg(unix)]
 mod places;
 mod program;
 #[cfg(unix)]

@@ -1,0 +1,205 @@
+//! What became of every connection: each is in the ledger once, and at the end it balances.
+//!
+//! asked = connected + failed + unfinished, and connected = closed in order + lost + held at the
+//! end. Threads count into one ledger, so that it can be read while they work.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use wharf_port::ErrorKind;
+
+/// Latencies are kept in nanoseconds, to three digits.
+const DIGITS: u8 = 3;
+
+/// What all threads count together.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    start: Instant,
+    pub(crate) interrupted: AtomicBool,
+    pub(crate) asked: AtomicU64,
+    pub(crate) connected: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) held: AtomicU64,
+    pub(crate) messages: AtomicU64,
+    pub(crate) messages_late: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) corrupt: AtomicU64,
+    failed: Mutex<BTreeMap<String, u64>>,
+    /// By the second since the start, and the reason.
+    lost: Mutex<BTreeMap<(u64, String), u64>>,
+}
+
+/// How long things took, in one thread.
+#[derive(Debug)]
+pub(crate) struct Latencies {
+    pub(crate) connect: Histogram<u64>,
+    pub(crate) message: Histogram<u64>,
+}
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        let histogram = || Histogram::new(DIGITS).expect("three digits are possible");
+        Latencies {
+            connect: histogram(),
+            message: histogram(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Latencies) {
+        // Both resize by themselves, so nothing is out of range.
+        let _ = self.connect.add(&other.connect);
+        let _ = self.message.add(&other.message);
+    }
+}
+
+/// Notes a latency.
+pub(crate) fn record(histogram: &mut Histogram<u64>, latency: Duration) {
+    let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+    // It grows as it has to, so that no value is too large.
+    let _ = histogram.record(nanoseconds);
+}
+
+impl Ledger {
+    pub(crate) fn new(start: Instant) -> Self {
+        let count = AtomicU64::default;
+        Ledger {
+            start,
+            interrupted: AtomicBool::default(),
+            asked: count(),
+            connected: count(),
+            late: count(),
+            held: count(),
+            messages: count(),
+            messages_late: count(),
+            bytes_sent: count(),
+            bytes_received: count(),
+            corrupt: count(),
+            failed: Mutex::default(),
+            lost: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn failed(&self, kind: ErrorKind) {
+        let mut failed = lock(&self.failed);
+        *failed.entry(kind.to_string()).or_default() += 1;
+    }
+
+    /// A connection that was open went without being asked to.
+    pub(crate) fn lost(&self, reason: &str) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        let second = self.start.elapsed().as_secs();
+        let mut lost = lock(&self.lost);
+        *lost.entry((second, reason.to_owned())).or_default() += 1;
+    }
+
+    /// How it stands.
+    pub(crate) fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let failed_by_reason = lock(&self.failed).clone();
+        let lost = lock(&self.lost);
+        let mut lost_by_reason: BTreeMap<String, Vec<LostInSecond>> = BTreeMap::new();
+        for ((second, reason), count) in lost.iter() {
+            let lost = LostInSecond {
+                second: *second,
+                count: *count,
+            };
+            lost_by_reason.entry(reason.clone()).or_default().push(lost);
+        }
+        let (asked, connected) = (read(&self.asked), read(&self.connected));
+        let failed = failed_by_reason.values().sum();
+        Counts {
+            seconds: self.start.elapsed().as_secs_f64(),
+            asked,
+            connected,
+            failed,
+            unfinished: asked.saturating_sub(connected + failed),
+            failed_by_reason,
+            late: read(&self.late),
+            held: read(&self.held),
+            lost: lost.values().sum(),
+            lost_by_reason,
+            messages: read(&self.messages),
+            messages_late: read(&self.messages_late),
+            bytes_sent: read(&self.bytes_sent),
+            bytes_received: read(&self.bytes_received),
+            corrupt: read(&self.corrupt),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The ledger at one moment.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Counts {
+    pub(crate) seconds: f64,
+    pub(crate) asked: u64,
+    pub(crate) connected: u64,
+    pub(crate) failed: u64,
+    /// Neither connected nor failed when it ended.
+    pub(crate) unfinished: u64,
+    pub(crate) failed_by_reason: BTreeMap<String, u64>,
+    pub(crate) late: u64,
+    pub(crate) held: u64,
+    pub(crate) lost: u64,
+    pub(crate) lost_by_reason: BTreeMap<String, Vec<LostInSecond>>,
+    pub(crate) messages: u64,
+    pub(crate) messages_late: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) corrupt: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct LostInSecond {
+    pub(crate) second: u64,
+    pub(crate) count: u64,
+}
+
+impl Counts {
+    /// The count that a gate names.
+    pub(crate) fn named(&self, name: &str) -> u64 {
+        match name {
+            "asked" => self.asked,
+            "connected" => self.connected,
+            "failed" => self.failed,
+            "late" => self.late,
+            "held" => self.held,
+            "lost" => self.lost,
+            "messages" => self.messages,
+            "corrupt" => self.corrupt,
+            _ => unreachable!("gates are checked when they are read"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::gates;
+
+    #[test]
+    fn balances_and_knows_every_name_of_a_gate() {
+        let ledger = Ledger::new(Instant::now());
+        ledger.asked.store(10, Ordering::Relaxed);
+        ledger.connected.store(7, Ordering::Relaxed);
+        ledger.held.store(7, Ordering::Relaxed);
+        ledger.failed(ErrorKind::Refused);
+        ledger.failed(ErrorKind::Refused);
+        ledger.lost("reset");
+        let counts = ledger.counts();
+        assert_eq!((counts.failed, counts.unfinished), (2, 1));
+        assert_eq!((counts.held, counts.lost), (6, 1));
+        assert_eq!(counts.failed_by_reason.values().sum::<u64>(), 2);
+        assert_eq!(counts.lost_by_reason["reset"].len(), 1);
+        let sum: u64 = gates::NAMES.iter().map(|name| counts.named(name)).sum();
+        assert_eq!(sum, 10 + 7 + 2 + 6 + 1);
+    }
+}

@@ -1,0 +1,258 @@
+//! What `wharf load` takes, and what it refuses before it opens anything.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use wharf_port::{Address, DriverChoice};
+
+use super::gates::Expectation;
+use crate::address::Place;
+use crate::command::{Format, parse_driver};
+
+/// Connections that one source address can have to one target: the usual 28,232 ephemeral ports of
+/// Linux, with room for those that others use and those in TIME_WAIT.
+const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+/// A network of sources gives at most so many addresses.
+const SOURCES_MAX: usize = 1 << 16;
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadOptions {
+    /// What to do with connections
+    #[arg(value_enum)]
+    pub(crate) mode: Mode,
+    // Not a documentation comment, which would take [v6] for a link.
+    #[arg(
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:10101",
+        env = "WHARF_ADDRESS",
+        help = "Where to connect: host:port, [v6]:port, or unix:/path"
+    )]
+    pub(crate) address: Place,
+    /// So many connections in all
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+          env = "WHARF_CONNECTIONS", value_name = "N")]
+    pub(crate) connections: u32,
+    /// Begin so many connects a second, each at its time whatever became of those before (an open
+    /// loop); without it, each as soon as fewer than 512 of a thread are under way
+    #[arg(long, env = "WHARF_RATE", value_name = "PER SECOND",
+          value_parser = parse_rate)]
+    pub(crate) rate: Option<f64>,
+    /// End after this long, such as 30s or 5m; by default connect ends when all is done, echo after
+    /// 10 s, hold at Ctrl-C
+    #[arg(long = "for", env = "WHARF_FOR", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Bytes of a message
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=16 << 20),
+          env = "WHARF_SIZE", value_name = "BYTES")]
+    pub(crate) size: u32,
+    /// Messages under way on each connection: the next is sent when one has come back (a closed
+    /// loop)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536),
+          env = "WHARF_PIPELINE", value_name = "DEPTH")]
+    pub(crate) pipeline: u32,
+    /// Send so many messages a second over all connections, each at its time whatever became of
+    /// those before (an open loop); latencies count from that time
+    #[arg(long, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
+          value_parser = parse_rate, conflicts_with = "pipeline")]
+    pub(crate) requests_per_second: Option<f64>,
+    /// Connect from this address, or from the addresses of this network; may be repeated. On
+    /// loopback as many as are needed are taken by themselves
+    #[arg(
+        long,
+        env = "WHARF_SOURCE",
+        value_name = "ADDRESS|CIDR",
+        value_delimiter = ','
+    )]
+    pub(crate) source: Vec<Source>,
+    /// Give up a connect after this long
+    #[arg(long, default_value = "10s", env = "WHARF_CONNECT_TIMEOUT", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    pub(crate) connect_timeout: Duration,
+    /// What to run on: the best that works here, or this one or none
+    #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
+          value_name = "auto|iocp|uring|poll")]
+    pub(crate) driver: DriverChoice,
+    /// Threads, each with a port and a share of the connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
+          env = "WHARF_THREADS", value_name = "N")]
+    pub(crate) threads: u16,
+    /// Decides the bytes that are sent
+    #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
+    pub(crate) seed: u64,
+    /// Exit with 3 unless this holds at the end, such as held=1000 or 'failed<=5'; may be repeated.
+    /// Names: asked, connected, failed, late, held, lost, messages, corrupt
+    #[arg(
+        long,
+        env = "WHARF_EXPECT",
+        value_name = "NAME=NUMBER",
+        value_delimiter = ','
+    )]
+    pub(crate) expect: Vec<Expectation>,
+    /// Exit with 3 if the 99th percentile of messages (of connects, where there are none) is longer
+    #[arg(long, env = "WHARF_MAX_P99", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    pub(crate) max_p99: Option<Duration>,
+    /// How to print: for people, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
+    pub(crate) format: Format,
+    /// Tell how it stands this often, such as 1s
+    #[arg(long, env = "WHARF_INTERVAL", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    pub(crate) interval: Option<Duration>,
+    /// Allow a target that is neither on this machine nor in a private network
+    #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) i_own_this_target: bool,
+}
+
+/// What to do with connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Mode {
+    /// Connect and close: how many a second the target accepts
+    Connect,
+    /// Connect and stay; notice every one that goes
+    Hold,
+    /// Send messages, expect each back, compare every byte
+    Echo,
+}
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Connect => "connect",
+            Mode::Hold => "hold",
+            Mode::Echo => "echo",
+        }
+    }
+}
+
+/// Addresses of this machine to connect from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Source(Vec<IpAddr>);
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Source(vec![address]));
+        }
+        let network: IpNet = text
+            .parse()
+            .map_err(|_| "write an address or a network, such as 127.0.0.0/24".to_owned())?;
+        Ok(Source(network.hosts().take(SOURCES_MAX).collect()))
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if rate.is_finite() && (0.001..=1e8).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("a rate is between 0.001 and 100000000 a second".into())
+    }
+}
+
+impl LoadOptions {
+    /// The one address to connect to, unless nobody may aim there.
+    pub(crate) fn target(&self) -> Result<Address, String> {
+        let [target] = &self.address.addresses[..] else {
+            return Err("load takes one address, not a range".into());
+        };
+        match target.internet() {
+            Some(address) if address.port() == 0 => {
+                Err(format!("{address}: name the port to connect to"))
+            }
+            Some(address) if !self.i_own_this_target && !is_near(address.ip()) => Err(format!(
+                "{address} is a public address: load on what is not yours is an attack; \
+                 say --i-own-this-target if it is yours"
+            )),
+            _ => Ok(target.clone()),
+        }
+    }
+
+    /// Where connections come from; nothing where the system chooses.
+    pub(crate) fn sources(&self, target: &Address) -> Vec<SocketAddr> {
+        let named = self.source.iter().flat_map(|source| &source.0);
+        let named: Vec<SocketAddr> = named.map(|address| (*address, 0).into()).collect();
+        let on_loopback = target.internet().map(|address| address.ip());
+        match on_loopback {
+            Some(IpAddr::V4(address)) if named.is_empty() && address.is_loopback() => {
+                let count = self.connections.div_ceil(CONNECTIONS_PER_SOURCE);
+                let first = u32::from(std::net::Ipv4Addr::LOCALHOST);
+                // One needs no choice; more than the network has are refused by the system.
+                let sources = first..first + if count == 1 { 0 } else { count };
+                sources
+                    .map(|bits| (std::net::Ipv4Addr::from(bits), 0).into())
+                    .collect()
+            }
+            _ => named,
+        }
+    }
+}
+
+/// Whether an address belongs to this machine's own networks.
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_private() || address.is_link_local()
+        }
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(address) => is_near(address.into()),
+            None => {
+                address.is_loopback()
+                    || address.is_unique_local()
+                    || address.is_unicast_link_local()
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_near_addresses_need_no_word() {
+        for near in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.9",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(is_near(near.parse().unwrap()), "{near}");
+        }
+        for far in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "2001:db8::1",
+            "::ffff:8.8.8.8",
+            "0.0.0.0",
+        ] {
+            assert!(!is_near(far.parse().unwrap()), "{far}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_a_network() {
+        assert_eq!("127.0.0.9".parse::<Source>().unwrap().0.len(), 1);
+        assert_eq!("127.0.1.0/24".parse::<Source>().unwrap().0.len(), 254);
+        assert_eq!("fd00::/64".parse::<Source>().unwrap().0.len(), SOURCES_MAX);
+        let error = "everywhere".parse::<Source>().unwrap_err();
+        assert!(error.contains("127.0.0.0/24"), "{error}");
+    }
+
+    #[test]
+    fn rates_have_bounds() {
+        assert_eq!(parse_rate("2.5"), Ok(2.5));
+        for wrong in ["0", "-1", "inf", "NaN", "fast", "1e9"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What load tells: how it stands, the account, and one sentence.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use wharf_port::DriverReport;
+
+use super::ledger::{Counts, Latencies};
+use super::options::{LoadOptions, Mode};
+
+/// The version of the objects of `--format json`; docs/load.md describes them.
+const VERSION: u32 = 1;
+
+/// One line of `--format json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<'a> {
+    event: &'static str,
+    version: u32,
+    mode: &'static str,
+    target: String,
+    driver: String,
+    connections: u32,
+    /// Whether times were kept whatever became of what was before.
+    connects: &'static str,
+    requests: Option<&'static str>,
+    interrupted: bool,
+    #[serde(flatten)]
+    counts: &'a Counts,
+    connect_us: Percentiles,
+    message_us: Option<Percentiles>,
+    verdict: String,
+    missed: &'a [String],
+}
+
+/// Microseconds.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) max: f64,
+}
+
+impl Percentiles {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Percentiles {
+            p50: at(0.50),
+            p90: at(0.90),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+/// All there is to tell at one moment.
+#[derive(Debug)]
+pub(crate) struct Moment<'a> {
+    pub(crate) options: &'a LoadOptions,
+    pub(crate) driver: &'a DriverReport,
+    pub(crate) counts: &'a Counts,
+    pub(crate) latencies: &'a Latencies,
+    pub(crate) interrupted: bool,
+    pub(crate) missed: &'a [String],
+}
+
+impl Moment<'_> {
+    /// As an object: an `interval` in between, or the `load` at the end.
+    pub(crate) fn object(&self, event: &'static str) -> Report<'_> {
+        let target = self.options.address.addresses.first();
+        let echo = self.options.mode == Mode::Echo;
+        Report {
+            event,
+            version: VERSION,
+            mode: self.options.mode.name(),
+            target: target.map(ToString::to_string).unwrap_or_default(),
+            driver: self.driver.kind.to_string(),
+            connections: self.options.connections,
+            connects: loop_name(self.options.rate.is_some()),
+            requests: echo.then(|| loop_name(self.options.requests_per_second.is_some())),
+            interrupted: self.interrupted,
+            counts: self.counts,
+            connect_us: Percentiles::of(&self.latencies.connect),
+            message_us: echo.then(|| Percentiles::of(&self.latencies.message)),
+            verdict: self.verdict(),
+            missed: self.missed,
+        }
+    }
+
+    /// How it stands, in one line.
+    pub(crate) fn line(&self) -> String {
+        let counts = self.counts;
+        let mut text = format!(
+            "{:>6.1} s  connected {} of {}, failed {}, lost {}",
+            counts.seconds, counts.connected, self.options.connections, counts.failed, counts.lost
+        );
+        if self.options.mode == Mode::Echo {
+            text += &format!(", messages {}", counts.messages);
+        }
+        text
+    }
+
+    /// The account for people, in lines.
+    pub(crate) fn text(&self) -> String {
+        let counts = self.counts;
+        let mut lines = vec![
+            format!(
+                "asked           {:>12}   connects in {}, {} late",
+                counts.asked,
+                loop_name(self.options.rate.is_some()),
+                counts.late
+            ),
+            format!(
+                "connected       {:>12}   {:.1} a second",
+                counts.connected,
+                counts.connected as f64 / counts.seconds
+            ),
+            format!(
+                "failed          {:>12}   {}",
+                counts.failed,
+                reasons(
+                    counts
+                        .failed_by_reason
+                        .iter()
+                        .map(|(name, count)| (name.clone(), *count))
+                )
+            ),
+        ];
+        if counts.unfinished > 0 {
+            lines.push(format!("unfinished      {:>12}", counts.unfinished));
+        }
+        if self.options.mode != Mode::Connect {
+            let lost = counts.lost_by_reason.iter().map(|(name, lost)| {
+                let count = lost.iter().map(|lost| lost.count).sum();
+                (name.clone(), count)
+            });
+            lines.push(format!("held            {:>12}", counts.held));
+            lines.push(format!(
+                "lost            {:>12}   {}",
+                counts.lost,
+                reasons(lost)
+            ));
+        }
+        lines.push(latency_line("connect", &self.latencies.connect));
+        if self.options.mode == Mode::Echo {
+            lines.push(format!(
+                "messages        {:>12}   {:.1} a second in {}, {} late",
+                counts.messages,
+                counts.messages as f64 / counts.seconds,
+                loop_name(self.options.requests_per_second.is_some()),
+                counts.messages_late
+            ));
+            lines.push(latency_line("message", &self.latencies.message));
+            lines.push(format!(
+                "bytes           {:>12}   out, {} back",
+                counts.bytes_sent, counts.bytes_received
+            ));
+        }
+        lines.push(format!("seconds         {:>12.3}", counts.seconds));
+        lines.retain(|line| !line.is_empty());
+        let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+        format!("{}\n{}\n", lines.join("\n"), self.verdict())
+    }
+
+    /// One sentence.
+    fn verdict(&self) -> String {
+        let counts = self.counts;
+        let mut faults = Vec::new();
+        for (count, what) in [
+            (counts.failed, "failed to connect"),
+            (counts.unfinished, "had not connected when it ended"),
+            (counts.lost, "were lost"),
+            (counts.corrupt, "brought wrong bytes"),
+        ] {
+            if count > 0 {
+                faults.push(format!("{count} {what}"));
+            }
+        }
+        let what = match self.options.mode {
+            Mode::Connect => "connected and closed",
+            Mode::Hold => "connected and held",
+            Mode::Echo => "connected, and every byte came back right",
+        };
+        let all = if faults.is_empty() {
+            format!("all {} asked for {what}", counts.asked)
+        } else {
+            format!("of {} asked for, {}", counts.asked, faults.join(", "))
+        };
+        let before = if self.interrupted {
+            "interrupted: "
+        } else {
+            ""
+        };
+        let after: String = self
+            .missed
+            .iter()
+            .map(|missed| format!("; {missed}"))
+            .collect();
+        format!("{before}{all}{after}.")
+    }
+}
+
+fn loop_name(open: bool) -> &'static str {
+    if open { "open loop" } else { "closed loop" }
+}
+
+fn reasons(counts: impl Iterator<Item = (String, u64)>) -> String {
+    let parts: Vec<String> = counts
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    parts.join(", ")
+}
+
+/// One line of percentiles; nothing where nothing was measured.
+fn latency_line(name: &str, histogram: &Histogram<u64>) -> String {
+    if histogram.is_empty() {
+        return String::new();
+    }
+    let it = Percentiles::of(histogram);
+    format!(
+        "{name:<16}{:>9.1} us   p50; p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
+        it.p50, it.p90, it.p99, it.p99_9, it.max
+    )
+}

@@ -1,0 +1,355 @@
+//! One thread of load: a port, a share of the connections, and what to do about each packet.
+//!
+//! A connection is a few words in a table until it has messages under way. Everything that waits
+//! for a time is a timer of the port, everything that ends the thread a packet, so that it sleeps
+//! in one place only.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use wharf_port::{
+    Close, ConnectOptions, End, Error, ErrorKind, Event, Key, Leave, Operation, Packet, Port,
+    SocketRef, Stream, Wait,
+};
+
+use super::ledger::{Latencies, Ledger, record};
+use super::options::Mode;
+use super::schedule::Schedule;
+use super::traffic::Noise;
+use crate::server::CONTROL;
+use talking::Talk;
+
+mod talking;
+
+/// The keys of a thread's own timers; connections have theirs from `CONNECTION_FIRST`.
+const CONNECT_DUE: Key = Key(2);
+const MESSAGE_DUE: Key = Key(3);
+const TIME_UP: Key = Key(4);
+const DRAINED_AT_LAST: Key = Key(5);
+const CONNECTION_FIRST: u64 = 100;
+
+/// Connects that a thread has under way at once, where no rate says when they begin.
+const CONNECTING_MAX: u32 = 512;
+/// How long messages that are under way at the end may take to come back.
+const DRAIN_AT_MOST: Duration = Duration::from_secs(5);
+
+/// What a thread is to do; the same for all, but for its share.
+#[derive(Debug)]
+pub(crate) struct Orders<'a> {
+    pub(crate) mode: Mode,
+    pub(crate) connect: ConnectOptions,
+    pub(crate) sources: &'a [std::net::SocketAddr],
+    pub(crate) connections: u32,
+    pub(crate) size: u32,
+    pub(crate) pipeline: u32,
+    pub(crate) arrivals: Option<Schedule>,
+    pub(crate) requests: Option<Schedule>,
+    pub(crate) time_up_at: Option<Instant>,
+    /// The number of this thread, and how many there are.
+    pub(crate) thread: u32,
+    pub(crate) threads: u32,
+}
+
+#[derive(Debug)]
+enum Connection {
+    Waiting,
+    Connecting(Instant),
+    Open(SocketRef, Option<Box<Talk>>),
+    Gone,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker<'a> {
+    port: &'a Port,
+    orders: Orders<'a>,
+    noise: &'a Noise,
+    ledger: &'a Ledger,
+    latencies: &'a Mutex<Latencies>,
+    connections: Vec<Connection>,
+    /// The next to begin, and how many are under way and open.
+    next: u32,
+    connecting: u32,
+    open: u32,
+    /// Where the next message of an open loop goes.
+    next_talker: usize,
+    stopping: bool,
+}
+
+impl<'a> Worker<'a> {
+    pub(crate) fn new(
+        port: &'a Port,
+        orders: Orders<'a>,
+        noise: &'a Noise,
+        ledger: &'a Ledger,
+        latencies: &'a Mutex<Latencies>,
+    ) -> Self {
+        let count = orders.connections as usize;
+        Worker {
+            port,
+            orders,
+            noise,
+            ledger,
+            latencies,
+            connections: std::iter::repeat_with(|| Connection::Waiting)
+                .take(count)
+                .collect(),
+            next: 0,
+            connecting: 0,
+            open: 0,
+            next_talker: 0,
+            stopping: false,
+        }
+    }
+
+    /// Works until all is done, the time is up, or a signal came.
+    pub(crate) fn run(mut self) -> Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let mut waiter = self.port.waiter().map_err(text)?;
+        if let Some(at) = self.orders.time_up_at {
+            self.port.timer(at, TIME_UP).map_err(text)?;
+        }
+        self.connect_more()?;
+        self.send_due()?;
+        while !self.is_done() {
+            let Wait::Packets(packets) = waiter.wait(None).map_err(text)? else {
+                break;
+            };
+            for packet in packets {
+                self.handle(packet)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        let begun = self.stopping || self.next == self.orders.connections;
+        let stays = !self.stopping && self.orders.mode != Mode::Connect;
+        // Where nothing could be opened, there is nothing to wait for.
+        let some = self.open > 0 || self.connecting > 0;
+        begun
+            && if stays {
+                !some
+            } else {
+                self.connecting == 0 && self.drained()
+            }
+    }
+
+    /// Whether nothing is under way that has to come back first.
+    fn drained(&self) -> bool {
+        match self.orders.mode {
+            Mode::Hold => true,
+            Mode::Connect | Mode::Echo => self.open == 0,
+        }
+    }
+
+    fn handle(&mut self, packet: Packet) -> Result<(), String> {
+        match (packet.key, packet.event) {
+            (CONTROL, _) => {
+                self.ledger.interrupted.store(true, Ordering::Relaxed);
+                self.stop()
+            }
+            (TIME_UP, _) => self.stop(),
+            (CONNECT_DUE, _) => self.connect_more(),
+            (MESSAGE_DUE, _) => self.send_due(),
+            (DRAINED_AT_LAST, _) => {
+                self.give_up();
+                Ok(())
+            }
+            (key, event) => {
+                let number = (key.0 - CONNECTION_FIRST) as u32;
+                self.handle_connection(number, packet.op.operation(), event)
+            }
+        }
+    }
+
+    fn connect_more(&mut self) -> Result<(), String> {
+        while !self.stopping && self.next < self.orders.connections {
+            match &mut self.orders.arrivals {
+                None if self.connecting >= CONNECTING_MAX => return Ok(()),
+                None => self.connect(Instant::now()),
+                Some(arrivals) => {
+                    let Some(due) = arrivals.take(Instant::now()) else {
+                        let at = arrivals.next_at();
+                        return self.at(at, CONNECT_DUE);
+                    };
+                    self.ledger
+                        .late
+                        .fetch_add(u64::from(due.late), Ordering::Relaxed);
+                    // An open loop: whatever it waited for here is part of its latency.
+                    self.connect(due.at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, begun: Instant) {
+        let number = self.next;
+        self.next += 1;
+        self.ledger.asked.fetch_add(1, Ordering::Relaxed);
+        let mut to = self.orders.connect.clone();
+        if !self.orders.sources.is_empty() {
+            let turn = number * self.orders.threads + self.orders.thread;
+            to = to.source(self.orders.sources[turn as usize % self.orders.sources.len()]);
+        }
+        let place = &mut self.connections[number as usize];
+        match self
+            .port
+            .connect(to, Key(CONNECTION_FIRST + u64::from(number)))
+        {
+            Ok(_) => {
+                *place = Connection::Connecting(begun);
+                self.connecting += 1;
+            }
+            Err(error) => {
+                *place = Connection::Gone;
+                self.ledger.failed(error.kind());
+            }
+        }
+    }
+
+    fn connected(&mut self, number: u32, stream: Stream) -> Result<(), String> {
+        self.connecting -= 1;
+        let place = &mut self.connections[number as usize];
+        if let Connection::Connecting(begun) = place {
+            let mut latencies = self.latencies.lock().expect("nobody panics with it");
+            record(&mut latencies.connect, begun.elapsed());
+        }
+        self.ledger.connected.fetch_add(1, Ordering::Relaxed);
+        self.ledger.held.fetch_add(1, Ordering::Relaxed);
+        self.open += 1;
+        *place = Connection::Open(stream.socket(), None);
+        let begun = match self.orders.mode {
+            Mode::Connect => {
+                // The close is its last operation; `Closed` follows.
+                return stream
+                    .close(Close::Flush)
+                    .map(drop)
+                    .map_err(|error| error.to_string());
+            }
+            Mode::Hold => stream.watch().map(drop),
+            Mode::Echo => stream.receive().map(drop),
+        };
+        stream.set_aside();
+        if let Err(error) = begun {
+            self.gone(number, &error.kind().to_string());
+        } else if self.orders.mode == Mode::Echo {
+            self.start_talking(number);
+        }
+        self.connect_more()
+    }
+
+    fn handle_connection(
+        &mut self,
+        number: u32,
+        operation: Operation,
+        event: Event,
+    ) -> Result<(), String> {
+        match (operation, event) {
+            (_, Event::Connected(stream)) => return self.connected(number, stream),
+            (Operation::Connect, Event::Ended { how, .. }) => {
+                self.connecting -= 1;
+                self.connections[number as usize] = Connection::Gone;
+                match how {
+                    End::Cancelled | End::Aborted => {}
+                    _ => self
+                        .ledger
+                        .failed(how.error_kind().unwrap_or(ErrorKind::Other)),
+                }
+                return self.connect_more();
+            }
+            (_, Event::Closed) => {
+                self.closed(number);
+                return self.connect_more();
+            }
+            (_, Event::PeerLeft(leave)) => self.gone(number, leave_name(leave)),
+            (_, Event::Received(lease)) => self.received(number, &lease),
+            (_, Event::SendReady) => self.send_on(number),
+            (
+                Operation::Receive,
+                Event::Ended {
+                    how: End::Finished, ..
+                },
+            ) => {
+                self.peer_finished(number);
+            }
+            (
+                Operation::Shutdown,
+                Event::Ended {
+                    how: End::Finished, ..
+                },
+            ) => {}
+            (_, Event::Ended { how, .. }) => {
+                let kind = how.error_kind().unwrap_or(ErrorKind::Other);
+                self.gone(number, &kind.to_string());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Our own close is over. One that talked was held to the end all the same.
+    fn closed(&mut self, number: u32) {
+        let place = &mut self.connections[number as usize];
+        if matches!(place, Connection::Open(..)) {
+            *place = Connection::Gone;
+            self.open -= 1;
+            if self.orders.mode == Mode::Connect {
+                self.ledger.held.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// An open connection went, for this reason.
+    fn gone(&mut self, number: u32, reason: &str) {
+        let place = &mut self.connections[number as usize];
+        if let Connection::Open(socket, _) = place {
+            // Closed already means counted already.
+            let _ = socket.close(Close::Reset);
+            *place = Connection::Gone;
+            self.open -= 1;
+            self.ledger.lost(reason);
+        }
+    }
+
+    /// No new connects and no new messages; what is under way may come back.
+    fn stop(&mut self) -> Result<(), String> {
+        if std::mem::replace(&mut self.stopping, true) {
+            return Ok(());
+        }
+        if self.orders.mode == Mode::Echo {
+            for number in 0..self.connections.len() {
+                self.finish(number as u32);
+            }
+        }
+        self.at(Instant::now() + DRAIN_AT_MOST, DRAINED_AT_LAST)
+    }
+
+    /// Whatever has not come back by now does not count as held, but as lost.
+    fn give_up(&mut self) {
+        for number in 0..self.connections.len() {
+            if matches!(&self.connections[number], Connection::Connecting(_)) {
+                // It stays unfinished in the ledger.
+                self.connections[number] = Connection::Gone;
+            }
+            if self.orders.mode != Mode::Hold {
+                self.gone(number as u32, "did not come back in time");
+            }
+        }
+        self.connecting = 0;
+    }
+
+    fn at(&self, at: Instant, key: Key) -> Result<(), String> {
+        let timer = self.port.timer(at, key);
+        timer.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+fn leave_name(leave: Leave) -> &'static str {
+    match leave {
+        Leave::Finished => "finished by the peer",
+        Leave::Reset => "reset by the peer",
+        Leave::Broken(_) => "broken",
+    }
+}

@@ -1,0 +1,175 @@
+//! The messages of `load echo`: when each is sent, and what is done about what comes back.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use wharf_port::{Buffer, Close, ErrorKind};
+
+use super::{Connection, MESSAGE_DUE, Worker};
+use crate::load::ledger::record;
+use crate::load::traffic::Traffic;
+
+/// A connection that talks.
+#[derive(Debug)]
+pub(super) struct Talk {
+    traffic: Traffic,
+    /// A message that found the queue full, until there is room.
+    refused: Option<Buffer>,
+    /// Times of messages that wait behind it.
+    overdue: Vec<Instant>,
+    /// Its last message was sent, and its FIN.
+    finished: bool,
+}
+
+impl Worker<'_> {
+    pub(super) fn start_talking(&mut self, number: u32) {
+        let identity = number * self.orders.threads + self.orders.thread;
+        let talk = Talk {
+            traffic: Traffic::new(identity, self.orders.size),
+            refused: None,
+            overdue: Vec::new(),
+            finished: false,
+        };
+        if let Connection::Open(_, place) = &mut self.connections[number as usize] {
+            *place = Some(Box::new(talk));
+        }
+        if self.stopping {
+            return self.finish(number);
+        }
+        if self.orders.requests.is_none() {
+            for _ in 0..self.orders.pipeline {
+                self.send(number, Instant::now());
+            }
+        }
+    }
+
+    /// Sends the messages of the open loop whose time has come, in turn on all connections.
+    pub(super) fn send_due(&mut self) -> Result<(), String> {
+        if self.stopping {
+            return Ok(());
+        }
+        while let Some(requests) = &mut self.orders.requests {
+            let Some(due) = requests.take(Instant::now()) else {
+                let at = requests.next_at();
+                return self.at(at, MESSAGE_DUE);
+            };
+            self.ledger
+                .messages_late
+                .fetch_add(u64::from(due.late), Ordering::Relaxed);
+            if let Some(number) = self.next_talker() {
+                self.send(number, due.at);
+            }
+        }
+        Ok(())
+    }
+
+    fn next_talker(&mut self) -> Option<u32> {
+        for _ in 0..self.connections.len() {
+            let number = self.next_talker % self.connections.len();
+            self.next_talker = number + 1;
+            if matches!(self.connections[number], Connection::Open(_, Some(_))) {
+                return Some(number as u32);
+            }
+        }
+        None
+    }
+
+    fn send(&mut self, number: u32, begun: Instant) {
+        let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
+            return;
+        };
+        if talk.refused.is_some() {
+            return talk.overdue.push(begun);
+        }
+        let message = talk.traffic.begin(self.noise, begun);
+        let bytes = message.len() as u64;
+        match socket.send(message) {
+            Ok(_) => {
+                self.ledger.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Err(refused) if refused.error.kind() == ErrorKind::Full => {
+                talk.refused = Some(refused.value);
+            }
+            // The end of the connection tells itself.
+            Err(_) => {}
+        }
+    }
+
+    /// Sends what found the queue full.
+    pub(super) fn send_on(&mut self, number: u32) {
+        let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
+            return;
+        };
+        let Some(message) = talk.refused.take() else {
+            return;
+        };
+        let bytes = message.len() as u64;
+        match socket.send(message) {
+            Ok(_) => {
+                self.ledger.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Err(refused) => talk.refused = Some(refused.value),
+        }
+        for begun in std::mem::take(&mut talk.overdue) {
+            self.send(number, begun);
+        }
+        if self.stopping {
+            self.finish(number);
+        }
+    }
+
+    pub(super) fn received(&mut self, number: u32, bytes: &[u8]) {
+        let Connection::Open(_, Some(talk)) = &mut self.connections[number as usize] else {
+            return;
+        };
+        let count = bytes.len() as u64;
+        self.ledger
+            .bytes_received
+            .fetch_add(count, Ordering::Relaxed);
+        let mut complete = 0;
+        let right = {
+            let mut latencies = self.latencies.lock().expect("nobody panics with it");
+            talk.traffic
+                .receive(self.noise, bytes, Instant::now(), |latency| {
+                    complete += 1;
+                    record(&mut latencies.message, latency);
+                })
+        };
+        self.ledger.messages.fetch_add(complete, Ordering::Relaxed);
+        if let Err(corrupt) = right {
+            self.ledger.corrupt.fetch_add(1, Ordering::Relaxed);
+            return self.gone(number, &format!("wrong byte at {}", corrupt.place));
+        }
+        if !self.stopping && self.orders.requests.is_none() {
+            for _ in 0..complete {
+                self.send(number, Instant::now());
+            }
+        }
+    }
+
+    pub(super) fn peer_finished(&mut self, number: u32) {
+        let Connection::Open(socket, Some(talk)) = &self.connections[number as usize] else {
+            return;
+        };
+        if talk.finished && talk.traffic.under_way() == 0 {
+            // All came back, and its FIN: the connection is closed in order.
+            if socket.close(Close::Flush).is_err() {
+                self.closed(number);
+            }
+        } else {
+            self.gone(number, "finished by the peer");
+        }
+    }
+
+    /// Sends the FIN, behind every message.
+    pub(super) fn finish(&mut self, number: u32) {
+        let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
+            return;
+        };
+        talk.overdue.clear();
+        if talk.refused.is_none() && !std::mem::replace(&mut talk.finished, true) {
+            // Where it is refused, the connection has ended, which tells itself.
+            let _ = socket.shutdown();
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! `wharf load` against this program's own servers, and against servers that misbehave.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Output, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::program::{Server, drivers, program, reset, run};
+
+/// Runs a load to its end; answers its last line, and its exit code.
+fn load(arguments: &[&str]) -> (Value, Option<i32>) {
+    let output = run(&[&["load"], arguments, &["--format", "json"]].concat());
+    last_line(&output)
+}
+
+fn last_line(output: &Output) -> (Value, Option<i32>) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().last().unwrap_or_else(|| panic!("{complaint}"));
+    let value: Value = serde_json::from_str(last).expect("an object a line");
+    assert_eq!(value["event"], "load", "{value}");
+    balances(&value);
+    (value, output.status.code())
+}
+
+fn balances(value: &Value) {
+    let read = |name: &str| value[name].as_u64().expect(name);
+    let asked = read("connected") + read("failed") + read("unfinished");
+    assert_eq!(read("asked"), asked, "{value}");
+    let by_reason = value["failed_by_reason"].as_object().expect("an object");
+    let failed: u64 = by_reason.values().filter_map(Value::as_u64).sum();
+    assert_eq!(read("failed"), failed, "{value}");
+}
+
+#[test]
+fn echo_verifies_every_byte_on_every_driver() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        for more in [
+            &["--pipeline", "8", "--size", "1000"][..],
+            &["--threads", "2", "--requests-per-second", "2000"],
+            &["--size", "300000", "--seed", "9"],
+        ] {
+            let place = ["echo", &address, "--connections", "20", "--for", "500ms"];
+            let place = [&place[..], &["--driver", &driver], more].concat();
+            let (told, code) = load(&place);
+            assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
+            assert_eq!(told["held"], 20, "{told}");
+            assert_eq!(told["lost"], 0, "{told}");
+            assert_eq!(told["bytes_sent"], told["bytes_received"], "{told}");
+            assert!(told["messages"].as_u64() > Some(20), "{told}");
+            let message = &told["message_us"];
+            assert!(message["p50"].as_f64() > Some(0.0), "{told}");
+            assert!(message["p50"].as_f64() <= message["max"].as_f64(), "{told}");
+            assert_eq!(told["driver"], driver.as_str());
+        }
+        server.stop();
+    }
+}
+
+/// The ledgers of both ends agree.
+#[test]
+fn hold_and_connect_agree_with_the_server() {
+    for driver in drivers() {
+        let server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let connections = ["--connections", "500", "--driver", &driver];
+        let hold = ["hold", &address, "--for", "300ms", "--expect", "held=500"];
+        let (told, code) = load(&[&hold[..], &connections].concat());
+        assert_eq!((code, &told["held"]), (Some(0), &500.into()), "{told}");
+        let connect = ["connect", &address, "--rate", "5000", "--threads", "2"];
+        let (told, code) = load(&[&connect[..], &connections].concat());
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(told["connected"], 500, "{told}");
+        assert_eq!(told["connects"], "open loop", "{told}");
+        let account = server.stop();
+        assert_eq!(account["accepted"], 1000, "{driver}: {account}");
+    }
+}
+
+#[test]
+fn a_missed_gate_ends_with_3_and_says_which() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let place = ["echo", &address, "--for", "100ms"];
+    for gate in [
+        &["--expect", "held=2"][..],
+        &["--expect", "messages<=0"],
+        &["--max-p99", "1ns"],
+    ] {
+        let (told, code) = load(&[&place[..], gate].concat());
+        assert_eq!(code, Some(3), "{told}");
+        assert_eq!(told["missed"].as_array().map(Vec::len), Some(1), "{told}");
+        let verdict = told["verdict"].as_str().expect("a sentence");
+        assert!(verdict.contains("expected"), "{verdict}");
+    }
+    let gates = ["--expect", "held=1,lost=0", "--max-p99", "1m"];
+    assert_eq!(load(&[&place[..], &gates].concat()).1, Some(0));
+}
+
+#[test]
+fn a_refused_connect_is_counted_with_its_reason() {
+    let gone = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = gone.local_addr().expect("it is bound").to_string();
+    drop(gone);
+    for driver in drivers() {
+        let place = ["hold", &address, "--connections", "7", "--driver", &driver];
+        let (told, code) = load(&place);
+        assert_eq!(code, Some(1), "{told}");
+        assert_eq!(told["failed_by_reason"]["connection refused"], 7, "{told}");
+    }
+}
+
+#[test]
+fn what_cannot_begin_ends_with_2_and_one_line() {
+    for (arguments, expected) in [
+        (&["load", "hold", "192.0.2.1:80"][..], "--i-own-this-target"),
+        (&["load", "hold", "127.0.0.1:0"], "name the port"),
+        (&["load", "hold", "127.0.0.1:1-9"], "not a range"),
+        (&["load", "hold", "--expect", "helt=1"], "connected"),
+        (&["load", "hold", "--source", "somewhere"], "127.0.0.0/24"),
+        (&["load", "hold", "--connections", "9000000"], "open files"),
+        (&["load", "hover"], "hold"),
+    ] {
+        let output = run(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    }
+}
+
+/// A load that runs until it is told to stop.
+fn start(arguments: &[&str]) -> Child {
+    program()
+        .args([&["load"], arguments, &["--format", "json"]].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
+}
+
+fn interrupt(child: Child) -> (Value, Option<i32>) {
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    last_line(&child.wait_with_output().expect("it ends"))
+}
+
+#[test]
+fn ctrl_c_still_reports() {
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
+        let address = server.address().to_string();
+        let options = ["--connections", "50", "--driver", &driver];
+        let child = start(&[&["hold", &address], &options[..]].concat());
+        server.wait_for("accepted", 50);
+        let (told, code) = interrupt(child);
+        assert_eq!(code, Some(130), "{told}");
+        assert_eq!(told["interrupted"], true, "{told}");
+        assert_eq!(told["lost"], 0, "{told}");
+        server.stop();
+    }
+}
+
+/// A server made here, which hands each connection to `serve`.
+fn misbehaving(serve: fn(TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    // It ends with the test's process.
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.expect("a client");
+            thread::spawn(move || serve(client));
+        }
+    });
+    address
+}
+
+#[test]
+fn losses_are_counted_with_their_reason_and_second() {
+    let resets = misbehaving(|mut client| {
+        let _ = client.read(&mut [0; 1]);
+        reset(client);
+    });
+    let finishes = misbehaving(|mut client| {
+        let _ = client.read(&mut [0; 1]);
+        let _ = client.shutdown(std::net::Shutdown::Write);
+        let _ = client.read_to_end(&mut Vec::new());
+    });
+    for driver in drivers() {
+        for (address, reason) in [(&resets, "reset"), (&finishes, "finished by the peer")] {
+            let options = ["--connections", "5", "--for", "20s", "--driver", &driver];
+            let (told, code) = load(&[&["echo", address], &options[..]].concat());
+            assert_eq!(code, Some(0), "{told}");
+            assert_eq!(
+                (&told["held"], &told["lost"]),
+                (&0.into(), &5.into()),
+                "{told}"
+            );
+            let lost = told["lost_by_reason"].as_object().expect("an object");
+            let (name, seconds) = lost.iter().next().expect("a reason");
+            assert!(name.contains(reason), "{told}");
+            assert!(seconds[0]["second"].is_u64(), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_changes_one_byte_is_found_out() {
+    let address = misbehaving(|mut client| {
+        let mut bytes = [0; 100];
+        for round in 0u32.. {
+            if client.read_exact(&mut bytes).is_err() {
+                return;
+            }
+            if round == 3 {
+                bytes[42] ^= 1;
+            }
+            if client.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    });
+    for driver in drivers() {
+        let options = ["--size", "100", "--for", "20s", "--driver", &driver];
+        let (told, code) = load(&[&["echo", &address], &options[..]].concat());
+        assert_eq!(code, Some(1), "{told}");
+        assert_eq!(told["corrupt"], 1, "{told}");
+        let lost = told["lost_by_reason"].as_object().expect("an object");
+        assert!(lost.contains_key("wrong byte at 342"), "{told}");
+    }
+}
+
+#[test]
+fn connections_come_from_the_sources_that_are_named() {
+    if cfg!(not(target_os = "linux")) {
+        println!("skipped: only Linux has all of 127.0.0.0/8 without being told");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let options = ["--connections", "4", "--source", "127.0.0.9,127.0.1.0/30"];
+    let child = start(&[&["hold", &address], &options[..]].concat());
+    let clients: Vec<_> = (0..4)
+        .map(|_| listener.accept().expect("a client"))
+        .collect();
+    let mut from: Vec<String> = clients.iter().map(|it| it.1.ip().to_string()).collect();
+    from.sort();
+    from.dedup();
+    assert_eq!(from, ["127.0.0.9", "127.0.1.1", "127.0.1.2"]);
+    interrupt(child);
+}
+
+#[test]
+fn intervals_tell_how_it_stands() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let options = ["--for", "500ms", "--interval", "100ms", "--format", "json"];
+    let output = run(&[&["load", "echo", &address], &options[..]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object a line"))
+        .collect();
+    let (last, before) = lines.split_last().expect("lines");
+    assert_eq!(last["event"], "load");
+    assert!(!before.is_empty() && before.iter().all(|line| line["event"] == "interval"));
+}
