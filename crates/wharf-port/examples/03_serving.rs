@@ -3,12 +3,8 @@
 //! Answers the series' `03 - Serving.py`, lines included; the key exists before its client does. The
 //! series waited in steps of 500 ms because it could not be woken: `--polling` does the same, and
 //! without it Ctrl-C is a packet like any other. `--stray` posts one under a key nobody expects.
-//!
-//! ```sh
-//! cargo run --example 03_serving -- 127.0.0.1:10101 --polling
-//! ```
 
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{collections::BTreeMap, env, error::Error, net::SocketAddr, time::Duration};
 
@@ -16,9 +12,13 @@ use wharf_port::{Event, Key, Port, Stream, Wait};
 
 const LISTENER: Key = Key(90);
 const INTERRUPT: Key = Key(91);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static PORT: Mutex<Option<Port>> = Mutex::new(None);
 
 fn main() {
-    if let Err(error) = serve(&env::args().skip(1).collect::<Vec<_>>()) {
+    let result = serve(&env::args().skip(1).collect::<Vec<_>>());
+    *PORT.lock().unwrap() = None; // Not before Ctrl-C's handler has done with it.
+    if let Err(error) = result {
         eprintln!("{error}");
         std::process::exit(1);
     }
@@ -30,17 +30,15 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let address = arguments.iter().find(|it| !it.starts_with("--"));
     let address: SocketAddr = address.map_or("127.0.0.1:10101", |it| it).parse()?;
     // Dropped from the last to the first: connections, listener, waiter, port; each handle once.
-    let port = Arc::new(Port::builder().build()?);
+    let port = Port::builder().build()?;
+    *PORT.lock().unwrap() = Some(port.clone());
     let mut waiter = port.waiter()?;
     let listener = port.listen(address, LISTENER)?;
     let mut connections: BTreeMap<Key, Stream> = BTreeMap::new();
-    let interrupted = Arc::new(AtomicBool::new(false));
 
-    // A weak reference, so that the handler does not keep the port open.
-    let (flag, weak) = (Arc::clone(&interrupted), Arc::downgrade(&port));
-    ctrlc::set_handler(move || match weak.upgrade() {
+    ctrlc::set_handler(move || match &*PORT.lock().unwrap() {
         Some(port) if step.is_none() => port.post(INTERRUPT, 0).unwrap_or_default(),
-        _ => flag.store(true, Ordering::Relaxed),
+        _ => INTERRUPTED.store(true, Ordering::Relaxed),
     })?;
     if has("--stray") {
         port.post(Key(7), 0)?;
@@ -49,7 +47,7 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     listener.accept()?;
     let mut key = Key(100);
     println!("WAITING FOR CONNECTION {key}");
-    while !interrupted.load(Ordering::Relaxed) {
+    while !INTERRUPTED.load(Ordering::Relaxed) {
         let Wait::Packets(packets) = waiter.wait(step)? else {
             continue;
         };
@@ -67,7 +65,7 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
                 }
                 (LISTENER, Event::Ended { how, .. }) => Err(format!("accept: {how:?}"))?,
                 (LISTENER, event) => eprintln!("{event:?}"), // Out of descriptors, and back again.
-                (INTERRUPT, _) => interrupted.store(true, Ordering::Relaxed),
+                (INTERRUPT, _) => INTERRUPTED.store(true, Ordering::Relaxed),
                 (key, _) => Err(format!(
                     "unexpected completion key {key}, expected {LISTENER}"
                 ))?,

@@ -3,21 +3,20 @@
 //! Answers the series' `04 - Echoing.py`, lines included; the count has one more than there are
 //! connections, for the listener. There a reset ended the server, a disconnection kept its socket,
 //! and what followed a NUL byte was lost. Here an error ends its own connection and nothing else.
-//!
-//! ```sh
-//! cargo run --example 04_echoing
-//! ```
 
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::{collections::BTreeMap, env, error::Error, net::SocketAddr};
 
 use wharf_port::{Event, Key, Port, Stream, Wait};
 
 const LISTENER: Key = Key(90);
 const INTERRUPT: Key = Key(91);
+static PORT: Mutex<Option<Port>> = Mutex::new(None);
 
 fn main() {
-    if let Err(error) = echo() {
+    let result = echo();
+    *PORT.lock().unwrap() = None; // Not before Ctrl-C's handler has done with it.
+    if let Err(error) = result {
         eprintln!("{error}");
         std::process::exit(1);
     }
@@ -27,15 +26,15 @@ fn echo() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
     let address: SocketAddr = address.parse()?;
     // Dropped from the last to the first: connections, listener, waiter, port; each handle once.
-    let port = Arc::new(Port::builder().build()?);
+    let port = Port::builder().build()?;
+    *PORT.lock().unwrap() = Some(port.clone());
     let mut waiter = port.waiter()?;
     let listener = port.listen(address, LISTENER)?;
     let mut connections: BTreeMap<Key, Stream> = BTreeMap::new();
 
-    // A weak reference, so that the handler does not keep the port open.
-    let weak = Arc::downgrade(&port);
-    ctrlc::set_handler(move || {
-        _ = weak.upgrade().map(|port| port.post(INTERRUPT, 0));
+    ctrlc::set_handler(|| {
+        let port = PORT.lock().unwrap();
+        _ = port.as_ref().map(|port| port.post(INTERRUPT, 0));
     })?;
     println!("LISTENING ON {}", listener.local_address()?);
     listener.accept()?;
