@@ -5,11 +5,11 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 
-use crate::program::{Server, drivers, is_native};
+use crate::program::{Server, drivers, needs_native};
 
 #[test]
 fn sigterm_ends_it_with_the_account_too() {
-    if !is_native() {
+    if !needs_native() {
         return;
     }
     for driver in drivers() {
@@ -25,7 +25,7 @@ fn sigterm_ends_it_with_the_account_too() {
 /// A server that cannot get rid of its lines hangs in the middle of its end.
 #[test]
 fn a_second_ctrl_c_ends_it_at_once() {
-    if !is_native() {
+    if !needs_native() {
         return;
     }
     for driver in drivers() {

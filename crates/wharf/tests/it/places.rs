@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::program::{Server, drivers, is_native, program, run};
+use crate::program::{Server, drivers, needs_native, program, run};
 
 /// What any stream says comes back.
 fn echoes(mut client: impl Read + Write) {
@@ -73,7 +73,7 @@ fn fresh_path(name: &str) -> PathBuf {
 
 #[test]
 fn a_unix_socket_goes_with_its_server() {
-    if !is_native() {
+    if !needs_native() {
         return;
     }
     for driver in drivers() {
@@ -94,7 +94,7 @@ fn a_unix_socket_goes_with_its_server() {
 
 #[test]
 fn the_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_not() {
-    if !is_native() {
+    if !needs_native() {
         return;
     }
     let path = fresh_path("stale");

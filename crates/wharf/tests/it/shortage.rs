@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use crate::program::{Server, drivers, is_native};
+use crate::program::{Server, drivers, needs_native};
 
 #[test]
 fn the_maximum_leaves_the_others_in_the_backlog() {
@@ -55,7 +55,7 @@ fn ticks(pid: u32) -> u64 {
 
 #[test]
 fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
-    if !is_native() {
+    if !needs_native() {
         return;
     }
     for driver in drivers() {
