@@ -123,9 +123,12 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
         (&["load", "hold", "127.0.0.1:1-9"], "not a range"),
         (&["load", "hold", "--expect", "helt=1"], "connected"),
         (&["load", "hold", "--source", "somewhere"], "127.0.0.0/24"),
-        (&["load", "hold", "--connections", "9000000"], "open files"),
         (&["load", "hover"], "hold"),
+        (&["load", "hold", "--connections", "9000000"], "open files"),
     ] {
+        if expected == "open files" && !crate::program::is_native() {
+            continue; // Windows has no such limit.
+        }
         let output = run(arguments);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
