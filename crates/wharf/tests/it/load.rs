@@ -66,17 +66,20 @@ fn echo_verifies_every_byte_on_every_driver() {
 #[test]
 fn hold_and_connect_agree_with_the_server() {
     for driver in drivers() {
-        let server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver]);
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
         let address = server.address().to_string();
         let connections = ["--connections", "500", "--driver", &driver];
         let hold = ["hold", &address, "--for", "300ms", "--expect", "held=500"];
         let (told, code) = load(&[&hold[..], &connections].concat());
         assert_eq!((code, &told["held"]), (Some(0), &500.into()), "{told}");
+        server.wait_for("accepted", 500);
         let connect = ["connect", &address, "--rate", "5000", "--threads", "2"];
         let (told, code) = load(&[&connect[..], &connections].concat());
         assert_eq!(code, Some(0), "{told}");
         assert_eq!(told["connected"], 500, "{told}");
         assert_eq!(told["connects"], "open loop", "{told}");
+        // What has connected and closed may still wait in the backlog.
+        server.wait_for("accepted", 500);
         let account = server.stop();
         assert_eq!(account["accepted"], 1000, "{driver}: {account}");
     }
