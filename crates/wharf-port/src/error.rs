@@ -286,9 +286,9 @@ impl Error {
                 Some("choose another port, or end the program that holds it")
             }
             (ErrorKind::AddressUnavailable, _) => Some("name an address of this machine"),
-            (ErrorKind::PermissionDenied, Operation::Listen) => {
-                Some("choose a port of 1024 or above, or run with the privilege to bind low ports")
-            }
+            (ErrorKind::PermissionDenied, Operation::Listen) => Some(
+                "choose a port of 1024 or above or a path you may write to, or run with more rights",
+            ),
             (ErrorKind::Full, Operation::Send) => Some("wait for SendReady, then send again"),
             (ErrorKind::Full, _) => Some("raise the bound where the port is built"),
             (ErrorKind::Busy, Operation::Waiter) => {
