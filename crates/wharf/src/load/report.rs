@@ -166,8 +166,13 @@ impl Moment<'_> {
     /// One sentence.
     fn verdict(&self) -> String {
         let counts = self.counts;
+        let wanted = u64::from(self.options.connections);
         let mut faults = Vec::new();
         for (count, what) in [
+            (
+                wanted.saturating_sub(counts.asked),
+                "were not begun in time",
+            ),
             (counts.failed, "failed to connect"),
             (counts.unfinished, "had not connected when it ended"),
             (counts.lost, "were lost"),
@@ -183,9 +188,9 @@ impl Moment<'_> {
             Mode::Echo => "connected, and every byte came back right",
         };
         let all = if faults.is_empty() {
-            format!("all {} asked for {what}", counts.asked)
+            format!("all {wanted} {what}")
         } else {
-            format!("of {} asked for, {}", counts.asked, faults.join(", "))
+            format!("of {wanted} wanted, {}", faults.join(", "))
         };
         let before = if self.interrupted {
             "interrupted: "
