@@ -17,7 +17,7 @@ use wharf_port::{Address, ConnectOptions, Port};
 
 use crate::command::Format;
 use crate::output;
-use crate::signals;
+use crate::signals::{self, Signals};
 use ledger::{Latencies, Ledger};
 use options::{LoadOptions, Mode};
 use report::Moment;
@@ -66,7 +66,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         builder.build().map_err(|error| error.to_string())
     };
     let ports: Vec<Port> = (0..threads).map(build).collect::<Result<_, _>>()?;
-    signals::stop_on_signals(ports.clone())?;
+    Signals::listen()?.end_work_on(&ports);
     let run = Run {
         options,
         target,

@@ -18,7 +18,7 @@ use crate::account::{Ledger, Left};
 use crate::command::ServingOptions;
 use crate::output::{self, Output};
 use crate::service::{Kind, Service, Step};
-use crate::signals;
+use crate::signals::{self, Signals};
 use listening::Opened;
 
 mod listening;
@@ -61,13 +61,14 @@ pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
 
 fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
     let output = Output::new(options);
+    let signals = Signals::listen()?;
     let Opened {
         ports,
         listeners,
         deals,
         files,
     } = listening::open(options)?;
-    signals::stop_on_signals(ports.clone())?;
+    signals.end_work_on(&ports);
     for listener in &listeners[0] {
         let address = listener.local_address().map_err(text)?;
         output.listening(kind.name(), &address, ports[0].driver());

@@ -1,7 +1,10 @@
 //! What ends a server: the first signal in order, the second at once.
 //!
 //! A signal is a packet posted to each port, so that threads that wait without a limit wake up for
-//! it. The series looked for Ctrl-C every 500 ms.
+//! it. The series looked for Ctrl-C every 500 ms. Signals are listened for before the first
+//! address is: whoever can connect can be sure that a signal ends the program with its account.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wharf_port::Port;
 
@@ -11,16 +14,42 @@ use crate::sys;
 /// The exit code of a program that Ctrl-C has ended: 128 and the number of SIGINT.
 const ENDED_BY_SIGNAL: i32 = 130;
 
-/// Listens for signals from now on, on a thread of its own.
-pub(crate) fn stop_on_signals(ports: Vec<Port>) -> Result<(), String> {
-    let mut stopping = false;
-    let handler = move || {
-        if std::mem::replace(&mut stopping, true) {
-            std::process::exit(ENDED_BY_SIGNAL);
+/// The signals that end the program, listened for on a thread of their own.
+#[derive(Debug)]
+pub(crate) struct Signals(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    stopping: bool,
+    /// Those to post to; none yet while the program is still opening them.
+    ports: Vec<Port>,
+}
+
+impl Signals {
+    /// Listens from now on. One that comes before there are ports is kept for them.
+    pub(crate) fn listen() -> Result<Self, String> {
+        let signals = Signals(Arc::default());
+        let told = Arc::clone(&signals.0);
+        let handler = move || {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut told.stopping, true) {
+                std::process::exit(ENDED_BY_SIGNAL);
+            }
+            stop(&told.ports);
+        };
+        let failed = |error| format!("cannot listen for Ctrl-C: {error}");
+        sys::on_stop_signal(handler).map_err(failed)?;
+        Ok(signals)
+    }
+
+    /// Has signals end the work on these ports.
+    pub(crate) fn end_work_on(&self, ports: &[Port]) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.ports = ports.to_vec();
+        if told.stopping {
+            stop(ports);
         }
-        stop(&ports);
-    };
-    sys::on_stop_signal(handler).map_err(|error| format!("cannot listen for Ctrl-C: {error}"))
+    }
 }
 
 /// Tells each thread to stop.
