@@ -147,6 +147,7 @@ impl Core {
             }
             return;
         }
+        self.give_held_back(state);
         self.driver.release(id, state);
         state.set(flag::HANDLE_CLOSED);
         self.socket_gone();

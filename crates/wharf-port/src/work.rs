@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::lock;
 use crate::op::OpKind;
 use crate::packet::Packet;
+use crate::pool::PoolBuffer;
 use crate::slot::{SocketState, flag};
 use crate::sys;
 
@@ -45,6 +46,10 @@ pub(crate) struct Work {
     pub(crate) head_sent: usize,
     /// Receives into callers' buffers, in submission order.
     pub(crate) intos: VecDeque<Into>,
+    /// Received beyond the bound of leases: told as soon as a lease is free, in order.
+    pub(crate) held: VecDeque<Held>,
+    /// The system's code that ended the receiving behind `held`.
+    pub(crate) held_end: Option<i32>,
     /// How many of `sends` the request in the kernel covers, and which of them is being cancelled.
     pub(crate) sends_in_request: usize,
     pub(crate) cancelled_send: Option<u32>,
@@ -72,9 +77,20 @@ pub(crate) struct Into {
     pub(crate) sequence: u32,
 }
 
+/// A filled buffer that waits for a lease.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) buffer: PoolBuffer,
+    /// The bytes in it, and how many of them were read already.
+    pub(crate) count: usize,
+    pub(crate) read: usize,
+}
+
 impl Work {
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
+            && self.held.is_empty()
+            && self.held_end.is_none()
             && self.sends.is_empty()
             && self.intos.is_empty()
             && self.connect_to.is_none()
@@ -105,6 +121,17 @@ impl Core {
             state.work = Some(spare.unwrap_or_default());
         }
         state.work.as_mut().expect("set above")
+    }
+
+    /// Gives back what a socket has received and nobody will be told of.
+    pub(crate) fn give_held_back(&self, state: &mut SocketState) {
+        let Some(work) = &mut state.work else {
+            return;
+        };
+        work.held_end = None;
+        for held in work.held.drain(..) {
+            self.buffer_returned(held.buffer);
+        }
     }
 
     /// Takes the work block of a socket that has become idle.

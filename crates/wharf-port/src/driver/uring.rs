@@ -35,17 +35,20 @@ mod ending;
 mod probe;
 mod request;
 mod ring;
+mod streaming;
 
 pub(crate) use request::WorkBlock;
 
 /// There was more data when the last receive ended: the next one need not wait for some.
 const DATA_AT_HAND: u32 = 1 << flag::DRIVER_SHIFT;
-/// The accept was ended by the driver itself, for lack of places.
-const ACCEPT_CUT: u32 = 2 << flag::DRIVER_SHIFT;
+/// The driver itself ends the streaming request: there are no places left, or no leases.
+const CUT: u32 = 2 << flag::DRIVER_SHIFT;
 /// Connections of this listener that were accepted beyond the places wait in `untold`.
 const HAS_UNTOLD: u32 = 4 << flag::DRIVER_SHIFT;
 /// The thread that had submitted the connect ended; the rest of it is waited for.
 const CONNECT_CONTINUED: u32 = 8 << flag::DRIVER_SHIFT;
+/// A lease is counted for what the stream receives next.
+const LEASE_RESERVED: u32 = 16 << flag::DRIVER_SHIFT;
 
 /// With fewer free places than this a listener accepts one connection at a time.
 const PLACES_FOR_MANY: u32 = 512;
@@ -60,18 +63,21 @@ pub(crate) struct Uring {
     /// Connections that the kernel accepted when no place was left, with their listeners. They are
     /// told as soon as there is a place, as those in the backlog are.
     untold: Mutex<Vec<(SlotId, OwnedFd)>>,
+    /// The kernel ends a streaming receive after so many bytes as it is told.
+    caps_streams: bool,
     sockets_max: u32,
 }
 
 impl Uring {
     pub(crate) fn new(options: &Options) -> Result<Self, Unavailable> {
-        probe::try_once()?;
+        let abilities = probe::try_once()?;
         let ring = Ring::new(!options.shared, Size::default()).map_err(probe::refused)?;
         Ok(Uring {
             ring,
             buffers: Mutex::new(Buffers::new(options.pool)),
             buffers_wanted: AtomicBool::new(false),
             untold: Mutex::default(),
+            caps_streams: abilities.caps_streams,
             sockets_max: options.sockets_max,
         })
     }
@@ -102,20 +108,14 @@ impl Uring {
         self.ask_reading(Kind::Accept, id, state, entry);
     }
 
-    fn arm_stream(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState) {
-        // The lease of the coming data is counted now, which makes the bound exact.
-        if !core.reserve_lease(id, state) {
+    fn arm_into(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        self.fill_from_held(core, id, state, out);
+        if state.receiving != Receiving::Into || state.has(flag::ARMED) {
             return;
         }
-        self.buffers_wanted.store(true, Ordering::Relaxed);
-        let at_hand = state.has(DATA_AT_HAND);
-        state.clear(DATA_AT_HAND);
-        let bytes = core.options.pool.buffer_bytes;
-        let entry = request::receive(state.open_handle(), bytes, at_hand);
-        self.ask_reading(Kind::Stream, id, state, entry);
-    }
-
-    fn arm_into(&self, id: SlotId, state: &mut SocketState) {
+        if let Some(code) = streaming::take_held_end(state) {
+            return core.receive_stopped(id, state, Some(code), out);
+        }
         let SocketState { work, handle, .. } = &mut *state;
         let into = work.as_mut().and_then(|work| work.intos.front_mut());
         let into = into.expect("a receive into a buffer is queued");
@@ -277,9 +277,12 @@ impl Driver for Uring {
             Receiving::Nothing => {}
             Receiving::Accept => self.arm_accept(core, id, state, out),
             Receiving::Connect => self.arm_connect(id, state),
-            Receiving::Stream => self.arm_stream(core, id, state),
-            Receiving::Into => self.arm_into(id, state),
+            Receiving::Stream => self.arm_stream(core, id, state, out),
+            Receiving::Into => self.arm_into(core, id, state, out),
             Receiving::Watch => {
+                if let Some(code) = streaming::take_held_end(state) {
+                    return core.receive_stopped(id, state, Some(code), out);
+                }
                 let entry = request::wait(state.open_handle(), libc::POLLRDHUP);
                 self.ask_reading(Kind::Watch, id, state, entry);
             }

@@ -8,11 +8,11 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use io_uring::cqueue::{self, buffer_select, more, sock_nonempty};
+use io_uring::cqueue::{self, buffer_select, more};
 
 use super::request::{Kind, Name, is_reported};
 use super::ring::COMPLETIONS_MAX;
-use super::{ACCEPT_CUT, CONNECT_CONTINUED, DATA_AT_HAND, HAS_UNTOLD, Uring, request};
+use super::{CONNECT_CONTINUED, CUT, HAS_UNTOLD, Uring, request};
 use crate::accepted::Accepted;
 use crate::core::{Core, Out};
 use crate::lock;
@@ -22,11 +22,11 @@ use crate::sys;
 
 /// How a request ended, or what a streaming one brought.
 #[derive(Debug)]
-struct Outcome {
+pub(super) struct Outcome {
     /// A count or a descriptor, or the system's code.
-    result: Result<u32, i32>,
-    flags: u32,
-    buffer: Option<PoolBuffer>,
+    pub(super) result: Result<u32, i32>,
+    pub(super) flags: u32,
+    pub(super) buffer: Option<PoolBuffer>,
 }
 
 impl Uring {
@@ -148,8 +148,8 @@ impl Uring {
         if !over {
             return;
         }
-        let cut = state.has(ACCEPT_CUT);
-        state.clear(ACCEPT_CUT);
+        let cut = state.has(CUT);
+        state.clear(CUT);
         if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
             return core.receive_stopped(id, state, Some(libc::ECANCELED), out);
         }
@@ -190,8 +190,8 @@ impl Uring {
         }
         lock(&self.untold).push((id, handle));
         state.set(HAS_UNTOLD);
-        if state.has(flag::ARMED) && !state.has(ACCEPT_CUT) {
-            state.set(ACCEPT_CUT);
+        if state.has(flag::ARMED) && !state.has(CUT) {
+            state.set(CUT);
             let name = Name::of(Kind::Accept, id);
             self.ring.push(request::cancel(name));
         }
@@ -256,67 +256,19 @@ impl Uring {
         core.connected(id, state, result, out);
     }
 
-    fn stream_completed(
+    /// After a request that left nothing to tell: the next one, unless the end was asked for.
+    pub(super) fn go_on(
         &self,
         core: &Arc<Core>,
         id: SlotId,
         state: &mut SocketState,
-        mut outcome: Outcome,
         out: &mut Out<'_>,
     ) {
-        state.clear(flag::ARMED);
-        let code = match (outcome.result, outcome.buffer.take()) {
-            (Ok(count), Some(buffer)) if count > 0 => {
-                if sock_nonempty(outcome.flags) {
-                    state.set(DATA_AT_HAND);
-                }
-                core.received(id, state, (buffer, count as usize), out);
-                return self.go_on(core, id, state, out);
-            }
-            (result, unused) => {
-                core.slots.return_lease(id, core.options.leases_per_socket);
-                if let Some(buffer) = unused {
-                    core.buffer_returned(buffer);
-                }
-                result.err()
-            }
-        };
-        match code {
-            Some(libc::ENOBUFS) if !state.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
-                self.find_buffer(core, id, state, out);
-            }
-            Some(libc::EINTR | libc::EAGAIN) => self.go_on(core, id, state, out),
-            code => core.receive_stopped(id, state, code, out),
-        }
-    }
-
-    /// After a request that left nothing to tell: the next one, unless the end was asked for.
-    fn go_on(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
             core.receive_stopped(id, state, Some(libc::ECANCELED), out);
         } else {
             core.go_on_receiving(id, state, out);
         }
-    }
-
-    /// Data came when the kernel had no buffer. One more of the pool, or a place in the line.
-    fn find_buffer(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        let Some(buffer) = core.pool.take_or_wait(id) else {
-            state.set(flag::PAUSED_POOL);
-            return;
-        };
-        let left_over = lock(&self.buffers).provide(buffer);
-        if let Some(buffer) = left_over {
-            core.buffer_returned(buffer);
-        }
-        state.set(DATA_AT_HAND);
-        core.go_on_receiving(id, state, out);
     }
 
     fn filled(

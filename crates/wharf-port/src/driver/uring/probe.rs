@@ -30,14 +30,21 @@ use crate::sys;
 /// How long one step may take before the machine counts as broken.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a working io_uring may be able to do besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Abilities {
+    /// It ends a multishot receive after so many bytes as it is told.
+    pub(super) caps_streams: bool,
+}
+
 /// Tries io_uring out, once in a process where it works.
-pub(super) fn try_once() -> Result<(), Unavailable> {
-    static WORKS: OnceLock<()> = OnceLock::new();
-    if WORKS.get().is_none() {
-        try_out()?;
-        let _ = WORKS.set(());
+pub(super) fn try_once() -> Result<Abilities, Unavailable> {
+    static WORKS: OnceLock<Abilities> = OnceLock::new();
+    if let Some(abilities) = WORKS.get() {
+        return Ok(*abilities);
     }
-    Ok(())
+    let abilities = try_out()?;
+    Ok(*WORKS.get_or_init(|| abilities))
 }
 
 /// Why the system refuses io_uring, and the cure.
@@ -70,7 +77,7 @@ const LACKS: &str = "this kernel's io_uring lacks a feature that is needed (NODR
 const WRONG: &str = "io_uring accepts requests here and answers them wrongly: use Linux 6.0 or \
                      later, or the readiness driver";
 
-fn try_out() -> Result<(), Unavailable> {
+fn try_out() -> Result<Abilities, Unavailable> {
     let size = Size {
         submissions: 8,
         completions: 16,
@@ -85,8 +92,8 @@ fn try_out() -> Result<(), Unavailable> {
         ended: Mutex::default(),
     };
     let failed = |error: io::Error| refused(sys::code_of(&error));
-    let works = trial.operations().map_err(failed)?;
-    if works { Ok(()) } else { Err((WRONG, None)) }
+    let abilities = trial.operations().map_err(failed)?;
+    abilities.ok_or((WRONG, None))
 }
 
 /// A ring to try things on. What it asks for has ended before its memory goes.
@@ -102,47 +109,50 @@ struct Ended {
     flags: u32,
 }
 
+/// Receives that take a buffer each.
+const RECEIVES: usize = 3;
+
 const NOTHING: u64 = 1;
 const ACCEPT: u64 = 2;
 const RECEIVE: u64 = 3;
 const WATCH: u64 = 4;
 
 impl Trial {
-    /// Answers whether everything ended as it should.
-    fn operations(&self) -> io::Result<bool> {
+    /// Answers what it can do, if everything ended as it should.
+    fn operations(&self) -> io::Result<Option<Abilities>> {
         self.ask(opcode::Nop::new().build(), NOTHING);
         if self.end_of(NOTHING)?.result != 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let options = PoolOptions::default();
         let mut buffers = Buffers::new(PoolOptions {
-            pool_bytes_max: options.buffer_bytes as usize,
+            pool_bytes_max: 4 * RECEIVES * options.buffer_bytes as usize,
             ..options
         });
         buffers
             .open(|address, entries| self.ring.register_buffers(address, entries))
             .map_err(io::Error::from_raw_os_error)?;
         let pool = Pool::new(options);
-        if let Some(buffer) = pool.take() {
+        pool.take_many(RECEIVES, |buffer| {
             buffers.provide(buffer);
-        }
-        let right = self.sockets(options.buffer_bytes)?;
+        });
+        let abilities = self.sockets(options.buffer_bytes)?;
         // Nothing is with the kernel any more, but for what a wrong answer left there.
-        if !right {
+        if abilities.is_none() {
             std::mem::forget((pool, buffers));
         }
-        Ok(right)
+        Ok(abilities)
     }
 
-    /// One accept of many, one receive into the provided buffer, one cancelled wait.
-    fn sockets(&self, buffer_bytes: u32) -> io::Result<bool> {
+    /// One accept of many, receives into provided buffers, one cancelled wait.
+    fn sockets(&self, buffer_bytes: u32) -> io::Result<Option<Abilities>> {
         let (listener, address) = listener()?;
         self.ask(request::accept(&listener, true), ACCEPT);
         self.enter()?;
         let mut client = UnixStream::connect_addr(&address)?;
         let accepted = self.end_of(ACCEPT)?;
         if accepted.result < 0 || !more(accepted.flags) {
-            return Ok(false);
+            return Ok(None);
         }
         // SAFETY: the kernel made the descriptor for this completion.
         let accepted = unsafe { OwnedFd::from_raw_fd(accepted.result) };
@@ -151,12 +161,32 @@ impl Trial {
         client.write_all(b"wharf")?;
         let received = self.end_of(RECEIVE)?;
         if received.result != 5 || buffer_select(received.flags).is_none() {
-            return Ok(false);
+            return Ok(None);
         }
+        let caps_streams = self.caps_streams(&accepted, &mut client)?;
         self.ask(request::wait(&accepted, libc::POLLIN), WATCH);
         self.enter()?;
         let cancelled = self.cancel(WATCH)? && self.cancel(ACCEPT)?;
-        Ok(cancelled)
+        Ok(cancelled.then_some(Abilities { caps_streams }))
+    }
+
+    /// Whether a receive of many goes on below its cap and ends at it. Before Linux 6.16 it is
+    /// refused instead.
+    fn caps_streams(&self, accepted: &OwnedFd, client: &mut UnixStream) -> io::Result<bool> {
+        self.ask(request::receive_many(accepted, 6, false), RECEIVE);
+        self.enter()?;
+        client.write_all(b"wharf")?;
+        let first = self.end_of(RECEIVE)?;
+        if first.result != 5 || !more(first.flags) {
+            return Ok(false);
+        }
+        client.write_all(b"s")?;
+        let last = self.end_of(RECEIVE)?;
+        if more(last.flags) {
+            self.cancel(RECEIVE)?;
+            return Ok(false);
+        }
+        Ok(last.result == 1)
     }
 
     /// Cancels a request; answers whether both told so.

@@ -21,6 +21,15 @@ pub(super) const SLICES_MAX: usize = 16;
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// `IORING_RECVSEND_POLL_FIRST`: wait for data before trying to receive (linux/io_uring.h).
 const POLL_FIRST: u16 = 1;
+/// `IORING_RECV_MULTISHOT`: go on after each message (linux/io_uring.h).
+const MULTISHOT: u16 = 2;
+/// Where `optlen` is in a request: the bytes after which a multishot receive ends, since Linux
+/// 6.16 (linux/io_uring.h; the place of `file_index`, for which older kernels refuse a receive).
+const OPTLEN_OFFSET: usize = 44;
+const _: () = assert!(
+    size_of::<Entry>() == 64,
+    "a request as the kernel defines it"
+);
 /// The one group of provided buffers.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
@@ -164,6 +173,22 @@ pub(super) fn receive(handle: &impl AsRawFd, buffer_bytes: u32, at_hand: bool) -
         .ioprio(if at_hand { 0 } else { POLL_FIRST })
         .build()
         .flags(Flags::BUFFER_SELECT)
+}
+
+/// Receives into provided buffers, a message each, until so many bytes have come.
+pub(super) fn receive_many(handle: &impl AsRawFd, bytes_max: u32, at_hand: bool) -> Entry {
+    let first = if at_hand { 0 } else { POLL_FIRST };
+    let mut entry = opcode::Recv::new(descriptor(handle), ptr::null_mut(), 0)
+        .buf_group(BUFFER_GROUP)
+        .ioprio(first | MULTISHOT)
+        .build()
+        .flags(Flags::BUFFER_SELECT);
+    let start: *mut Entry = &raw mut entry;
+    // SAFETY: an entry is the kernel's 64 bytes of a request, of which these four are an integer.
+    unsafe {
+        start.byte_add(OPTLEN_OFFSET).cast::<u32>().write(bytes_max);
+    }
+    entry
 }
 
 /// Receives into a caller's buffer, which the caller of this keeps until the end.
