@@ -140,7 +140,7 @@ impl Core {
         if has_sends(state) && !state.has(flag::CLOSE_RESET) {
             return; // The flush goes on, for as long as its timer allows.
         }
-        if state.has(flag::ARMED | flag::SENDING) {
+        if state.has(flag::ARMED | flag::SENDING | flag::GUARDED) {
             if !state.has(flag::HUNG_UP) {
                 state.set(flag::HUNG_UP);
                 self.driver.hang_up(id, state);

@@ -85,8 +85,10 @@ pub(crate) mod flag {
     pub(crate) const WAS_RESET: u32 = 1 << 19;
     /// The connection broke, as the system told once: no end in order follows.
     pub(crate) const WAS_BROKEN: u32 = 1 << 20;
+    /// The driver looks out for the peer's end beside what the socket reads, and will report it.
+    pub(crate) const GUARDED: u32 = 1 << 21;
     /// Bits from here on belong to the driver.
-    pub(crate) const DRIVER_SHIFT: u32 = 21;
+    pub(crate) const DRIVER_SHIFT: u32 = 22;
 }
 
 /// One socket, as its lock guards it.

@@ -49,6 +49,12 @@ const HAS_UNTOLD: u32 = 4 << flag::DRIVER_SHIFT;
 const CONNECT_CONTINUED: u32 = 8 << flag::DRIVER_SHIFT;
 /// A lease is counted for what the stream receives next.
 const LEASE_RESERVED: u32 = 16 << flag::DRIVER_SHIFT;
+/// What the stream has with the kernel goes on after a message.
+const MANY: u32 = 32 << flag::DRIVER_SHIFT;
+/// The stream has received something: more may follow.
+const TALKS: u32 = 64 << flag::DRIVER_SHIFT;
+/// The peer has finished or is gone; there may be data before its end.
+const PEER_ENDED: u32 = 128 << flag::DRIVER_SHIFT;
 
 /// With fewer free places than this a listener accepts one connection at a time.
 const PLACES_FOR_MANY: u32 = 512;
@@ -218,17 +224,21 @@ impl Uring {
         let shut = sys::shutdown_both(handle).is_ok();
         // A connect goes on after a shutdown, and so does the accept of a Unix listener.
         if !shut || state.has(flag::LISTENER | flag::CONNECTING) {
-            self.cancel_both(id, state);
+            self.cancel_all(id, state);
         }
     }
 
-    /// Asks for what the kernel has of both sides to end.
-    fn cancel_both(&self, id: SlotId, state: &SocketState) {
+    /// Asks for everything that the kernel has of this socket to end.
+    fn cancel_all(&self, id: SlotId, state: &SocketState) {
         if state.has(flag::ARMED) {
             self.ring.push(request::cancel(self.armed(id, state)));
         }
         if state.has(flag::SENDING) {
             let name = Name::of(Kind::Send, id);
+            self.ring.push(request::cancel(name));
+        }
+        if state.has(flag::GUARDED) {
+            let name = Name::of(Kind::Guard, id);
             self.ring.push(request::cancel(name));
         }
     }

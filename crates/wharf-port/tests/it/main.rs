@@ -30,6 +30,7 @@ mod end;
 mod errors;
 mod exhaust;
 mod handles;
+mod held;
 mod pool;
 mod port;
 mod receive;
@@ -61,6 +62,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("receive", receive::CASES),
     ("watch", watch::CASES),
     ("pool", pool::CASES),
+    ("held", held::CASES),
     ("send", send::CASES),
     ("cancel", cancel::CASES),
     ("shutdown", shutdown::CASES),

@@ -78,10 +78,10 @@ impl Uring {
             return Self::foreign(core, Some(kind), outcome);
         };
         let state = &mut *guard;
-        let expected = if kind == Kind::Send {
-            state.has(flag::SENDING)
-        } else {
-            state.has(flag::ARMED) && self.armed(id, state).kind == kind
+        let expected = match kind {
+            Kind::Send => state.has(flag::SENDING),
+            Kind::Guard => state.has(flag::GUARDED),
+            _ => state.has(flag::ARMED) && self.armed(id, state).kind == kind,
         };
         if !expected {
             return Self::foreign(core, Some(kind), outcome);
@@ -96,6 +96,7 @@ impl Uring {
                 self.filled(core, id, state, kind, &outcome, out);
             }
             Kind::Watch => self.watch_completed(core, id, state, &outcome, out),
+            Kind::Guard => self.guard_completed(core, id, state, &outcome, out),
             Kind::Send => core.send_stopped(id, state, sent(state, &outcome), out),
             Kind::Bell | Kind::Cancel => {}
         }

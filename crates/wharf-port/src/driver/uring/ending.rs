@@ -59,7 +59,7 @@ impl Uring {
         }
         for index in 0..core.slots.used() {
             if let Some((id, state)) = core.slots.lock_index(index) {
-                self.cancel_both(id, &state);
+                self.cancel_all(id, &state);
             }
         }
         self.empty_kernel(core, &mut Out::queue(), |kind| kind == Kind::Cancel);

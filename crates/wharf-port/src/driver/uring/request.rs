@@ -45,13 +45,15 @@ pub(super) enum Kind {
     /// A receive into no bytes: only the wait for data.
     IntoNothing,
     Watch,
+    /// Looks out for the peer's end beside a stream.
+    Guard,
     Send,
     /// Somebody rings for the thread that sleeps in the kernel.
     Bell,
     Cancel,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Accept,
     Kind::Connect,
     Kind::Connecting,
@@ -59,6 +61,7 @@ const KINDS: [Kind; 10] = [
     Kind::Into,
     Kind::IntoNothing,
     Kind::Watch,
+    Kind::Guard,
     Kind::Send,
     Kind::Bell,
     Kind::Cancel,

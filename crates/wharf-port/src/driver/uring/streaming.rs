@@ -6,7 +6,15 @@
 //! bytes of one buffer: a connection that talks in small messages asks again once in hundreds, and
 //! bulk asks for each buffer, as a receive of one shot does. What comes beyond the leases that the
 //! stream may have out is held here, in order, the request is ended, and nothing more is asked for
-//! until all of it has been told. An uncapped multishot receive was rejected, and so was giving
+//! until all of it has been told.
+//!
+//! The kernel does not look again after a message that emptied the socket: a reset that comes
+//! right behind it, before the message was taken, is never told by a multishot receive (TCP on
+//! Linux 6.18; Unix sockets lose a FIN so). A wait for the peer's end stands guard beside it, and
+//! costs nothing per message. A first receive is of one shot, so that a connection of a single
+//! message needs no guard.
+//!
+//! An uncapped multishot receive was rejected, and so was giving
 //! leases beyond the bound; kernels before 6.16, which know no cap, get one shot at a time.
 
 use std::sync::Arc;
@@ -16,7 +24,7 @@ use io_uring::cqueue::{more, sock_nonempty};
 
 use super::completion::Outcome;
 use super::request::{Kind, Name};
-use super::{CUT, DATA_AT_HAND, LEASE_RESERVED, Uring, request};
+use super::{CUT, DATA_AT_HAND, LEASE_RESERVED, MANY, PEER_ENDED, TALKS, Uring, request};
 use crate::core::{Core, Out};
 use crate::lock;
 use crate::pool::PoolBuffer;
@@ -68,14 +76,59 @@ impl Uring {
         let bytes = core.options.pool.buffer_bytes;
         // What a stream holds beyond its leases is taken from the others: not where buffers are
         // scarce, and not where each message would be beyond them.
-        let many =
-            self.caps_streams && core.options.leases_per_socket > 1 && !core.pool.is_scarce();
+        let many = self.caps_streams
+            && state.has(TALKS)
+            && !state.has(PEER_ENDED)
+            && core.options.leases_per_socket > 1
+            && !core.pool.is_scarce();
         let entry = if many {
+            state.set(MANY);
+            self.guard(id, state);
             request::receive_many(state.open_handle(), bytes, at_hand)
         } else {
             request::receive(state.open_handle(), bytes, at_hand)
         };
         self.ask_reading(Kind::Stream, id, state, entry);
+    }
+
+    /// Looks out for the peer's end, as long as there is none.
+    fn guard(&self, id: SlotId, state: &mut SocketState) {
+        if !state.has(flag::GUARDED) {
+            state.set(flag::GUARDED);
+            let entry = request::wait(state.open_handle(), libc::POLLRDHUP);
+            self.ask(Kind::Guard, id, entry);
+        }
+    }
+
+    /// The peer has ended: a receive that goes on might not hear of it, the next one does.
+    pub(super) fn guard_completed(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        outcome: &Outcome,
+        out: &mut Out<'_>,
+    ) {
+        state.clear(flag::GUARDED);
+        if state.has(flag::CLOSING) {
+            return core.settle(id, state, out);
+        }
+        if outcome.result.is_err_and(crate::sys::is_cancelled) {
+            // Nobody asked for this end: the thread that had submitted it is gone.
+            return self.guard(id, state);
+        }
+        state.set(PEER_ENDED);
+        if state.has(flag::ARMED) && state.has(MANY) {
+            self.cut(id, state);
+        }
+    }
+
+    /// Ends the stream's request, once.
+    fn cut(&self, id: SlotId, state: &mut SocketState) {
+        if !state.has(CUT) {
+            state.set(CUT);
+            self.ring.push(request::cancel(Name::of(Kind::Stream, id)));
+        }
     }
 
     /// Copies what a stream has left into the callers' buffers, before the kernel is asked.
@@ -115,13 +168,14 @@ impl Uring {
     ) {
         let over = !more(outcome.flags);
         if over {
-            state.clear(flag::ARMED | CUT);
+            state.clear(flag::ARMED | CUT | MANY);
             if sock_nonempty(outcome.flags) {
                 state.set(DATA_AT_HAND);
             }
         }
         let code = match (outcome.result, outcome.buffer.take()) {
             (Ok(count), Some(buffer)) if count > 0 => {
+                state.set(TALKS);
                 self.bring(core, id, state, (buffer, count as usize), out);
                 if over {
                     self.go_on(core, id, state, out);
@@ -174,9 +228,8 @@ impl Uring {
             count,
             read,
         });
-        if state.has(flag::ARMED) && !state.has(CUT) {
-            state.set(CUT);
-            self.ring.push(request::cancel(Name::of(Kind::Stream, id)));
+        if state.has(flag::ARMED) {
+            self.cut(id, state);
         }
     }
 
