@@ -333,6 +333,13 @@ impl Slots {
         })
     }
 
+    /// How many more leases the stream may have out.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn leases_free(&self, id: SlotId, leases_max: u16) -> u32 {
+        let (_, low) = split(self.slot(id.index).leases.load(Ordering::Relaxed));
+        u32::from(leases_max).saturating_sub(low & !LEASES_PAUSED)
+    }
+
     /// Counts one more lease whatever the bound: the kernel had filled its buffer already.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn count_lease(&self, id: SlotId) {

@@ -62,7 +62,8 @@ impl Uring {
         let mut buffers = lock(&self.buffers);
         for (completed, taken) in completed.iter().zip(taken) {
             let number = buffer_select(completed.flags());
-            *taken = number.and_then(|number| buffers.take(number));
+            let filled = usize::try_from(completed.result()).unwrap_or(0);
+            *taken = number.and_then(|number| buffers.take(number, filled));
         }
     }
 

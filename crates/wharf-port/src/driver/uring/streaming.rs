@@ -3,9 +3,9 @@
 //! A multishot receive stays armed while its connection talks, which saves the request for each
 //! message: 5 to 10 % of the processor time of a small echo. Left alone it takes all that comes,
 //! and a fast peer once filled 64 MiB of buffers with it. So each is capped, by the kernel, at the
-//! bytes of one buffer: a connection that talks in small messages asks again once in hundreds, and
-//! bulk asks for each buffer, as a receive of one shot does. What comes beyond the leases that the
-//! stream may have out is held here, in order, the request is ended, and nothing more is asked for
+//! bytes of the buffers that the stream may lend: bulk asks again when these are full, and a
+//! connection that talks in small messages once in hundreds of them. What comes beyond the leases
+//! that may be out is held here, in order, the request is ended, and nothing more is asked for
 //! until all of it has been told.
 //!
 //! The kernel does not look again after a message that emptied the socket: a reset that comes
@@ -84,7 +84,9 @@ impl Uring {
         let entry = if many {
             state.set(MANY);
             self.guard(id, state);
-            request::receive_many(state.open_handle(), bytes, at_hand)
+            let free = core.slots.leases_free(id, core.options.leases_per_socket);
+            let bytes_max = bytes.saturating_mul(1 + free);
+            request::receive_many(state.open_handle(), bytes_max, at_hand)
         } else {
             request::receive(state.open_handle(), bytes, at_hand)
         };
