@@ -79,6 +79,10 @@ pub(crate) struct Into {
 
 /// A filled buffer that waits for a lease.
 #[derive(Debug)]
+#[allow(
+    dead_code,
+    reason = "only a driver whose receives stream has such buffers"
+)]
 pub(crate) struct Held {
     pub(crate) buffer: PoolBuffer,
     /// The bytes in it, and how many of them were read already.

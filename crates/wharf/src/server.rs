@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use wharf_port::{
     Accepted, Error, Event, Key, Listener, Operation, Packet, PauseReason, Port, Refused, Stream,
@@ -127,16 +128,24 @@ impl Server {
         for listener in listeners {
             listener.accept().map_err(text)?;
         }
+        let mut patience = None;
         loop {
-            let Wait::Packets(packets) = waiter.wait(None).map_err(text)? else {
+            let last = patience.is_some();
+            let Wait::Packets(packets) = waiter.wait(patience).map_err(text)? else {
                 return Ok(());
             };
             for packet in packets {
                 match packet.op.operation() {
-                    Operation::Post => return Ok(()),
+                    // What happened before the stop is counted: the rest of this batch, and one
+                    // more. A peer that saw the last FIN and stopped the server at once was once
+                    // not among those that had left.
+                    Operation::Post => patience = Some(Duration::ZERO),
                     Operation::Accept => self.handle_accept(port, packet.event)?,
                     _ => self.serve_connection(&mut service, packet),
                 }
+            }
+            if last {
+                return Ok(());
             }
         }
     }

@@ -8,7 +8,7 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::program::{Server, drivers, program, reset, run};
+use crate::program::{Server, drivers, free_ports, program, reset, run};
 
 /// Runs a load to its end; answers its last line, and its exit code.
 fn load(arguments: &[&str]) -> (Value, Option<i32>) {
@@ -107,9 +107,7 @@ fn a_missed_gate_ends_with_3_and_says_which() {
 
 #[test]
 fn a_refused_connect_is_counted_with_its_reason() {
-    let gone = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = gone.local_addr().expect("it is bound").to_string();
-    drop(gone);
+    let address = format!("127.0.0.1:{}", free_ports(24_000, 1));
     for driver in drivers() {
         let place = ["hold", &address, "--connections", "7", "--driver", &driver];
         let (told, code) = load(&place);

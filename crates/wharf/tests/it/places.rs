@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::program::{Server, drivers, needs_native, program, run};
+use crate::program::{Server, drivers, free_ports, needs_native, program, run};
 
 /// What any stream says comes back.
 fn echoes(mut client: impl Read + Write) {
@@ -18,20 +18,9 @@ fn echoes(mut client: impl Read + Write) {
     assert_eq!(&back, b"a line\n");
 }
 
-/// The first of three free ports in a row.
-fn three_free_ports() -> u16 {
-    for first in (20_000..60_000).step_by(17) {
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (first..first + 3).all(free) {
-            return first;
-        }
-    }
-    panic!("no three ports in a row are free");
-}
-
 #[test]
 fn several_addresses_and_a_range_are_served_at_once() {
-    let first = three_free_ports();
+    let first = free_ports(20_000, 3);
     let range = format!("127.0.0.1:{first}-{}", first + 2);
     for driver in drivers() {
         let arguments = ["echo", "127.0.0.1:0", &range, "--driver", &driver];
@@ -160,7 +149,7 @@ fn text_tells_people_the_same() {
 #[test]
 fn quiet_prints_the_account_alone_however_soon_it_is_stopped() {
     for _ in 0..10 {
-        let port = three_free_ports();
+        let port = free_ports(22_000, 1);
         let address = format!("127.0.0.1:{port}");
         let mut child = program()
             .args(["hold", &address, "-q"])

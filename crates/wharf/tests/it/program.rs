@@ -34,14 +34,14 @@ pub(crate) fn needs_native() -> bool {
 }
 
 #[cfg(unix)]
-pub(crate) use unix::{Server, drivers, reset};
+pub(crate) use unix::{Server, drivers, free_ports, reset};
 
 #[cfg(unix)]
 mod unix {
     //! Servers, which run until a signal stops them.
 
     use std::io::{BufRead, BufReader};
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
     use std::time::Duration;
 
@@ -166,6 +166,18 @@ mod unix {
             Ok(_) => serde_json::from_str(&line).expect("an object a line"),
             Err(error) => panic!("the pipe: {error}"),
         }
+    }
+
+    /// The first of `count` free ports in a row, from `first` on and below `first` + 2,000.
+    ///
+    /// Each test names a `first` of its own, below the ports that systems hand out for port 0.
+    /// Two tests once looked for free ports in the same place, and the one that connected until
+    /// its server answered was counted by the server of the other.
+    pub(crate) fn free_ports(first: u16, count: u16) -> u16 {
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let mut places = (first..first + 2_000).step_by(17);
+        let found = places.find(|&place| (place..place + count).all(free));
+        found.unwrap_or_else(|| panic!("no {count} ports in a row are free"))
     }
 
     /// The drivers that the program has.
