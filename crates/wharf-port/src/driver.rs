@@ -124,6 +124,8 @@ pub struct DriverReport {
     pub kind: DriverKind,
     /// Those that were tried first and do not work here.
     pub passed_over: Vec<PassedOver>,
+    /// What it found here and uses, where that differs between systems; each was tried out.
+    pub features: Vec<&'static str>,
 }
 
 /// A driver that does not work here, and why.
@@ -159,6 +161,11 @@ impl fmt::Display for DriverReport {
 pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// Whether several threads may be inside `poll` at a time.
     fn concurrent(&self) -> bool;
+
+    /// What it found here and uses, where that differs between systems.
+    fn features(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 
     /// The clock of timers and deadlines: monotonic.
     fn now(&self) -> Instant {
@@ -343,7 +350,15 @@ pub(crate) fn choose(options: &Options) -> Result<(Box<dyn Driver>, DriverReport
     let mut passed_over = Vec::new();
     for &kind in kinds {
         match make(kind, options) {
-            Ok(driver) => return Ok((driver, DriverReport { kind, passed_over })),
+            Ok(driver) => {
+                let features = driver.features();
+                let report = DriverReport {
+                    kind,
+                    passed_over,
+                    features,
+                };
+                return Ok((driver, report));
+            }
             Err(passed) => passed_over.push(passed),
         }
     }

@@ -1,7 +1,8 @@
 //! The ledger: every accepted connection is in it exactly once, and at the end it balances.
 //!
 //! Counters and nothing per connection, so that holding a million costs the program no memory of
-//! its own. Accepted = left by FIN + by RST + by error + closed by us.
+//! its own. Accepted = left by FIN + by RST + by error + closed by us,
+//! and while the server runs, held.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -91,10 +92,21 @@ impl Ledger {
     }
 
     /// The account: what is held now is what this program closes by ending.
-    pub(crate) fn account(self) -> Account {
+    pub(crate) fn account(mut self) -> Account {
+        self.spare = Spare::none();
+        let standing = self.standing();
+        Account {
+            event: "account",
+            held: 0,
+            closed_by_us: standing.held,
+            ..standing
+        }
+    }
+
+    /// How it stands while the server runs.
+    pub(crate) fn standing(&self) -> Account {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (held, peak) = (read(&self.held), read(&self.peak));
-        drop(self.spare);
         let resident_bytes = memory::resident_bytes();
         let per_connection = self.memory.sample().and_then(|sample| {
             let grown = sample
@@ -103,14 +115,15 @@ impl Ledger {
             Some(grown? / sample.connections)
         });
         Account {
-            event: "account",
+            event: "standing",
             version: 1,
             accepted: read(&self.accepted),
+            held,
             peak,
             left_by_fin: read(&self.left_fin),
             left_by_reset: read(&self.left_reset),
             left_by_error: read(&self.left_error),
-            closed_by_us: held,
+            closed_by_us: 0,
             refused: Refused {
                 max_connections: read(&self.refused_full),
                 other: read(&self.refused_other),
@@ -125,12 +138,14 @@ impl Ledger {
     }
 }
 
-/// The account of a server, as its last line of JSON has it.
+/// The account of a server, as its last line of JSON has it, or as it stands.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct Account {
     event: &'static str,
     version: u32,
     pub(crate) accepted: u64,
+    /// Now; at the end these are closed by us.
+    pub(crate) held: u64,
     pub(crate) peak: u64,
     pub(crate) left_by_fin: u64,
     pub(crate) left_by_reset: u64,
@@ -168,6 +183,7 @@ mod tests {
         ledger.left(Left::Fin);
         ledger.left(Left::Reset);
         ledger.left(Left::Error);
+        assert_eq!(ledger.standing().held, 6);
         let account = ledger.account();
         let left = account.left_by_fin + account.left_by_reset + account.left_by_error;
         assert_eq!(account.accepted, left + account.closed_by_us);

@@ -16,16 +16,21 @@ use indicatif::ProgressBar;
 use wharf_port::{Address, ConnectOptions, Port};
 
 use crate::command::Format;
+use crate::compare::ledgers::Joint;
 use crate::output;
 use crate::signals::{self, Signals};
+use admin::Asked;
+use hdr::HdrFile;
 use ledger::{Latencies, Ledger};
 use options::{LoadOptions, Mode};
 use report::Moment;
-use schedule::Schedule;
+use schedule::{Pace, Schedule};
 use traffic::Noise;
 use worker::{Orders, Worker};
 
+mod admin;
 mod gates;
+mod hdr;
 mod ledger;
 pub(crate) mod options;
 mod report;
@@ -39,8 +44,8 @@ const CANNOT_BEGIN: u8 = 2;
 const GATE_MISSED: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
-/// Echo runs so long unless told otherwise.
-const ECHO_FOR: Duration = Duration::from_secs(10);
+/// What sends messages runs so long unless told otherwise.
+const TALK_FOR: Duration = Duration::from_secs(10);
 /// Descriptors that a process needs besides its connections.
 const DESCRIPTORS_BESIDES: u64 = 64;
 /// How often the live line changes.
@@ -59,7 +64,11 @@ pub(crate) fn run(options: &LoadOptions) -> ExitCode {
 
 fn drive(options: &LoadOptions) -> Result<u8, String> {
     let target = options.target()?;
+    // A file that cannot be had is told before the load, and not after it.
+    let hdr = options.hdr.as_deref().map(HdrFile::create).transpose()?;
     raise_limit(options.connections)?;
+    let admin = options.admin.as_ref().and_then(Address::internet);
+    let server = admin.map(Asked::before).transpose()?;
     let threads = u32::from(options.threads).min(options.connections);
     let build = |_| {
         let builder = Port::builder().driver(options.driver).single_waiter();
@@ -76,7 +85,15 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         ports,
     };
     run.work()?;
-    Ok(run.conclude())
+    let joint = match server {
+        Some(server) => Some(server.after(&run.ledger.counts())?),
+        None => None,
+    };
+    let code = run.conclude(joint.as_ref());
+    if let Some(hdr) = hdr {
+        hdr.write(&run.merged(), run.start.elapsed())?;
+    }
+    Ok(code)
 }
 
 /// Takes all the descriptors that the system allows, and refuses what would not fit.
@@ -130,21 +147,23 @@ impl Run<'_> {
         let threads = self.ports.len() as u32;
         let share =
             options.connections / threads + u32::from(thread < options.connections % threads);
-        let schedule = |rate: f64| Schedule::new(self.start, rate, thread as u16, threads as u16);
-        let duration = match options.mode {
-            Mode::Echo => options.duration.or(Some(ECHO_FOR)),
-            Mode::Connect | Mode::Hold => options.duration,
-        };
-        let echo = options.mode == Mode::Echo;
+        let schedule = |pace: Pace| Schedule::new(self.start, pace, thread, threads);
+        let talks = options.mode.talks();
+        let duration = options.duration.or(talks.then_some(TALK_FOR));
+        let requests = options.requests_per_second.filter(|_| talks);
+        let requests = requests.map(|per_second| Pace {
+            per_second,
+            ramp: Duration::ZERO,
+        });
         Orders {
             mode: options.mode,
             connect: ConnectOptions::new(self.target.clone()).at_most(options.connect_timeout),
             sources,
             connections: share,
-            size: options.size,
-            pipeline: options.pipeline,
-            arrivals: options.rate.map(schedule),
-            requests: options.requests_per_second.filter(|_| echo).map(schedule),
+            size: options.size(),
+            pipeline: options.pipeline(),
+            arrivals: options.pace().map(schedule),
+            requests: requests.map(schedule),
             time_up_at: duration.and_then(|duration| self.start.checked_add(duration)),
             thread,
             threads,
@@ -174,12 +193,12 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if live {
-                bar.set_message(self.with_moment(&[], |moment| moment.line()));
+                bar.set_message(self.with_moment(&[], None, |moment| moment.line()));
                 bar.tick();
             }
             if let Some(at) = next_interval.filter(|at| Instant::now() >= *at) {
                 next_interval = at.checked_add(interval);
-                self.with_moment(&[], |moment| match self.options.format {
+                self.with_moment(&[], None, |moment| match self.options.format {
                     Format::Text => output::line(&moment.line()),
                     Format::Json => output::json(&moment.object("interval")),
                 });
@@ -190,9 +209,13 @@ impl Run<'_> {
     }
 
     /// Prints the account; answers the exit code.
-    fn conclude(&self) -> u8 {
-        let missed = self.missed();
-        self.with_moment(&missed, |moment| match self.options.format {
+    fn conclude(&self, joint: Option<&Joint>) -> u8 {
+        let mut missed = self.missed();
+        missed.extend(joint.filter(|joint| !joint.balances).map(|joint| {
+            let verdict = joint.verdict.trim_end_matches('.');
+            verdict.to_owned()
+        }));
+        self.with_moment(&missed, joint, |moment| match self.options.format {
             Format::Text => drop(output::bytes(moment.text().as_bytes())),
             Format::Json => output::json(&moment.object("load")),
         });
@@ -217,7 +240,7 @@ impl Run<'_> {
         if let Some(max_p99) = self.options.max_p99 {
             let latencies = self.merged();
             let (name, histogram) = match self.options.mode {
-                Mode::Echo => ("messages", &latencies.message),
+                Mode::Echo | Mode::Stream => ("messages", &latencies.message),
                 Mode::Connect | Mode::Hold => ("connects", &latencies.connect),
             };
             let p99 = Duration::from_nanos(histogram.value_at_quantile(0.99));
@@ -238,8 +261,14 @@ impl Run<'_> {
         all
     }
 
-    fn with_moment<T>(&self, missed: &[String], tell: impl FnOnce(Moment<'_>) -> T) -> T {
+    fn with_moment<T>(
+        &self,
+        missed: &[String],
+        joint: Option<&Joint>,
+        tell: impl FnOnce(Moment<'_>) -> T,
+    ) -> T {
         tell(Moment {
+            joint,
             options: self.options,
             driver: self.ports[0].driver(),
             counts: &self.ledger.counts(),

@@ -1,4 +1,5 @@
-//! `wharf`: TCP peers that hold or echo every connection, and the load to try them and others with.
+//! `wharf`: TCP peers that hold or echo every connection, the load to try them and others with, and
+//! the doctor that says what a machine can hold.
 //!
 //! This file only chooses what to do; what it knows of the command line is in `command`.
 
@@ -7,6 +8,8 @@
 mod account;
 mod address;
 mod command;
+mod compare;
+mod doctor;
 mod load;
 mod memory;
 mod output;
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
         Command::Load(options) => load::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Man { command } => output::bytes(&command::manual(command.as_deref())),
         Command::Completions { shell } => output::bytes(&command::completions(shell)),
     }

@@ -74,6 +74,11 @@ impl Spare {
         let file = std::env::current_exe().and_then(File::open);
         Spare { _file: file.ok() }
     }
+
+    /// Lets it go.
+    pub(crate) fn none() -> Self {
+        Spare { _file: None }
+    }
 }
 
 /// What the process has in memory now; nothing where the system does not tell.

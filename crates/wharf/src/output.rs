@@ -27,6 +27,8 @@ struct Listening<'a> {
     address: String,
     driver: String,
     passed_over: Vec<PassedOver<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -52,11 +54,18 @@ impl Output {
         }
     }
 
-    pub(crate) fn listening(self, service: &str, address: &Address, driver: &DriverReport) {
+    pub(crate) fn listening(
+        self,
+        service: &str,
+        address: &Address,
+        driver: &DriverReport,
+        admin: Option<&Address>,
+    ) {
         if self.format == Format::Text {
             if !self.quiet {
+                let admin = admin.map_or(String::new(), |admin| format!("; account at {admin}"));
                 line(&format!(
-                    "{service}: listening on {address}, driver {driver}"
+                    "{service}: listening on {address}, driver {driver}{admin}"
                 ));
             }
             return;
@@ -72,6 +81,7 @@ impl Output {
             address: address.to_string(),
             driver: driver.kind.to_string(),
             passed_over: passed_over.collect(),
+            admin: admin.map(ToString::to_string),
         });
     }
 

@@ -20,8 +20,10 @@ use crate::command::ServingOptions;
 use crate::output::{self, Output};
 use crate::service::{Kind, Service, Step};
 use crate::signals::{self, Signals};
+use admin::Admin;
 use listening::Opened;
 
+mod admin;
 mod listening;
 
 /// The key of what the program tells its own threads; no connection and no listener has it.
@@ -63,6 +65,7 @@ pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
 fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
     let output = Output::new(options);
     let signals = Signals::listen()?;
+    let admin = options.admin.as_ref().map(Admin::open).transpose()?;
     let Opened {
         ports,
         listeners,
@@ -70,9 +73,10 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
         files,
     } = listening::open(options)?;
     signals.end_work_on(&ports);
+    let door = admin.as_ref().map(|admin| &admin.address);
     for listener in &listeners[0] {
         let address = listener.local_address().map_err(text)?;
-        output.listening(kind.name(), &address, ports[0].driver());
+        output.listening(kind.name(), &address, ports[0].driver(), door);
     }
     let server = Server {
         kind,
@@ -84,7 +88,7 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
         connections_max: options.max_connections,
         paused_for: Mutex::default(),
     };
-    server.run_threads(listeners)?;
+    server.run_with(admin.as_ref(), listeners)?;
     let Server { ledger, ports, .. } = server;
     output.account(&ledger.account());
     // Nobody finds the address of a server that answers no more.
@@ -98,6 +102,20 @@ fn text(error: Error) -> String {
 }
 
 impl Server {
+    /// Serves until told to stop, and answers those who ask for the account meanwhile.
+    fn run_with(&self, admin: Option<&Admin>, listeners: Vec<Vec<Listener>>) -> Result<(), String> {
+        thread::scope(|scope| {
+            let Some(admin) = admin else {
+                return self.run_threads(listeners);
+            };
+            let answering = scope.spawn(|| admin.run(&self.ledger));
+            let served = self.run_threads(listeners);
+            signals::stop(std::slice::from_ref(&admin.port));
+            let panicked = |_| Err("the thread of --admin panicked".into());
+            served.and(answering.join().unwrap_or_else(panicked))
+        })
+    }
+
     /// Runs one thread for each port, until all have been told to stop.
     fn run_threads(&self, listeners: Vec<Vec<Listener>>) -> Result<(), String> {
         thread::scope(|scope| {

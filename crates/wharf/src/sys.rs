@@ -1,4 +1,7 @@
-//! What differs between systems: how a program is told to end, and what Unix sockets leave behind.
+//! What differs between systems: how a program is told to end, what Unix sockets leave behind, and
+//! where limits are told.
+
+pub(crate) mod limits;
 
 #[cfg(unix)]
 mod unix;

@@ -240,3 +240,41 @@ fn load_accounts_for_what_it_opens() {
         assert_eq!(told["lost"], 0, "{told}");
     }
 }
+
+// README: cargo run --release -- echo --admin 127.0.0.1:10102
+// README: cargo run --release -- load echo --connections 100 --for 5s --admin 127.0.0.1:10102
+#[test]
+fn a_load_and_its_server_have_one_ledger() {
+    let server = "cargo run --release -- echo --admin 127.0.0.1:10102";
+    let server = Server::start(&shown(server).replace("127.0.0.1:10102", "127.0.0.1:0"));
+    let admin = server.listening["admin"].as_str().expect("a text");
+    let load = shown(
+        "cargo run --release -- load echo --connections 100 --for 5s --admin 127.0.0.1:10102",
+    );
+    let load = load.replace("--for 5s", "--for 500ms");
+    let load = shell(&load.replace("127.0.0.1:10102", admin))
+        .env("WHARF_ADDRESS", server.address().to_string())
+        .env("WHARF_FORMAT", "json")
+        .output()
+        .expect("there is a shell");
+    assert!(load.status.success(), "{load:?}");
+    let told: Value = serde_json::from_slice(&load.stdout).expect("one object");
+    assert_eq!(told["server"]["balances"], true, "{told}");
+    assert_eq!(told["server"]["accepted"], 100, "{told}");
+}
+
+// README: cargo run --release -- doctor
+// README: cargo run --release -- doctor --goal 1000000
+#[test]
+fn the_doctor_tells_what_this_machine_holds() {
+    for command in [
+        "cargo run --release -- doctor",
+        "cargo run --release -- doctor --goal 1000000",
+    ] {
+        let doctor = shell(shown(command)).output().expect("there is a shell");
+        let text = String::from_utf8_lossy(&doctor.stdout);
+        assert!(text.contains("A server in one process holds"), "{text}");
+        // Whether a million fit as it is, is the machine's matter.
+        assert!(matches!(doctor.status.code(), Some(0 | 3)), "{doctor:?}");
+    }
+}

@@ -249,6 +249,14 @@ impl Driver for Uring {
         false
     }
 
+    fn features(&self) -> Vec<&'static str> {
+        let mut features = vec!["accepts that stream", "receives into provided buffers"];
+        if self.caps_streams {
+            features.push("receives that stream, capped");
+        }
+        features
+    }
+
     fn enter_thread(&self) -> Result<()> {
         match self.ring.bind() {
             Ok(true) => Ok(()),

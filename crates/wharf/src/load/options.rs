@@ -1,6 +1,7 @@
 //! What `wharf load` takes, and what it refuses before it opens anything.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use ipnet::IpNet;
 use wharf_port::{Address, DriverChoice};
 
 use super::gates::Expectation;
+use super::schedule::Pace;
 use crate::address::Place;
-use crate::command::{Format, parse_driver};
+use crate::command::{Format, parse_driver, parse_one_address};
 
 /// Connections that one source address can have to one target: the usual 28,232 ephemeral ports of
 /// Linux, with room for those that others use and those in TIME_WAIT.
@@ -40,20 +42,24 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_RATE", value_name = "PER SECOND",
           value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
-    /// End after this long, such as 30s or 5m; by default connect ends when all is done, echo after
-    /// 10 s, hold at Ctrl-C
+    /// Spread the connects evenly over this long; with --rate, let the rate rise to it in this long
+    #[arg(long, env = "WHARF_RAMP", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
+    pub(crate) ramp: Option<Duration>,
+    /// End after this long, such as 30s or 5m; by default connect ends when all is done, echo and
+    /// stream after 10 s, hold at Ctrl-C
     #[arg(long = "for", env = "WHARF_FOR", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
-    /// Bytes of a message
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=16 << 20),
+    /// Bytes of a message: 64 unless told otherwise, 65,536 for stream
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16 << 20),
           env = "WHARF_SIZE", value_name = "BYTES")]
-    pub(crate) size: u32,
+    size: Option<u32>,
     /// Messages under way on each connection: the next is sent when one has come back (a closed
-    /// loop)
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536),
+    /// loop); 1 unless told otherwise, 16 for stream
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536),
           env = "WHARF_PIPELINE", value_name = "DEPTH")]
-    pub(crate) pipeline: u32,
+    pipeline: Option<u32>,
     /// Send so many messages a second over all connections, each at its time whatever became of
     /// those before (an open loop); latencies count from that time
     #[arg(long, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
@@ -103,6 +109,14 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_INTERVAL", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     pub(crate) interval: Option<Duration>,
+    /// Where the server tells its account (its own --admin): the ledger is then of both ends, and
+    /// exits with 3 unless they agree
+    #[arg(long, env = "WHARF_ADMIN", value_name = "ADDRESS", value_parser = parse_one_address)]
+    pub(crate) admin: Option<Address>,
+    /// Write every latency to this file, as an HdrHistogram log with the tags connect and message,
+    /// in nanoseconds
+    #[arg(long, env = "WHARF_HDR", value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
     /// Allow a target that is neither on this machine nor in a private network
     #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
           value_parser = clap::builder::BoolishValueParser::new())]
@@ -118,6 +132,8 @@ pub(crate) enum Mode {
     Hold,
     /// Send messages, expect each back, compare every byte
     Echo,
+    /// The same in bulk, as much as goes: how many bytes a second go out and come back
+    Stream,
 }
 
 impl Mode {
@@ -126,7 +142,13 @@ impl Mode {
             Mode::Connect => "connect",
             Mode::Hold => "hold",
             Mode::Echo => "echo",
+            Mode::Stream => "stream",
         }
+    }
+
+    /// Whether it sends anything.
+    pub(crate) fn talks(self) -> bool {
+        matches!(self, Mode::Echo | Mode::Stream)
     }
 }
 
@@ -158,6 +180,34 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 impl LoadOptions {
+    /// Bytes of a message.
+    pub(crate) fn size(&self) -> u32 {
+        let bulk = self.mode == Mode::Stream;
+        self.size.unwrap_or(if bulk { 65_536 } else { 64 })
+    }
+
+    /// Messages under way on each connection.
+    pub(crate) fn pipeline(&self) -> u32 {
+        let bulk = self.mode == Mode::Stream;
+        self.pipeline.unwrap_or(if bulk { 16 } else { 1 })
+    }
+
+    /// How fast connects begin, where that does not follow from those before.
+    pub(crate) fn pace(&self) -> Option<Pace> {
+        match (self.rate, self.ramp) {
+            (Some(per_second), ramp) => Some(Pace {
+                per_second,
+                ramp: ramp.unwrap_or_default(),
+            }),
+            (None, Some(ramp)) => Some(Pace {
+                // All at once is a rate too.
+                per_second: f64::from(self.connections) / ramp.as_secs_f64().max(1e-6),
+                ramp: Duration::ZERO,
+            }),
+            (None, None) => None,
+        }
+    }
+
     /// The one address to connect to, unless nobody may aim there.
     pub(crate) fn target(&self) -> Result<Address, String> {
         let [target] = &self.address.addresses[..] else {

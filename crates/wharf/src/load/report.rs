@@ -6,6 +6,7 @@ use wharf_port::DriverReport;
 
 use super::ledger::{Counts, Latencies};
 use super::options::{LoadOptions, Mode};
+use crate::compare::ledgers::Joint;
 
 /// The version of the objects of `--format json`; docs/load.md describes them.
 const VERSION: u32 = 1;
@@ -19,6 +20,12 @@ pub(crate) struct Report<'a> {
     target: String,
     driver: String,
     connections: u32,
+    threads: u16,
+    seed: u64,
+    rate_per_second: Option<f64>,
+    size_bytes: Option<u32>,
+    pipeline: Option<u32>,
+    requests_per_second: Option<f64>,
     /// Whether times were kept whatever became of what was before.
     connects: &'static str,
     requests: Option<&'static str>,
@@ -27,6 +34,9 @@ pub(crate) struct Report<'a> {
     counts: &'a Counts,
     connect_us: Percentiles,
     message_us: Option<Percentiles>,
+    /// The ledger of both ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<&'a Joint>,
     verdict: String,
     missed: &'a [String],
 }
@@ -62,6 +72,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) counts: &'a Counts,
     pub(crate) latencies: &'a Latencies,
     pub(crate) interrupted: bool,
+    /// Of both ends, at the end, where the server was asked.
+    pub(crate) joint: Option<&'a Joint>,
     pub(crate) missed: &'a [String],
 }
 
@@ -69,7 +81,7 @@ impl Moment<'_> {
     /// As an object: an `interval` in between, or the `load` at the end.
     pub(crate) fn object(&self, event: &'static str) -> Report<'_> {
         let target = self.options.address.addresses.first();
-        let echo = self.options.mode == Mode::Echo;
+        let talks = self.options.mode.talks();
         Report {
             event,
             version: VERSION,
@@ -77,12 +89,19 @@ impl Moment<'_> {
             target: target.map(ToString::to_string).unwrap_or_default(),
             driver: self.driver.kind.to_string(),
             connections: self.options.connections,
-            connects: loop_name(self.options.rate.is_some()),
-            requests: echo.then(|| loop_name(self.options.requests_per_second.is_some())),
+            threads: self.options.threads,
+            seed: self.options.seed,
+            rate_per_second: self.options.pace().map(|pace| pace.per_second),
+            size_bytes: talks.then(|| self.options.size()),
+            pipeline: talks.then(|| self.options.pipeline()),
+            requests_per_second: self.options.requests_per_second.filter(|_| talks),
+            connects: loop_name(self.options.pace().is_some()),
+            requests: talks.then(|| loop_name(self.options.requests_per_second.is_some())),
             interrupted: self.interrupted,
             counts: self.counts,
             connect_us: Percentiles::of(&self.latencies.connect),
-            message_us: echo.then(|| Percentiles::of(&self.latencies.message)),
+            message_us: talks.then(|| Percentiles::of(&self.latencies.message)),
+            server: self.joint,
             verdict: self.verdict(),
             missed: self.missed,
         }
@@ -95,7 +114,7 @@ impl Moment<'_> {
             "{:>6.1} s  connected {} of {}, failed {}, lost {}",
             counts.seconds, counts.connected, self.options.connections, counts.failed, counts.lost
         );
-        if self.options.mode == Mode::Echo {
+        if self.options.mode.talks() {
             text += &format!(", messages {}", counts.messages);
         }
         text
@@ -108,7 +127,7 @@ impl Moment<'_> {
             format!(
                 "asked           {:>12}   connects in {}, {} late",
                 counts.asked,
-                loop_name(self.options.rate.is_some()),
+                loop_name(self.options.pace().is_some()),
                 counts.late
             ),
             format!(
@@ -143,7 +162,7 @@ impl Moment<'_> {
             ));
         }
         lines.push(latency_line("connect", &self.latencies.connect));
-        if self.options.mode == Mode::Echo {
+        if self.options.mode.talks() {
             lines.push(format!(
                 "messages        {:>12}   {:.1} a second in {}, {} late",
                 counts.messages,
@@ -153,8 +172,16 @@ impl Moment<'_> {
             ));
             lines.push(latency_line("message", &self.latencies.message));
             lines.push(format!(
-                "bytes           {:>12}   out, {} back",
-                counts.bytes_sent, counts.bytes_received
+                "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
+                counts.bytes_sent,
+                counts.bytes_received,
+                counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
+            ));
+        }
+        if let Some(joint) = self.joint {
+            lines.push(format!(
+                "accepted        {:>12}   by the server; {} never, {} of others",
+                joint.accepted, joint.never_accepted, joint.of_others
             ));
         }
         lines.push(format!("seconds         {:>12.3}", counts.seconds));
@@ -185,7 +212,7 @@ impl Moment<'_> {
         let what = match self.options.mode {
             Mode::Connect => "connected and closed",
             Mode::Hold => "connected and held",
-            Mode::Echo => "connected, and every byte came back right",
+            Mode::Echo | Mode::Stream => "connected, and every byte came back right",
         };
         let all = if faults.is_empty() {
             format!("all {wanted} {what}")
@@ -197,12 +224,16 @@ impl Moment<'_> {
         } else {
             ""
         };
+        let agree = self.joint.filter(|joint| joint.balances);
+        let agree = agree.map_or(String::new(), |joint| {
+            format!("; {}", joint.verdict.trim_end_matches('.'))
+        });
         let after: String = self
             .missed
             .iter()
             .map(|missed| format!("; {missed}"))
             .collect();
-        format!("{before}{all}{after}.")
+        format!("{before}{all}{agree}{after}.")
     }
 }
 

@@ -5,12 +5,40 @@ use std::time::{Duration, Instant};
 /// What begins later than this after its time counts as late.
 const LATE_AFTER: Duration = Duration::from_millis(1);
 
-/// Times at an even rate.
+/// Times at a rate, of which a thread takes its share.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     start: Instant,
-    seconds_each: f64,
+    pace: Pace,
+    /// The place of this thread among so many.
+    thread: u32,
+    threads: u32,
     begun: u64,
+}
+
+/// How fast things are to begin.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Pace {
+    pub(crate) per_second: f64,
+    /// How long the rate takes to rise to it, evenly from nothing.
+    pub(crate) ramp: Duration,
+}
+
+impl Pace {
+    /// The time of one, counted over all threads from 0.
+    ///
+    /// While the rate rises, half the rate times the square of the time over the ramp have begun.
+    fn time_of(self, number: u64) -> Duration {
+        let ramp = self.ramp.as_secs_f64();
+        let number = number as f64;
+        let in_ramp = self.per_second * ramp / 2.0;
+        let seconds = if number < in_ramp {
+            (2.0 * ramp * number / self.per_second).sqrt()
+        } else {
+            ramp + (number - in_ramp) / self.per_second
+        };
+        Duration::from_secs_f64(seconds)
+    }
 }
 
 /// One time that has come.
@@ -21,19 +49,20 @@ pub(crate) struct Due {
 }
 
 impl Schedule {
-    /// A share of one in `threads` of so many a second, from the place of this thread among them.
-    pub(crate) fn new(start: Instant, per_second: f64, thread: u16, threads: u16) -> Self {
-        let offset = Duration::from_secs_f64(f64::from(thread) / per_second);
+    pub(crate) fn new(start: Instant, pace: Pace, thread: u32, threads: u32) -> Self {
         Schedule {
-            start: start + offset,
-            seconds_each: f64::from(threads) / per_second,
+            start,
+            pace,
+            thread,
+            threads,
             begun: 0,
         }
     }
 
     /// When the next is to begin.
     pub(crate) fn next_at(&self) -> Instant {
-        self.start + Duration::from_secs_f64(self.begun as f64 * self.seconds_each)
+        let number = self.begun * u64::from(self.threads) + u64::from(self.thread);
+        self.start + self.pace.time_of(number)
     }
 
     /// The next, if its time has come.
@@ -52,12 +81,30 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn even(per_second: f64) -> Pace {
+        let ramp = Duration::ZERO;
+        Pace { per_second, ramp }
+    }
+
+    #[test]
+    fn a_ramp_rises_to_the_rate_and_keeps_it() {
+        let pace = Pace {
+            per_second: 100.0,
+            ramp: Duration::from_secs(10),
+        };
+        // Half of what the full rate would begin, and a quarter of that in the first half.
+        for (number, seconds) in [(0, 0.0), (125, 5.0), (500, 10.0), (600, 11.0), (1500, 20.0)] {
+            let time = pace.time_of(number).as_secs_f64();
+            assert!((time - seconds).abs() < 1e-9, "{number}: {time}");
+        }
+    }
+
     #[test]
     fn threads_share_an_even_rate() {
         let start = Instant::now();
         let mut times: Vec<Duration> = Vec::new();
         for thread in 0..4 {
-            let mut schedule = Schedule::new(start, 1000.0, thread, 4);
+            let mut schedule = Schedule::new(start, even(1000.0), thread, 4);
             for _ in 0..25 {
                 times.push(schedule.next_at() - start);
                 assert!(schedule.take(start + Duration::from_secs(1)).is_some());
@@ -76,7 +123,7 @@ mod tests {
     #[test]
     fn nothing_begins_early_and_what_begins_late_says_so() {
         let start = Instant::now();
-        let mut schedule = Schedule::new(start, 10.0, 0, 1);
+        let mut schedule = Schedule::new(start, even(10.0), 0, 1);
         assert_eq!(
             schedule.take(start),
             Some(Due {

@@ -139,7 +139,7 @@ impl<'a> Worker<'a> {
     fn drained(&self) -> bool {
         match self.orders.mode {
             Mode::Hold => true,
-            Mode::Connect | Mode::Echo => self.open == 0,
+            Mode::Connect | Mode::Echo | Mode::Stream => self.open == 0,
         }
     }
 
@@ -229,12 +229,12 @@ impl<'a> Worker<'a> {
                     .map_err(|error| error.to_string());
             }
             Mode::Hold => stream.watch().map(drop),
-            Mode::Echo => stream.receive().map(drop),
+            Mode::Echo | Mode::Stream => stream.receive().map(drop),
         };
         stream.set_aside();
         if let Err(error) = begun {
             self.gone(number, &error.kind().to_string());
-        } else if self.orders.mode == Mode::Echo {
+        } else if self.orders.mode.talks() {
             self.start_talking(number);
         }
         self.connect_more()
@@ -318,7 +318,7 @@ impl<'a> Worker<'a> {
         if std::mem::replace(&mut self.stopping, true) {
             return Ok(());
         }
-        if self.orders.mode == Mode::Echo {
+        if self.orders.mode.talks() {
             for number in 0..self.connections.len() {
                 self.finish(number as u32);
             }

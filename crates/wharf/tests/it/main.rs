@@ -7,8 +7,11 @@
 //! build is tried from here under Wine.
 
 mod commands;
+mod doctor;
 #[cfg(unix)]
 mod endings;
+#[cfg(unix)]
+mod ledgers;
 #[cfg(unix)]
 mod load;
 #[cfg(unix)]

@@ -1,0 +1,143 @@
+//! `wharf compare`: what two results say side by side, and whether the difference is one.
+//!
+//! A file holds what `--format json` printed: the `load` objects of one run or of several, one
+//! after the other. Two results of loads give ratios; a load and the account of the server that it
+//! was aimed at give one ledger. Whether a ratio means anything is said from the runs themselves:
+//! only where no run of one side is within the range of the other. A single run has no spread,
+//! except for its rates where `--interval` told them along the way.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::command::Format;
+use crate::output;
+use metrics::Comparison;
+
+pub(crate) mod ledgers;
+mod metrics;
+
+const CANNOT_COMPARE: u8 = 2;
+const NOT_BALANCED: u8 = 3;
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareOptions {
+    /// What a load has printed with --format json; the runs of several may follow each other
+    pub(crate) a: PathBuf,
+    /// The same of another, or what the server has printed that the load was aimed at
+    pub(crate) b: PathBuf,
+    /// How to print: for people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
+    pub(crate) format: Format,
+}
+
+/// The objects of a file that matter here.
+#[derive(Debug, Default)]
+struct Results {
+    name: String,
+    loads: Vec<Value>,
+    intervals: Vec<Value>,
+    accounts: Vec<Value>,
+}
+
+/// Compares; answers the exit code.
+pub(crate) fn run(options: &CompareOptions) -> ExitCode {
+    match compare(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(text) => {
+            output::complaint(&text);
+            ExitCode::from(CANNOT_COMPARE)
+        }
+    }
+}
+
+fn compare(options: &CompareOptions) -> Result<u8, String> {
+    let (a, b) = (Results::read(&options.a)?, Results::read(&options.b)?);
+    match (a.is_load(), b.is_load()) {
+        (true, true) => {
+            let comparison = Comparison::new(&a, &b)?;
+            tell(options.format, &comparison, &comparison.text());
+            Ok(0)
+        }
+        (true, false) => ledger(options.format, &a, &b),
+        (false, true) => ledger(options.format, &b, &a),
+        (false, false) => Err(format!(
+            "{} and {} are both of servers: one has to be of a load",
+            a.name, b.name
+        )),
+    }
+}
+
+fn ledger(format: Format, load: &Results, server: &Results) -> Result<u8, String> {
+    let joint = ledgers::Joint::new(&load.loads, &server.accounts)?;
+    let told = ledgers::Told {
+        event: "ledgers",
+        version: 1,
+        joint: &joint,
+    };
+    tell(format, &told, &joint.text());
+    Ok(if joint.balances { 0 } else { NOT_BALANCED })
+}
+
+fn tell(format: Format, object: &impl serde::Serialize, text: &str) {
+    match format {
+        Format::Json => output::json(object),
+        Format::Text => drop(output::bytes(text.as_bytes())),
+    }
+}
+
+impl Results {
+    fn read(path: &Path) -> Result<Self, String> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {name}: {error}"))?;
+        Results::parse(name, &text)
+    }
+
+    fn parse(name: String, text: &str) -> Result<Self, String> {
+        let mut results = Results {
+            name,
+            ..Results::default()
+        };
+        for (number, line) in text.lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let value: Value = serde_json::from_str(line).map_err(|error| {
+                let name = &results.name;
+                format!(
+                    "{name}, line {}: not what --format json prints: {error}",
+                    number + 1
+                )
+            })?;
+            match value["event"].as_str() {
+                Some("load") => results.loads.push(value),
+                Some("interval") => results.intervals.push(value),
+                Some("account") => results.accounts.push(value),
+                _ => {}
+            }
+        }
+        if results.loads.is_empty() && results.accounts.is_empty() {
+            let name = &results.name;
+            return Err(format!(
+                "{name} has neither the end of a load nor the account of a server: save what \
+                 --format json prints, to its end"
+            ));
+        }
+        Ok(results)
+    }
+
+    fn is_load(&self) -> bool {
+        !self.loads.is_empty()
+    }
+}
+
+/// The number of a member, or nothing.
+fn number(value: &Value, name: &str) -> Option<f64> {
+    value.get(name)?.as_f64()
+}
+
+#[cfg(test)]
+mod tests;

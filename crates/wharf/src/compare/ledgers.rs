@@ -1,0 +1,140 @@
+//! A load and the server that it was aimed at: one ledger of both ends.
+//!
+//! Every connection that has connected was accepted by the server, or was reset before it was, or
+//! still waited in its backlog when it ended. More accepted than connected means that there were
+//! other clients, or that a connect came too late for its load.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Both ends.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Joint {
+    pub(crate) connected: u64,
+    pub(crate) unfinished: u64,
+    pub(crate) accepted: u64,
+    /// Connected, and reset before the server accepted them, or still in its backlog.
+    pub(crate) never_accepted: u64,
+    /// Accepted, but neither connected nor unfinished at the load: from somebody else.
+    pub(crate) of_others: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) balances: bool,
+    pub(crate) verdict: String,
+}
+
+/// As an object of its own.
+#[derive(Debug, Serialize)]
+pub(super) struct Told<'a> {
+    pub(super) event: &'static str,
+    pub(super) version: u32,
+    #[serde(flatten)]
+    pub(super) joint: &'a Joint,
+}
+
+/// What both ends have counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct BothEnds {
+    pub(crate) connected: u64,
+    pub(crate) unfinished: u64,
+    pub(crate) lost: u64,
+    pub(crate) accepted: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_out: u64,
+}
+
+impl Joint {
+    /// Adds up the loads of one side and the accounts of the other.
+    pub(super) fn new(loads: &[Value], accounts: &[Value]) -> Result<Self, String> {
+        let sum = |of: &[Value], name: &str| -> Result<u64, String> {
+            let numbers = of.iter().map(|value| {
+                let number = value[name].as_u64();
+                number.ok_or_else(|| format!("an object lacks {name}"))
+            });
+            numbers.sum()
+        };
+        Ok(Joint::of(BothEnds {
+            connected: sum(loads, "connected")?,
+            unfinished: sum(loads, "unfinished")?,
+            lost: sum(loads, "lost")?,
+            accepted: sum(accounts, "accepted")?,
+            bytes_sent: sum(loads, "bytes_sent")?,
+            bytes_in: sum(accounts, "bytes_in")?,
+            bytes_received: sum(loads, "bytes_received")?,
+            bytes_out: sum(accounts, "bytes_out")?,
+        }))
+    }
+
+    pub(crate) fn of(ends: BothEnds) -> Self {
+        let reached = ends.connected + ends.unfinished;
+        let mut faults = Vec::new();
+        let never_accepted = ends.connected.saturating_sub(ends.accepted);
+        let of_others = ends.accepted.saturating_sub(reached);
+        if of_others > 0 {
+            faults.push(format!("the server accepted {of_others} of somebody else"));
+        }
+        // A connection that was lost, or never accepted, may have taken bytes with it.
+        if ends.lost == 0 && never_accepted == 0 && of_others == 0 {
+            for (sent, got, what) in [
+                (ends.bytes_sent, ends.bytes_in, "the load sent"),
+                (ends.bytes_out, ends.bytes_received, "the server sent"),
+            ] {
+                if sent != got {
+                    faults.push(format!("{what} {sent} bytes, and {got} arrived"));
+                }
+            }
+        }
+        let balances = faults.is_empty();
+        let verdict = if !balances {
+            format!("the ledgers do not agree: {}.", faults.join("; "))
+        } else if never_accepted > 0 {
+            format!(
+                "the ledgers agree: {} connected, {} accepted, {never_accepted} reset before that \
+                 or still in the backlog.",
+                ends.connected, ends.accepted
+            )
+        } else {
+            format!(
+                "the ledgers agree: {} connected, {} accepted.",
+                ends.connected, ends.accepted
+            )
+        };
+        Joint {
+            connected: ends.connected,
+            unfinished: ends.unfinished,
+            accepted: ends.accepted,
+            never_accepted,
+            of_others,
+            bytes_sent: ends.bytes_sent,
+            bytes_in: ends.bytes_in,
+            bytes_received: ends.bytes_received,
+            bytes_out: ends.bytes_out,
+            balances,
+            verdict,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let lines = [
+            format!("connected       {:>12}   by the load", self.connected),
+            format!("accepted        {:>12}   by the server", self.accepted),
+            format!(
+                "never accepted  {:>12}   reset before, or in the backlog",
+                self.never_accepted
+            ),
+            format!(
+                "bytes           {:>12}   sent by the load, {} arrived",
+                self.bytes_sent, self.bytes_in
+            ),
+            format!(
+                "bytes           {:>12}   sent by the server, {} arrived",
+                self.bytes_out, self.bytes_received
+            ),
+        ];
+        format!("{}\n{}\n", lines.join("\n"), self.verdict)
+    }
+}

@@ -1,0 +1,156 @@
+//! `wharf doctor`: what this machine can hold, what bounds it, and the lines that a goal needs.
+//!
+//! The facts are read and measured first; everything said about them is computed from them alone.
+//! Memory is measured and not quoted: connections are opened here, on loopback, and what the
+//! kernel takes for them is read off, because it differs by version, driver and options.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use serde::Serialize;
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use wharf_port::{DriverKind, Port};
+
+use crate::command::Format;
+use crate::output;
+use crate::sys::limits;
+use facts::{Driver, Facts, Memory};
+use plan::{Capacities, Plan};
+
+mod change;
+pub(crate) mod facts;
+mod measure;
+mod plan;
+mod report;
+
+/// The goal cannot be held as the machine is.
+const NOT_NOW: u8 = 3;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorOptions {
+    /// Connections that this machine is to hold: prints the lines that make it so, and exits with 3
+    /// unless it can as it is
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000),
+          env = "WHARF_GOAL", value_name = "N")]
+    pub(crate) goal: Option<u64>,
+    /// How to print: for people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
+    pub(crate) format: Format,
+    /// Open no connections; the memory of one is then what other machines have shown
+    #[arg(long, env = "WHARF_NO_MEASURE", value_parser = BoolishValueParser::new())]
+    pub(crate) no_measure: bool,
+}
+
+/// What the doctor says, as JSON says it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    event: &'static str,
+    version: u32,
+    facts: Facts,
+    capacities: Capacities,
+    plan: Option<Plan>,
+}
+
+/// Examines the machine; answers the exit code.
+pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
+    let facts = examine(options);
+    let report = Report {
+        event: "doctor",
+        version: 1,
+        capacities: plan::capacities(&facts),
+        plan: options.goal.map(|goal| plan::plan(&facts, goal)),
+        facts,
+    };
+    match options.format {
+        Format::Json => output::json(&report),
+        Format::Text => drop(output::bytes(report::text(&report).as_bytes())),
+    }
+    match &report.plan {
+        Some(plan) if !plan.now.server_process => ExitCode::from(NOT_NOW),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn examine(options: &DoctorOptions) -> Facts {
+    let mut limits = limits::read();
+    // Its own limit is raised as the servers raise theirs, after it was read.
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let shown = if options.no_measure {
+        measure::shown_elsewhere()
+    } else {
+        measure::connection(files)
+    };
+    if let Some(table) = &mut limits.connection_tracking {
+        table.tracks_loopback = shown.tracked;
+    }
+    Facts {
+        system: system_name(),
+        family: limits.family,
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        open_files: limits.open_files,
+        source_ports: limits.source_ports,
+        backlog: limits.backlog,
+        tcp_memory: limits.tcp_memory,
+        connection_tracking: limits.connection_tracking,
+        memory: memory(),
+        connection: shown.memory,
+        drivers: drivers(),
+        io_uring_disabled: limits.io_uring_disabled,
+        congestion_control: limits.congestion_control,
+        rights: limits.rights,
+    }
+}
+
+fn system_name() -> String {
+    let name = System::name().unwrap_or_else(|| std::env::consts::OS.to_owned());
+    match System::kernel_version() {
+        Some(version) => format!("{name}, kernel {version}"),
+        None => name,
+    }
+}
+
+/// The memory of the machine, or of the container where that is less.
+fn memory() -> Memory {
+    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(kind);
+    let machine = Memory {
+        total_bytes: system.total_memory(),
+        available_bytes: system.available_memory(),
+        limited_by_container: false,
+    };
+    match system.cgroup_limits() {
+        Some(container) if container.total_memory < machine.total_bytes => Memory {
+            total_bytes: container.total_memory,
+            available_bytes: container.free_memory.min(machine.available_bytes),
+            limited_by_container: true,
+        },
+        _ => machine,
+    }
+}
+
+/// The drivers of this system, and why those that do not work do not.
+fn drivers() -> Vec<Driver> {
+    let Ok(port) = Port::builder().build() else {
+        return Vec::new();
+    };
+    let report = port.driver();
+    let passed = report.passed_over.iter().map(|passed| Driver {
+        name: passed.kind.to_string(),
+        works: false,
+        reason: Some(passed.reason.to_owned()),
+        features: Vec::new(),
+    });
+    let works = |kind: &DriverKind| Driver {
+        name: kind.to_string(),
+        works: true,
+        reason: None,
+        features: if *kind == report.kind {
+            report.features.clone()
+        } else {
+            Vec::new()
+        },
+    };
+    let present = wharf_port::drivers_present();
+    passed.chain(present.iter().map(works)).collect()
+}

@@ -1,0 +1,194 @@
+//! What a held connection costs the kernel: opened here, read off, and closed again.
+//!
+//! Both ends are on loopback and in this process, on the best driver, watched as `hold` watches
+//! them. The kernel tells what all its objects take together, and in lots of pages from each
+//! processor, so the connections are thousands: what else happens meanwhile is then a few bytes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use wharf_port::{Close, Event, Key, Port, SocketRef, Wait, Waiter};
+
+use super::facts::ConnectionMemory;
+use super::plan::FILES_BESIDES;
+use crate::sys::limits;
+
+/// Connections that are opened, where the limit allows; each takes two descriptors.
+const CONNECTIONS_WANTED: u64 = 4000;
+/// With fewer the noise is larger than what is measured.
+const CONNECTIONS_LEAST: u64 = 200;
+/// Connects under way at once, which every backlog has room for.
+const AT_ONCE: u64 = 100;
+/// What the whole may take before it is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// One end of an idle connection on Linux 6.18, on x86-64: socket, file, and what they hang on.
+const KERNEL_BYTES_ELSEWHERE: u64 = 3900;
+/// What the program keeps for one, at most.
+const PROGRAM_BYTES: u64 = 128;
+/// What can be an end of a connection at all, so that a reading that something else has upset is
+/// not believed.
+const BELIEVABLE: std::ops::RangeInclusive<u64> = 1_500..=20_000;
+
+const LISTENER: Key = Key(90);
+const CONNECTING: Key = Key(1);
+const ACCEPTED: Key = Key(100);
+
+/// What the connections that were opened have shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Shown {
+    pub(super) memory: ConnectionMemory,
+    /// Whether the firewall's table grew by them; nothing where there is none.
+    pub(super) tracked: Option<bool>,
+}
+
+/// What other machines have shown.
+pub(super) fn shown_elsewhere() -> Shown {
+    Shown {
+        memory: ConnectionMemory {
+            kernel_bytes: KERNEL_BYTES_ELSEWHERE,
+            program_bytes: PROGRAM_BYTES,
+            measured_with: 0,
+        },
+        tracked: None,
+    }
+}
+
+/// Measures it, with at most so many open files; if that cannot be done, what others have shown.
+pub(super) fn connection(files: u64) -> Shown {
+    let room = files.saturating_sub(FILES_BESIDES) / 2;
+    let count = CONNECTIONS_WANTED.min(room);
+    if count < CONNECTIONS_LEAST {
+        return shown_elsewhere();
+    }
+    match kernel_bytes(count) {
+        Ok(Some(taken)) if BELIEVABLE.contains(&taken.bytes) => Shown {
+            memory: ConnectionMemory {
+                kernel_bytes: taken.bytes,
+                program_bytes: PROGRAM_BYTES,
+                measured_with: count,
+            },
+            tracked: taken.tracked,
+        },
+        _ => shown_elsewhere(),
+    }
+}
+
+/// What so many more connections have taken.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// Of the kernel's, for one end.
+    bytes: u64,
+    tracked: Option<bool>,
+}
+
+/// What one end takes in the kernel; nothing where the kernel does not tell.
+fn kernel_bytes(count: u64) -> wharf_port::Result<Option<Taken>> {
+    if limits::kernel_object_bytes().is_none() {
+        return Ok(None);
+    }
+    let port = Port::builder().single_waiter().build()?;
+    let mut trial = Trial {
+        waiter: port.waiter()?,
+        port: &port,
+        ends: Vec::new(),
+    };
+    let listener = port.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), LISTENER)?;
+    listener.accept()?;
+    let address = listener.local_address()?.internet();
+    // The first ones pay for what is made once.
+    let taken = match address {
+        Some(address) if trial.open(address, AT_ONCE)? => {
+            trial.taken_by(address, count - AT_ONCE)?
+        }
+        _ => None,
+    };
+    trial.close();
+    Ok(taken)
+}
+
+struct Trial<'a> {
+    port: &'a Port,
+    waiter: Waiter,
+    ends: Vec<SocketRef>,
+}
+
+impl Trial<'_> {
+    /// What so many more connections take, if all of them come.
+    fn taken_by(&mut self, address: SocketAddr, count: u64) -> wharf_port::Result<Option<Taken>> {
+        let told = || (limits::kernel_object_bytes(), limits::tracked_connections());
+        let (bytes_before, tracked_before) = told();
+        if !self.open(address, count)? {
+            return Ok(None);
+        }
+        let (bytes, tracked) = told();
+        let grown = bytes.zip(bytes_before);
+        let grown = grown.map(|(after, before)| after.saturating_sub(before));
+        let tracked = tracked.zip(tracked_before);
+        // Others open and close connections too, but hardly half as many.
+        let tracked = tracked.map(|(after, before)| after.saturating_sub(before) > count / 2);
+        Ok(grown.map(|grown| Taken {
+            bytes: grown / (2 * count),
+            tracked,
+        }))
+    }
+
+    /// Opens so many more connections; whether all came, both ends of them.
+    fn open(&mut self, address: SocketAddr, count: u64) -> wharf_port::Result<bool> {
+        let goal = self.ends.len() as u64 + 2 * count;
+        let give_up_at = Instant::now() + PATIENCE;
+        let mut asked = 0;
+        while (self.ends.len() as u64) < goal {
+            let open = (self.ends.len() as u64 + 2 * count - goal) / 2;
+            while asked < count && asked < open + AT_ONCE {
+                self.port.connect(address, CONNECTING)?;
+                asked += 1;
+            }
+            let left = give_up_at.saturating_duration_since(Instant::now());
+            let Wait::Packets(packets) = self.waiter.wait(Some(left))? else {
+                return Ok(false);
+            };
+            for packet in packets {
+                let stream = match packet.event {
+                    Event::Connected(stream) => stream,
+                    Event::Accepted(accepted) => self
+                        .port
+                        .associate(accepted, ACCEPTED)
+                        .map_err(|refused| refused.error)?,
+                    Event::Ended { .. } | Event::Paused { .. } => return Ok(false),
+                    _ => continue,
+                };
+                stream.watch()?;
+                self.ends.push(stream.socket());
+                stream.set_aside();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Resets them all, so that no port stays in TIME_WAIT.
+    fn close(&mut self) {
+        for end in self.ends.drain(..) {
+            // One whose peer was reset before it may have ended already.
+            let _ = end.close(Close::Reset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_is_believable() {
+        let measured = connection(10_000);
+        assert!(
+            BELIEVABLE.contains(&measured.memory.kernel_bytes),
+            "{measured:?}"
+        );
+    }
+
+    #[test]
+    fn with_few_files_nothing_is_opened() {
+        assert_eq!(connection(300).memory.measured_with, 0);
+    }
+}

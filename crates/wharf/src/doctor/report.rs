@@ -1,0 +1,297 @@
+//! The doctor's report for people: one screen, a line for each limit, and the verdict in sentences.
+
+use std::fmt::Write;
+
+use super::Report;
+use super::facts::{Facts, Family};
+use super::plan::{Capacity, Plan, Verdict};
+
+/// Where the second column begins.
+const NAMES: usize = 21;
+
+pub(super) fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for line in lines(report) {
+        // Writing to memory does not fail.
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+fn lines(report: &Report) -> Vec<String> {
+    let facts = &report.facts;
+    let mut lines = vec![format!(
+        "{}, {} processors, {} of memory",
+        facts.system,
+        facts.processors,
+        bytes(facts.memory.total_bytes)
+    )];
+    lines.push(String::new());
+    let entries = [
+        ("open files", open_files(facts)),
+        ("source ports", source_ports(facts)),
+        ("backlog", backlog(facts)),
+        ("TCP memory", tcp_memory(facts)),
+        ("connection tracking", connection_tracking(facts)),
+        ("memory", memory(facts)),
+        ("a held connection", connection(facts)),
+    ];
+    lines.extend(entries.map(|(name, said)| format!("{name:NAMES$}{said}")));
+    lines.extend(drivers(facts));
+    lines.extend(congestion_control(facts));
+    lines.push(String::new());
+    lines.extend(holds(report));
+    if let Some(plan) = &report.plan {
+        lines.push(String::new());
+        lines.extend(goal(plan));
+    }
+    lines
+}
+
+fn told(number: Option<u64>) -> String {
+    match number {
+        Some(u64::MAX) => "unlimited".to_owned(),
+        Some(number) => grouped(number),
+        None => "not told".to_owned(),
+    }
+}
+
+fn open_files(facts: &Facts) -> String {
+    let files = facts.open_files;
+    if facts.family == Family::Windows {
+        return format!("no limit but {} handles a process", told(files.hard));
+    }
+    let names = match facts.family {
+        Family::Linux => ("fs.nr_open", "fs.file-max"),
+        _ => ("kern.maxfilesperproc", "kern.maxfiles"),
+    };
+    format!(
+        "{} a process, raised by itself to {}; {} {}; {} {}, {} used",
+        told(files.soft),
+        told(files.hard),
+        names.0,
+        told(files.process_max),
+        names.1,
+        told(files.system_max),
+        told(files.system_used)
+    )
+}
+
+fn source_ports(facts: &Facts) -> String {
+    match facts.source_ports {
+        Some(ports) => format!(
+            "{}-{}: {} connections from one address to one server's address",
+            ports.first,
+            ports.last,
+            grouped(ports.count())
+        ),
+        None => "not told".to_owned(),
+    }
+}
+
+fn backlog(facts: &Facts) -> String {
+    let backlog = facts.backlog;
+    match backlog.accept_max {
+        None => "not told; as large as a program asks for".to_owned(),
+        Some(max) => {
+            let handshakes = backlog.handshakes_max.map_or(String::new(), |max| {
+                format!(", {} handshakes", grouped(max))
+            });
+            format!(
+                "{} to be accepted{handshakes}: bounds bursts only",
+                grouped(max)
+            )
+        }
+    }
+}
+
+fn tcp_memory(facts: &Facts) -> String {
+    match facts.tcp_memory {
+        Some(memory) => format!(
+            "{} pages, {} used: a page for each end with unread bytes, none for an idle one",
+            grouped(memory.max_pages),
+            grouped(memory.used_pages)
+        ),
+        None => "not told".to_owned(),
+    }
+}
+
+fn connection_tracking(facts: &Facts) -> String {
+    match facts.connection_tracking {
+        Some(table) if table.tracks_loopback == Some(false) => {
+            "loaded, but tracks nothing on loopback".to_owned()
+        }
+        Some(table) => format!("{} of {} used", grouped(table.used), grouped(table.max)),
+        None if facts.family == Family::Linux => "not loaded".to_owned(),
+        None => "not told".to_owned(),
+    }
+}
+
+fn memory(facts: &Facts) -> String {
+    let container = if facts.memory.limited_by_container {
+        ", by the limit of this container"
+    } else {
+        ""
+    };
+    format!(
+        "{} available{container}",
+        bytes(facts.memory.available_bytes)
+    )
+}
+
+fn connection(facts: &Facts) -> String {
+    let connection = facts.connection;
+    let how = match connection.measured_with {
+        0 => "as measured on other machines".to_owned(),
+        count => format!("measured here with {}", grouped(count)),
+    };
+    format!(
+        "{} bytes of the kernel's an end, {how}; at most {} of the program's",
+        grouped(connection.kernel_bytes),
+        connection.program_bytes
+    )
+}
+
+fn drivers(facts: &Facts) -> Vec<String> {
+    let mut lines: Vec<String> = facts
+        .drivers
+        .iter()
+        .map(|driver| {
+            let said = match &driver.reason {
+                Some(reason) => format!("does not work: {reason}"),
+                None if driver.features.is_empty() => "works".to_owned(),
+                None => format!("works, with {}", driver.features.join("; ")),
+            };
+            format!("{:NAMES$}{said}", format!("driver {}", driver.name))
+        })
+        .collect();
+    if let Some(by @ 1..) = facts.io_uring_disabled {
+        lines.push(format!(
+            "{:NAMES$}kernel.io_uring_disabled is {by}: set it to 0 to allow io_uring",
+            ""
+        ));
+    }
+    lines
+}
+
+fn congestion_control(facts: &Facts) -> Option<String> {
+    let control = facts.congestion_control.as_ref()?;
+    let pacing = if control.current == "bbr" {
+        ": it paces, also on loopback; measure bulk transfers with cubic"
+    } else {
+        ""
+    };
+    Some(format!(
+        "{:NAMES$}{} (of {}){pacing}",
+        "congestion control",
+        control.current,
+        control.available.join(", ")
+    ))
+}
+
+fn holds(report: &Report) -> Vec<String> {
+    let all = report.capacities;
+    let mut lines = vec![
+        format!(
+            "A server in one process holds {} here, and in several {}.",
+            capacity(all.server_process),
+            capacity(all.server)
+        ),
+        format!("With both ends here: {}.", capacity(all.both_ends)),
+    ];
+    if let Some(each) = all.per_source_address {
+        lines.push(format!(
+            "A client reaches {} from each of its addresses to one address and port.",
+            grouped(each)
+        ));
+    }
+    lines
+}
+
+fn capacity(capacity: Capacity) -> String {
+    format!(
+        "{} ({})",
+        grouped(capacity.connections),
+        capacity.bound_by.name()
+    )
+}
+
+fn goal(plan: &Plan) -> Vec<String> {
+    let goal = grouped(plan.goal);
+    let mut lines = vec![format!("{goal} as it is: {}", verdict(&plan.now))];
+    if plan.lines.is_empty() {
+        return lines;
+    }
+    lines.push("To change that, in the shell that starts the program:".to_owned());
+    lines.extend(plan.lines.iter().map(|line| format!("    {line}")));
+    lines.push(format!("{goal} after that: {}", verdict(&plan.after)));
+    lines
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    let all = verdict.capacities;
+    let server = match verdict.server_processes {
+        Some(1) => "a server holds them in one process".to_owned(),
+        Some(count) => format!(
+            "a server needs {} processes of {} each",
+            grouped(count),
+            grouped(verdict.each_process)
+        ),
+        None => format!(
+            "too many for a server here, which holds {}",
+            capacity(all.server)
+        ),
+    };
+    let both = if verdict.both_ends {
+        "both ends fit on this machine".to_owned()
+    } else {
+        format!("both ends here reach {}", capacity(all.both_ends))
+    };
+    let sources = match verdict.source_addresses {
+        Some(1) => "; a client needs one source address".to_owned(),
+        Some(count) => format!("; a client needs {} source addresses", grouped(count)),
+        None => String::new(),
+    };
+    format!("{server}; {both}{sources}.")
+}
+
+/// A size in the unit that people would use.
+fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "bytes";
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// With commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_sizes_have_units() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(bytes(512), "512.0 bytes");
+        assert_eq!(bytes(24 << 30), "24.0 GiB");
+    }
+}

@@ -1,0 +1,125 @@
+//! `--admin ADDRESS`: whoever connects there gets the account as it stands, one line of JSON.
+//!
+//! It has a port and a thread of its own, so that neither a full server nor a busy one keeps it
+//! from answering. What a client sends, such as the request of a browser, is read and dropped: to
+//! close with unread bytes would be a reset, which takes the answer with it. HTTP was rejected: its
+//! users are `nc`, scripts and `wharf load`, and a line is what all of them read.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use wharf_port::{
+    Accepted, Address, Close, End, Error, Event, Key, ListenOptions, Listener, Operation, Packet,
+    Port, SocketRef, Wait,
+};
+
+use super::CONTROL;
+use crate::account::Ledger;
+
+/// The key of its listener, and the first of its clients, whose timers have the same.
+const LISTENER: Key = Key(90);
+const CLIENT_FIRST: u64 = 100;
+const CLIENTS_AT_ONCE: u32 = 64;
+/// How long a client may take to read its line and leave.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The door to the account, while the server runs.
+#[derive(Debug)]
+pub(super) struct Admin {
+    pub(super) port: Port,
+    pub(super) address: Address,
+    listener: Listener,
+}
+
+impl Admin {
+    /// Listens, before the server itself does.
+    pub(super) fn open(address: &Address) -> Result<Self, String> {
+        let told = |error: Error| format!("{address}: {error}");
+        let builder = Port::builder().single_waiter();
+        let port = builder.sockets_max(CLIENTS_AT_ONCE + 1).build();
+        let port = port.map_err(told)?;
+        let at = ListenOptions::new(address.clone());
+        let listener = port.listen(at, LISTENER).map_err(told)?;
+        let address = listener.local_address().map_err(told)?;
+        Ok(Admin {
+            port,
+            address,
+            listener,
+        })
+    }
+
+    /// Answers until the server stops.
+    pub(super) fn run(&self, ledger: &Ledger) -> Result<(), String> {
+        let told = |error: Error| error.to_string();
+        let mut waiter = self.port.waiter().map_err(told)?;
+        self.listener.accept().map_err(told)?;
+        let mut clients = Clients {
+            port: &self.port,
+            ledger,
+            open: HashMap::new(),
+            next_key: CLIENT_FIRST,
+        };
+        loop {
+            let Wait::Packets(packets) = waiter.wait(None).map_err(told)? else {
+                return Ok(());
+            };
+            for packet in packets {
+                if packet.key == CONTROL {
+                    return Ok(());
+                }
+                clients.handle(packet);
+            }
+        }
+    }
+}
+
+/// Those who have asked and not left.
+struct Clients<'a> {
+    port: &'a Port,
+    ledger: &'a Ledger,
+    open: HashMap<Key, SocketRef>,
+    next_key: u64,
+}
+
+impl Clients<'_> {
+    fn handle(&mut self, packet: Packet) {
+        match (packet.op.operation(), packet.event) {
+            // One client's fault is not the server's.
+            (_, Event::Accepted(accepted)) => drop(self.answer(accepted)),
+            // It has read its line, and left.
+            (
+                Operation::Receive,
+                Event::Ended {
+                    how: End::Finished, ..
+                },
+            ) => self.end(packet.key, Close::Flush),
+            (Operation::Shutdown, _) => {}
+            (Operation::Timer, _) | (_, Event::Ended { .. }) => {
+                self.end(packet.key, Close::Reset);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, accepted: Accepted) -> wharf_port::Result<()> {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        let client = self.port.associate(accepted, key);
+        let client = client.map_err(|refused| refused.error)?;
+        let mut line = serde_json::to_vec(&self.ledger.standing()).unwrap_or_default();
+        line.push(b'\n');
+        client.send(line).map_err(|refused| refused.error)?;
+        client.shutdown()?;
+        client.receive()?;
+        self.port.timer(Instant::now() + PATIENCE, key)?;
+        self.open.insert(key, client.set_aside());
+        Ok(())
+    }
+
+    fn end(&mut self, key: Key, how: Close) {
+        if let Some(client) = self.open.remove(&key) {
+            // One that has ended already is gone.
+            let _ = client.close(how);
+        }
+    }
+}

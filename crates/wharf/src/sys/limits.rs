@@ -1,0 +1,80 @@
+//! What a system tells about its limits, each system in its own way.
+//!
+//! What cannot be read is left out, never guessed.
+
+use crate::doctor::facts::{
+    Backlog, CongestionControl, ConnectionTracking, Family, OpenFiles, Rights, SourcePorts,
+    TcpMemory,
+};
+
+#[cfg(all(unix, not(target_os = "linux")))]
+#[path = "limits/bsd.rs"]
+mod system;
+#[cfg(target_os = "linux")]
+#[path = "limits/linux.rs"]
+mod system;
+#[cfg(windows)]
+#[path = "limits/windows.rs"]
+mod system;
+
+/// What the system tells of itself.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Limits {
+    pub(crate) family: Family,
+    pub(crate) open_files: OpenFiles,
+    pub(crate) source_ports: Option<SourcePorts>,
+    pub(crate) backlog: Backlog,
+    pub(crate) tcp_memory: Option<TcpMemory>,
+    pub(crate) connection_tracking: Option<ConnectionTracking>,
+    pub(crate) io_uring_disabled: Option<u64>,
+    pub(crate) congestion_control: Option<CongestionControl>,
+    pub(crate) rights: Rights,
+}
+
+/// Asks the system.
+pub(crate) fn read() -> Limits {
+    system::read()
+}
+
+/// Bytes that the kernel has taken for its own objects; only Linux tells.
+pub(crate) fn kernel_object_bytes() -> Option<u64> {
+    system::kernel_object_bytes()
+}
+
+/// The entries in the firewall's table of connections; nothing where there is none.
+pub(crate) fn tracked_connections() -> Option<u64> {
+    system::tracked_connections()
+}
+
+/// The numbers in a text, whatever stands between them.
+fn numbers(text: &str) -> Vec<u64> {
+    let digits = text.split(|letter: char| !letter.is_ascii_digit());
+    digits.filter_map(|digits| digits.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_in_every_language() {
+        let german = "Startport : 49152\r\nAnzahl Ports : 16384\r\n";
+        assert_eq!(numbers(german), [49152, 16384]);
+        assert_eq!(numbers("32768\t60999\n"), [32768, 60999]);
+    }
+
+    #[test]
+    fn this_system_tells_of_itself() {
+        let limits = read();
+        if limits.family == Family::Linux {
+            assert!(limits.open_files.system_max > Some(0), "{limits:?}");
+            assert!(limits.source_ports.is_some_and(|ports| ports.count() > 0));
+            assert!(limits.congestion_control.is_some(), "{limits:?}");
+            assert!(kernel_object_bytes() > Some(1 << 20));
+        }
+        if cfg!(unix) {
+            assert!(limits.open_files.soft <= limits.open_files.hard);
+            assert!(limits.open_files.hard.is_some());
+        }
+    }
+}

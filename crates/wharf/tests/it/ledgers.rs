@@ -1,0 +1,272 @@
+//! Both ends of a load in one ledger, and results side by side.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::program::{Server, drivers, is_native, run};
+
+/// A server with a door to its account.
+fn open_server(service: &str, driver: &str) -> (Server, String, String) {
+    let arguments = [
+        service,
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--driver",
+        driver,
+    ];
+    let server = Server::start(&arguments);
+    let address = server.address().to_string();
+    let admin = server.listening["admin"]
+        .as_str()
+        .expect("a text")
+        .to_owned();
+    (server, address, admin)
+}
+
+fn load(arguments: &[&str]) -> (Value, Option<i32>, String) {
+    let output = run(&[&["load"], arguments, &["--format", "json"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().last().unwrap_or_else(|| panic!("{complaint}"));
+    let value = serde_json::from_str(last).expect("an object a line");
+    (value, output.status.code(), text)
+}
+
+/// What the door says to a client that has said this.
+fn asked(admin: &str, request: &[u8]) -> Value {
+    let mut client = TcpStream::connect(admin).expect("it listens");
+    let patience = Some(Duration::from_secs(60));
+    client.set_read_timeout(patience).expect("an open socket");
+    client.write_all(request).expect("it reads");
+    let mut answer = String::new();
+    client
+        .read_to_string(&mut answer)
+        .expect("a line, and a FIN");
+    assert!(answer.ends_with('\n'), "{answer}");
+    serde_json::from_str(&answer).expect("an object")
+}
+
+/// A file that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("wharf-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).expect("there is room");
+        Scratch(path)
+    }
+
+    /// As the program has to be told, which under Wine sees this system as a drive.
+    fn name(&self) -> String {
+        let path = self.0.to_str().expect("text");
+        if is_native() {
+            path.to_owned()
+        } else {
+            format!("Z:{}", path.replace('/', "\\"))
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is not there need not be removed.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_account_is_told_while_the_server_runs() {
+    for driver in drivers() {
+        let (server, _, admin) = open_server("hold", &driver);
+        assert_eq!(asked(&admin, b"")["accepted"], 0);
+        let clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+        let told = || asked(&admin, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+        while told()["accepted"] != 20 {}
+        let standing = told();
+        assert_eq!(standing["event"], "standing", "{standing}");
+        assert_eq!(
+            (&standing["held"], &standing["closed_by_us"]),
+            (&20.into(), &0.into())
+        );
+        drop(clients);
+        while told()["left_by_fin"] != 20 {}
+        assert_eq!(server.stop()["held"], 0, "{driver}");
+    }
+}
+
+/// Neither many askers at once, nor those that never leave, keep it from answering.
+#[test]
+fn askers_that_stay_do_not_close_the_door() {
+    for driver in drivers() {
+        let (server, _, admin) = open_server("echo", &driver);
+        let connect = |_| TcpStream::connect(&admin).expect("it listens");
+        let idle: Vec<TcpStream> = (0..63).map(connect).collect();
+        assert_eq!(asked(&admin, b"")["accepted"], 0, "{driver}");
+        drop(idle);
+        assert_eq!(asked(&admin, b"")["accepted"], 0, "{driver}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_load_asks_its_server_and_both_ledgers_agree() {
+    for driver in drivers() {
+        let (server, address, admin) = open_server("echo", &driver);
+        let place = [&address, "--admin", &admin, "--driver", &driver];
+        for mode in [
+            &["echo", "--connections", "20", "--for", "200ms"][..],
+            &["stream", "--connections", "4", "--for", "200ms"],
+            &["connect", "--connections", "200"],
+        ] {
+            let (told, code, _) = load(&[&mode[..1], &place, &mode[1..]].concat());
+            assert_eq!(code, Some(0), "{told}");
+            let joint = &told["server"];
+            assert_eq!(joint["balances"], true, "{told}");
+            assert_eq!(joint["accepted"], told["connected"], "{told}");
+            assert_eq!(joint["bytes_in"], told["bytes_sent"], "{told}");
+            let verdict = told["verdict"].as_str().expect("a sentence");
+            assert!(verdict.contains("the ledgers agree"), "{verdict}");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn what_somebody_else_connects_is_found_out() {
+    let driver = &drivers()[0];
+    let (server, address, admin) = open_server("hold", driver);
+    let child = std::thread::spawn({
+        let (address, admin) = (address.clone(), admin.clone());
+        move || load(&["hold", &address, "--admin", &admin, "--for", "2s"])
+    });
+    while asked(&admin, b"")["accepted"] != 1 {}
+    let other = server.connect();
+    let (told, code, _) = child.join().expect("it does not panic");
+    assert_eq!(code, Some(3), "{told}");
+    assert_eq!(told["server"]["of_others"], 1, "{told}");
+    drop(other);
+    server.stop();
+}
+
+#[test]
+fn a_door_that_is_none_is_said_before_the_load_begins() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let output = run(&[
+        "load", "echo", &address, "--admin", &address, "--for", "100ms",
+    ]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("no account from"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn bulk_goes_both_ways_and_every_byte_is_right() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let options = ["--connections", "4", "--for", "300ms", "--driver", &driver];
+        let (told, code, _) = load(&[&["stream", &address], &options[..]].concat());
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(
+            (&told["size_bytes"], &told["pipeline"]),
+            (&65_536.into(), &16.into())
+        );
+        assert!(told["bytes_received"].as_u64() > Some(1 << 20), "{told}");
+        assert_eq!(told["bytes_sent"], told["bytes_received"], "{told}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_ramp_spreads_the_connects() {
+    let server = Server::start(&["hold", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let options = ["--connections", "50", "--ramp", "500ms", "--for", "600ms"];
+    let (told, code, _) = load(&[&["hold", &address], &options[..]].concat());
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(
+        (&told["connects"], &told["held"]),
+        (&"open loop".into(), &50.into())
+    );
+    assert_eq!(told["rate_per_second"], 100.0, "{told}");
+    server.stop();
+}
+
+#[test]
+fn every_latency_is_in_the_log() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let file = Scratch::new("latencies.hlog", "");
+    let place = ["echo", &address, "--for", "100ms", "--hdr"];
+    let (told, code, _) = load(&[&place[..], &[&file.name()]].concat());
+    assert_eq!(code, Some(0), "{told}");
+    let log = std::fs::read_to_string(&file.0).expect("it was written");
+    for expected in ["[StartTime:", "Tag=connect,", "Tag=message,", ",HISTF"] {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    let output = run(&[&["load"], &place[..], &["/no/such/place"]].concat());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("cannot write"), "{text}");
+}
+
+#[test]
+fn two_results_are_compared_and_a_load_with_its_server() {
+    let mut server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let run_load = || load(&["echo", &address, "--connections", "5", "--for", "100ms"]).2;
+    let a = Scratch::new("a.json", &(run_load() + &run_load()));
+    let b = Scratch::new("b.json", &(run_load() + &run_load()));
+    let output = run(&["compare", &a.name(), &b.name(), "--format", "json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).expect("an object");
+    let figures = value["figures"].as_array().expect("a list");
+    assert!(figures.len() > 6, "{value}");
+    for figure in figures {
+        assert!(figure["ratio"].as_f64() > Some(0.0), "{figure}");
+        assert!(figure["beyond_spread"].is_boolean(), "{figure}");
+    }
+    let text = run(&["compare", &a.name(), &b.name()]).stdout;
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("messages a second"), "{text}");
+
+    server.signal(rustix::process::Signal::INT);
+    let account = server.account();
+    let c = Scratch::new("server.json", &account.to_string());
+    let both = Scratch::new("both.json", &[&a, &b].map(|file| read(&file.0)).concat());
+    let output = run(&["compare", &both.name(), &c.name()]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("the ledgers agree: 20 connected, 20 accepted"),
+        "{text}"
+    );
+    // Half of the loads explain half of the connections.
+    let output = run(&["compare", &c.name(), &a.name()]);
+    assert_eq!(output.status.code(), Some(3));
+    let output = run(&["compare", &c.name(), &c.name()]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+fn read(path: &PathBuf) -> String {
+    std::fs::read_to_string(path).expect("it was written")
+}
+
+/// A peer that ends its side first is answered all the same.
+#[test]
+fn an_asker_may_finish_before_it_reads() {
+    let (server, _, admin) = open_server("hold", &drivers()[0]);
+    let mut client = TcpStream::connect(&admin).expect("it listens");
+    client.shutdown(Shutdown::Write).expect("an open socket");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("a line");
+    assert!(answer.contains("standing"), "{answer}");
+    server.stop();
+}
