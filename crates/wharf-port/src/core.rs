@@ -220,20 +220,45 @@ impl Core {
 
     /// Puts a socket into the ready queue, unless it is there or somebody has its turn.
     pub(crate) fn enqueue(&self, id: SlotId, state: &mut SocketState) {
-        if state.turn == 0 && !state.has(flag::QUEUED) {
+        if self.turn_is_free(state) && !state.has(flag::QUEUED) {
             state.set(flag::QUEUED);
             self.wake(self.ready.push_socket(id.index));
         }
     }
 
+    /// Whether no other waiter has the socket's turn; there is none on a single-waiter port.
+    pub(crate) fn turn_is_free(&self, state: &SocketState) -> bool {
+        state.turn == 0 || !self.options.shared
+    }
+
+    /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
+    /// has of it, and on a single-waiter port after this wait.
+    pub(crate) fn look_again(&self, id: SlotId, state: &mut SocketState, local: &mut Local) {
+        if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
+            // It has had its share: in the queue it would come up again and again in this wait.
+            state.set(flag::QUEUED);
+            local.later.push(id.index);
+        } else {
+            self.enqueue(id, state);
+        }
+    }
+
     /// Takes what a ready socket has, as far as the batch and the socket's turn allow.
     pub(crate) fn take_turn(self: &Arc<Self>, index: u32, local: &mut Local) {
-        let Some((id, mut guard)) = self.slots.lock_index(index) else {
-            return;
-        };
-        let state = &mut *guard;
-        state.clear(flag::QUEUED);
-        if state.turn != 0 && state.turn != local.number {
+        if let Some((id, mut state)) = self.slots.lock_index(index) {
+            state.clear(flag::QUEUED);
+            self.take_turn_of(id, &mut state, local);
+        }
+    }
+
+    /// The same for a socket that is locked already, and in no queue.
+    pub(crate) fn take_turn_of(
+        self: &Arc<Self>,
+        id: SlotId,
+        state: &mut SocketState,
+        local: &mut Local,
+    ) {
+        if !self.turn_is_free(state) && state.turn != local.mark {
             return; // Whoever has the turn puts the socket back when it ends.
         }
         while local.may_take(state, self.options.turn_packets_max) {
@@ -255,7 +280,7 @@ impl Core {
         self.driver.advance(self, id, state, &mut Out(Some(local)));
         self.recycle(state);
         if state.generation == id.generation && self.has_more(state) {
-            self.enqueue(id, state);
+            self.look_again(id, state, local);
         }
     }
 
@@ -270,13 +295,19 @@ impl Core {
 
     /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
     pub(crate) fn end_turns(&self, local: &mut Local) {
+        if !self.options.shared {
+            for index in local.later.drain(..) {
+                self.wake(self.ready.push_socket(index));
+            }
+            return local.end_turns_alone();
+        }
         let mut held = std::mem::take(&mut local.held);
         held.retain(|id| {
             if local.packets.iter().any(|packet| packet.socket.is(*id)) {
                 return true;
             }
             if let Some(mut state) = self.slots.lock(*id)
-                && state.turn == local.number
+                && state.turn == local.mark
             {
                 state.turn = 0;
                 state.taken = 0;
@@ -297,6 +328,7 @@ impl Core {
             match self.slots.lock(id) {
                 Some(mut state) if !state.has(flag::LISTENER) => {
                     self.work(&mut state).pending.push_front(packet);
+                    self.enqueue(id, &mut state);
                 }
                 // The last packet of a socket whose slot is free again needs no turn either.
                 _ => loose.push(packet),

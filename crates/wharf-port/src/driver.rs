@@ -221,6 +221,18 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// Starts or goes on with `state.receiving`; called while the driver holds nothing of it.
     fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
 
+    /// Sends what goes out at once, before anything is queued, where that takes no request: how
+    /// many bytes went out, or the system's code. Nothing where sends take requests.
+    fn send_at_once(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        bytes: &[u8],
+    ) -> Option<Result<usize, i32>> {
+        let _ = (id, state, bytes);
+        None
+    }
+
     /// Starts or goes on with the queue of sends; called while the driver holds nothing of it.
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
 

@@ -34,17 +34,49 @@ impl Core {
             return Err(Refused::new(Operation::Send, ErrorKind::Full, buffer));
         }
         let sequence = state.next_sequence();
+        let op = Op::of(self.id, id, sequence, OpKind::Send);
+        let nothing_queued = state.work.as_ref().is_none_or(|work| work.sends.is_empty());
+        let tried = if nothing_queued && !buffer.is_empty() {
+            self.driver.send_at_once(id, state, &buffer)
+        } else {
+            None
+        };
+        if tried == Some(Ok(buffer.len())) {
+            if reported {
+                let name = (sequence, OpKind::Send);
+                self.deliver(id, state, name, Event::Sent { buffer }, &mut Out::queue());
+            }
+            return Ok(op);
+        }
+        let gone = tried.map_or(0, |result| result.unwrap_or(0));
+        self.queue_send(state, (buffer, gone), (sequence, reported));
+        if let Some(Err(code)) = tried {
+            self.send_failed(id, state, code, &mut Out::queue());
+        }
+        self.go_on_sending(id, state, &mut Out::queue());
+        self.spare_the_pool(state);
+        Ok(op)
+    }
+
+    /// Puts a send into the queue, of which so many bytes are out; before them nothing may be.
+    fn queue_send(
+        &self,
+        state: &mut SocketState,
+        (buffer, gone): (Buffer, usize),
+        (sequence, reported): (u32, bool),
+    ) {
         let work = self.work(state);
-        work.queued_bytes += buffer.len();
+        work.queued_bytes += buffer.len() - gone;
+        if gone > 0 {
+            debug_assert!(work.sends.is_empty(), "bytes went out in order");
+            work.head_sent = gone;
+        }
         work.sends.push_back(Send {
             buffer,
             sequence,
             kind: OpKind::Send,
             reported,
         });
-        self.go_on_sending(id, state, &mut Out::queue());
-        self.spare_the_pool(state);
-        Ok(Op::of(self.id, id, sequence, OpKind::Send))
     }
 
     /// Copies leases that merely wait in the queue out of a pool that runs short (contract C8): a

@@ -25,21 +25,29 @@ const WAITS_WITHOUT_POLL_MAX: u32 = 8;
 /// What a waiter has at hand, apart from the waiter so that drivers can fill it.
 #[derive(Debug)]
 pub(crate) struct Local {
-    pub(crate) number: u16,
+    /// What marks a socket's turn as this waiter's: its number, or, where nobody else waits, the
+    /// number of its wait.
+    pub(crate) mark: u16,
+    /// Nobody else waits on this port, so that a turn ends by itself with the wait it was taken in.
+    alone: bool,
     pub(crate) packets: VecDeque<Packet>,
-    /// Sockets whose turn this waiter has.
+    /// Sockets whose turn this waiter has, and has to end.
     pub(crate) held: Vec<SlotId>,
+    /// Sockets that had their share of this wait and have more, marked as queued.
+    pub(crate) later: Vec<u32>,
     /// Sockets that a readiness driver found ready in this wait, marked as queued.
     pub(crate) ready: VecDeque<u32>,
     limit: usize,
 }
 
 impl Local {
-    fn new(number: u16) -> Self {
+    fn new(number: u16, alone: bool) -> Self {
         Local {
-            number,
+            mark: number,
+            alone,
             packets: VecDeque::new(),
             held: Vec::new(),
+            later: Vec::new(),
             ready: VecDeque::new(),
             limit: 0,
         }
@@ -58,18 +66,31 @@ impl Local {
     /// Whether one more packet of this socket may go into the batch.
     pub(crate) fn may_take(&self, state: &SocketState, turn_packets_max: u8) -> bool {
         self.room() > 0
-            && (state.turn == 0 || (state.turn == self.number && state.taken < turn_packets_max))
+            && if state.turn == self.mark {
+                state.taken < turn_packets_max
+            } else {
+                self.alone || state.turn == 0
+            }
     }
 
     /// Takes a packet of a socket, and the socket's turn with it.
     pub(crate) fn take(&mut self, id: SlotId, state: &mut SocketState, packet: Packet) {
-        if state.turn == 0 {
-            state.turn = self.number;
+        if state.turn != self.mark {
+            state.turn = self.mark;
             state.taken = 0;
-            self.held.push(id);
+            if !self.alone {
+                self.held.push(id);
+            }
         }
         state.taken += 1;
         self.packets.push_back(packet);
+    }
+
+    /// Where nobody else waits, all turns end at once: what is marked with another number has no
+    /// turn. A mark that comes around again costs its socket one wait.
+    pub(crate) fn end_turns_alone(&mut self) {
+        debug_assert!(self.held.is_empty(), "nothing is held alone");
+        self.mark = self.mark.checked_add(1).unwrap_or(1);
     }
 
     /// Takes a packet that needs no turn.
@@ -93,6 +114,7 @@ impl Local {
 #[derive(Debug)]
 pub struct Waiter {
     core: Arc<Core>,
+    number: u16,
     local: Local,
     waits_without_poll: u32,
     /// Which of timers and queue fills this batch first; they take turns, so that neither can shut
@@ -139,7 +161,8 @@ impl Waiter {
         let number = number.ok_or(Error::new(Operation::Waiter, ErrorKind::Busy))?;
         let waiter = Waiter {
             core: Arc::clone(core),
-            local: Local::new(number),
+            number,
+            local: Local::new(number, !core.options.shared),
             waits_without_poll: 0,
             timers_first: false,
             thread: PhantomData,
@@ -188,6 +211,11 @@ impl Waiter {
             if slept && deadline.is_some_and(|deadline| self.core.driver.now() >= deadline) {
                 return Ok(Wait::TimedOut);
             }
+            if !self.local.later.is_empty() {
+                // A mark has come around, so that a socket seemed to have had its share.
+                self.core.end_turns(&mut self.local);
+                continue;
+            }
             slept |= self.sleep(deadline)?;
         }
     }
@@ -234,7 +262,7 @@ impl Waiter {
 
     /// Sleeps until something happens or the time is up; answers whether it slept at all.
     fn sleep(&mut self, deadline: Option<Instant>) -> Result<bool> {
-        match self.core.ready.rest(self.local.number) {
+        match self.core.ready.rest(self.number) {
             Rest::Ready => Ok(false),
             Rest::Poll => {
                 let timeout = self.time_left(deadline, true);
@@ -246,7 +274,7 @@ impl Waiter {
                     Some(timeout) => std::thread::park_timeout(timeout),
                     None => std::thread::park(),
                 }
-                self.core.ready.unparked(self.local.number);
+                self.core.ready.unparked(self.number);
                 Ok(true)
             }
         }
@@ -305,7 +333,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let _ = OF_THIS_THREAD.try_with(|waiters| {
             let is_this = |(core, number): &(Weak<Core>, u16)| {
-                *number == self.local.number && core.as_ptr() == Arc::as_ptr(&self.core)
+                *number == self.number && core.as_ptr() == Arc::as_ptr(&self.core)
             };
             waiters.0.borrow_mut().retain(|waiter| !is_this(waiter));
         });
@@ -313,7 +341,7 @@ impl Drop for Waiter {
         if !self.core.is_closed() {
             self.core.driver.leave_thread(&self.core, false);
         }
-        lock(&self.core.waiter_numbers).push(self.local.number);
+        lock(&self.core.waiter_numbers).push(self.number);
         let (left, closed) = self.core.ready.dismiss();
         if closed && left == 0 {
             self.core.end();

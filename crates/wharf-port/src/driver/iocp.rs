@@ -223,7 +223,7 @@ impl Iocp {
     /// The socket joins those that are ready, unless somebody has its turn.
     fn readable(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         match &mut out.0 {
-            Some(local) if state.turn == 0 && !state.has(flag::QUEUED) => {
+            Some(local) if core.turn_is_free(state) && !state.has(flag::QUEUED) => {
                 state.set(flag::QUEUED);
                 local.ready.push_back(id.index);
             }

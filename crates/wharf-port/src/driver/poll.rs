@@ -197,14 +197,19 @@ impl Poll {
             }
         }
         // The slot may have been freed by what the event brought.
-        if state.generation == id.generation
-            && self.has_more(state)
-            && state.turn == 0
-            && !state.has(flag::QUEUED)
+        if state.generation != id.generation
+            || !self.has_more(state)
+            || !core.turn_is_free(state)
+            || state.has(flag::QUEUED)
         {
-            state.set(flag::QUEUED);
-            local.ready.push_back(id.index);
+            return;
         }
+        if local.ready.is_empty() && local.may_take(state, core.options.turn_packets_max) {
+            // Its turn is now, with the socket locked and in the cache already.
+            return core.take_turn_of(id, state, local);
+        }
+        state.set(flag::QUEUED);
+        local.ready.push_back(id.index);
     }
 }
 
@@ -242,6 +247,25 @@ impl Driver for Poll {
             }
             Err(code) => core.receive_stopped(id, state, Some(code), out),
         }
+    }
+
+    fn send_at_once(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        bytes: &[u8],
+    ) -> Option<Result<usize, i32>> {
+        if state.has(WRITE_BLOCKED) {
+            return Some(Ok(0));
+        }
+        Some(match sys::send_one(state.open_handle(), bytes) {
+            Err(code) if sys::interrupted(code) => Ok(0),
+            Err(code) if sys::would_block(code) => {
+                state.set(WRITE_BLOCKED);
+                self.register(id, state, Interest::All).map(|_| 0)
+            }
+            result => result,
+        })
     }
 
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
@@ -318,7 +342,11 @@ impl Driver for Poll {
         at_most: Option<Duration>,
         local: &mut Local,
     ) -> Result<u32, i32> {
-        self.poller.wait(at_most, local.room(), |id, seen| {
+        let mut shared_out = !local.packets.is_empty();
+        self.poller.wait(at_most, local.room(), |left, id, seen| {
+            if !std::mem::replace(&mut shared_out, true) {
+                local.limit(core.ready.share_inside(left));
+            }
             self.note(core, id, seen, local);
         })
     }

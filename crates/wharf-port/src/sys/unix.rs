@@ -232,16 +232,27 @@ pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
 
 /// Sends, not blocking and without a signal when the peer is gone.
 pub(crate) fn send(handle: &Handle, slices: &[IoSlice<'_>]) -> Result<usize, i32> {
+    match slices {
+        [one] => send_one(handle, one),
+        many => {
+            let control = &mut SendAncillaryBuffer::default();
+            let sent = net::sendmsg(handle, many, control, send_flags());
+            sent.map_err(Errno::raw_os_error)
+        }
+    }
+}
+
+/// The same for a single slice.
+pub(crate) fn send_one(handle: &Handle, bytes: &[u8]) -> Result<usize, i32> {
+    net::send(handle, bytes, send_flags()).map_err(Errno::raw_os_error)
+}
+
+fn send_flags() -> SendFlags {
     // Apple's systems have no such flag; there `std` and `socket2` set SO_NOSIGPIPE instead.
     #[cfg(not(target_vendor = "apple"))]
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    return SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     #[cfg(target_vendor = "apple")]
-    let flags = SendFlags::DONTWAIT;
-    let sent = match slices {
-        [one] => net::send(handle, one, flags),
-        many => net::sendmsg(handle, many, &mut SendAncillaryBuffer::default(), flags),
-    };
-    sent.map_err(Errno::raw_os_error)
+    return SendFlags::DONTWAIT;
 }
 
 pub(crate) fn would_block(code: i32) -> bool {

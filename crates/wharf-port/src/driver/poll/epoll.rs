@@ -79,12 +79,13 @@ impl Poller {
     #[allow(clippy::unused_self, reason = "other pollers must be told")]
     pub(super) fn forget(&self, _handle: &Handle) {}
 
-    /// Waits for events, at most so long and so many, and tells each; answers the wake-ups used.
+    /// Waits for events, at most so long and so many, and tells each, with how many there still
+    /// are; answers the wake-ups used.
     pub(super) fn wait(
         &self,
         at_most: Option<Duration>,
         events_max: usize,
-        mut tell: impl FnMut(SlotId, Seen),
+        mut tell: impl FnMut(usize, SlotId, Seen),
     ) -> Result<u32, i32> {
         let mut space = [MaybeUninit::<Event>::uninit(); EVENTS_MAX];
         let space = &mut space[..events_max.clamp(1, EVENTS_MAX)];
@@ -101,7 +102,8 @@ impl Poller {
             Err(errno) => return Err(errno.raw_os_error()),
         };
         let mut wakes = 0;
-        for event in events {
+        let found = events.len();
+        for (place, event) in events.iter().enumerate() {
             let data = event.data.u64();
             if data == WAKE {
                 wakes += u32::from(rustix::io::read(&self.wakes, &mut [0; 8]).is_ok());
@@ -114,6 +116,7 @@ impl Poller {
             let flags = event.flags;
             let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
             tell(
+                found - place,
                 id,
                 Seen {
                     readable: flags.contains(EventFlags::IN),

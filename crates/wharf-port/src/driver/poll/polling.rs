@@ -76,12 +76,13 @@ impl Poller {
         let _ = self.poller.delete(handle.as_fd());
     }
 
-    /// Waits for events, at most so long, and tells each; answers the wake-ups used.
+    /// Waits for events, at most so long, and tells each, with how many there still are; answers
+    /// the wake-ups used.
     pub(super) fn wait(
         &self,
         at_most: Option<Duration>,
         events_max: usize,
-        mut tell: impl FnMut(SlotId, Seen),
+        mut tell: impl FnMut(usize, SlotId, Seen),
     ) -> Result<u32, i32> {
         let capacity = std::num::NonZeroUsize::new(events_max.clamp(1, 256)).expect("one or more");
         let mut events = Events::with_capacity(capacity);
@@ -90,7 +91,8 @@ impl Poller {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(sys::code_of(&error)),
         }
-        for event in events.iter() {
+        let found = events.len();
+        for (place, event) in events.iter().enumerate() {
             let generation = u32::try_from(event.key >> 32).expect("a key is 64 bits wide");
             let id = SlotId {
                 index: event.key as u32,
@@ -98,6 +100,7 @@ impl Poller {
             };
             let broken = event.is_err().unwrap_or(false);
             tell(
+                found - place,
                 id,
                 Seen {
                     readable: event.readable,
