@@ -91,6 +91,14 @@ impl Out<'_> {
         self.0.as_ref().is_some_and(|local| local.room() > 0)
     }
 
+    /// So many bytes were read into the batch.
+    #[allow(dead_code, reason = "not every system has a driver that reads at a turn")]
+    pub(crate) fn note_read(&mut self, bytes: usize) {
+        if let Some(local) = &mut self.0 {
+            local.note_read(bytes);
+        }
+    }
+
     /// Whether the batch takes another packet of this socket.
     pub(crate) fn may_take(&self, core: &Core, state: &SocketState) -> bool {
         let turn_packets_max = core.options.turn_packets_max;
@@ -153,6 +161,7 @@ impl Core {
 
     /// Hands a packet about a socket to a waiter: at once when the thread at hand may have it,
     /// else through the queue, behind what already waits there.
+    #[inline]
     pub(crate) fn deliver(
         &self,
         id: SlotId,
@@ -161,9 +170,6 @@ impl Core {
         event: Event,
         out: &mut Out<'_>,
     ) {
-        if state.has(flag::SILENT) {
-            return;
-        }
         let op = Op::of(self.id, id, sequence, kind);
         let packet = Packet {
             key: state.key,
@@ -171,6 +177,31 @@ impl Core {
             socket: self.socket(id),
             event,
         };
+        let work = state.work.as_ref();
+        let queued = work.is_some_and(|work| !work.pending.is_empty());
+        if let Some(local) = &mut out.0
+            && state.flags & (flag::SILENT | flag::LISTENER | flag::QUEUED) == 0
+            && !queued
+            && !packet.is_last()
+            && local.may_take(state, self.options.turn_packets_max)
+        {
+            return local.take(id, state, packet);
+        }
+        self.deliver_otherwise(id, state, packet, out);
+    }
+
+    /// The same for what is not simply the next packet of a socket.
+    #[inline(never)]
+    fn deliver_otherwise(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        packet: Packet,
+        out: &mut Out<'_>,
+    ) {
+        if state.has(flag::SILENT) {
+            return;
+        }
         if state.has(flag::LISTENER) {
             let last = packet.is_last() && out.has_room();
             self.deliver_loose(packet, out);
@@ -179,10 +210,8 @@ impl Core {
             }
             return;
         }
-        let queued = state
-            .work
-            .as_ref()
-            .is_some_and(|work| !work.pending.is_empty());
+        let work = state.work.as_ref();
+        let queued = work.is_some_and(|work| !work.pending.is_empty());
         if let Some(local) = &mut out.0
             && !queued
             && !state.has(flag::QUEUED)

@@ -29,19 +29,21 @@ impl Core {
         if let Err(kind) = may_send(state) {
             return Err(Refused::new(Operation::Send, kind, buffer));
         }
-        if self.queue_is_full(state, buffer.len()) {
+        let bytes: &[u8] = &buffer;
+        let count = bytes.len();
+        if self.queue_is_full(state, count) {
             state.set(flag::SEND_READY_OWED);
             return Err(Refused::new(Operation::Send, ErrorKind::Full, buffer));
         }
         let sequence = state.next_sequence();
         let op = Op::of(self.id, id, sequence, OpKind::Send);
         let nothing_queued = state.work.as_ref().is_none_or(|work| work.sends.is_empty());
-        let tried = if nothing_queued && !buffer.is_empty() {
-            self.driver.send_at_once(id, state, &buffer)
+        let tried = if nothing_queued && count > 0 {
+            self.driver.send_at_once(id, state, bytes)
         } else {
             None
         };
-        if tried == Some(Ok(buffer.len())) {
+        if tried == Some(Ok(count)) {
             if reported {
                 let name = (sequence, OpKind::Send);
                 self.deliver(id, state, name, Event::Sent { buffer }, &mut Out::queue());
@@ -49,7 +51,7 @@ impl Core {
             return Ok(op);
         }
         let gone = tried.map_or(0, |result| result.unwrap_or(0));
-        self.queue_send(state, (buffer, gone), (sequence, reported));
+        self.queue_send(state, (buffer, count - gone), (sequence, reported));
         if let Some(Err(code)) = tried {
             self.send_failed(id, state, code, &mut Out::queue());
         }
@@ -58,18 +60,18 @@ impl Core {
         Ok(op)
     }
 
-    /// Puts a send into the queue, of which so many bytes are out; before them nothing may be.
+    /// Puts a send into the queue, of which so many bytes are left; the others may only be out if
+    /// it is the first.
     fn queue_send(
         &self,
         state: &mut SocketState,
-        (buffer, gone): (Buffer, usize),
+        (buffer, left): (Buffer, usize),
         (sequence, reported): (u32, bool),
     ) {
         let work = self.work(state);
-        work.queued_bytes += buffer.len() - gone;
-        if gone > 0 {
-            debug_assert!(work.sends.is_empty(), "bytes went out in order");
-            work.head_sent = gone;
+        work.queued_bytes += left;
+        if work.sends.is_empty() {
+            work.head_sent = buffer.len() - left;
         }
         work.sends.push_back(Send {
             buffer,
@@ -360,6 +362,11 @@ impl Core {
         out: &mut Out<'_>,
     ) {
         state.clear(flag::SENDING);
+        if let Ok(count) = result
+            && self.only_send_is_out(state, count)
+        {
+            return self.recycle(state);
+        }
         let target = state.work.as_mut().and_then(|work| {
             work.sends_in_request = 0;
             work.cancelled_send.take()
@@ -391,6 +398,28 @@ impl Core {
         if state.has(flag::CLOSING) {
             self.settle(id, state, out);
         }
+    }
+
+    /// What nearly every report says: the only send there was is out, whole, and nobody is to be
+    /// told. Then its buffer is given back here, and nothing else is left to do.
+    fn only_send_is_out(&self, state: &mut SocketState, count: usize) -> bool {
+        let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED | flag::CLOSING;
+        let Some(work) = state.work.as_mut() else {
+            return false;
+        };
+        let only = work.sends.len() == 1 && work.queued_bytes == count;
+        if !only || state.flags & out_of_line != 0 {
+            return false;
+        }
+        let Send { kind, reported, .. } = work.sends[0];
+        if reported || kind != OpKind::Send {
+            return false;
+        }
+        work.sends_in_request = 0;
+        work.queued_bytes = 0;
+        work.head_sent = 0;
+        work.sends.clear();
+        true
     }
 
     /// The driver reports that its request was cancelled, and cannot tell how much of it went out

@@ -48,6 +48,7 @@ pub(super) fn stream(
             Ok(count) if count > 0 => {
                 note_short_read(state, count < capacity, end_flags);
                 core.received(id, state, (buffer, count), out);
+                out.note_read(count);
             }
             result => {
                 core.slots.return_lease(id, core.options.leases_per_socket);

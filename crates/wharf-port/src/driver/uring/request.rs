@@ -30,6 +30,8 @@ const _: () = assert!(
     size_of::<Entry>() == 64,
     "a request as the kernel defines it"
 );
+/// `MSG_WAITALL`: the kernel goes on by itself after a short send. `MSG_NOSIGNAL`: no SIGPIPE.
+const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// The one group of provided buffers.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
@@ -116,7 +118,11 @@ impl Name {
 
 /// Whether the end of the request of this name is reported to a socket.
 pub(super) fn is_reported(data: u64) -> bool {
-    Name::decode(data).is_some_and(|name| !matches!(name.kind, Kind::Bell | Kind::Cancel))
+    const BELL: u64 = Kind::Bell as u64 + 1;
+    const CANCEL: u64 = Kind::Cancel as u64 + 1;
+    // Asked of each completion, and of each request twice: no name has to be put together for it.
+    let kind = data >> KIND_SHIFT;
+    (1..=KINDS.len() as u64).contains(&kind) && kind != BELL && kind != CANCEL
 }
 
 /// What a socket keeps at a stable address while the kernel sends for it.
@@ -212,8 +218,9 @@ pub(super) fn connect(handle: &impl AsRawFd, to: &socket2::SockAddr) -> Entry {
 
 /// Sends what is queued, gathered, up to a bound; answers how many sends it covers.
 pub(super) fn send(handle: RawFd, work: &mut Work) -> (Entry, usize) {
-    // MSG_WAITALL: the kernel goes on by itself after a short send. MSG_NOSIGNAL: no SIGPIPE.
-    const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    if let Some(head) = work.sends.front().filter(|_| work.sends.len() == 1) {
+        return (send_one(handle, &head.buffer[work.head_sent..]), 1);
+    }
     let mut gathered = [libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
@@ -235,20 +242,22 @@ pub(super) fn send(handle: RawFd, work: &mut Work) -> (Entry, usize) {
             count += 1;
         }
     }
-    let handle = types::Fd(handle);
-    if count == 1 {
-        let one = gathered[0];
-        let send = opcode::Send::new(handle, one.iov_base.cast(), one.iov_len as u32);
-        return (send.flags(FLAGS).build(), 1);
-    }
     let block = &mut work.driver;
     block.slices = gathered;
     block.message.msg_iov = block.slices.as_mut_ptr();
     #[allow(trivial_numeric_casts, reason = "other C libraries have an int there")]
     let slices = count as _;
     block.message.msg_iovlen = slices;
-    let send = opcode::SendMsg::new(handle, &raw const block.message);
-    (send.flags(FLAGS.unsigned_abs()).build(), count)
+    let send = opcode::SendMsg::new(types::Fd(handle), &raw const block.message);
+    (send.flags(SEND_FLAGS.unsigned_abs()).build(), count)
+}
+
+/// Sends one slice, up to a bound.
+fn send_one(handle: RawFd, bytes: &[u8]) -> Entry {
+    let count = bytes.len().min(REQUEST_BYTES_MAX) as u32;
+    opcode::Send::new(types::Fd(handle), bytes.as_ptr(), count)
+        .flags(SEND_FLAGS)
+        .build()
 }
 
 /// Asks for a request to end. Its own completion comes only when there was nothing to end.
