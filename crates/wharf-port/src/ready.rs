@@ -22,7 +22,7 @@ use crate::slot::SlotId;
 use crate::waiter::Local;
 
 /// A queue longer than this gives its memory back once it is empty.
-const KEEP_ENTRIES: usize = 256;
+const KEEP_ENTRIES: usize = 64;
 
 /// What stands in the queue.
 #[derive(Debug)]

@@ -46,8 +46,8 @@ impl Default for Size {
 /// Completions that are handed on at a time.
 pub(super) const COMPLETIONS_MAX: usize = 128;
 
-/// A queue longer than this gives its memory back once it is empty: as many as go over at once.
-const KEEP_ENTRIES: usize = 256;
+/// A queue longer than this gives its memory back once it is empty.
+const KEEP_ENTRIES: usize = 64;
 
 /// What a thread enters the kernel for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
