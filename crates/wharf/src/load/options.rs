@@ -86,6 +86,14 @@ pub(crate) struct LoadOptions {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
+    /// Processes, each with these threads and a share of the connections; one account. By default
+    /// as many as the limit of open files asks for
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256),
+          env = "WHARF_PROCESSES", value_name = "N")]
+    pub(crate) processes: Option<u16>,
+    /// Runs as one of them; for the program itself
+    #[arg(long, hide = true)]
+    pub(crate) part: bool,
     /// Decides the bytes that are sent
     #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
