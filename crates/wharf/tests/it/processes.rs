@@ -345,9 +345,20 @@ fn a_shared_address_is_not_shared_with_another_server() {
     for several in ["--processes", "--threads"] {
         let server = Server::start(&["hold", "127.0.0.1:0", several, "2"]);
         let address = server.address().to_string();
-        let output = run(&["hold", &address, several, "2"]);
+        let mut other = program()
+            .args(["hold", &address, several, "2"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let mut lines = BufReader::new(other.stdout.take().expect("a pipe"));
+        lines.read_line(&mut line).expect("a pipe");
+        // One that listens says so, and would not end.
+        let _ = other.kill();
+        assert_eq!(line, "", "{several}");
+        let output = other.wait_with_output().expect("it ends");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{several}: {text}");
         assert!(
             text.contains("in use") && text.lines().count() == 1,
             "{text}"
