@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use wharf_port::{Address, DriverChoice};
 
+use super::compat::CompatOptions;
 use super::gates::Expectation;
 use super::schedule::Pace;
 use crate::address::Place;
@@ -20,10 +21,16 @@ const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct LoadOptions {
     /// What to do with connections
-    #[arg(value_enum)]
+    #[arg(
+        value_enum,
+        required = false,
+        required_unless_present = "compat_rust_echo_bench",
+        default_value_if("compat_rust_echo_bench", "true", "echo"),
+        hide_default_value = true
+    )]
     pub(crate) mode: Mode,
     // Not a documentation comment, which would take [v6] for a link.
     #[arg(
@@ -54,12 +61,12 @@ pub(crate) struct LoadOptions {
     /// Bytes of a message: 64 unless told otherwise, 65,536 for stream
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16 << 20),
           env = "WHARF_SIZE", value_name = "BYTES")]
-    size: Option<u32>,
+    pub(super) size: Option<u32>,
     /// Messages under way on each connection: the next is sent when one has come back (a closed
     /// loop); 1 unless told otherwise, 16 for stream
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536),
           env = "WHARF_PIPELINE", value_name = "DEPTH")]
-    pipeline: Option<u32>,
+    pub(super) pipeline: Option<u32>,
     /// Send so many messages a second over all connections, each at its time whatever became of
     /// those before (an open loop); latencies count from that time
     #[arg(long, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
@@ -129,6 +136,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
           value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) i_own_this_target: bool,
+    #[command(flatten)]
+    pub(super) compat: CompatOptions,
 }
 
 /// What to do with connections.

@@ -210,7 +210,7 @@ impl Moment<'_> {
     }
 
     /// One sentence.
-    fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let counts = self.counts;
         let wanted = u64::from(self.options.connections);
         let mut faults = Vec::new();
