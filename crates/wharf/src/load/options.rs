@@ -105,7 +105,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
     /// Exit with 3 unless this holds at the end, such as held=1000 or 'failed<=5'; may be repeated.
-    /// Names: asked, connected, failed, late, held, lost, messages, corrupt
+    /// Names: asked, connected, failed, unfinished, late, held, lost, messages, messages_late,
+    /// messages_unsent, corrupt
     #[arg(
         long,
         env = "WHARF_EXPECT",

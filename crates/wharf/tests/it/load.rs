@@ -169,7 +169,7 @@ fn ctrl_c_still_reports() {
 }
 
 /// A server made here, which hands each connection to `serve`.
-fn misbehaving(serve: fn(TcpStream)) -> String {
+pub(crate) fn misbehaving(serve: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
     // It ends with the test's process.

@@ -15,6 +15,8 @@ mod ledgers;
 #[cfg(unix)]
 mod load;
 #[cfg(unix)]
+mod loops;
+#[cfg(unix)]
 mod places;
 #[cfg(unix)]
 mod processes;
