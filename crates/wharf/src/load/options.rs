@@ -239,7 +239,23 @@ impl LoadOptions {
                 "{address} is a public address: load on what is not yours is an attack; \
                  say --i-own-this-target if it is yours"
             )),
-            _ => Ok(target.clone()),
+            Some(address) => self.sources_suit(address.ip()).map(|()| target.clone()),
+            None if !self.source.is_empty() => Err(format!(
+                "--source is for internet addresses, and {target} is none"
+            )),
+            None => Ok(target.clone()),
+        }
+    }
+
+    /// Whether a target can be reached from the sources at all.
+    fn sources_suit(&self, target: IpAddr) -> Result<(), String> {
+        let mut named = self.source.iter().flat_map(|source| &source.0);
+        match named.find(|source| source.is_ipv4() != target.is_ipv4()) {
+            Some(source) => Err(format!(
+                "--source {source} cannot connect to {target}: name sources of the version of the \
+                 target"
+            )),
+            None => Ok(()),
         }
     }
 

@@ -124,6 +124,14 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
         (&["load", "hold", "127.0.0.1:1-9"], "not a range"),
         (&["load", "hold", "--expect", "helt=1"], "connected"),
         (&["load", "hold", "--source", "somewhere"], "127.0.0.0/24"),
+        (
+            &["load", "hold", "127.0.0.1:9", "--source", "::1"],
+            "version of the target",
+        ),
+        (
+            &["load", "hold", "unix:/tmp/x", "--source", "127.0.0.1"],
+            "internet addresses",
+        ),
         (&["load", "hover"], "hold"),
         (&["load", "hold", "--connections", "9000000"], "open files"),
     ] {

@@ -7,6 +7,8 @@
 //! build is tried from here under Wine.
 
 mod commands;
+#[cfg(target_os = "linux")]
+mod deaths;
 mod doctor;
 #[cfg(unix)]
 mod endings;
