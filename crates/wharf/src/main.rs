@@ -13,6 +13,7 @@ mod doctor;
 mod load;
 mod memory;
 mod output;
+mod processes;
 mod server;
 mod service;
 mod signals;

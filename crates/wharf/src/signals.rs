@@ -18,24 +18,44 @@ const ENDED_BY_SIGNAL: i32 = 130;
 #[derive(Debug)]
 pub(crate) struct Signals(Arc<Mutex<Told>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Told {
     stopping: bool,
-    /// Those to post to; none yet while the program is still opening them.
-    ports: Vec<Port>,
+    /// What ends the work; nothing while the program still prepares it.
+    stop: Option<Box<dyn Fn() + Send>>,
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut told = formatter.debug_struct("Told");
+        told.field("stopping", &self.stopping)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Signals {
-    /// Listens from now on. One that comes before there are ports is kept for them.
+    /// Listens from now on. One that comes before there is work is kept for it.
     pub(crate) fn listen() -> Result<Self, String> {
+        Signals::with_second(|| std::process::exit(ENDED_BY_SIGNAL))
+    }
+
+    /// The same in a process that was started by another one: a terminal gives its Ctrl-C to both,
+    /// and at the second the other one ends both, without a word about a process that died.
+    pub(crate) fn listen_as_part() -> Result<Self, String> {
+        Signals::with_second(|| ())
+    }
+
+    fn with_second(second: impl Fn() + Send + 'static) -> Result<Self, String> {
         let signals = Signals(Arc::default());
         let told = Arc::clone(&signals.0);
         let handler = move || {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             if std::mem::replace(&mut told.stopping, true) {
-                std::process::exit(ENDED_BY_SIGNAL);
+                return second();
             }
-            stop(&told.ports);
+            if let Some(stop) = &told.stop {
+                stop();
+            }
         };
         let failed = |error| format!("cannot listen for Ctrl-C: {error}");
         sys::on_stop_signal(handler).map_err(failed)?;
@@ -44,11 +64,17 @@ impl Signals {
 
     /// Has signals end the work on these ports.
     pub(crate) fn end_work_on(&self, ports: &[Port]) {
+        let ports = ports.to_vec();
+        self.end_work_with(move || stop(&ports));
+    }
+
+    /// Has signals end the work in this way.
+    pub(crate) fn end_work_with(&self, stop: impl Fn() + Send + 'static) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.ports = ports.to_vec();
         if told.stopping {
-            stop(ports);
+            stop();
         }
+        told.stop = Some(Box::new(stop));
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wharf_port::ErrorKind;
 
 /// Latencies are kept in nanoseconds, to three digits.
@@ -21,11 +21,14 @@ pub(crate) struct Ledger {
     start: Instant,
     pub(crate) interrupted: AtomicBool,
     pub(crate) asked: AtomicU64,
-    pub(crate) connected: AtomicU64,
+    connected: AtomicU64,
+    /// When the last had connected, in nanoseconds since the start.
+    connected_last: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) held: AtomicU64,
     pub(crate) messages: AtomicU64,
     pub(crate) messages_late: AtomicU64,
+    messages_unsent: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) corrupt: AtomicU64,
@@ -35,7 +38,7 @@ pub(crate) struct Ledger {
 }
 
 /// How long things took, in one thread.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     pub(crate) connect: Histogram<u64>,
     pub(crate) message: Histogram<u64>,
@@ -72,16 +75,29 @@ impl Ledger {
             interrupted: AtomicBool::default(),
             asked: count(),
             connected: count(),
+            connected_last: count(),
             late: count(),
             held: count(),
             messages: count(),
             messages_late: count(),
+            messages_unsent: count(),
             bytes_sent: count(),
             bytes_received: count(),
             corrupt: count(),
             failed: Mutex::default(),
             lost: Mutex::default(),
         }
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.connected_last.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Messages whose time came and that could not be sent.
+    pub(crate) fn unsent(&self, count: u64) {
+        self.messages_unsent.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind) {
@@ -95,6 +111,10 @@ impl Ledger {
         let second = self.start.elapsed().as_secs();
         let mut lost = lock(&self.lost);
         *lost.entry((second, reason.to_owned())).or_default() += 1;
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// How it stands.
@@ -116,6 +136,7 @@ impl Ledger {
             seconds: self.start.elapsed().as_secs_f64(),
             asked,
             connected,
+            connect_seconds: read(&self.connected_last) as f64 / 1e9,
             failed,
             unfinished: asked.saturating_sub(connected + failed),
             failed_by_reason,
@@ -125,6 +146,7 @@ impl Ledger {
             lost_by_reason,
             messages: read(&self.messages),
             messages_late: read(&self.messages_late),
+            messages_unsent: read(&self.messages_unsent),
             bytes_sent: read(&self.bytes_sent),
             bytes_received: read(&self.bytes_received),
             corrupt: read(&self.corrupt),
@@ -137,11 +159,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// The ledger at one moment.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) seconds: f64,
     pub(crate) asked: u64,
     pub(crate) connected: u64,
+    /// Until the last of them had connected.
+    pub(crate) connect_seconds: f64,
     pub(crate) failed: u64,
     /// Neither connected nor failed when it ended.
     pub(crate) unfinished: u64,
@@ -152,28 +176,91 @@ pub(crate) struct Counts {
     pub(crate) lost_by_reason: BTreeMap<String, Vec<LostInSecond>>,
     pub(crate) messages: u64,
     pub(crate) messages_late: u64,
+    /// Due in an open loop, and never sent.
+    pub(crate) messages_unsent: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) corrupt: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct LostInSecond {
     pub(crate) second: u64,
     pub(crate) count: u64,
 }
 
 impl Counts {
+    /// Adds what another process has counted at the same moment.
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.seconds = self.seconds.max(other.seconds);
+        self.connect_seconds = self.connect_seconds.max(other.connect_seconds);
+        for (sum, more) in [
+            (&mut self.asked, other.asked),
+            (&mut self.connected, other.connected),
+            (&mut self.failed, other.failed),
+            (&mut self.unfinished, other.unfinished),
+            (&mut self.late, other.late),
+            (&mut self.held, other.held),
+            (&mut self.messages, other.messages),
+            (&mut self.messages_late, other.messages_late),
+            (&mut self.messages_unsent, other.messages_unsent),
+            (&mut self.bytes_sent, other.bytes_sent),
+            (&mut self.bytes_received, other.bytes_received),
+            (&mut self.corrupt, other.corrupt),
+        ] {
+            *sum += more;
+        }
+        for (reason, count) in &other.failed_by_reason {
+            *self.failed_by_reason.entry(reason.clone()).or_default() += count;
+        }
+        for (reason, lost) in &other.lost_by_reason {
+            for lost in lost {
+                self.lose(reason, lost.second, lost.count);
+            }
+        }
+    }
+
+    /// Counts losses of a second.
+    pub(crate) fn lose(&mut self, reason: &str, second: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.lost += count;
+        let seconds = self.lost_by_reason.entry(reason.to_owned()).or_default();
+        match seconds.binary_search_by_key(&second, |lost| lost.second) {
+            Ok(place) => seconds[place].count += count,
+            Err(place) => seconds.insert(place, LostInSecond { second, count }),
+        }
+    }
+
+    /// What is left of a process with so many connections that counted this much and died: what it
+    /// held is lost, and what it was to connect has failed.
+    pub(crate) fn died(mut self, share: u64, reason: &str) -> Self {
+        let held = std::mem::take(&mut self.held);
+        self.lose(reason, self.seconds as u64, held);
+        let failed = share.saturating_sub(self.connected + self.failed);
+        self.asked = self.connected + self.failed + failed;
+        self.unfinished = 0;
+        if failed > 0 {
+            self.failed += failed;
+            *self.failed_by_reason.entry(reason.to_owned()).or_default() += failed;
+        }
+        self
+    }
+
     /// The count that a gate names.
     pub(crate) fn named(&self, name: &str) -> u64 {
         match name {
             "asked" => self.asked,
             "connected" => self.connected,
             "failed" => self.failed,
+            "unfinished" => self.unfinished,
             "late" => self.late,
             "held" => self.held,
             "lost" => self.lost,
             "messages" => self.messages,
+            "messages_late" => self.messages_late,
+            "messages_unsent" => self.messages_unsent,
             "corrupt" => self.corrupt,
             _ => unreachable!("gates are checked when they are read"),
         }
@@ -189,7 +276,7 @@ mod tests {
     fn balances_and_knows_every_name_of_a_gate() {
         let ledger = Ledger::new(Instant::now());
         ledger.asked.store(10, Ordering::Relaxed);
-        ledger.connected.store(7, Ordering::Relaxed);
+        (0..7).for_each(|_| ledger.connected());
         ledger.held.store(7, Ordering::Relaxed);
         ledger.failed(ErrorKind::Refused);
         ledger.failed(ErrorKind::Refused);
@@ -200,6 +287,6 @@ mod tests {
         assert_eq!(counts.failed_by_reason.values().sum::<u64>(), 2);
         assert_eq!(counts.lost_by_reason["reset"].len(), 1);
         let sum: u64 = gates::NAMES.iter().map(|name| counts.named(name)).sum();
-        assert_eq!(sum, 10 + 7 + 2 + 6 + 1);
+        assert_eq!(sum, 10 + 7 + 2 + 1 + 6 + 1);
     }
 }

@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use wharf_port::DriverReport;
 
-use super::ledger::{Counts, Latencies};
+use super::ledger::{Counts, Latencies, LostInSecond};
 use super::options::{LoadOptions, Mode};
 use crate::compare::ledgers::Joint;
 
@@ -20,6 +20,7 @@ pub(crate) struct Report<'a> {
     target: String,
     driver: String,
     connections: u32,
+    processes: u32,
     threads: u16,
     seed: u64,
     rate_per_second: Option<f64>,
@@ -69,6 +70,7 @@ impl Percentiles {
 pub(crate) struct Moment<'a> {
     pub(crate) options: &'a LoadOptions,
     pub(crate) driver: &'a DriverReport,
+    pub(crate) processes: u32,
     pub(crate) counts: &'a Counts,
     pub(crate) latencies: &'a Latencies,
     pub(crate) interrupted: bool,
@@ -89,6 +91,7 @@ impl Moment<'_> {
             target: target.map(ToString::to_string).unwrap_or_default(),
             driver: self.driver.kind.to_string(),
             connections: self.options.connections,
+            processes: self.processes,
             threads: self.options.threads,
             seed: self.options.seed,
             rate_per_second: self.options.pace().map(|pace| pace.per_second),
@@ -111,7 +114,7 @@ impl Moment<'_> {
     pub(crate) fn line(&self) -> String {
         let counts = self.counts;
         let mut text = format!(
-            "{:>6.1} s  connected {} of {}, failed {}, lost {}",
+            "{:.1} s  connected {} of {}, failed {}, lost {}",
             counts.seconds, counts.connected, self.options.connections, counts.failed, counts.lost
         );
         if self.options.mode.talks() {
@@ -131,9 +134,9 @@ impl Moment<'_> {
                 counts.late
             ),
             format!(
-                "connected       {:>12}   {:.1} a second",
+                "connected       {:>12}   {}",
                 counts.connected,
-                counts.connected as f64 / counts.seconds
+                connect_rate(counts)
             ),
             format!(
                 "failed          {:>12}   {}",
@@ -150,48 +153,68 @@ impl Moment<'_> {
             lines.push(format!("unfinished      {:>12}", counts.unfinished));
         }
         if self.options.mode != Mode::Connect {
-            let lost = counts.lost_by_reason.iter().map(|(name, lost)| {
-                let count = lost.iter().map(|lost| lost.count).sum();
-                (name.clone(), count)
-            });
+            let lost = counts.lost_by_reason.iter();
+            let lost: Vec<String> = lost.map(|(reason, lost)| losses(reason, lost)).collect();
             lines.push(format!("held            {:>12}", counts.held));
             lines.push(format!(
                 "lost            {:>12}   {}",
                 counts.lost,
-                reasons(lost)
+                lost.join(", ")
             ));
         }
-        lines.push(latency_line("connect", &self.latencies.connect));
-        if self.options.mode.talks() {
-            lines.push(format!(
-                "messages        {:>12}   {:.1} a second in {}, {} late",
-                counts.messages,
-                counts.messages as f64 / counts.seconds,
-                loop_name(self.options.requests_per_second.is_some()),
-                counts.messages_late
-            ));
-            lines.push(latency_line("message", &self.latencies.message));
-            lines.push(format!(
-                "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
-                counts.bytes_sent,
-                counts.bytes_received,
-                counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
-            ));
-        }
+        let open = self.options.pace().is_some();
+        lines.push(latency_line("connect", &self.latencies.connect, open));
+        lines.extend(self.message_lines());
         if let Some(joint) = self.joint {
             lines.push(format!(
                 "accepted        {:>12}   by the server; {} never, {} of others",
                 joint.accepted, joint.never_accepted, joint.of_others
             ));
         }
-        lines.push(format!("seconds         {:>12.3}", counts.seconds));
+        let processes = match self.processes {
+            1 => String::new(),
+            several => format!("   in {several} processes"),
+        };
+        lines.push(format!(
+            "seconds         {:>12.3}{processes}",
+            counts.seconds
+        ));
         lines.retain(|line| !line.is_empty());
         let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
         format!("{}\n{}\n", lines.join("\n"), self.verdict())
     }
 
+    /// What became of the messages; nothing where there are none.
+    fn message_lines(&self) -> Vec<String> {
+        let counts = self.counts;
+        if !self.options.mode.talks() {
+            return Vec::new();
+        }
+        let open = self.options.requests_per_second.is_some();
+        let unsent = match counts.messages_unsent {
+            0 => String::new(),
+            unsent => format!(", {unsent} never sent"),
+        };
+        vec![
+            format!(
+                "messages        {:>12}   {:.1} a second in {}, {} late{unsent}",
+                counts.messages,
+                counts.messages as f64 / counts.seconds,
+                loop_name(open),
+                counts.messages_late
+            ),
+            latency_line("message", &self.latencies.message, open),
+            format!(
+                "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
+                counts.bytes_sent,
+                counts.bytes_received,
+                counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
+            ),
+        ]
+    }
+
     /// One sentence.
-    fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let counts = self.counts;
         let wanted = u64::from(self.options.connections);
         let mut faults = Vec::new();
@@ -248,14 +271,45 @@ fn reasons(counts: impl Iterator<Item = (String, u64)>) -> String {
     parts.join(", ")
 }
 
+/// How fast they connected, while they did: a hold may go on for hours after that.
+fn connect_rate(counts: &Counts) -> String {
+    if counts.connected == 0 {
+        return String::new();
+    }
+    let rate = counts.connected as f64 / counts.connect_seconds.max(1e-9);
+    format!("{rate:.1} a second in {:.3} s", counts.connect_seconds)
+}
+
+/// Losses of a reason, and in which seconds.
+fn losses(reason: &str, lost: &[LostInSecond]) -> String {
+    let count: u64 = lost.iter().map(|lost| lost.count).sum();
+    match lost {
+        [] => String::new(),
+        [one] => format!("{reason} {count} (in second {})", one.second),
+        [first, .., last] => format!(
+            "{reason} {count} (in seconds {} to {})",
+            first.second, last.second
+        ),
+    }
+}
+
 /// One line of percentiles; nothing where nothing was measured.
-fn latency_line(name: &str, histogram: &Histogram<u64>) -> String {
+fn latency_line(name: &str, histogram: &Histogram<u64>, open: bool) -> String {
     if histogram.is_empty() {
         return String::new();
     }
     let it = Percentiles::of(histogram);
     format!(
-        "{name:<16}{:>9.1} us   p50; p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
-        it.p50, it.p90, it.p99, it.p99_9, it.max
+        "{name:<16}{:>9.1} us   p50; p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}; from {}",
+        it.p50,
+        it.p90,
+        it.p99,
+        it.p99_9,
+        it.max,
+        if open {
+            "when each was due"
+        } else {
+            "its begin"
+        }
     )
 }

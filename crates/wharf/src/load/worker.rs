@@ -73,7 +73,10 @@ pub(crate) struct Worker<'a> {
     open: u32,
     /// Where the next message of an open loop goes.
     next_talker: usize,
+    /// A message of the open loop is due, and no connection is there to send it.
+    nobody_talks: bool,
     stopping: bool,
+    stopped_at: Option<Instant>,
 }
 
 impl<'a> Worker<'a> {
@@ -98,7 +101,9 @@ impl<'a> Worker<'a> {
             connecting: 0,
             open: 0,
             next_talker: 0,
+            nobody_talks: false,
             stopping: false,
+            stopped_at: None,
         }
     }
 
@@ -119,6 +124,7 @@ impl<'a> Worker<'a> {
                 self.handle(packet)?;
             }
         }
+        self.count_unsent();
         Ok(())
     }
 
@@ -216,7 +222,7 @@ impl<'a> Worker<'a> {
             let mut latencies = self.latencies.lock().expect("nobody panics with it");
             record(&mut latencies.connect, begun.elapsed());
         }
-        self.ledger.connected.fetch_add(1, Ordering::Relaxed);
+        self.ledger.connected();
         self.ledger.held.fetch_add(1, Ordering::Relaxed);
         self.open += 1;
         *place = Connection::Open(stream.socket(), None);
@@ -235,7 +241,7 @@ impl<'a> Worker<'a> {
         if let Err(error) = begun {
             self.gone(number, &error.kind().to_string());
         } else if self.orders.mode.talks() {
-            self.start_talking(number);
+            self.start_talking(number)?;
         }
         self.connect_more()
     }
@@ -304,9 +310,11 @@ impl<'a> Worker<'a> {
     /// An open connection went, for this reason.
     fn gone(&mut self, number: u32, reason: &str) {
         let place = &mut self.connections[number as usize];
-        if let Connection::Open(socket, _) = place {
+        if let Connection::Open(socket, talk) = place {
             // Closed already means counted already.
             let _ = socket.close(Close::Reset);
+            self.ledger
+                .unsent(talk.as_ref().map_or(0, |talk| talk.unsent()));
             *place = Connection::Gone;
             self.open -= 1;
             self.ledger.lost(reason);
@@ -318,6 +326,7 @@ impl<'a> Worker<'a> {
         if std::mem::replace(&mut self.stopping, true) {
             return Ok(());
         }
+        self.stopped_at = Some(Instant::now());
         if self.orders.mode.talks() {
             for number in 0..self.connections.len() {
                 self.finish(number as u32);

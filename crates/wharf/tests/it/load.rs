@@ -11,12 +11,12 @@ use serde_json::Value;
 use crate::program::{Server, drivers, free_ports, program, reset, run};
 
 /// Runs a load to its end; answers its last line, and its exit code.
-fn load(arguments: &[&str]) -> (Value, Option<i32>) {
+pub(crate) fn load(arguments: &[&str]) -> (Value, Option<i32>) {
     let output = run(&[&["load"], arguments, &["--format", "json"]].concat());
     last_line(&output)
 }
 
-fn last_line(output: &Output) -> (Value, Option<i32>) {
+pub(crate) fn last_line(output: &Output) -> (Value, Option<i32>) {
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     let last = text.lines().last().unwrap_or_else(|| panic!("{complaint}"));
@@ -26,7 +26,7 @@ fn last_line(output: &Output) -> (Value, Option<i32>) {
     (value, output.status.code())
 }
 
-fn balances(value: &Value) {
+pub(crate) fn balances(value: &Value) {
     let read = |name: &str| value[name].as_u64().expect(name);
     let asked = read("connected") + read("failed") + read("unfinished");
     assert_eq!(read("asked"), asked, "{value}");
@@ -124,6 +124,14 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
         (&["load", "hold", "127.0.0.1:1-9"], "not a range"),
         (&["load", "hold", "--expect", "helt=1"], "connected"),
         (&["load", "hold", "--source", "somewhere"], "127.0.0.0/24"),
+        (
+            &["load", "hold", "127.0.0.1:9", "--source", "::1"],
+            "version of the target",
+        ),
+        (
+            &["load", "hold", "unix:/tmp/x", "--source", "127.0.0.1"],
+            "internet addresses",
+        ),
         (&["load", "hover"], "hold"),
         (&["load", "hold", "--connections", "9000000"], "open files"),
     ] {
@@ -139,7 +147,7 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
 }
 
 /// A load that runs until it is told to stop.
-fn start(arguments: &[&str]) -> Child {
+pub(crate) fn start(arguments: &[&str]) -> Child {
     program()
         .args([&["load"], arguments, &["--format", "json"]].concat())
         .stdout(Stdio::piped())
@@ -147,7 +155,7 @@ fn start(arguments: &[&str]) -> Child {
         .expect("the program starts")
 }
 
-fn interrupt(child: Child) -> (Value, Option<i32>) {
+pub(crate) fn interrupt(child: Child) -> (Value, Option<i32>) {
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
     last_line(&child.wait_with_output().expect("it ends"))
 }
@@ -169,7 +177,7 @@ fn ctrl_c_still_reports() {
 }
 
 /// A server made here, which hands each connection to `serve`.
-fn misbehaving(serve: fn(TcpStream)) -> String {
+pub(crate) fn misbehaving(serve: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
     // It ends with the test's process.
@@ -271,4 +279,125 @@ fn intervals_tell_how_it_stands() {
     let (last, before) = lines.split_last().expect("lines");
     assert_eq!(last["event"], "load");
     assert!(!before.is_empty() && before.iter().all(|line| line["event"] == "interval"));
+}
+
+/// What follows a word in one of the lines.
+fn number_after(text: &str, word: &str) -> u64 {
+    let rest = text
+        .split(word)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no {word}: {text}"));
+    let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("{word}: {text}"))
+}
+
+#[test]
+fn it_takes_and_prints_what_rust_echo_bench_does() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    for options in [
+        &["-a", &address, "-c", "5", "-t", "1", "-l", "64"][..],
+        &[
+            "-a",
+            &address,
+            "-n",
+            "5",
+            "-t",
+            "1",
+            "-l",
+            "64",
+            "--processes",
+            "2",
+        ],
+        &[
+            "--address",
+            &address,
+            "--number",
+            "5",
+            "--duration",
+            "1",
+            "--length",
+            "64",
+        ],
+    ] {
+        let output = run(&[&["load", "--compat-rust-echo-bench"], options].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{options:?}: {output:?}");
+        let heading =
+            format!("Benchmarking: {address}\n5 clients, running 64 bytes, 1 sec.\n\nSpeed: ");
+        assert!(text.starts_with(&heading), "{text}");
+        let requests = number_after(&text, "Requests: ");
+        assert!(requests > 5, "{text}");
+        assert_eq!(number_after(&text, "Responses: "), requests, "{text}");
+        assert_eq!(
+            number_after(&text, "Speed: "),
+            requests,
+            "in one second: {text}"
+        );
+        assert!(
+            text.contains(" request/sec, ") && text.contains(" response/sec\n"),
+            "{text}"
+        );
+        let latency = text.lines().find(|line| line.starts_with("Latency: "));
+        let latency = latency.unwrap_or_else(|| panic!("{text}"));
+        for quantile in ["p50 ", "p90 ", "p99 ", "p99.9 ", "max "] {
+            assert!(latency.contains(quantile), "{text}");
+        }
+    }
+    for (arguments, expected) in [
+        (
+            &["--compat-rust-echo-bench", "echo"][..],
+            "cannot be used with",
+        ),
+        (&["echo", "-n", "5"], "cannot be used with"),
+        (&["-n", "5"], "--compat-rust-echo-bench"),
+        (&["--compat-rust-echo-bench", "-t", "0"], "0"),
+        (&["--compat-rust-echo-bench", "-a", "12345"], "host:port"),
+        (&[], "<MODE>"),
+    ] {
+        let output = run(&[&["load"], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    }
+}
+
+/// The program that it stands in for takes a part of a message for an error, and drops the client.
+#[test]
+fn answers_in_pieces_are_put_together() {
+    let address = misbehaving(|mut client| {
+        let _ = client.set_nodelay(true);
+        let mut bytes = [0; 64];
+        while client.read_exact(&mut bytes).is_ok() {
+            for piece in bytes.chunks(23) {
+                if client.write_all(piece).is_err() {
+                    return;
+                }
+                // Pieces that nobody has read yet may be read as one: that is right as well.
+                thread::yield_now();
+            }
+        }
+    });
+    for driver in drivers() {
+        let options = [
+            "-a", &address, "-n", "3", "-t", "1", "-l", "64", "--driver", &driver,
+        ];
+        let output = run(&[&["load", "--compat-rust-echo-bench"], &options[..]].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{driver}: {output:?}");
+        let requests = number_after(&text, "Requests: ");
+        assert!(requests > 3, "{driver}: {text}");
+        assert_eq!(
+            number_after(&text, "Responses: "),
+            requests,
+            "{driver}: {text}"
+        );
+        assert!(
+            text.contains("all 3 connected, and every byte came back"),
+            "{text}"
+        );
+    }
 }

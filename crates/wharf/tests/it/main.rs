@@ -7,6 +7,8 @@
 //! build is tried from here under Wine.
 
 mod commands;
+#[cfg(target_os = "linux")]
+mod deaths;
 mod doctor;
 #[cfg(unix)]
 mod endings;
@@ -15,7 +17,11 @@ mod ledgers;
 #[cfg(unix)]
 mod load;
 #[cfg(unix)]
+mod loops;
+#[cfg(unix)]
 mod places;
+#[cfg(unix)]
+mod processes;
 mod program;
 #[cfg(unix)]
 mod services;

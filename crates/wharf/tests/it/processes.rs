@@ -1,0 +1,218 @@
+//! Servers and loads in several processes: one account, and one end.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::ledgers::asked;
+use crate::load::{balances, interrupt, last_line, load, start};
+use crate::program::{Server, drivers, is_native, needs_native, program, run};
+use crate::shortage::with_descriptors;
+
+/// Servers share an address on Linux only.
+pub(crate) fn can_share() -> bool {
+    let can = is_native() && cfg!(target_os = "linux");
+    if !can {
+        println!("skipped: only Linux deals connections out to several processes");
+    }
+    can
+}
+
+#[test]
+fn a_load_in_several_processes_has_one_account() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let size = ["echo", &address, "--connections", "20", "--for", "500ms"];
+        let several = ["--processes", "3", "--threads", "2", "--driver", &driver];
+        for more in [&["--pipeline", "4"][..], &["--requests-per-second", "2000"]] {
+            let (told, code) = load(&[&size[..], &several, more].concat());
+            assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
+            assert_eq!(
+                (&told["processes"], &told["threads"]),
+                (&3.into(), &2.into())
+            );
+            assert_eq!((&told["asked"], &told["held"]), (&20.into(), &20.into()));
+            assert_eq!(told["bytes_sent"], told["bytes_received"], "{told}");
+            assert!(told["message_us"]["p50"].as_f64() > Some(0.0), "{told}");
+            assert!(told["messages"].as_u64() > Some(20), "{told}");
+        }
+        let account = server.stop();
+        assert_eq!(account["accepted"], 40, "{driver}: {account}");
+    }
+}
+
+#[test]
+fn intervals_are_of_all_processes() {
+    let server = Server::start(&["hold", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let size = ["--connections", "9", "--processes", "3", "--for", "1s"];
+    let told = ["--interval", "100ms", "--format", "json"];
+    let output = run(&[&["load", "hold", &address], &size[..], &told[..]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("an object"));
+    let intervals: Vec<Value> = lines.filter(|line| line["event"] == "interval").collect();
+    intervals.iter().for_each(balances);
+    let last = intervals.last().expect("a second has several");
+    assert_eq!(
+        (&last["held"], &last["processes"]),
+        (&9.into(), &3.into()),
+        "{last}"
+    );
+}
+
+#[test]
+fn the_limit_of_open_files_divides_by_itself() {
+    if !can_share() {
+        return;
+    }
+    for driver in drivers() {
+        let options = ["--max-connections", "300", "-v", "--driver", &driver];
+        let arguments = [&["hold", "127.0.0.1:0"], &options[..]].concat();
+        let mut server = Server::start_command(with_descriptors(200, &arguments));
+        assert_eq!(server.listening["processes"], 3, "{}", server.listening);
+        let address = server.address().to_string();
+        let size = ["--connections", "300", "--for", "300ms", "--format", "json"];
+        let arguments = [&["load", "hold", &address, "--driver", &driver], &size[..]].concat();
+        let output = with_descriptors(200, &arguments).output().expect("it runs");
+        let (told, code) = last_line(&output);
+        assert_eq!(code, Some(0), "{driver}: {told}");
+        assert_eq!(
+            (&told["processes"], &told["held"]),
+            (&3.into(), &300.into())
+        );
+        server.wait_for("accepted", 300);
+        let account = server.stop();
+        assert_eq!(
+            (&account["accepted"], &account["processes"]),
+            (&300.into(), &3.into())
+        );
+        assert!(account["peak"].as_u64() <= Some(300), "{account}");
+    }
+}
+
+#[test]
+fn a_server_in_several_processes_has_one_address_one_account_and_no_key_twice() {
+    if !can_share() {
+        return;
+    }
+    for driver in drivers() {
+        let options = ["--processes", "4", "-v", "--driver", &driver];
+        let door = ["hold", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut server = Server::start(&[&door[..], &options[..]].concat());
+        let clients: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+        let mut keys: Vec<u64> = Vec::new();
+        while keys.len() < 200 {
+            let mut line = String::new();
+            server.lines.read_line(&mut line).expect("a line");
+            let line: Value = serde_json::from_str(&line).expect("an object");
+            assert_eq!(line["event"], "accepted", "{line}");
+            keys.push(line["key"].as_u64().expect("a number"));
+        }
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 200, "{driver}");
+        let mut served = [0; 4];
+        keys.iter().for_each(|key| served[(*key % 4) as usize] += 1);
+        assert!(
+            served.iter().all(|count| *count > 0),
+            "{driver}: {served:?}"
+        );
+        let admin = server.listening["admin"].as_str().expect("a text");
+        let standing = asked(admin, b"");
+        assert_eq!(
+            (&standing["held"], &standing["processes"]),
+            (&200.into(), &4.into())
+        );
+        let account = server.stop();
+        assert_eq!(account["closed_by_us"], 200, "{driver}: {account}");
+        drop(clients);
+    }
+}
+
+#[test]
+fn ctrl_c_reaches_every_process() {
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
+        let address = server.address().to_string();
+        let size = [
+            "--connections",
+            "50",
+            "--processes",
+            "4",
+            "--driver",
+            &driver,
+        ];
+        let child = start(&[&["hold", &address], &size[..]].concat());
+        server.wait_for("accepted", 50);
+        let (told, code) = interrupt(child);
+        assert_eq!(code, Some(130), "{told}");
+        assert_eq!(
+            (&told["interrupted"], &told["held"]),
+            (&true.into(), &50.into())
+        );
+        server.stop();
+    }
+}
+
+#[test]
+fn what_cannot_be_divided_is_refused_in_one_line() {
+    if !needs_native() {
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("wharf-{}-divided", std::process::id()));
+    let path = format!("unix:{}", path.display());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = taken.local_addr().expect("it is bound").to_string();
+    let shared = if can_share() { "in use" } else { "--threads" };
+    for (arguments, cure) in [
+        (&["echo", &path, "--processes", "2"][..], "--threads"),
+        (&["hold", &taken, "--processes", "2"], shared),
+        (&["hold", "--processes", "257"], "1..=256"),
+        (&["load", "hold", "--processes", "0"], "1..=256"),
+        (&["load", "hold", "--processes", "2", "--part"], "--part"),
+    ] {
+        let mut command: Command = program();
+        let output = command.args(arguments).stdin(Stdio::null()).output();
+        let output = output.expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(cure), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    }
+}
+
+/// Two servers of one user could share an address, and each would get some of the clients.
+#[test]
+fn a_shared_address_is_not_shared_with_another_server() {
+    if !can_share() {
+        return;
+    }
+    for several in ["--processes", "--threads"] {
+        let server = Server::start(&["hold", "127.0.0.1:0", several, "2"]);
+        let address = server.address().to_string();
+        let mut other = program()
+            .args(["hold", &address, several, "2"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let mut lines = BufReader::new(other.stdout.take().expect("a pipe"));
+        lines.read_line(&mut line).expect("a pipe");
+        // One that listens says so, and would not end.
+        let _ = other.kill();
+        assert_eq!(line, "", "{several}");
+        let output = other.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            text.contains("in use") && text.lines().count() == 1,
+            "{text}"
+        );
+        server.stop();
+    }
+}
