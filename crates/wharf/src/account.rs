@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
+use wharf_port::Port;
 
 use crate::memory::{self, Peak, Spare};
+use crate::sys;
 
 /// How a connection left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +25,7 @@ pub(crate) enum Left {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
+    ports: Vec<Port>,
     resident_bytes_at_start: Option<u64>,
     spare: Spare,
     accepted: AtomicU64,
@@ -40,9 +43,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Self {
+    /// Of the work on these ports, which tell what they take.
+    pub(crate) fn new(ports: &[Port]) -> Self {
         Ledger {
             start: Instant::now(),
+            ports: ports.to_vec(),
             resident_bytes_at_start: memory::resident_bytes(),
             spare: Spare::keep(),
             accepted: AtomicU64::new(0),
@@ -108,6 +113,7 @@ impl Ledger {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (held, peak) = (read(&self.held), read(&self.peak));
         let resident_bytes = memory::resident_bytes();
+        let stats = self.ports.iter().map(Port::stats);
         let per_connection = self.memory.sample().and_then(|sample| {
             let grown = sample
                 .resident_bytes
@@ -134,6 +140,10 @@ impl Ledger {
             seconds: self.start.elapsed().as_secs_f64(),
             resident_bytes,
             resident_bytes_per_connection_at_peak: per_connection,
+            port_bytes: stats
+                .map(|it| (it.table_bytes + it.pool_bytes) as u64)
+                .sum(),
+            processor_us: sys::processor_time().map(|time| time.as_micros() as u64),
         }
     }
 }
@@ -160,6 +170,10 @@ pub(crate) struct Account {
     pub(crate) resident_bytes: Option<u64>,
     /// What the process has grown by; nothing with too few connections to tell.
     pub(crate) resident_bytes_per_connection_at_peak: Option<u64>,
+    /// Of these, the tables of sockets and the receive buffers.
+    pub(crate) port_bytes: u64,
+    /// What all threads have used so far, in the kernel too; nothing where the system does not tell.
+    pub(crate) processor_us: Option<u64>,
 }
 
 /// Connections that were accepted by the system and not by the service.
@@ -175,7 +189,7 @@ mod tests {
 
     #[test]
     fn balances_whatever_happened() {
-        let ledger = Ledger::new();
+        let ledger = Ledger::new(&[]);
         for _ in 0..10 {
             ledger.accepted();
         }

@@ -13,10 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use wharf_port::{Address, ConnectOptions, Port};
+use wharf_port::{Address, Port};
 
 use crate::command::Format;
 use crate::compare::ledgers::Joint;
+use crate::congestion;
 use crate::output;
 use crate::signals::{self, Signals};
 use admin::Asked;
@@ -28,12 +29,12 @@ use schedule::{Pace, Schedule};
 use traffic::Noise;
 use worker::{Orders, Worker};
 
-mod admin;
+pub(crate) mod admin;
 mod gates;
 mod hdr;
 mod ledger;
 pub(crate) mod options;
-mod report;
+pub(crate) mod report;
 mod schedule;
 mod traffic;
 mod worker;
@@ -64,9 +65,11 @@ pub(crate) fn run(options: &LoadOptions) -> ExitCode {
 
 fn drive(options: &LoadOptions) -> Result<u8, String> {
     let target = options.target()?;
+    let congestion_control = options.congestion_control.as_deref();
+    congestion_control.map_or(Ok(()), congestion::check)?;
     // A file that cannot be had is told before the load, and not after it.
     let hdr = options.hdr.as_deref().map(HdrFile::create).transpose()?;
-    raise_limit(options.connections)?;
+    raise_limit(options.open_at_once())?;
     let admin = options.admin.as_ref().and_then(Address::internet);
     let server = admin.map(Asked::before).transpose()?;
     let threads = u32::from(options.threads).min(options.connections);
@@ -75,7 +78,11 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         builder.build().map_err(|error| error.to_string())
     };
     let ports: Vec<Port> = (0..threads).map(build).collect::<Result<_, _>>()?;
-    Signals::listen()?.end_work_on(&ports);
+    let signals = Signals::listen()?;
+    if options.until_eof {
+        signals.come_at_end_of_input()?;
+    }
+    signals.end_work_on(&ports);
     let run = Run {
         options,
         target,
@@ -157,7 +164,7 @@ impl Run<'_> {
         });
         Orders {
             mode: options.mode,
-            connect: ConnectOptions::new(self.target.clone()).at_most(options.connect_timeout),
+            connect: options.connect_to(&self.target),
             sources,
             connections: share,
             size: options.size(),

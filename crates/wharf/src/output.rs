@@ -128,7 +128,10 @@ impl Output {
             "bytes           {:>12}   in, {} out",
             a.bytes_in, a.bytes_out
         ));
-        line(&format!("seconds         {:>12.3}", a.seconds));
+        let busy = a.processor_us.map_or(String::new(), |us| {
+            format!("   {:.3} of processor time", us as f64 / 1e6)
+        });
+        line(&format!("seconds         {:>12.3}{busy}", a.seconds));
         let Some(resident_bytes) = a.resident_bytes else {
             return;
         };

@@ -17,6 +17,7 @@ use wharf_port::{
 
 use crate::account::{Ledger, Left};
 use crate::command::ServingOptions;
+use crate::congestion;
 use crate::output::{self, Output};
 use crate::service::{Kind, Service, Step};
 use crate::signals::{self, Signals};
@@ -65,6 +66,11 @@ pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
 fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
     let output = Output::new(options);
     let signals = Signals::listen()?;
+    if options.until_eof {
+        signals.come_at_end_of_input()?;
+    }
+    let congestion_control = options.congestion_control.as_deref();
+    congestion_control.map_or(Ok(()), congestion::check)?;
     let admin = options.admin.as_ref().map(Admin::open).transpose()?;
     let Opened {
         ports,
@@ -81,7 +87,7 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
     let server = Server {
         kind,
         output,
-        ledger: Ledger::new(),
+        ledger: Ledger::new(&ports),
         next_key: AtomicU64::new(CONNECTION_FIRST),
         ports,
         dealt: deals.then(AtomicU64::default),

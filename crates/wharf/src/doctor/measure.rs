@@ -61,7 +61,7 @@ pub(super) fn connection(files: u64) -> Shown {
         return shown_elsewhere();
     }
     match kernel_bytes(count) {
-        Ok(Some(taken)) if BELIEVABLE.contains(&taken.bytes) => Shown {
+        Ok(Some(taken)) => Shown {
             memory: ConnectionMemory {
                 kernel_bytes: taken.bytes,
                 program_bytes: PROGRAM_BYTES,
@@ -71,6 +71,12 @@ pub(super) fn connection(files: u64) -> Shown {
         },
         _ => shown_elsewhere(),
     }
+}
+
+/// What the kernel has taken for one end, if it can be that at all.
+pub(crate) fn believable(grown_bytes: u64, ends: u64) -> Option<u64> {
+    let each = grown_bytes.checked_div(ends)?;
+    BELIEVABLE.contains(&each).then_some(each)
 }
 
 /// What so many more connections have taken.
@@ -126,10 +132,8 @@ impl Trial<'_> {
         let tracked = tracked.zip(tracked_before);
         // Others open and close connections too, but hardly half as many.
         let tracked = tracked.map(|(after, before)| after.saturating_sub(before) > count / 2);
-        Ok(grown.map(|grown| Taken {
-            bytes: grown / (2 * count),
-            tracked,
-        }))
+        let bytes = grown.and_then(|grown| believable(grown, 2 * count));
+        Ok(bytes.map(|bytes| Taken { bytes, tracked }))
     }
 
     /// Opens so many more connections; whether all came, both ends of them.

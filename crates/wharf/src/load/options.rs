@@ -5,18 +5,22 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use wharf_port::{Address, DriverChoice};
+use wharf_port::{Address, ConnectOptions, DriverChoice};
 
 use super::gates::Expectation;
 use super::schedule::Pace;
+use super::worker::CONNECTING_MAX;
 use crate::address::Place;
 use crate::command::{Format, parse_driver, parse_one_address};
 
 /// Connections that one source address can have to one target: the usual 28,232 ephemeral ports of
 /// Linux, with room for those that others use and those in TIME_WAIT.
 const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+/// What has connected is closed at once, and gone as soon as the system has done it.
+const CLOSING_MAX: u32 = 512;
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
 
@@ -117,9 +121,15 @@ pub(crate) struct LoadOptions {
     /// in nanoseconds
     #[arg(long, env = "WHARF_HDR", value_name = "FILE")]
     pub(crate) hdr: Option<PathBuf>,
+    /// What decides how fast connections send, such as cubic; without it the system's own choice
+    #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
+    pub(crate) congestion_control: Option<String>,
+    /// End when standard input ends, as with Ctrl-C: for a program that starts this one
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    pub(crate) until_eof: bool,
     /// Allow a target that is neither on this machine nor in a private network
     #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
-          value_parser = clap::builder::BoolishValueParser::new())]
+          value_parser = BoolishValueParser::new())]
     pub(crate) i_own_this_target: bool,
 }
 
@@ -186,10 +196,30 @@ impl LoadOptions {
         self.size.unwrap_or(if bulk { 65_536 } else { 64 })
     }
 
+    /// Connections that may be open at the same time: in a closed loop those that only connect and
+    /// close are few, however many there are in all.
+    pub(crate) fn open_at_once(&self) -> u32 {
+        if self.mode == Mode::Connect && self.pace().is_none() {
+            let each = CONNECTING_MAX + CLOSING_MAX;
+            self.connections.min(each * u32::from(self.threads))
+        } else {
+            self.connections
+        }
+    }
+
     /// Messages under way on each connection.
     pub(crate) fn pipeline(&self) -> u32 {
         let bulk = self.mode == Mode::Stream;
         self.pipeline.unwrap_or(if bulk { 16 } else { 1 })
+    }
+
+    /// How each connects, but for its source.
+    pub(crate) fn connect_to(&self, target: &Address) -> ConnectOptions {
+        let to = ConnectOptions::new(target.clone()).at_most(self.connect_timeout);
+        match &self.congestion_control {
+            Some(name) => to.congestion_control(name.as_str()),
+            None => to,
+        }
     }
 
     /// How fast connects begin, where that does not follow from those before.

@@ -1,7 +1,7 @@
 //! What load tells: how it stands, the account, and one sentence.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wharf_port::DriverReport;
 
 use super::ledger::{Counts, Latencies};
@@ -42,7 +42,7 @@ pub(crate) struct Report<'a> {
 }
 
 /// Microseconds.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p90: f64,

@@ -101,9 +101,12 @@ impl Opening<'_> {
                     Some(Ok(chosen)) => chosen,
                     _ => address.clone(),
                 };
-                let at = ListenOptions::new(address.clone())
+                let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
                     .share_port(share);
+                if let Some(name) = &self.options.congestion_control {
+                    at = at.congestion_control(name.as_str());
+                }
                 let key = listener_key(number as u64);
                 let listener = match &address {
                     Address::Unix(path) => {

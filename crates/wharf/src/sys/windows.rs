@@ -2,10 +2,24 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Calls `handler` for each event that asks the program to end.
 pub(crate) fn on_stop_signal(handler: impl FnMut() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(handler).map_err(io::Error::other)
+}
+
+/// The processor time of all threads of this process, in the kernel too; whole milliseconds.
+pub(crate) fn processor_time() -> Option<Duration> {
+    let this = sysinfo::get_current_pid().ok()?;
+    let mut system = System::new();
+    let only_this = ProcessesToUpdate::Some(&[this]);
+    let times = ProcessRefreshKind::nothing().with_cpu();
+    system.refresh_processes_specifics(only_this, false, times);
+    let used = system.process(this)?.accumulated_cpu_time();
+    (used > 0).then(|| Duration::from_millis(used))
 }
 
 /// Nothing is ever left behind: there are no Unix sockets here.
