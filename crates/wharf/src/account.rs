@@ -4,10 +4,12 @@
 //! its own. Accepted = left by FIN + by RST + by error + closed by us,
 //! and while the server runs, held.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wharf_port::Port;
 
 use crate::memory::{self, Peak, Spare};
@@ -27,7 +29,7 @@ pub(crate) struct Ledger {
     start: Instant,
     ports: Vec<Port>,
     resident_bytes_at_start: Option<u64>,
-    spare: Spare,
+    spare: Mutex<Spare>,
     accepted: AtomicU64,
     held: AtomicU64,
     peak: AtomicU64,
@@ -49,7 +51,7 @@ impl Ledger {
             start: Instant::now(),
             ports: ports.to_vec(),
             resident_bytes_at_start: memory::resident_bytes(),
-            spare: Spare::keep(),
+            spare: Mutex::new(Spare::keep()),
             accepted: AtomicU64::new(0),
             held: AtomicU64::new(0),
             peak: AtomicU64::new(0),
@@ -97,32 +99,31 @@ impl Ledger {
     }
 
     /// The account: what is held now is what this program closes by ending.
-    pub(crate) fn account(mut self) -> Account {
-        self.spare = Spare::none();
-        let standing = self.standing();
-        Account {
-            event: "account",
-            held: 0,
-            closed_by_us: standing.held,
-            ..standing
-        }
+    pub(crate) fn account(&self) -> PartAccount {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Spare::none();
+        let mut part = self.standing();
+        let account = &mut part.account;
+        account.event = "account".into();
+        account.closed_by_us = std::mem::take(&mut account.held);
+        part
     }
 
     /// How it stands while the server runs.
-    pub(crate) fn standing(&self) -> Account {
+    pub(crate) fn standing(&self) -> PartAccount {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (held, peak) = (read(&self.held), read(&self.peak));
-        let resident_bytes = memory::resident_bytes();
         let stats = self.ports.iter().map(Port::stats);
-        let per_connection = self.memory.sample().and_then(|sample| {
-            let grown = sample
-                .resident_bytes
-                .checked_sub(self.resident_bytes_at_start?);
-            Some(grown? / sample.connections)
+        let growth = self.memory.sample().and_then(|sample| {
+            let before = self.resident_bytes_at_start?;
+            Some(Growth {
+                bytes: sample.resident_bytes.checked_sub(before)?,
+                connections: sample.connections,
+            })
         });
-        Account {
-            event: "standing",
+        let account = Account {
+            event: "standing".into(),
             version: 1,
+            processes: 1,
             accepted: read(&self.accepted),
             held,
             peak,
@@ -138,24 +139,76 @@ impl Ledger {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             seconds: self.start.elapsed().as_secs_f64(),
-            resident_bytes,
-            resident_bytes_per_connection_at_peak: per_connection,
+            resident_bytes: memory::resident_bytes(),
+            resident_bytes_per_connection_at_peak: None,
             port_bytes: stats
                 .map(|it| (it.table_bytes + it.pool_bytes) as u64)
                 .sum(),
-            processor_us: sys::processor_time().map(|time| time.as_micros() as u64),
+            processor_us: processor_us(),
+        };
+        PartAccount { account, growth }
+    }
+}
+
+/// The account of one process, to be added up.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct PartAccount {
+    account: Account,
+    growth: Option<Growth>,
+}
+
+/// What a process has grown by when it held so many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Growth {
+    bytes: u64,
+    connections: u64,
+}
+
+impl PartAccount {
+    /// Of a process that died: what it held went with it.
+    pub(crate) fn died(mut self) -> Self {
+        self.account.left_by_error += std::mem::take(&mut self.account.held);
+        self.account.resident_bytes = None;
+        self
+    }
+
+    /// One account of all processes, of which there are so many. Where there are several, this one
+    /// leads them and serves nobody, and its memory belongs to the bill.
+    pub(crate) fn merged(parts: impl IntoIterator<Item = Self>, processes: u32) -> Account {
+        let mut parts = parts.into_iter().peekable();
+        let event = parts.peek().map(|part| part.account.event.clone());
+        let mut all = Account {
+            event: event.unwrap_or("account".into()),
+            version: 1,
+            processes,
+            ..Account::default()
+        };
+        if processes > 1 {
+            all.resident_bytes = memory::resident_bytes();
+            all.processor_us = processor_us();
         }
+        let mut growth = Growth::default();
+        for part in parts {
+            all.add(&part.account);
+            let more = part.growth.unwrap_or_default();
+            growth.bytes += more.bytes;
+            growth.connections += more.connections;
+        }
+        all.resident_bytes_per_connection_at_peak = growth.bytes.checked_div(growth.connections);
+        all
     }
 }
 
 /// The account of a server, as its last line of JSON has it, or as it stands.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Account {
-    event: &'static str,
+    event: Cow<'static, str>,
     version: u32,
+    pub(crate) processes: u32,
     pub(crate) accepted: u64,
     /// Now; at the end these are closed by us.
     pub(crate) held: u64,
+    /// Of several processes the sum of theirs, which they need not have had at the same moment.
     pub(crate) peak: u64,
     pub(crate) left_by_fin: u64,
     pub(crate) left_by_reset: u64,
@@ -168,7 +221,7 @@ pub(crate) struct Account {
     pub(crate) seconds: f64,
     /// Nothing where the system does not tell.
     pub(crate) resident_bytes: Option<u64>,
-    /// What the process has grown by; nothing with too few connections to tell.
+    /// What the processes have grown by; nothing with too few connections to tell.
     pub(crate) resident_bytes_per_connection_at_peak: Option<u64>,
     /// Of these, the tables of sockets and the receive buffers.
     pub(crate) port_bytes: u64,
@@ -176,8 +229,45 @@ pub(crate) struct Account {
     pub(crate) processor_us: Option<u64>,
 }
 
+impl Account {
+    fn add(&mut self, other: &Account) {
+        for (sum, more) in [
+            (&mut self.accepted, other.accepted),
+            (&mut self.held, other.held),
+            (&mut self.peak, other.peak),
+            (&mut self.left_by_fin, other.left_by_fin),
+            (&mut self.left_by_reset, other.left_by_reset),
+            (&mut self.left_by_error, other.left_by_error),
+            (&mut self.closed_by_us, other.closed_by_us),
+            (
+                &mut self.refused.max_connections,
+                other.refused.max_connections,
+            ),
+            (&mut self.refused.other, other.refused.other),
+            (&mut self.accept_pauses, other.accept_pauses),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.port_bytes, other.port_bytes),
+        ] {
+            *sum += more;
+        }
+        self.seconds = self.seconds.max(other.seconds);
+        for (sum, more) in [
+            (&mut self.resident_bytes, other.resident_bytes),
+            (&mut self.processor_us, other.processor_us),
+        ] {
+            *sum = more.map_or(*sum, |more| Some(sum.unwrap_or(0) + more));
+        }
+    }
+}
+
+/// The processor time of this process.
+fn processor_us() -> Option<u64> {
+    sys::processor_time().map(|time| time.as_micros() as u64)
+}
+
 /// Connections that were accepted by the system and not by the service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) max_connections: u64,
     pub(crate) other: u64,
@@ -197,10 +287,32 @@ mod tests {
         ledger.left(Left::Fin);
         ledger.left(Left::Reset);
         ledger.left(Left::Error);
-        assert_eq!(ledger.standing().held, 6);
-        let account = ledger.account();
+        assert_eq!(ledger.standing().account.held, 6);
+        let account = PartAccount::merged([ledger.account()], 1);
         let left = account.left_by_fin + account.left_by_reset + account.left_by_error;
         assert_eq!(account.accepted, left + account.closed_by_us);
         assert_eq!((account.peak, account.closed_by_us), (10, 6));
+    }
+
+    #[test]
+    fn an_account_of_several_processes_is_their_sum() {
+        let part = |connections: u64, bytes: u64| {
+            let ledger = Ledger::new(&[]);
+            (0..connections).for_each(|_| ledger.accepted());
+            ledger.left(Left::Fin);
+            let growth = Growth { bytes, connections };
+            PartAccount {
+                growth: Some(growth),
+                ..ledger.standing()
+            }
+        };
+        // A few large connections do not weigh as much as many small ones.
+        let all = PartAccount::merged([part(100, 100_000), part(900, 100_000).died()], 2);
+        assert_eq!((all.accepted, all.peak, all.processes), (1000, 1000, 2));
+        assert_eq!((all.held, all.left_by_fin, all.left_by_error), (99, 2, 899));
+        assert_eq!(all.resident_bytes_per_connection_at_peak, Some(200));
+        assert_eq!(all.event, "standing");
+        let nobody = PartAccount::merged([], 2);
+        assert_eq!(nobody.resident_bytes_per_connection_at_peak, None);
     }
 }

@@ -20,6 +20,7 @@ use crate::command::{Format, parse_driver};
 use crate::congestion;
 use crate::doctor;
 use crate::output;
+use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
 use crate::sys::{self, processors};
 use ends::{Place, Stop};
 use parts::{ECHO_CONNECTIONS, Part, Sample};
@@ -39,8 +40,6 @@ const INTERRUPTED: u8 = 130;
 /// What both ends of every connection send by, where the system has it: another one, such as bbr,
 /// sends more slowly than the machine could, by design.
 const CONGESTION_CONTROL: &str = "cubic";
-/// Descriptors that a process needs besides its connections.
-const DESCRIPTORS_BESIDES: u64 = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchOptions {
@@ -160,7 +159,7 @@ fn plan(options: &BenchOptions) -> Result<Plan, String> {
     } else {
         (Duration::from_secs(2), 3, 10_000)
     };
-    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let limit = raise_descriptors();
     let most = u32::try_from(limit.saturating_sub(DESCRIPTORS_BESIDES)).unwrap_or(u32::MAX);
     if let Some(wanted) = options.connections.filter(|&wanted| wanted > most) {
         return Err(format!(

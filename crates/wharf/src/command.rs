@@ -22,14 +22,14 @@ Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, 
 takes several addresses with commas between them.
 
 Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
-with code 0; a second one ends at once, with code 130. A mistake on the command line, or an \
-address or a driver that cannot be had, ends with code 2.";
+with code 0, or 1 if one of several processes died; a second one ends at once, with code 130. A \
+mistake on the command line, or an address or a driver that cannot be had, ends with code 2.";
 
 const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
 
-Ends with 0; with 1 if nothing could be connected or bytes were wrong; with 2 if it could not \
-begin; with 3 if --expect or --max-p99 does not hold; with 130 after Ctrl-C, also then with the \
+Ends with 0; with 1 if nothing could be connected, bytes were wrong, or one of several processes \
+died; with 2 if it could not begin; with 3 if --expect or --max-p99 does not hold; with 130 after Ctrl-C, also then with the \
 account. The objects of --format json are described in docs/load.md.";
 
 const AFTER_COMPARE_HELP: &str = "\
@@ -146,6 +146,15 @@ pub(crate) struct ServingOptions {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
+    /// Processes, each with these threads and a share of --max-connections; one account. By default
+    /// as many as --max-connections and the limit of open files ask for. On Linux, and not on Unix
+    /// sockets
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256),
+          env = "WHARF_PROCESSES", value_name = "N")]
+    pub(crate) processes: Option<u16>,
+    /// Runs as one of them; for the program itself
+    #[arg(long, hide = true)]
+    pub(crate) part: bool,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
@@ -300,7 +309,7 @@ mod tests {
             let command = command.find_subcommand(name).expect("it exists");
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
-                if ["help", "version", "mode", "a", "b"].contains(&id) {
+                if ["help", "version", "mode", "a", "b", "part"].contains(&id) {
                     continue;
                 }
                 let id = match id {

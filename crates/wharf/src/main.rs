@@ -15,6 +15,7 @@ mod doctor;
 mod load;
 mod memory;
 mod output;
+mod processes;
 mod server;
 mod service;
 mod signals;

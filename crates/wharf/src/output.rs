@@ -10,6 +10,7 @@ use wharf_port::{Address, DriverReport};
 
 use crate::account::Account;
 use crate::command::{Format, ServingOptions};
+use crate::processes::Superior;
 
 /// Prints for one run of a server.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Output {
     format: Format,
     verbose: bool,
     quiet: bool,
+    /// Another process prints for this one.
+    part: bool,
 }
 
 #[derive(Serialize)]
@@ -27,6 +30,7 @@ struct Listening<'a> {
     address: String,
     driver: String,
     passed_over: Vec<PassedOver<'a>>,
+    processes: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     admin: Option<String>,
 }
@@ -51,6 +55,7 @@ impl Output {
             format: options.format,
             verbose: options.verbose,
             quiet: options.quiet,
+            part: options.part,
         }
     }
 
@@ -60,12 +65,17 @@ impl Output {
         address: &Address,
         driver: &DriverReport,
         admin: Option<&Address>,
+        processes: u32,
     ) {
         if self.format == Format::Text {
             if !self.quiet {
                 let admin = admin.map_or(String::new(), |admin| format!("; account at {admin}"));
+                let processes = match processes {
+                    1 => String::new(),
+                    several => format!("; {several} processes"),
+                };
                 line(&format!(
-                    "{service}: listening on {address}, driver {driver}{admin}"
+                    "{service}: listening on {address}, driver {driver}{processes}{admin}"
                 ));
             }
             return;
@@ -81,6 +91,7 @@ impl Output {
             address: address.to_string(),
             driver: driver.kind.to_string(),
             passed_over: passed_over.collect(),
+            processes,
             admin: admin.map(ToString::to_string),
         });
     }
@@ -91,12 +102,18 @@ impl Output {
             return;
         }
         let detail = detail();
-        if self.format == Format::Json {
-            return json(&Connection { event, key, detail });
-        }
-        match detail {
-            Some(detail) => line(&format!("{event} {key}: {detail}")),
-            None => line(&format!("{event} {key}")),
+        let text = match (self.format, &detail) {
+            // A line of two words and a number can be written.
+            (Format::Json, _) => {
+                serde_json::to_string(&Connection { event, key, detail }).unwrap_or_default()
+            }
+            (Format::Text, Some(detail)) => format!("{event} {key}: {detail}"),
+            (Format::Text, None) => format!("{event} {key}"),
+        };
+        if self.part {
+            Superior::line(text);
+        } else {
+            line(&text);
         }
     }
 
@@ -128,10 +145,14 @@ impl Output {
             "bytes           {:>12}   in, {} out",
             a.bytes_in, a.bytes_out
         ));
-        let busy = a.processor_us.map_or(String::new(), |us| {
-            format!("   {:.3} of processor time", us as f64 / 1e6)
-        });
-        line(&format!("seconds         {:>12.3}{busy}", a.seconds));
+        let processes = match a.processes {
+            1 => String::new(),
+            several => format!("   in {several} processes"),
+        };
+        line(&format!("seconds         {:>12.3}{processes}", a.seconds));
+        if let Some(us) = a.processor_us {
+            line(&format!("processor time  {:>12.3}", us as f64 / 1e6));
+        }
         let Some(resident_bytes) = a.resident_bytes else {
             return;
         };

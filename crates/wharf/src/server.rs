@@ -15,17 +15,20 @@ use wharf_port::{
     Unassociated, Wait,
 };
 
-use crate::account::{Ledger, Left};
+use crate::account::{Account, Ledger, Left, PartAccount};
 use crate::command::ServingOptions;
 use crate::congestion;
 use crate::output::{self, Output};
+use crate::processes::Part;
 use crate::service::{Kind, Service, Step};
 use crate::signals::{self, Signals};
 use admin::Admin;
 use listening::Opened;
+use split::Plan;
 
 mod admin;
 mod listening;
+mod split;
 
 /// The key of what the program tells its own threads; no connection and no listener has it.
 pub(crate) const CONTROL: Key = Key(1);
@@ -41,7 +44,9 @@ struct Server {
     kind: Kind,
     output: Output,
     ledger: Ledger,
-    next_key: AtomicU64,
+    /// How many connections have got their key.
+    keyed: AtomicU64,
+    part: Part,
     ports: Vec<Port>,
     /// Connections that one thread has dealt out to all, where it does that.
     dealt: Option<AtomicU64>,
@@ -52,55 +57,47 @@ struct Server {
 
 /// Runs a service until it is told to stop; answers the exit code.
 pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
-    // Without the higher limit the server holds fewer, and says so when it is reached.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    match serve(kind, options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            output::complaint(&text);
-            ExitCode::from(2)
-        }
+    if options.part {
+        return split::follow(kind, options);
     }
+    serve(kind, options).unwrap_or_else(|text| {
+        output::complaint(&text);
+        ExitCode::from(2)
+    })
 }
 
-fn serve(kind: Kind, options: &ServingOptions) -> Result<(), String> {
-    let output = Output::new(options);
-    let signals = Signals::listen()?;
-    if options.until_eof {
-        signals.come_at_end_of_input()?;
-    }
+fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
+    let plan = Plan::new(options)?;
     let congestion_control = options.congestion_control.as_deref();
     congestion_control.map_or(Ok(()), congestion::check)?;
+    if plan.processes > 1 {
+        return split::lead(kind, options, plan);
+    }
+    let output = Output::new(options);
+    let signals = Signals::listen()?;
+    signals.come_at_end_of_input(options.until_eof)?;
     let admin = options.admin.as_ref().map(Admin::open).transpose()?;
+    let part = Part::whole();
+    let addresses = listening::addresses(options);
     let Opened {
         ports,
         listeners,
         deals,
         files,
-    } = listening::open(options)?;
+    } = listening::open(options, plan.threads_of(&part), &addresses)?;
     signals.end_work_on(&ports);
     let door = admin.as_ref().map(|admin| &admin.address);
     for listener in &listeners[0] {
         let address = listener.local_address().map_err(text)?;
-        output.listening(kind.name(), &address, ports[0].driver(), door);
+        output.listening(kind.name(), &address, ports[0].driver(), door, 1);
     }
-    let server = Server {
-        kind,
-        output,
-        ledger: Ledger::new(&ports),
-        next_key: AtomicU64::new(CONNECTION_FIRST),
-        ports,
-        dealt: deals.then(AtomicU64::default),
-        connections_max: options.max_connections,
-        paused_for: Mutex::default(),
-    };
+    let server = Server::new(kind, options, ports, deals, part);
     server.run_with(admin.as_ref(), listeners)?;
-    let Server { ledger, ports, .. } = server;
-    output.account(&ledger.account());
+    output.account(&PartAccount::merged([server.ledger.account()], 1));
     // Nobody finds the address of a server that answers no more.
     drop(files);
-    ports.iter().for_each(Port::close);
-    Ok(())
+    server.ports.iter().for_each(Port::close);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn text(error: Error) -> String {
@@ -108,18 +105,43 @@ fn text(error: Error) -> String {
 }
 
 impl Server {
+    fn new(
+        kind: Kind,
+        options: &ServingOptions,
+        ports: Vec<Port>,
+        deals: bool,
+        part: Part,
+    ) -> Self {
+        Server {
+            kind,
+            output: Output::new(options),
+            ledger: Ledger::new(&ports),
+            keyed: AtomicU64::new(0),
+            part,
+            ports,
+            dealt: deals.then(AtomicU64::default),
+            connections_max: options.max_connections,
+            paused_for: Mutex::default(),
+        }
+    }
+
     /// Serves until told to stop, and answers those who ask for the account meanwhile.
     fn run_with(&self, admin: Option<&Admin>, listeners: Vec<Vec<Listener>>) -> Result<(), String> {
         thread::scope(|scope| {
             let Some(admin) = admin else {
                 return self.run_threads(listeners);
             };
-            let answering = scope.spawn(|| admin.run(&self.ledger));
+            let answering = scope.spawn(|| admin.run(&|| self.standing()));
             let served = self.run_threads(listeners);
             signals::stop(std::slice::from_ref(&admin.port));
             let panicked = |_| Err("the thread of --admin panicked".into());
             served.and(answering.join().unwrap_or_else(panicked))
         })
+    }
+
+    /// The account as it stands, of a server in one process.
+    fn standing(&self) -> Account {
+        PartAccount::merged([self.ledger.standing()], 1)
     }
 
     /// Runs one thread for each port, until all have been told to stop.
@@ -197,18 +219,23 @@ impl Server {
         }
         said.push(reason);
         let why = match (reason, self.connections_max) {
-            (PauseReason::SocketsMax, Some(connections_max)) => {
-                format!("--max-connections {connections_max} is reached")
-            }
+            (PauseReason::SocketsMax, Some(connections_max)) => match self.part.name() {
+                None => format!("--max-connections {connections_max} is reached"),
+                Some(_) => format!("its share of --max-connections {connections_max} is reached"),
+            },
             _ => reason.to_string(),
         };
+        let who = self.part.name().map_or(String::new(), |name| name + ": ");
         output::complaint(&format!(
-            "{why}; those that are held stay, others wait until one leaves"
+            "{who}{why}; those that are held stay, others wait until one leaves"
         ));
     }
 
     fn welcome(&self, port: &Port, accepted: Accepted) {
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        // No two processes have the same.
+        let turn = self.keyed.fetch_add(1, Ordering::Relaxed);
+        let (process, processes) = (self.part.process, self.part.processes);
+        let key = CONNECTION_FIRST + turn * u64::from(processes) + u64::from(process);
         let socket = accepted.raw_number();
         let stream = match self.associate(port, accepted, Key(key)) {
             Ok(stream) => stream,

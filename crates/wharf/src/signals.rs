@@ -20,41 +20,67 @@ const ENDED_BY_SIGNAL: i32 = 130;
 #[derive(Debug)]
 pub(crate) struct Signals(Arc<Mutex<Told>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Told {
     stopping: bool,
-    /// Those to post to; none yet while the program is still opening them.
-    ports: Vec<Port>,
+    /// What ends the work; nothing while the program still prepares it.
+    stop: Option<Box<dyn Fn() + Send>>,
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut told = formatter.debug_struct("Told");
+        told.field("stopping", &self.stopping)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Signals {
-    /// Listens from now on. One that comes before there are ports is kept for them.
+    /// Listens from now on. One that comes before there is work is kept for it.
     pub(crate) fn listen() -> Result<Self, String> {
+        Signals::with_second(|| std::process::exit(ENDED_BY_SIGNAL))
+    }
+
+    /// The same in a process that was started by another one, which is told too: a terminal gives
+    /// its Ctrl-C to both, and the second word is not a second signal.
+    pub(crate) fn listen_as_part() -> Result<Self, String> {
+        Signals::with_second(|| ())
+    }
+
+    fn with_second(second: impl Fn() + Send + 'static) -> Result<Self, String> {
         let signals = Signals(Arc::default());
         let told = Arc::clone(&signals.0);
         let handler = move || {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             if std::mem::replace(&mut told.stopping, true) {
-                std::process::exit(ENDED_BY_SIGNAL);
+                return second();
             }
-            stop(&told.ports);
+            if let Some(stop) = &told.stop {
+                stop();
+            }
         };
         let failed = |error| format!("cannot listen for Ctrl-C: {error}");
         sys::on_stop_signal(handler).map_err(failed)?;
         Ok(signals)
     }
 
-    /// Takes the end of standard input for a first signal. It comes after any other, so that whoever
-    /// started this program and stopped it may close the pipe as well.
-    pub(crate) fn come_at_end_of_input(&self) -> Result<(), String> {
+    /// Takes the end of standard input for a first signal, where asked to. After a signal it is none:
+    /// whoever started this program and stopped it may close the pipe as well.
+    pub(crate) fn come_at_end_of_input(&self, asked: bool) -> Result<(), String> {
+        if !asked {
+            return Ok(());
+        }
         let told = Arc::clone(&self.0);
         let read = move || {
             let mut away = [0; 4096];
             let mut input = std::io::stdin().lock();
             while input.read(&mut away).is_ok_and(|count| count > 0) {}
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if !std::mem::replace(&mut told.stopping, true) {
-                stop(&told.ports);
+            if std::mem::replace(&mut told.stopping, true) {
+                return;
+            }
+            if let Some(stop) = &told.stop {
+                stop();
             }
         };
         let thread = thread::Builder::new().name("input".into()).spawn(read);
@@ -64,11 +90,17 @@ impl Signals {
 
     /// Has signals end the work on these ports.
     pub(crate) fn end_work_on(&self, ports: &[Port]) {
+        let ports = ports.to_vec();
+        self.end_work_with(move || stop(&ports));
+    }
+
+    /// Has signals end the work in this way.
+    pub(crate) fn end_work_with(&self, stop: impl Fn() + Send + 'static) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.ports = ports.to_vec();
         if told.stopping {
-            stop(ports);
+            stop();
         }
+        told.stop = Some(Box::new(stop));
     }
 }
 

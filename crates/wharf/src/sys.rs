@@ -10,6 +10,6 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{clear_stale_socket, on_stop_signal, processor_time};
+pub(crate) use unix::{DEALS_TO_PROCESSES, clear_stale_socket, on_stop_signal, processor_time};
 #[cfg(windows)]
-pub(crate) use windows::{clear_stale_socket, on_stop_signal, processor_time};
+pub(crate) use windows::{DEALS_TO_PROCESSES, clear_stale_socket, on_stop_signal, processor_time};

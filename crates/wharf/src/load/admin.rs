@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::ledger::Counts;
+use super::standing::Standing;
 use crate::compare::ledgers::{BothEnds, Joint};
 
 /// How long one answer may take.
@@ -44,7 +44,10 @@ impl Asked {
     }
 
     /// Asks after it; both ledgers as one.
-    pub(super) fn after(&self, counts: &Counts) -> Result<Joint, String> {
+    pub(super) fn after(&self, standing: &Standing) -> Result<Joint, String> {
+        let counts = &standing.counts;
+        // Nobody knows how far those came whose process died.
+        let unknown = standing.failed_with_their_process();
         let give_up_at = Instant::now() + ACCEPTS_WITHIN;
         loop {
             let now = ask(self.address)?;
@@ -55,8 +58,8 @@ impl Asked {
             }
             return Ok(Joint::of(BothEnds {
                 connected: counts.connected,
-                unfinished: counts.unfinished,
-                lost: counts.lost,
+                unfinished: counts.unfinished + unknown,
+                lost: counts.lost + unknown,
                 accepted,
                 bytes_sent: counts.bytes_sent,
                 bytes_in: now.bytes_in.saturating_sub(self.before.bytes_in),

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wharf_port::ErrorKind;
 
 /// Latencies are kept in nanoseconds, to three digits.
@@ -35,7 +35,7 @@ pub(crate) struct Ledger {
 }
 
 /// How long things took, in one thread.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     pub(crate) connect: Histogram<u64>,
     pub(crate) message: Histogram<u64>,
@@ -97,6 +97,10 @@ impl Ledger {
         *lost.entry((second, reason.to_owned())).or_default() += 1;
     }
 
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
     /// How it stands.
     pub(crate) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -137,7 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// The ledger at one moment.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) seconds: f64,
     pub(crate) asked: u64,
@@ -157,13 +161,69 @@ pub(crate) struct Counts {
     pub(crate) corrupt: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct LostInSecond {
     pub(crate) second: u64,
     pub(crate) count: u64,
 }
 
 impl Counts {
+    /// Adds what another process has counted at the same moment.
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.seconds = self.seconds.max(other.seconds);
+        for (sum, more) in [
+            (&mut self.asked, other.asked),
+            (&mut self.connected, other.connected),
+            (&mut self.failed, other.failed),
+            (&mut self.unfinished, other.unfinished),
+            (&mut self.late, other.late),
+            (&mut self.held, other.held),
+            (&mut self.messages, other.messages),
+            (&mut self.messages_late, other.messages_late),
+            (&mut self.bytes_sent, other.bytes_sent),
+            (&mut self.bytes_received, other.bytes_received),
+            (&mut self.corrupt, other.corrupt),
+        ] {
+            *sum += more;
+        }
+        for (reason, count) in &other.failed_by_reason {
+            *self.failed_by_reason.entry(reason.clone()).or_default() += count;
+        }
+        for (reason, lost) in &other.lost_by_reason {
+            for lost in lost {
+                self.lose(reason, lost.second, lost.count);
+            }
+        }
+    }
+
+    /// Counts losses of a second.
+    pub(crate) fn lose(&mut self, reason: &str, second: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.lost += count;
+        let seconds = self.lost_by_reason.entry(reason.to_owned()).or_default();
+        match seconds.binary_search_by_key(&second, |lost| lost.second) {
+            Ok(place) => seconds[place].count += count,
+            Err(place) => seconds.insert(place, LostInSecond { second, count }),
+        }
+    }
+
+    /// What is left of a process with so many connections that counted this much and died: what it
+    /// held is lost, and what it was to connect has failed.
+    pub(crate) fn died(mut self, share: u64, reason: &str) -> Self {
+        let held = std::mem::take(&mut self.held);
+        self.lose(reason, self.seconds as u64, held);
+        let failed = share.saturating_sub(self.connected + self.failed);
+        self.asked = self.connected + self.failed + failed;
+        self.unfinished = 0;
+        if failed > 0 {
+            self.failed += failed;
+            *self.failed_by_reason.entry(reason.to_owned()).or_default() += failed;
+        }
+        self
+    }
+
     /// The count that a gate names.
     pub(crate) fn named(&self, name: &str) -> u64 {
         match name {

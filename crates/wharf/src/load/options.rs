@@ -12,15 +12,12 @@ use wharf_port::{Address, ConnectOptions, DriverChoice};
 
 use super::gates::Expectation;
 use super::schedule::Pace;
-use super::worker::CONNECTING_MAX;
 use crate::address::Place;
 use crate::command::{Format, parse_driver, parse_one_address};
 
 /// Connections that one source address can have to one target: the usual 28,232 ephemeral ports of
 /// Linux, with room for those that others use and those in TIME_WAIT.
 const CONNECTIONS_PER_SOURCE: u32 = 20_000;
-/// What has connected is closed at once, and gone as soon as the system has done it.
-const CLOSING_MAX: u32 = 512;
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
 
@@ -90,6 +87,14 @@ pub(crate) struct LoadOptions {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
+    /// Processes, each with these threads and a share of the connections; one account. By default
+    /// as many as the limit of open files asks for
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256),
+          env = "WHARF_PROCESSES", value_name = "N")]
+    pub(crate) processes: Option<u16>,
+    /// Runs as one of them; for the program itself
+    #[arg(long, hide = true)]
+    pub(crate) part: bool,
     /// Decides the bytes that are sent
     #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
@@ -194,17 +199,6 @@ impl LoadOptions {
     pub(crate) fn size(&self) -> u32 {
         let bulk = self.mode == Mode::Stream;
         self.size.unwrap_or(if bulk { 65_536 } else { 64 })
-    }
-
-    /// Connections that may be open at the same time: in a closed loop those that only connect and
-    /// close are few, however many there are in all.
-    pub(crate) fn open_at_once(&self) -> u32 {
-        if self.mode == Mode::Connect && self.pace().is_none() {
-            let each = CONNECTING_MAX + CLOSING_MAX;
-            self.connections.min(each * u32::from(self.threads))
-        } else {
-            self.connections
-        }
     }
 
     /// Messages under way on each connection.

@@ -20,6 +20,7 @@ pub(crate) struct Report<'a> {
     target: String,
     driver: String,
     connections: u32,
+    processes: u32,
     threads: u16,
     seed: u64,
     rate_per_second: Option<f64>,
@@ -69,6 +70,7 @@ impl Percentiles {
 pub(crate) struct Moment<'a> {
     pub(crate) options: &'a LoadOptions,
     pub(crate) driver: &'a DriverReport,
+    pub(crate) processes: u32,
     pub(crate) counts: &'a Counts,
     pub(crate) latencies: &'a Latencies,
     pub(crate) interrupted: bool,
@@ -89,6 +91,7 @@ impl Moment<'_> {
             target: target.map(ToString::to_string).unwrap_or_default(),
             driver: self.driver.kind.to_string(),
             connections: self.options.connections,
+            processes: self.processes,
             threads: self.options.threads,
             seed: self.options.seed,
             rate_per_second: self.options.pace().map(|pace| pace.per_second),
@@ -162,32 +165,48 @@ impl Moment<'_> {
             ));
         }
         lines.push(latency_line("connect", &self.latencies.connect));
-        if self.options.mode.talks() {
-            lines.push(format!(
-                "messages        {:>12}   {:.1} a second in {}, {} late",
-                counts.messages,
-                counts.messages as f64 / counts.seconds,
-                loop_name(self.options.requests_per_second.is_some()),
-                counts.messages_late
-            ));
-            lines.push(latency_line("message", &self.latencies.message));
-            lines.push(format!(
-                "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
-                counts.bytes_sent,
-                counts.bytes_received,
-                counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
-            ));
-        }
+        lines.extend(self.message_lines());
         if let Some(joint) = self.joint {
             lines.push(format!(
                 "accepted        {:>12}   by the server; {} never, {} of others",
                 joint.accepted, joint.never_accepted, joint.of_others
             ));
         }
-        lines.push(format!("seconds         {:>12.3}", counts.seconds));
+        let processes = match self.processes {
+            1 => String::new(),
+            several => format!("   in {several} processes"),
+        };
+        lines.push(format!(
+            "seconds         {:>12.3}{processes}",
+            counts.seconds
+        ));
         lines.retain(|line| !line.is_empty());
         let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
         format!("{}\n{}\n", lines.join("\n"), self.verdict())
+    }
+
+    /// What became of the messages; nothing where there are none.
+    fn message_lines(&self) -> Vec<String> {
+        let counts = self.counts;
+        if !self.options.mode.talks() {
+            return Vec::new();
+        }
+        vec![
+            format!(
+                "messages        {:>12}   {:.1} a second in {}, {} late",
+                counts.messages,
+                counts.messages as f64 / counts.seconds,
+                loop_name(self.options.requests_per_second.is_some()),
+                counts.messages_late
+            ),
+            latency_line("message", &self.latencies.message),
+            format!(
+                "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
+                counts.bytes_sent,
+                counts.bytes_received,
+                counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
+            ),
+        ]
     }
 
     /// One sentence.

@@ -30,7 +30,7 @@ const DRAINED_AT_LAST: Key = Key(5);
 const CONNECTION_FIRST: u64 = 100;
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
-pub(super) const CONNECTING_MAX: u32 = 512;
+const CONNECTING_MAX: u32 = 512;
 /// How long messages that are under way at the end may take to come back.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(5);
 

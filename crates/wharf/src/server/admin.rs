@@ -14,7 +14,7 @@ use wharf_port::{
 };
 
 use super::CONTROL;
-use crate::account::Ledger;
+use crate::account::Account;
 
 /// The key of its listener, and the first of its clients, whose timers have the same.
 const LISTENER: Key = Key(90);
@@ -49,13 +49,13 @@ impl Admin {
     }
 
     /// Answers until the server stops.
-    pub(super) fn run(&self, ledger: &Ledger) -> Result<(), String> {
+    pub(super) fn run(&self, standing: &dyn Fn() -> Account) -> Result<(), String> {
         let told = |error: Error| error.to_string();
         let mut waiter = self.port.waiter().map_err(told)?;
         self.listener.accept().map_err(told)?;
         let mut clients = Clients {
             port: &self.port,
-            ledger,
+            standing,
             open: HashMap::new(),
             next_key: CLIENT_FIRST,
         };
@@ -76,7 +76,7 @@ impl Admin {
 /// Those who have asked and not left.
 struct Clients<'a> {
     port: &'a Port,
-    ledger: &'a Ledger,
+    standing: &'a dyn Fn() -> Account,
     open: HashMap<Key, SocketRef>,
     next_key: u64,
 }
@@ -106,7 +106,7 @@ impl Clients<'_> {
         self.next_key += 1;
         let client = self.port.associate(accepted, key);
         let client = client.map_err(|refused| refused.error)?;
-        let mut line = serde_json::to_vec(&self.ledger.standing()).unwrap_or_default();
+        let mut line = serde_json::to_vec(&(self.standing)()).unwrap_or_default();
         line.push(b'\n');
         client.send(line).map_err(|refused| refused.error)?;
         client.shutdown()?;

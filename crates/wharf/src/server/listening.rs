@@ -1,10 +1,14 @@
 //! The ports and listeners of a server: one port a thread, and who accepts for it.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use wharf_port::{Address, Error, ErrorKind, Key, ListenOptions, Listener, Port};
 
 use crate::command::ServingOptions;
+use crate::processes::Threads;
 use crate::sys;
 
 /// Listeners count up from 90, as in the series, as far as below the connections' first key, and
@@ -37,20 +41,32 @@ impl Drop for SocketFiles {
     }
 }
 
-pub(super) fn open(options: &ServingOptions) -> Result<Opened, String> {
+/// All addresses of the command line, each of a range too.
+pub(super) fn addresses(options: &ServingOptions) -> Vec<Address> {
     let places = options.addresses.iter();
-    let addresses: Vec<Address> = places.flat_map(|place| place.addresses.clone()).collect();
-    let ports = build_ports(options, addresses.len())?;
+    places.flat_map(|place| place.addresses.clone()).collect()
+}
+
+/// Opens a port for each of these threads, and their listeners.
+pub(super) fn open(
+    options: &ServingOptions,
+    threads: Threads,
+    addresses: &[Address],
+) -> Result<Opened, String> {
+    let ports = build_ports(options, threads, addresses.len())?;
     let internet = addresses.iter().all(|address| address.internet().is_some());
-    let shares = ports.len() > 1 && internet;
+    let shares = threads.total > 1 && internet;
     let mut opening = Opening {
         options,
-        addresses: &addresses,
+        addresses,
+        first: threads.first == 0,
         files: SocketFiles::default(),
     };
     let mut deals = ports.len() > 1 && !internet;
     let mut opened = opening.listen(&ports, shares);
-    if matches!(&opened, Err((ErrorKind::Unsupported, _))) && shares {
+    // Several processes are refused where nobody deals.
+    let alone = threads.count == threads.total;
+    if matches!(&opened, Err((ErrorKind::Unsupported, _))) && shares && alone {
         opened = opening.listen(&ports, false);
         deals = true;
     }
@@ -64,23 +80,28 @@ pub(super) fn open(options: &ServingOptions) -> Result<Opened, String> {
     })
 }
 
-fn build_ports(options: &ServingOptions, listeners: usize) -> Result<Vec<Port>, String> {
-    let threads = u32::from(options.threads);
+fn build_ports(
+    options: &ServingOptions,
+    threads: Threads,
+    listeners: usize,
+) -> Result<Vec<Port>, String> {
     let build = |thread: u32| {
         let mut builder = Port::builder().driver(options.driver).single_waiter();
         if let Some(connections_max) = options.max_connections {
-            // Each thread has its share; the first ones have what is left over.
-            let share = connections_max / threads + u32::from(thread < connections_max % threads);
+            // Each thread has its share, also among those of other processes.
+            let share = threads.share(threads.first + thread, connections_max);
             builder = builder.sockets_max(share + u32::try_from(listeners).unwrap_or(u32::MAX));
         }
         builder.build().map_err(|error: Error| error.to_string())
     };
-    (0..threads).map(build).collect()
+    (0..threads.count).map(build).collect()
 }
 
 struct Opening<'a> {
     options: &'a ServingOptions,
     addresses: &'a [Address],
+    /// Nobody else of this server listens yet.
+    first: bool,
     files: SocketFiles,
 }
 
@@ -101,6 +122,9 @@ impl Opening<'_> {
                     Some(Ok(chosen)) => chosen,
                     _ => address.clone(),
                 };
+                // Where another server listens, sharing would give it some of our clients. Not to
+                // share is refused with the reason.
+                let share = share && !(self.first && all.is_empty() && is_in_use(&address));
                 let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
                     .share_port(share);
@@ -138,6 +162,22 @@ impl Opening<'_> {
         }
         listener
     }
+}
+
+/// Whether somebody listens there. It is asked by binding, which needs no client.
+fn is_in_use(address: &Address) -> bool {
+    let bound = |address: SocketAddr| {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        // What has been closed lately is in nobody's use.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())
+    };
+    let bound = address.internet().map(bound);
+    matches!(bound, Some(Err(error)) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn listener_key(number: u64) -> Key {

@@ -15,6 +15,10 @@ use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+/// Whether connections to one address are dealt out evenly to the processes that listen there. The
+/// others that have `SO_REUSEPORT` give all of them to one, or to none in particular.
+pub(crate) const DEALS_TO_PROCESSES: bool = cfg!(target_os = "linux");
+
 /// Calls `handler` for each signal that asks the program to end.
 pub(crate) fn on_stop_signal(mut handler: impl FnMut() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;

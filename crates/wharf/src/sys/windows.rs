@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
+/// No two sockets listen at one address here.
+pub(crate) const DEALS_TO_PROCESSES: bool = false;
+
 /// Calls `handler` for each event that asks the program to end.
 pub(crate) fn on_stop_signal(handler: impl FnMut() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(handler).map_err(io::Error::other)

@@ -57,10 +57,10 @@ fn people_get_one_screen() {
     assert!(text.lines().count() <= 40, "{text}");
 }
 
-/// The limit that it names is the one that a server meets.
+/// The limit that it names is the one that a process meets.
 #[cfg(unix)]
 #[test]
-fn the_limit_it_names_is_where_a_load_is_refused() {
+fn the_limit_it_names_is_where_a_load_divides() {
     if !is_native() {
         return; // Windows has no limit of descriptors to meet.
     }
@@ -76,9 +76,15 @@ fn the_limit_it_names_is_where_a_load_is_refused() {
     assert_eq!(process["bound_by"], "open_files", "{told}");
     let most = process["connections"].as_u64().expect("a number");
     let at_most = |connections: u64| {
-        let rest = format!("load connect 127.0.0.1:9 --connections {connections} --for 1ms");
-        limited(&rest).status.code()
+        let rest = format!("load hold 127.0.0.1:9 --connections {connections} --for 1ms");
+        let rest = format!("{rest} --format json");
+        let alone = limited(&format!("{rest} --processes 1")).status.code();
+        let output = limited(&rest).stdout;
+        let told: Value = serde_json::from_slice(&output).expect("an object");
+        (told["processes"].as_u64(), alone)
     };
-    assert_ne!(at_most(most), Some(2), "{most} fit");
-    assert_eq!(at_most(most + 1), Some(2), "{most} are the most");
+    let nothing_connected = Some(1);
+    assert_eq!(at_most(most), (Some(1), nothing_connected), "{most} fit");
+    let refused = Some(2);
+    assert_eq!(at_most(most + 1), (Some(2), refused), "{most} are the most");
 }

@@ -38,7 +38,7 @@ fn load(arguments: &[&str]) -> (Value, Option<i32>, String) {
 }
 
 /// What the door says to a client that has said this.
-fn asked(admin: &str, request: &[u8]) -> Value {
+pub(crate) fn asked(admin: &str, request: &[u8]) -> Value {
     let mut client = TcpStream::connect(admin).expect("it listens");
     let patience = Some(Duration::from_secs(60));
     client.set_read_timeout(patience).expect("an open socket");

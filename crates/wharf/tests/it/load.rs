@@ -11,12 +11,12 @@ use serde_json::Value;
 use crate::program::{Server, drivers, free_ports, program, reset, run};
 
 /// Runs a load to its end; answers its last line, and its exit code.
-fn load(arguments: &[&str]) -> (Value, Option<i32>) {
+pub(crate) fn load(arguments: &[&str]) -> (Value, Option<i32>) {
     let output = run(&[&["load"], arguments, &["--format", "json"]].concat());
     last_line(&output)
 }
 
-fn last_line(output: &Output) -> (Value, Option<i32>) {
+pub(crate) fn last_line(output: &Output) -> (Value, Option<i32>) {
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     let last = text.lines().last().unwrap_or_else(|| panic!("{complaint}"));
@@ -26,7 +26,7 @@ fn last_line(output: &Output) -> (Value, Option<i32>) {
     (value, output.status.code())
 }
 
-fn balances(value: &Value) {
+pub(crate) fn balances(value: &Value) {
     let read = |name: &str| value[name].as_u64().expect(name);
     let asked = read("connected") + read("failed") + read("unfinished");
     assert_eq!(read("asked"), asked, "{value}");
@@ -139,7 +139,7 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
 }
 
 /// A load that runs until it is told to stop.
-fn start(arguments: &[&str]) -> Child {
+pub(crate) fn start(arguments: &[&str]) -> Child {
     program()
         .args([&["load"], arguments, &["--format", "json"]].concat())
         .stdout(Stdio::piped())
@@ -147,7 +147,7 @@ fn start(arguments: &[&str]) -> Child {
         .expect("the program starts")
 }
 
-fn interrupt(child: Child) -> (Value, Option<i32>) {
+pub(crate) fn interrupt(child: Child) -> (Value, Option<i32>) {
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
     last_line(&child.wait_with_output().expect("it ends"))
 }

@@ -18,6 +18,8 @@ mod ledgers;
 mod load;
 #[cfg(unix)]
 mod places;
+#[cfg(unix)]
+mod processes;
 mod program;
 #[cfg(unix)]
 mod services;

@@ -35,11 +35,12 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
     }
 }
 
-/// The program with room for few descriptors.
-fn with_few_descriptors(arguments: &[&str]) -> Command {
+/// The program with room for so many descriptors.
+pub(crate) fn with_descriptors(count: u32, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_wharf");
-    shell.arg("-c").arg("ulimit -n 64; exec \"$0\" \"$@\"");
+    let limit = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+    shell.arg("-c").arg(limit);
     shell.arg(program).args(arguments).stderr(Stdio::piped());
     shell
 }
@@ -60,7 +61,7 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
     }
     for driver in drivers() {
         let arguments = ["hold", "127.0.0.1:0", "-v", "--driver", &driver];
-        let mut server = Server::start_command(with_few_descriptors(&arguments));
+        let mut server = Server::start_command(with_descriptors(64, &arguments));
         let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
         let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
         let mut complaint = String::new();

@@ -1,0 +1,148 @@
+//! The threads of one process: ports, what they count together, and what each has to do.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wharf_port::{Address, Port};
+
+use super::TALK_FOR;
+use super::ledger::{Latencies, Ledger};
+use super::options::LoadOptions;
+use super::schedule::{Pace, Schedule};
+use super::standing::Standing;
+use super::traffic::Noise;
+use super::watch::{News, Watched};
+use super::worker::{Orders, Worker};
+use crate::processes::Threads;
+use crate::signals;
+
+/// One process's share of a load.
+#[derive(Debug)]
+pub(super) struct Crew {
+    pub(super) ports: Vec<Port>,
+    threads: Threads,
+    start: Instant,
+    ledger: Ledger,
+    latencies: Vec<Mutex<Latencies>>,
+}
+
+/// The crew while it works.
+#[derive(Debug)]
+pub(super) struct AtWork<'a> {
+    crew: &'a Crew,
+    /// A word from each thread that has ended.
+    ends: Receiver<Result<(), String>>,
+}
+
+/// A port for each thread.
+pub(super) fn build_ports(options: &LoadOptions, threads: Threads) -> Result<Vec<Port>, String> {
+    let build = |_| {
+        let builder = Port::builder().driver(options.driver).single_waiter();
+        builder.build().map_err(|error| error.to_string())
+    };
+    (0..threads.count).map(build).collect()
+}
+
+impl Crew {
+    /// The load begins now.
+    pub(super) fn begin(ports: Vec<Port>, threads: Threads) -> Self {
+        let start = Instant::now();
+        Crew {
+            threads,
+            start,
+            ledger: Ledger::new(start),
+            latencies: ports.iter().map(|_| Mutex::new(Latencies::new())).collect(),
+            ports,
+        }
+    }
+
+    /// Runs the threads, while somebody watches.
+    pub(super) fn work(
+        &self,
+        options: &LoadOptions,
+        target: &Address,
+        watch: impl FnOnce(&AtWork<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let noise = Noise::new(options.seed);
+        let sources = options.sources(target);
+        let (over, ends) = mpsc::channel();
+        thread::scope(|scope| {
+            for (thread, port) in self.ports.iter().enumerate() {
+                let number = self.threads.first + thread as u32;
+                let orders = self.orders(options, target, number, &sources);
+                let latencies = &self.latencies[thread];
+                let worker = Worker::new(port, orders, &noise, &self.ledger, latencies);
+                let over = over.clone();
+                scope.spawn(move || {
+                    // The other side stays until all have told.
+                    let _ = over.send(worker.run());
+                });
+            }
+            drop(over);
+            watch(&AtWork { crew: self, ends })
+        })
+    }
+
+    fn orders<'a>(
+        &self,
+        options: &LoadOptions,
+        target: &Address,
+        thread: u32,
+        sources: &'a [std::net::SocketAddr],
+    ) -> Orders<'a> {
+        let threads = self.threads.total;
+        let schedule = |pace: Pace| Schedule::new(self.start, pace, thread, threads);
+        let talks = options.mode.talks();
+        let duration = options.duration.or(talks.then_some(TALK_FOR));
+        let requests = options.requests_per_second.filter(|_| talks);
+        let requests = requests.map(|per_second| Pace {
+            per_second,
+            ramp: Duration::ZERO,
+        });
+        Orders {
+            mode: options.mode,
+            connect: options.connect_to(target),
+            sources,
+            connections: self.threads.share(thread, options.connections),
+            size: options.size(),
+            pipeline: options.pipeline(),
+            arrivals: options.pace().map(schedule),
+            requests: requests.map(schedule),
+            time_up_at: duration.and_then(|duration| self.start.checked_add(duration)),
+            thread,
+            threads,
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let mut all = Latencies::new();
+        for latencies in &self.latencies {
+            all.add(&latencies.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Standing {
+            counts: self.ledger.counts(),
+            latencies: all,
+            interrupted: self.ledger.is_interrupted(),
+        }
+    }
+}
+
+impl Watched for AtWork<'_> {
+    fn next(&self, at_most: Duration) -> News {
+        match self.ends.recv_timeout(at_most) {
+            Ok(Err(text)) => News::Failed(text),
+            Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => News::Nothing,
+            Err(RecvTimeoutError::Disconnected) => News::AllOver,
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        self.crew.standing()
+    }
+
+    fn stop(&self) {
+        signals::stop(&self.crew.ports);
+    }
+}

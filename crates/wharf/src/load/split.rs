@@ -1,0 +1,293 @@
+//! A load in several processes: how many, and both sides of it.
+//!
+//! A process is nothing but threads that are not here: all threads of all processes are numbered
+//! in one row, and rates, sources, bytes and shares follow from that number alone.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::crew::{Crew, build_ports};
+use super::options::{LoadOptions, Mode};
+use super::standing::Standing;
+use super::watch::{LIVE_EVERY, News, Watched, watch};
+use super::{CANNOT_BEGIN, Run};
+use crate::output;
+use crate::processes::{
+    DESCRIPTORS_BESIDES, Family, Fate, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
+    needed, raise_descriptors,
+};
+use crate::signals::{self, Signals};
+
+/// Descriptors of each thread after the first: its port's own.
+const DESCRIPTORS_PER_THREAD: u64 = 4;
+/// Where each connection is closed at once, a thread has no more than these open.
+const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
+
+/// How a load is divided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    pub(super) processes: u32,
+    threads: u32,
+}
+
+impl Plan {
+    /// As many processes as are asked for, or as the limit of open files asks for.
+    pub(super) fn new(options: &LoadOptions) -> Result<Self, String> {
+        Plan::within(options, raise_descriptors())
+    }
+
+    fn within(options: &LoadOptions, limit: u64) -> Result<Self, String> {
+        let threads = u32::from(options.threads);
+        let beside = DESCRIPTORS_BESIDES + DESCRIPTORS_PER_THREAD * u64::from(threads - 1);
+        let room = limit.saturating_sub(beside);
+        let least = match options.processes {
+            Some(processes) => Ok(u32::from(processes)),
+            None => needed(at_once(options, threads), room),
+        };
+        let most = options.processes.map_or(PROCESSES_MAX, u32::from);
+        let mut plan = Plan::of(options, least.unwrap_or(most));
+        while plan.at_once_each(options) > room {
+            if plan.processes >= most.min(options.connections) {
+                return Err(plan.refusal(options, limit, room));
+            }
+            // Shares of threads are uneven by one, which may be one too many.
+            plan = Plan::of(options, plan.processes + 1);
+        }
+        Ok(plan)
+    }
+
+    /// So many, but each thread has a connection at least.
+    fn of(options: &LoadOptions, processes: u32) -> Self {
+        let processes = processes.min(options.connections);
+        let threads = u32::from(options.threads).min(options.connections / processes);
+        Plan { processes, threads }
+    }
+
+    /// The threads of one part.
+    pub(super) fn threads_of(self, part: &Part) -> Threads {
+        part.threads(self.threads)
+    }
+
+    fn threads_of_process(self, process: u32) -> Threads {
+        self.threads_of(&Part::new(process, self.processes))
+    }
+
+    /// The connections of one process.
+    pub(super) fn share(self, options: &LoadOptions, process: u32) -> u32 {
+        self.threads_of_process(process).shares(options.connections)
+    }
+
+    /// What the first process, which has the largest share, has open at once.
+    fn at_once_each(self, options: &LoadOptions) -> u64 {
+        let share = u64::from(self.share(options, 0));
+        share.min(at_once(options, self.threads))
+    }
+
+    fn refusal(self, options: &LoadOptions, limit: u64, room: u64) -> String {
+        let (connections, processes) = (options.connections, self.processes);
+        let files = self.at_once_each(options) + limit.saturating_sub(room);
+        let split = match needed(at_once(options, self.threads), room) {
+            Ok(enough) if options.processes.is_some() => format!("say --processes {enough}, or "),
+            _ => String::new(),
+        };
+        let each = if processes == 1 { "" } else { " each" };
+        format!(
+            "{connections} connections in {processes} processes need {files} open files{each} and \
+             the limit is {limit}: {split}as root run \"ulimit -n {files}\""
+        )
+    }
+}
+
+/// Connections that are open at the same time.
+fn at_once(options: &LoadOptions, threads: u32) -> u64 {
+    let all = u64::from(options.connections);
+    match options.mode {
+        Mode::Connect => all.min(u64::from(threads * CONNECTED_AND_CLOSING_MAX)),
+        Mode::Hold | Mode::Echo | Mode::Stream => all,
+    }
+}
+
+/// The processes while they work.
+struct Others<'a> {
+    run: &'a Run<'a>,
+    family: Family<Standing>,
+}
+
+/// Starts the processes, and has them work; how it stood at their end.
+pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String> {
+    let processes = run.plan.processes;
+    let mut family = Family::new(processes);
+    for _ in 0..processes {
+        family.start(Vec::new())?;
+    }
+    for process in 0..processes {
+        family.wait_until_ready(process)?;
+    }
+    family.begin();
+    signals.end_work_with(family.stopper());
+    let others = Others { run, family };
+    watch(run, &others)?;
+    Ok(others.merged(&others.family.members()))
+}
+
+impl Others<'_> {
+    fn merged(&self, members: &[Member<Standing>]) -> Standing {
+        let share = |process| self.run.plan.share(self.run.options, process);
+        Standing::of_all(members, share)
+    }
+}
+
+impl Watched for Others<'_> {
+    fn next(&self, at_most: Duration) -> News {
+        let all_over = self.family.wait_for_end(at_most);
+        // What one that dies has told last is all that will be known of it.
+        let members = if all_over || at_most < LIVE_EVERY {
+            self.family.members()
+        } else {
+            self.family.ask()
+        };
+        let failed = members.into_iter().find_map(|member| match member.fate {
+            Fate::Failed(text) => Some(text),
+            Fate::Lives | Fate::Over | Fate::Died => None,
+        });
+        match failed {
+            Some(text) if !all_over => News::Failed(text),
+            Some(_) | None if all_over => News::AllOver,
+            _ => News::Nothing,
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        self.merged(&self.family.ask())
+    }
+
+    fn stop(&self) {
+        (self.family.stopper())();
+    }
+}
+
+/// Runs as one of several processes.
+pub(super) fn follow(options: &LoadOptions) -> ExitCode {
+    match Superior::meet() {
+        Ok(superior) => Superior::end(work_for(options, &superior)),
+        Err(text) => {
+            output::complaint(&text);
+            ExitCode::from(CANNOT_BEGIN)
+        }
+    }
+}
+
+fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, String> {
+    let target = options.target()?;
+    raise_descriptors();
+    let part = &superior.part;
+    let threads = Plan::of(options, part.processes).threads_of(part);
+    let signals = Signals::listen_as_part()?;
+    let ports = build_ports(options, threads)?;
+    superior.ready(Vec::new());
+    let crew = Arc::new(Crew::begin(ports, threads));
+    signals.end_work_on(&crew.ports);
+    let ordered = Arc::clone(&crew);
+    superior.obey(move |order| match order {
+        Order::Begin => {}
+        Order::Tell => Superior::standing(ordered.standing()),
+        Order::Stop => signals::stop(&ordered.ports),
+    })?;
+    crew.work(options, &target, |at_work| {
+        let mut result = Ok(());
+        loop {
+            match at_work.next(Duration::from_secs(1)) {
+                News::Nothing => {}
+                News::Failed(text) => {
+                    at_work.stop();
+                    result = Err(text);
+                }
+                News::AllOver => return result,
+            }
+        }
+    })?;
+    Ok(crew.standing())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: LoadOptions,
+    }
+
+    fn plan(arguments: &[&str], limit: u64) -> Result<(u32, u32), String> {
+        let words = ["load"].iter().chain(arguments);
+        let options = Line::parse_from(words).options;
+        Plan::within(&options, limit).map(|plan| (plan.processes, plan.threads))
+    }
+
+    #[test]
+    fn as_many_processes_as_the_limit_asks_for() {
+        let hold = |more: &[&str]| plan(&[&["hold", "--connections"], more].concat(), 20_000);
+        assert_eq!(hold(&["19000"]), Ok((1, 1)));
+        assert_eq!(hold(&["19936"]), Ok((1, 1)));
+        assert_eq!(hold(&["19937"]), Ok((2, 1)));
+        assert_eq!(hold(&["50000"]), Ok((3, 1)));
+        assert_eq!(hold(&["50000", "--threads", "4"]), Ok((3, 4)));
+        assert_eq!(hold(&["50000", "--processes", "5"]), Ok((5, 1)));
+        assert_eq!(hold(&["2", "--processes", "5"]), Ok((2, 1)));
+        assert_eq!(
+            hold(&["10", "--processes", "4", "--threads", "3"]),
+            Ok((4, 2))
+        );
+        // Where nothing stays open there is nothing to divide.
+        let connect = ["connect", "--connections", "1000000"];
+        assert_eq!(plan(&connect, 20_000), Ok((1, 1)));
+        assert_eq!(
+            plan(&["hold", "--connections", "9000000"], u64::MAX),
+            Ok((1, 1))
+        );
+    }
+
+    #[test]
+    fn no_process_has_more_than_fit() {
+        for connections in [19_936 * 3 - 1, 19_936 * 3, 19_936 * 3 + 1] {
+            for threads in ["1", "7", "200"] {
+                let count = connections.to_string();
+                let arguments = ["hold", "--connections", &count, "--threads", threads];
+                let words = ["load"].iter().chain(&arguments);
+                let options = Line::parse_from(words).options;
+                let plan = Plan::within(&options, 20_000).expect("they fit");
+                let beside = 60 + 4 * u64::from(options.threads);
+                let shares = (0..plan.processes).map(|process| plan.share(&options, process));
+                assert!(
+                    shares
+                        .clone()
+                        .all(|share| u64::from(share) + beside <= 20_000)
+                );
+                assert_eq!(shares.sum::<u32>(), connections, "{plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_cure() {
+        for (arguments, limit, cure) in [
+            (&["--connections", "9000000"][..], 20_000, "256 processes"),
+            (
+                &["--connections", "9", "--processes", "1"],
+                66,
+                "--processes 5",
+            ),
+            (&["--connections", "9"], 60, "ulimit -n"),
+        ] {
+            let error = plan(&[&["hold"], arguments].concat(), limit).expect_err("too many");
+            assert!(
+                error.contains(cure) && error.contains("open files"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Watching over those who work, in this process or in others: the live line, the intervals, and
+//! what goes wrong.
+//!
+//! The numbers are the same on a terminal and elsewhere: a bar that knew more than the lines of a
+//! script would be one that nobody can quote.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Run;
+use super::options::LoadOptions;
+use super::report::Moment;
+use super::standing::Standing;
+use crate::command::Format;
+use crate::output;
+
+/// How often the live line changes.
+pub(super) const LIVE_EVERY: Duration = Duration::from_millis(200);
+
+/// Those who work.
+pub(super) trait Watched {
+    /// Waits for news, or so long.
+    fn next(&self, at_most: Duration) -> News;
+    fn standing(&self) -> Standing;
+    fn stop(&self);
+}
+
+#[derive(Debug)]
+pub(super) enum News {
+    Nothing,
+    /// One of them cannot go on.
+    Failed(String),
+    AllOver,
+}
+
+/// Watches until all is over.
+pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String> {
+    let options = run.options;
+    let bar = bar(options);
+    let interval = options.interval.unwrap_or(Duration::MAX);
+    let mut next_interval = Instant::now().checked_add(interval);
+    let mut result = Ok(());
+    loop {
+        let until_interval = next_interval.map_or(LIVE_EVERY, |at| {
+            at.saturating_duration_since(Instant::now())
+        });
+        match watched.next(LIVE_EVERY.min(until_interval)) {
+            News::Nothing => {}
+            News::Failed(text) => {
+                // Without one of them the load is not what was asked for.
+                watched.stop();
+                result = result.and(Err(text));
+            }
+            News::AllOver => break,
+        }
+        if let Some(bar) = &bar {
+            let standing = watched.standing();
+            bar.set_position(standing.counts.connected);
+            bar.set_message(run.moment(&standing).line());
+            bar.tick();
+        }
+        if let Some(at) = next_interval.filter(|at| Instant::now() >= *at) {
+            next_interval = at.checked_add(interval);
+            let standing = watched.standing();
+            tell(bar.as_ref(), options, &run.moment(&standing));
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    result
+}
+
+/// One interval, which does not tear the live line.
+fn tell(bar: Option<&ProgressBar>, options: &LoadOptions, moment: &Moment<'_>) {
+    let tell = || match options.format {
+        Format::Text => output::line(&moment.line()),
+        Format::Json => output::json(&moment.object("interval")),
+    };
+    match bar {
+        Some(bar) => bar.suspend(tell),
+        None => tell(),
+    }
+}
+
+/// The live line, on a terminal.
+fn bar(options: &LoadOptions) -> Option<ProgressBar> {
+    if options.format != Format::Text || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new(u64::from(options.connections));
+    let style = ProgressStyle::with_template("[{bar:20}] {wide_msg}");
+    bar.set_style(
+        style
+            .expect("a template that is right")
+            .progress_chars("=> "),
+    );
+    Some(bar)
+}

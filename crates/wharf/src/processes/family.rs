@@ -1,0 +1,300 @@
+//! The side of the one who starts them: members, what each has told last, and what became of it.
+//!
+//! A thread for each member reads what it tells. Whoever asks how things stand sends an order to
+//! all and waits until each that lives has answered, so that the answers are of one moment.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use super::{Order, Part, Told};
+use crate::output;
+
+/// How long a member may take to start.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to tell how it stands.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The processes that this one has started. They end with it, in whatever way it ends.
+#[derive(Debug)]
+pub(crate) struct Family<S> {
+    processes: u32,
+    children: Vec<Arc<Mutex<Child>>>,
+    shared: Arc<Shared<S>>,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    /// One who asks goes before the next, so that no answer is taken for a later one.
+    asking: Mutex<()>,
+    members: Mutex<Vec<State<S>>>,
+    changed: Condvar,
+}
+
+/// What is known of one member.
+#[derive(Debug)]
+struct State<S> {
+    orders: Option<ChildStdin>,
+    ready: Option<Vec<String>>,
+    /// Answers that it owes, and how it stood at the last one.
+    owed: u32,
+    latest: Option<S>,
+    fate: Fate,
+}
+
+/// What became of a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Lives,
+    /// It has told how it ended.
+    Over,
+    /// It could not begin, or not go on, and told why.
+    Failed(String),
+    /// It is gone, and told nothing.
+    Died,
+}
+
+/// A member, as one who asks is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Member<S> {
+    pub(crate) latest: Option<S>,
+    pub(crate) fate: Fate,
+}
+
+impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
+    /// Of so many, none of them started yet.
+    pub(crate) fn new(processes: u32) -> Self {
+        Family {
+            processes,
+            children: Vec::new(),
+            shared: Arc::new(Shared {
+                asking: Mutex::default(),
+                members: Mutex::new(Vec::new()),
+                changed: Condvar::new(),
+            }),
+        }
+    }
+
+    /// Starts the next member: this program, with the same command line.
+    pub(crate) fn start(&mut self, addresses: Vec<String>) -> Result<(), String> {
+        let part = Part {
+            addresses,
+            ..Part::new(self.children.len() as u32, self.processes)
+        };
+        let name = part.name().unwrap_or_default();
+        let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
+        let mut child = command().and_then(|mut it| it.spawn()).map_err(failed)?;
+        let orders = child.stdin.take().expect("piped");
+        let lines = child.stdout.take().expect("piped");
+        let child = Arc::new(Mutex::new(child));
+        self.children.push(Arc::clone(&child));
+        self.lock().push(State {
+            orders: Some(orders),
+            ready: None,
+            owed: 0,
+            latest: None,
+            fate: Fate::Lives,
+        });
+        let text = serde_json::to_string(&part).map_err(|error| error.to_string())?;
+        self.shared.order(part.process as usize, &text);
+        let shared = Arc::clone(&self.shared);
+        let listen = move || shared.listen(&part, &child, lines);
+        let thread = thread::Builder::new()
+            .name("processes".into())
+            .spawn(listen);
+        thread
+            .map(drop)
+            .map_err(|error| format!("cannot start a thread: {error}"))
+    }
+
+    /// Waits until a member can begin; answers what it told then.
+    pub(crate) fn wait_until_ready(&self, process: u32) -> Result<Vec<String>, String> {
+        let give_up_at = Instant::now() + STARTS_WITHIN;
+        let mut members = self.lock();
+        loop {
+            let member = &members[process as usize];
+            let number = process + 1;
+            match (&member.ready, &member.fate) {
+                (Some(addresses), _) => return Ok(addresses.clone()),
+                (_, Fate::Failed(text)) => return Err(text.clone()),
+                (_, Fate::Died | Fate::Over) => {
+                    return Err(format!("process {number} ended before it could begin"));
+                }
+                (_, Fate::Lives) if Instant::now() >= give_up_at => {
+                    return Err(format!("process {number} did not start in time"));
+                }
+                (_, Fate::Lives) => members = self.wait(members, give_up_at),
+            }
+        }
+    }
+
+    pub(crate) fn begin(&self) {
+        self.shared.order_all(Order::Begin);
+    }
+
+    /// What stops them all, for whoever is told to.
+    pub(crate) fn stopper(&self) -> impl Fn() + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.order_all(Order::Stop)
+    }
+
+    /// Asks all how they stand, and waits for those that live.
+    pub(crate) fn ask(&self) -> Vec<Member<S>> {
+        let _next = lock(&self.shared.asking);
+        let give_up_at = Instant::now() + ANSWERS_WITHIN;
+        let mut members = self.lock();
+        for member in members.iter_mut() {
+            // One that still owes an answer is not flooded with questions.
+            if member.fate == Fate::Lives && member.owed == 0 {
+                member.owed += 1;
+                member.order(Order::Tell.word());
+            }
+        }
+        let owes = |member: &State<S>| member.fate == Fate::Lives && member.owed > 0;
+        while members.iter().any(owes) && Instant::now() < give_up_at {
+            members = self.wait(members, give_up_at);
+        }
+        members.iter().map(State::as_told).collect()
+    }
+
+    /// How they stood when each told last.
+    pub(crate) fn members(&self) -> Vec<Member<S>> {
+        self.lock().iter().map(State::as_told).collect()
+    }
+
+    /// Waits until none lives, or so long; answers whether none lives.
+    pub(crate) fn wait_for_end(&self, at_most: Duration) -> bool {
+        // A time that never comes is waited for in pieces.
+        let give_up_at = Instant::now() + at_most.min(STARTS_WITHIN);
+        let mut members = self.lock();
+        loop {
+            let ended = members.iter().all(|member| member.fate != Fate::Lives);
+            if ended || Instant::now() >= give_up_at {
+                return ended;
+            }
+            members = self.wait(members, give_up_at);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<State<S>>> {
+        lock(&self.shared.members)
+    }
+
+    fn wait<'a>(
+        &self,
+        members: MutexGuard<'a, Vec<State<S>>>,
+        until: Instant,
+    ) -> MutexGuard<'a, Vec<State<S>>> {
+        let at_most = until.saturating_duration_since(Instant::now());
+        let waited = self.shared.changed.wait_timeout(members, at_most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl<S> Drop for Family<S> {
+    fn drop(&mut self) {
+        for member in lock(&self.shared.members).iter_mut() {
+            // None of them is waited for any more, and none is missed.
+            if member.fate == Fate::Lives {
+                member.fate = Fate::Over;
+            }
+            member.orders = None;
+        }
+        for child in &self.children {
+            let mut child = lock(child);
+            // One that has ended is not there to kill.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl<S: Clone> State<S> {
+    fn as_told(&self) -> Member<S> {
+        Member {
+            latest: self.latest.clone(),
+            fate: self.fate.clone(),
+        }
+    }
+}
+
+impl<S> State<S> {
+    fn order(&mut self, line: &str) {
+        if let Some(orders) = &mut self.orders {
+            // One that is gone hears nothing, and that it is gone is told by its output.
+            let _ = orders.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    fn hear(&mut self, told: Told<S>) {
+        match told {
+            Told::Ready(addresses) => self.ready = Some(addresses),
+            Told::Line(text) => output::line(&text),
+            Told::Standing(standing) => {
+                self.latest = Some(standing);
+                self.owed = self.owed.saturating_sub(1);
+            }
+            Told::Over(standing) => {
+                self.latest = Some(standing);
+                self.fate = Fate::Over;
+            }
+            Told::Failed(text) => self.fate = Fate::Failed(text),
+        }
+    }
+}
+
+impl<S: DeserializeOwned> Shared<S> {
+    /// Reads what a member tells until its end, and takes note of that.
+    fn listen(&self, part: &Part, child: &Mutex<Child>, lines: ChildStdout) {
+        let process = part.process as usize;
+        for line in BufReader::new(lines).lines().map_while(Result::ok) {
+            if let Ok(told) = serde_json::from_str(&line) {
+                lock(&self.members)[process].hear(told);
+                self.changed.notify_all();
+            }
+        }
+        let mut members = lock(&self.members);
+        let died = members[process].fate == Fate::Lives;
+        if died {
+            members[process].fate = Fate::Died;
+        }
+        drop(members);
+        self.changed.notify_all();
+        if died {
+            let status = lock(child).wait();
+            let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let name = part.name().unwrap_or_default();
+            output::complaint(&format!("{name} died ({how}), and its connections with it"));
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    fn order(&self, process: usize, line: &str) {
+        lock(&self.members)[process].order(line);
+    }
+
+    fn order_all(&self, order: Order) {
+        for member in lock(&self.members).iter_mut() {
+            member.order(order.word());
+        }
+    }
+}
+
+/// This program as it was started, as a part.
+fn command() -> std::io::Result<Command> {
+    let mut words = std::env::args_os().skip(1);
+    let mut command = Command::new(std::env::current_exe()?);
+    // Behind the name of the command, where no option before it can take it for its value.
+    command.args(words.next()).arg("--part").args(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Ok(command)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

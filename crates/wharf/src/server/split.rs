@@ -1,0 +1,305 @@
+//! A server in several processes: how many, and both sides of it.
+//!
+//! All of them listen at the same addresses, and the system deals the connections out
+//! (`SO_REUSEPORT`). The first process is started alone, so that port 0 becomes one port for all.
+//! Where the system does not deal, as for Unix sockets, several processes are refused: one that
+//! accepts for all and passes descriptors on would have to do its work for each connection twice.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use wharf_port::{Address, Listener, Port};
+
+use super::admin::Admin;
+use super::listening::{self, Opened};
+use super::{Server, text};
+use crate::account::{Account, PartAccount};
+use crate::address::Place;
+use crate::command::ServingOptions;
+use crate::output::{self, Output};
+use crate::processes::{
+    DESCRIPTORS_BESIDES, Family, Fate, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
+    needed, raise_descriptors,
+};
+use crate::service::Kind;
+use crate::signals::{self, Signals};
+use crate::sys;
+
+/// Descriptors of each thread after the first, besides its listeners: its port's own.
+const DESCRIPTORS_PER_THREAD: u64 = 4;
+/// How often they are asked how they stand, for the account of one that dies.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How a server is divided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    pub(super) processes: u32,
+    threads: u32,
+}
+
+impl Plan {
+    /// As many processes as are asked for, or as --max-connections and the limit of open files ask
+    /// for.
+    pub(super) fn new(options: &ServingOptions) -> Result<Self, String> {
+        let mut plan = Plan::within(options, raise_descriptors())?;
+        if options.processes.is_none()
+            && plan.processes > 1
+            && let Err(why) = can_share(options)
+        {
+            output::complaint(&format!(
+                "one process cannot hold --max-connections at this limit of open files, and {why}"
+            ));
+            plan = Plan::of(options, 1);
+        }
+        Ok(plan)
+    }
+
+    fn within(options: &ServingOptions, limit: u64) -> Result<Self, String> {
+        if let Some(processes) = options.processes {
+            if processes > 1 {
+                can_share(options).map_err(|why| format!("--processes {processes}: {why}"))?;
+            }
+            return Ok(Plan::of(options, u32::from(processes)));
+        }
+        let Some(connections_max) = options.max_connections else {
+            return Ok(Plan::of(options, 1));
+        };
+        let listeners = listening::addresses(options).len() as u64;
+        let each = DESCRIPTORS_PER_THREAD + listeners;
+        let more_threads = u64::from(options.threads) - 1;
+        let beside = DESCRIPTORS_BESIDES + listeners - 1 + each * more_threads;
+        let room = limit.saturating_sub(beside);
+        let too_many = |_| {
+            format!(
+                "--max-connections {connections_max} does not fit into {PROCESSES_MAX} processes \
+                 with {limit} open files each: take fewer, or as root run \"ulimit -n {}\"",
+                u64::from(connections_max).div_ceil(u64::from(PROCESSES_MAX)) + beside
+            )
+        };
+        let mut plan = Plan::of(
+            options,
+            needed(connections_max.into(), room).map_err(too_many)?,
+        );
+        let first = |plan: Plan| plan.threads_of(&Part::new(0, plan.processes));
+        while u64::from(first(plan).shares(connections_max)) > room {
+            // Shares of threads are uneven by one, which may be one too many.
+            plan = Plan::of(options, plan.processes + 1);
+        }
+        Ok(plan)
+    }
+
+    /// So many, but each thread may have a connection at least.
+    pub(super) fn of(options: &ServingOptions, processes: u32) -> Self {
+        let connections_max = options.max_connections.unwrap_or(u32::MAX);
+        let processes = processes.min(connections_max);
+        let threads = u32::from(options.threads).min(connections_max / processes);
+        Plan { processes, threads }
+    }
+
+    pub(super) fn threads_of(self, part: &Part) -> Threads {
+        part.threads(self.threads)
+    }
+}
+
+/// Whether several processes can have these addresses, or why not.
+fn can_share(options: &ServingOptions) -> Result<(), String> {
+    let addresses = listening::addresses(options);
+    if let Some(path) = addresses.iter().find(|it| it.internet().is_none()) {
+        return Err(format!(
+            "{path} is no address that processes can share: use --threads"
+        ));
+    }
+    if !sys::DEALS_TO_PROCESSES {
+        return Err(
+            "this system deals the connections of one address to one process: use --threads, or \
+             a server with a port of its own for each"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// Starts the processes and has them serve until they are told to stop.
+pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<ExitCode, String> {
+    let output = Output::new(options);
+    let signals = Signals::listen()?;
+    signals.come_at_end_of_input(options.until_eof)?;
+    let admin = options.admin.as_ref().map(Admin::open).transpose()?;
+    // One port says which driver they have, or that there is none.
+    let port = Port::builder().driver(options.driver).single_waiter();
+    let port = port.build().map_err(text)?;
+    let mut family = Family::new(plan.processes);
+    let addresses = start(&mut family, plan.processes)?;
+    family.begin();
+    signals.end_work_with(family.stopper());
+    let door = admin.as_ref().map(|admin| &admin.address);
+    for address in &addresses {
+        let place: Place = address.parse()?;
+        for address in &place.addresses {
+            output.listening(kind.name(), address, port.driver(), door, plan.processes);
+        }
+    }
+    let served = thread::scope(|scope| {
+        let Some(admin) = &admin else {
+            return watch(&family);
+        };
+        let answering = scope.spawn(|| admin.run(&|| merged(&family.ask())));
+        let served = watch(&family);
+        signals::stop(std::slice::from_ref(&admin.port));
+        let panicked = |_| Err("the thread of --admin panicked".into());
+        served.and(answering.join().unwrap_or_else(panicked))
+    });
+    served?;
+    let members = family.members();
+    output.account(&merged(&members));
+    let died = members.iter().any(|member| member.fate == Fate::Died);
+    Ok(ExitCode::from(u8::from(died)))
+}
+
+/// Starts the first, and the others at the addresses that it has found.
+fn start(family: &mut Family<PartAccount>, processes: u32) -> Result<Vec<String>, String> {
+    family.start(Vec::new())?;
+    let addresses = family.wait_until_ready(0)?;
+    for _ in 1..processes {
+        family.start(addresses.clone())?;
+    }
+    for process in 1..processes {
+        family.wait_until_ready(process)?;
+    }
+    Ok(addresses)
+}
+
+/// Waits until all have ended. If one fails, the others stop too, as threads do; one that dies is
+/// told, and the others go on without it.
+fn watch(family: &Family<PartAccount>) -> Result<(), String> {
+    let mut result = Ok(());
+    while !family.wait_for_end(ASK_EVERY) {
+        for member in family.ask() {
+            if let (Fate::Failed(text), true) = (member.fate, result.is_ok()) {
+                (family.stopper())();
+                result = Err(text);
+            }
+        }
+    }
+    let failed = family.members().into_iter().find_map(|it| match it.fate {
+        Fate::Failed(text) => Some(text),
+        Fate::Lives | Fate::Over | Fate::Died => None,
+    });
+    failed.map_or(result, Err)
+}
+
+/// One account of all.
+fn merged(members: &[Member<PartAccount>]) -> Account {
+    let parts = members.iter().filter_map(|member| {
+        let part = member.latest.clone()?;
+        Some(match member.fate {
+            Fate::Died => part.died(),
+            Fate::Lives | Fate::Over | Fate::Failed(_) => part,
+        })
+    });
+    PartAccount::merged(parts, members.len() as u32)
+}
+
+/// Serves as one of several processes.
+pub(super) fn follow(kind: Kind, options: &ServingOptions) -> ExitCode {
+    match Superior::meet() {
+        Ok(superior) => Superior::end(serve_for(kind, options, &superior)),
+        Err(text) => {
+            output::complaint(&text);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve_for(
+    kind: Kind,
+    options: &ServingOptions,
+    superior: &Superior,
+) -> Result<PartAccount, String> {
+    raise_descriptors();
+    let part = superior.part.clone();
+    let signals = Signals::listen_as_part()?;
+    let threads = Plan::of(options, part.processes).threads_of(&part);
+    let Opened {
+        ports,
+        listeners,
+        deals,
+        files: _,
+    } = listening::open(options, threads, &chosen(&part, options)?)?;
+    let addresses = listeners[0].iter().map(Listener::local_address);
+    let addresses: Result<Vec<Address>, _> = addresses.collect();
+    let addresses = addresses.map_err(text)?;
+    superior.ready(addresses.iter().map(ToString::to_string).collect());
+    let server = Arc::new(Server::new(kind, options, ports, deals, part));
+    signals.end_work_on(&server.ports);
+    let ordered = Arc::clone(&server);
+    superior.obey(move |order| match order {
+        Order::Begin => {}
+        Order::Tell => Superior::standing(ordered.ledger.standing()),
+        Order::Stop => signals::stop(&ordered.ports),
+    })?;
+    server.run_threads(listeners)?;
+    Ok(server.ledger.account())
+}
+
+/// The addresses that the first process has found, or those of the command line.
+fn chosen(part: &Part, options: &ServingOptions) -> Result<Vec<Address>, String> {
+    if part.addresses.is_empty() {
+        return Ok(listening::addresses(options));
+    }
+    let places = part.addresses.iter().map(|text| text.parse::<Place>());
+    let places: Vec<Place> = places.collect::<Result<_, _>>()?;
+    Ok(places
+        .into_iter()
+        .flat_map(|place| place.addresses)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ServingOptions,
+    }
+
+    fn plan(arguments: &[&str]) -> Result<(u32, u32), String> {
+        let options = Line::parse_from(["hold"].iter().chain(arguments)).options;
+        Plan::within(&options, 20_000).map(|plan| (plan.processes, plan.threads))
+    }
+
+    #[test]
+    fn the_maximum_and_the_limit_say_how_many() {
+        assert_eq!(plan(&[]), Ok((1, 1)));
+        assert_eq!(plan(&["--max-connections", "19936"]), Ok((1, 1)));
+        assert_eq!(plan(&["--max-connections", "19937"]), Ok((2, 1)));
+        assert_eq!(plan(&["--max-connections", "50000"]), Ok((3, 1)));
+        // A hundred listeners are a hundred descriptors.
+        let range = ["127.0.0.1:7000-7099", "--max-connections", "19936"];
+        assert_eq!(plan(&range), Ok((2, 1)));
+        assert_eq!(
+            plan(&["--max-connections", "3", "--threads", "8"]),
+            Ok((1, 3))
+        );
+        let error = plan(&["--max-connections", "9000000"]).expect_err("too many");
+        assert!(error.contains("256 processes"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_shared_is_refused_with_the_reason() {
+        let error = plan(&["unix:/tmp/wharf", "--processes", "2"]).expect_err("a path");
+        assert!(
+            error.contains("unix:/tmp/wharf") && error.contains("--threads"),
+            "{error}"
+        );
+        assert_eq!(plan(&["unix:/tmp/wharf", "--processes", "1"]), Ok((1, 1)));
+        let shared = plan(&["--processes", "4"]);
+        assert_eq!(shared.is_ok(), sys::DEALS_TO_PROCESSES, "{shared:?}");
+    }
+}
