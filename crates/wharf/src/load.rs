@@ -34,6 +34,7 @@ pub(crate) mod report;
 mod schedule;
 mod split;
 mod standing;
+mod touch;
 mod traffic;
 mod watch;
 mod worker;
@@ -146,6 +147,10 @@ impl Run<'_> {
         let count_of = |name: &str| standing.counts.named(name);
         let gates = self.options.expect.iter();
         let mut missed: Vec<String> = gates.filter_map(|gate| gate.missed(count_of)).collect();
+        let (touched, echoed) = (standing.counts.touched, standing.counts.messages);
+        if self.options.touch.is_some() && echoed < touched {
+            missed.push(format!("of {touched} touched, only {echoed} echoed"));
+        }
         if let Some(max_p99) = self.options.max_p99 {
             let latencies = &standing.latencies;
             let (name, histogram) = match self.options.mode {

@@ -201,7 +201,10 @@ fn hold(place: &Place<'_>, server: &Server<'_>, connections: u32) -> Result<Samp
     let kernel_before = settled_kernel_bytes(place)?;
     let before = server.ask()?;
     let count = connections.to_string();
-    let mut load = server.load("hold", &["--connections", &count, "--interval", "25ms"])?;
+    let mut load = server.load(
+        "hold",
+        &["--connections", &count, "--interval", "25ms", "--reset"],
+    )?;
     let until = Instant::now() + PATIENCE + Duration::from_millis(u64::from(connections));
     let mut progress = vec![(0.0, 0)];
     let all_have_come = |line: &Value| {

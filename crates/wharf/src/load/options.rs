@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
@@ -12,6 +13,7 @@ use wharf_port::{Address, ConnectOptions, DriverChoice};
 
 use super::gates::Expectation;
 use super::schedule::Pace;
+use super::touch::Touch;
 use crate::address::Place;
 use crate::command::{Format, parse_driver, parse_one_address};
 
@@ -111,6 +113,17 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_MAX_P99", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     pub(crate) max_p99: Option<Duration>,
+    /// At the end of hold, send a message on so many percent of the connections, chosen at random, and
+    /// compare what comes back: that they live. It needs a server that echoes
+    #[arg(long, env = "WHARF_TOUCH", value_name = "PERCENT")]
+    pub(crate) touch: Option<Touch>,
+    /// End the connections of connect and hold with RST, so that none of their ports waits in
+    /// TIME_WAIT
+    #[arg(long, env = "WHARF_RESET", value_parser = BoolishValueParser::new())]
+    pub(crate) reset: bool,
+    /// Begin no more connects once the machine has less memory than this available, such as 2GiB
+    #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES")]
+    pub(crate) leave_memory: Option<ByteSize>,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
@@ -234,6 +247,9 @@ impl LoadOptions {
 
     /// The one address to connect to, unless nobody may aim there.
     pub(crate) fn target(&self) -> Result<Address, String> {
+        if self.touch.is_some() && self.mode != Mode::Hold {
+            return Err("--touch is for hold: the other modes touch every connection".into());
+        }
         let [target] = &self.address.addresses[..] else {
             return Err("load takes one address, not a range".into());
         };
