@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_port::{DriverChoice, Port};
 
@@ -28,6 +28,7 @@ use report::Report;
 
 mod ends;
 mod figures;
+mod million;
 mod page;
 mod parts;
 mod report;
@@ -37,12 +38,23 @@ const CANNOT_BEGIN: u8 = 2;
 /// Some figures are not to be trusted.
 const FAULTY: u8 = 3;
 const INTERRUPTED: u8 = 130;
+const AFTER_MILLION_HELP: &str = "\
+It begins no more once --leave-memory is reached, and says what bounded it. The kernel keeps about \
+8 kB for each connection, both ends of which are on this machine.
+
+Ends with 0, also if there was no memory for all; with 2 if it could not begin; with 3 if the \
+ledgers of both ends do not agree, if one failed or was lost, or if one that was touched did not \
+echo; with 130 after Ctrl-C, when what was open is measured and ended all the same.";
+
 /// What both ends of every connection send by, where the system has it: another one, such as bbr,
 /// sends more slowly than the machine could, by design.
 const CONGESTION_CONTROL: &str = "cubic";
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchOptions {
+    #[command(subcommand)]
+    work: Option<BenchWork>,
     /// Measure this driver; may be repeated. all are those that work here, auto is the one that a
     /// server would choose
     #[arg(long, default_value = "all", value_parser = parse_drivers, env = "WHARF_DRIVER",
@@ -71,6 +83,14 @@ pub(crate) struct BenchOptions {
     /// Print nothing but the page, and nothing on the way to it
     #[arg(short, long, env = "WHARF_QUIET", value_parser = BoolishValueParser::new())]
     quiet: bool,
+}
+
+/// What else there is to measure.
+#[derive(Debug, Subcommand)]
+enum BenchWork {
+    /// Hold as many connections as this machine can, up to a million, in several processes
+    #[command(after_help = AFTER_MILLION_HELP)]
+    Million(million::MillionOptions),
 }
 
 /// One value of `--driver`.
@@ -111,6 +131,9 @@ struct Plan {
 
 /// Runs it; answers the exit code.
 pub(crate) fn run(options: &BenchOptions) -> ExitCode {
+    if let Some(BenchWork::Million(options)) = &options.work {
+        return million::run(options);
+    }
     match measure(options) {
         Ok(code) => ExitCode::from(code),
         Err(text) => {

@@ -75,7 +75,7 @@ pub(crate) enum Command {
     Echo(EchoOptions),
     /// Open connections to any server, drive them, and account for each one
     #[command(after_help = AFTER_LOAD_HELP)]
-    Load(LoadOptions),
+    Load(Box<LoadOptions>),
     /// Set two results of load side by side, or a load and the account of its server
     #[command(after_help = AFTER_COMPARE_HELP)]
     Compare(CompareOptions),
@@ -88,7 +88,7 @@ pub(crate) enum Command {
     /// Print the manual page of the program, or of one of its commands
     Man {
         /// The command; without it, the program
-        #[arg(value_parser = ["hold", "echo", "load", "compare", "bench", "doctor", "completions"])]
+        #[arg(value_parser = ["hold", "echo", "load", "compare", "bench", "million", "doctor", "completions"])]
         command: Option<String>,
     },
     /// Print completions for a shell
@@ -239,7 +239,9 @@ fn one_line(rendered: &str) -> String {
 pub(crate) fn manual(command: Option<&str>) -> Vec<u8> {
     let mut all = WharfCommand::command();
     all.build();
-    let page = match command.and_then(|name| all.find_subcommand(name)) {
+    // A work of bench has its own options, and so a page of its own.
+    let within = |name: &str| all.find_subcommand("bench")?.find_subcommand(name);
+    let page = match command.and_then(|name| all.find_subcommand(name).or_else(|| within(name))) {
         Some(found) => found.clone(),
         None => all,
     };
@@ -304,9 +306,15 @@ mod tests {
 
     #[test]
     fn every_option_has_its_variable() {
-        for name in ["hold", "echo", "load", "compare", "bench", "doctor"] {
-            let command = WharfCommand::command();
-            let command = command.find_subcommand(name).expect("it exists");
+        let names = [
+            "hold", "echo", "load", "compare", "bench", "million", "doctor",
+        ];
+        for name in names {
+            let all = WharfCommand::command();
+            let of_bench = all.find_subcommand("bench").expect("it exists");
+            let command = all.find_subcommand(name);
+            let command = command.or_else(|| of_bench.find_subcommand(name));
+            let command = command.expect("it exists");
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
                 if ["help", "version", "mode", "a", "b", "part"].contains(&id) {
@@ -329,5 +337,7 @@ mod tests {
         let page = String::from_utf8(manual(Some("hold"))).expect("text");
         assert!(page.contains("max\\-connections"), "{page}");
         assert!(page.contains("WHARF_NOTICE"), "{page}");
+        let page = String::from_utf8(manual(Some("million"))).expect("text");
+        assert!(page.contains("WHARF_LEAVE_MEMORY"), "{page}");
     }
 }

@@ -22,6 +22,7 @@ use options::{LoadOptions, Mode};
 use report::Moment;
 use split::Plan;
 use standing::Standing;
+pub(crate) use touch::Touch;
 use watch::watch;
 
 pub(crate) mod admin;

@@ -10,6 +10,10 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{DEALS_TO_PROCESSES, clear_stale_socket, on_stop_signal, processor_time};
+pub(crate) use unix::{
+    DEALS_TO_PROCESSES, clear_stale_socket, keep_from_terminal, on_stop_signal, processor_time,
+};
 #[cfg(windows)]
-pub(crate) use windows::{DEALS_TO_PROCESSES, clear_stale_socket, on_stop_signal, processor_time};
+pub(crate) use windows::{
+    DEALS_TO_PROCESSES, clear_stale_socket, keep_from_terminal, on_stop_signal, processor_time,
+};

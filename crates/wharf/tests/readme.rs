@@ -284,6 +284,18 @@ fn bench_measures_both_ends_on_one_page() {
     }
 }
 
+// README: cargo run --release -- bench million
+#[test]
+fn a_million_are_held_touched_and_ended() {
+    let million = shell(shown("cargo run --release -- bench million"))
+        .env("WHARF_CONNECTIONS", "1000")
+        .output()
+        .expect("there is a shell");
+    let text = String::from_utf8_lossy(&million.stdout);
+    assert!(million.status.success(), "{million:?}");
+    assert!(text.contains("all 1,000 were held"), "{text}");
+}
+
 // README: cargo run --release -- doctor
 // README: cargo run --release -- doctor --goal 1000000
 #[test]

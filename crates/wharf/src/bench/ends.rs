@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::load::admin;
-use crate::sys::processors;
+use crate::sys::{self, processors};
 
 /// How long a program may take to start, and to end once its input has.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,6 +98,8 @@ impl<'a> End<'a> {
         for variable in own_variables(std::env::vars_os().map(|(name, _)| name)) {
             command.env_remove(variable);
         }
+        // Ctrl-C is for this program, which then ends them in their order.
+        sys::keep_from_terminal(&mut command);
         command.stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = processors::spawn_on(processor, &mut command).map_err(failed)?;
@@ -151,13 +153,23 @@ impl<'a> End<'a> {
 
     /// Ends it; its last line, and its exit code.
     pub(super) fn end(mut self) -> Result<(Value, Option<i32>), Stop> {
+        self.tell_to_end();
+        self.last(PATIENCE)
+    }
+
+    /// The last line it has said so far.
+    pub(super) fn said(&self) -> &Value {
+        &self.said
+    }
+
+    /// Has it end, in its time.
+    pub(super) fn tell_to_end(&mut self) {
         drop(self.input.take());
-        self.last()
     }
 
     /// Waits until it ends by itself; its last line, and its exit code.
-    pub(super) fn last(mut self) -> Result<(Value, Option<i32>), Stop> {
-        let until = Instant::now() + PATIENCE;
+    pub(super) fn last(mut self, patience: Duration) -> Result<(Value, Option<i32>), Stop> {
+        let until = Instant::now() + patience;
         while self.next(until)?.is_some() {}
         let status = self.child.wait().map_err(|error| error.to_string())?;
         if self.said.is_null() {
@@ -223,9 +235,15 @@ pub(super) struct Standing {
 
 impl<'a> Server<'a> {
     /// Starts a server on a free port of loopback.
-    pub(super) fn start(place: &'a Place<'a>, service: &str, driver: &str) -> Result<Self, Stop> {
+    pub(super) fn start(
+        place: &'a Place<'a>,
+        service: &str,
+        driver: &str,
+        more: &[&str],
+    ) -> Result<Self, Stop> {
         let anywhere = "127.0.0.1:0";
         let arguments = [service, anywhere, "--admin", anywhere, "--driver", driver];
+        let arguments = [&arguments, more].concat();
         let mut end = End::start(place, place.server_processor, &arguments)?;
         let Some(listening) = end.next(Instant::now() + PATIENCE)? else {
             return Err(end.complained());

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use super::figures::{Figure, bars, rounded};
 use super::parts::{BLOCK_BYTES, MESSAGE_BYTES, Moment};
 use super::report::{Hold, OnDriver, Report, Work};
-use crate::doctor::{bytes, grouped};
+use crate::doctor::grouped;
 
 /// Bars of a chart, at most.
 const BARS_MAX: usize = 32;
@@ -34,7 +34,7 @@ pub(super) fn text(report: &Report) -> String {
 }
 
 fn head(report: &Report) -> Vec<String> {
-    let (machine, settings) = (&report.machine, &report.settings);
+    let settings = &report.settings;
     let pinned = match (settings.server_processor, settings.load_processor) {
         (Some(server), Some(load)) => {
             format!("server on processor {server} alone, load on {load}")
@@ -48,12 +48,7 @@ fn head(report: &Report) -> Vec<String> {
         false => "the system's choice",
     };
     vec![
-        format!(
-            "{}, {} processors, {} of memory",
-            machine.system,
-            machine.processors,
-            bytes(machine.memory_bytes)
-        ),
+        report.machine.line(),
         format!("{pinned}; the load runs on {load}"),
         format!(
             "loopback; congestion control {}, {set}",
@@ -140,7 +135,7 @@ fn spread(figure: Option<Figure>) -> String {
 }
 
 /// Bars over time, and what they stand for.
-fn chart(moments: &[Moment]) -> Option<String> {
+pub(super) fn chart(moments: &[Moment]) -> Option<String> {
     let joined = join(moments, BARS_MAX);
     let (first, last) = (joined.first()?, joined.last()?);
     let rates: Vec<f64> = joined.iter().map(|moment| moment.per_second).collect();

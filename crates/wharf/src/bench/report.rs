@@ -149,11 +149,7 @@ impl Report {
         Report {
             event: "bench",
             version: VERSION,
-            machine: Machine {
-                system: doctor::system_name(),
-                processors: std::thread::available_parallelism().map_or(1, usize::from),
-                memory_bytes: doctor::memory().total_bytes,
-            },
+            machine: Machine::this(),
             settings: Settings::of(plan, place),
             interrupted: interrupted || place.interrupted.load(Ordering::Relaxed),
             passed_over: doctor::drivers()
@@ -190,6 +186,25 @@ fn verdict(runs: usize, faults: &[String], interrupted: bool) -> String {
         count => format!("of {runs} runs, some are not to be trusted: there are {count} faults"),
     };
     format!("{before}{said}.")
+}
+
+impl Machine {
+    pub(super) fn this() -> Self {
+        Machine {
+            system: doctor::system_name(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: doctor::memory().total_bytes,
+        }
+    }
+
+    pub(super) fn line(&self) -> String {
+        format!(
+            "{}, {} processors, {} of memory",
+            self.system,
+            self.processors,
+            doctor::bytes(self.memory_bytes)
+        )
+    }
 }
 
 impl Settings {

@@ -19,6 +19,8 @@ const CONNECTIONS_WANTED: u64 = 4000;
 const CONNECTIONS_LEAST: u64 = 200;
 /// Connects under way at once, which every backlog has room for.
 const AT_ONCE: u64 = 100;
+/// Readings that are taken until one is believable.
+const READINGS_MAX: u32 = 3;
 /// What the whole may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// One end of an idle connection on Linux 6.18, on x86-64: socket, file, and what they hang on.
@@ -60,8 +62,10 @@ pub(super) fn connection(files: u64) -> Shown {
     if count < CONNECTIONS_LEAST {
         return shown_elsewhere();
     }
-    match kernel_bytes(count) {
-        Ok(Some(taken)) => Shown {
+    // What other programs open and close meanwhile may upset a reading, and hardly every one.
+    let told = (0..READINGS_MAX).find_map(|_| kernel_bytes(count).transpose());
+    match told {
+        Some(Ok(taken)) => Shown {
             memory: ConnectionMemory {
                 kernel_bytes: taken.bytes,
                 program_bytes: PROGRAM_BYTES,

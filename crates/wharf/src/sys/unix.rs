@@ -7,7 +7,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +29,11 @@ pub(crate) fn on_stop_signal(mut handler: impl FnMut() + Send + 'static) -> io::
         .name("signals".into())
         .spawn(listen)?;
     Ok(())
+}
+
+/// Keeps the Ctrl-C of a terminal, which goes to a group of processes, from a program.
+pub(crate) fn keep_from_terminal(command: &mut Command) {
+    command.process_group(0);
 }
 
 /// The processor time of all threads of this process, in the kernel too.

@@ -1,7 +1,9 @@
 //! Ctrl-C, Ctrl-Break, and the closing of the console.
 
 use std::io;
+use std::os::windows::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
@@ -12,6 +14,13 @@ pub(crate) const DEALS_TO_PROCESSES: bool = false;
 /// Calls `handler` for each event that asks the program to end.
 pub(crate) fn on_stop_signal(handler: impl FnMut() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(handler).map_err(io::Error::other)
+}
+
+/// Keeps the Ctrl-C of a console from a program.
+pub(crate) fn keep_from_terminal(command: &mut Command) {
+    /// `CREATE_NEW_PROCESS_GROUP`, in which Ctrl-C is off.
+    const NEW_GROUP: u32 = 0x200;
+    command.creation_flags(NEW_GROUP);
 }
 
 /// The processor time of all threads of this process, in the kernel too; whole milliseconds.

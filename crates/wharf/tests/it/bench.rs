@@ -1,6 +1,6 @@
 //! `wharf bench`: a short one on every driver, its end by a signal, and that nothing stays behind.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -141,6 +141,77 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     }
 }
 
+/// The last line of a million, which need not be one.
+fn million(output: &Output) -> (Value, Option<i32>) {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let told = serde_json::from_slice(&output.stdout);
+    let told: Value = told.unwrap_or_else(|error| panic!("{error}: {complaint}"));
+    assert_eq!(told["event"], "bench_million", "{told}");
+    assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
+    (told, output.status.code())
+}
+
+#[test]
+fn a_million_in_several_processes_is_held_touched_and_ended() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        // With so few open files it takes three processes for each end.
+        let rest = "bench million --connections 1500 --touch 10% --format json --driver";
+        let program = env!("CARGO_BIN_EXE_wharf");
+        let shell = format!("ulimit -n 700; exec {program} {rest} {driver}");
+        let output = Command::new("sh").args(["-c", &shell]).output();
+        let (told, code) = million(&output.expect("there is a shell"));
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(
+            (&told["held"], &told["bounded_by"]),
+            (&1_500.into(), &"wanted".into())
+        );
+        let touched = told["touch"]["connections"].as_u64().expect("a number");
+        assert!((60..300).contains(&touched), "{told}");
+        assert_eq!(told["touch"]["echoed"], touched, "{told}");
+        assert_eq!(told["server"]["accepted"], 1_500, "{told}");
+        assert_eq!(told["server"]["balances"], true, "{told}");
+        assert!(told["open"]["seconds"].as_f64() > Some(0.0), "{told}");
+        assert!(told["close"]["seconds"].is_number(), "{told}");
+        if cfg!(target_os = "linux") {
+            assert_eq!(
+                (&told["server_processes"], &told["load_processes"]),
+                (&3.into(), &3.into())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_million_leaves_the_memory_that_it_is_told_to() {
+    let few = ["bench", "million", "--connections", "400"];
+    let output = run(&[&few[..], &["--leave-memory", "1000TiB"]].concat());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--leave-memory"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let output = run(&few);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for expected in [
+        "held      400 of 400",
+        "touched",
+        "closed",
+        "all 400 were held",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    // What is told to bench itself by the environment is told to this too.
+    let output = program()
+        .args(&few[..2])
+        .env("WHARF_CONNECTIONS", "50")
+        .output();
+    let output = output.expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("all 50 were held"), "{text}");
+}
+
 /// A bench that would go on for long.
 fn long() -> Child {
     let mut command = program();
@@ -158,8 +229,10 @@ mod linux {
     use rustix::process::{Pid, Signal, kill_process};
     use serde_json::Value;
 
-    use super::long;
-    use crate::program::needs_native;
+    use std::process::Stdio;
+
+    use super::{long, million};
+    use crate::program::{needs_native, program};
 
     /// The processes that it has started; both ends.
     fn ends_of(id: u32) -> Vec<u32> {
@@ -211,6 +284,35 @@ mod linux {
         assert_eq!(output.status.code(), Some(130), "{told}");
         assert_eq!(told["interrupted"], true, "{told}");
         assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
+        wait_until_gone(&ends);
+    }
+
+    #[test]
+    fn ctrl_c_ends_a_million_with_what_was_open() {
+        if !needs_native() {
+            return;
+        }
+        let slowly = [
+            "bench",
+            "million",
+            "--connections",
+            "100000",
+            "--rate",
+            "100",
+        ];
+        let mut command = program();
+        command.args(slowly).args(["--format", "json"]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let child = child.expect("it starts");
+        let ends = ends_of(child.id());
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+        let (told, code) = million(&child.wait_with_output().expect("it ends"));
+        assert_eq!(code, Some(130), "{told}");
+        assert_eq!(told["interrupted"], true, "{told}");
+        assert_eq!(told["bounded_by"], "interrupted", "{told}");
         wait_until_gone(&ends);
     }
 
