@@ -26,6 +26,7 @@ pub(crate) use touch::Touch;
 use watch::watch;
 
 pub(crate) mod admin;
+mod compat;
 mod crew;
 mod gates;
 mod hdr;
@@ -51,10 +52,17 @@ const TALK_FOR: Duration = Duration::from_secs(10);
 
 /// Runs the load; answers the exit code.
 pub(crate) fn run(options: &LoadOptions) -> ExitCode {
-    if options.part {
-        return split::follow(options);
-    }
-    match drive(options) {
+    let compat = &options.compat;
+    let imitated = compat
+        .compat_rust_echo_bench
+        .then(|| compat.as_load(options));
+    let code = match imitated {
+        None if options.part => return split::follow(options),
+        Some(Ok(options)) if options.part => return split::follow(&options),
+        None => drive(options),
+        Some(options) => options.and_then(|options| drive(&options)),
+    };
+    match code {
         Ok(code) => ExitCode::from(code),
         Err(text) => {
             output::complaint(&text);
@@ -86,6 +94,9 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         plan,
         port: ports[0].clone(),
     };
+    if options.compat.compat_rust_echo_bench && options.format == Format::Text {
+        output::bytes(options.compat.heading(options).as_bytes());
+    }
     let standing = if plan.processes == 1 {
         let crew = Crew::begin(ports, threads);
         signals.end_work_on(&crew.ports);
@@ -127,7 +138,7 @@ impl Run<'_> {
             ..self.moment(standing)
         };
         match self.options.format {
-            Format::Text => drop(output::bytes(moment.text().as_bytes())),
+            Format::Text => drop(output::bytes(self.text(&moment).as_bytes())),
             Format::Json => output::json(&moment.object("load")),
         }
         let counts = &standing.counts;
@@ -140,6 +151,15 @@ impl Run<'_> {
             NOTHING_OR_WRONG
         } else {
             0
+        }
+    }
+
+    fn text(&self, moment: &Moment<'_>) -> String {
+        let compat = &self.options.compat;
+        if compat.compat_rust_echo_bench {
+            compat.text(moment)
+        } else {
+            moment.text()
         }
     }
 

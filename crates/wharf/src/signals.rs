@@ -41,8 +41,8 @@ impl Signals {
         Signals::with_second(|| std::process::exit(ENDED_BY_SIGNAL))
     }
 
-    /// The same in a process that was started by another one, which is told too: a terminal gives
-    /// its Ctrl-C to both, and the second word is not a second signal.
+    /// The same in a process that was started by another one: a terminal gives its Ctrl-C to both,
+    /// and at the second the other one ends both, without a word about a process that died.
     pub(crate) fn listen_as_part() -> Result<Self, String> {
         Signals::with_second(|| ())
     }

@@ -50,9 +50,10 @@ struct Sample {
 }
 
 /// What two loads have to have in common for their figures to be comparable.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "driver",
     "connections",
+    "processes",
     "threads",
     "rate_per_second",
     "size_bytes",

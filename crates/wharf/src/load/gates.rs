@@ -18,14 +18,17 @@ enum Comparison {
 }
 
 /// The counts that gates may name.
-pub(crate) const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 11] = [
     "asked",
     "connected",
     "failed",
+    "unfinished",
     "late",
     "held",
     "lost",
     "messages",
+    "messages_late",
+    "messages_unsent",
     "corrupt",
 ];
 

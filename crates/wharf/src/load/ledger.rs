@@ -23,11 +23,14 @@ pub(crate) struct Ledger {
     start: Instant,
     pub(crate) interrupted: AtomicBool,
     pub(crate) asked: AtomicU64,
-    pub(crate) connected: AtomicU64,
+    connected: AtomicU64,
+    /// When the last had connected, in nanoseconds since the start.
+    connected_last: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) held: AtomicU64,
     pub(crate) messages: AtomicU64,
     pub(crate) messages_late: AtomicU64,
+    messages_unsent: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) corrupt: AtomicU64,
@@ -76,10 +79,12 @@ impl Ledger {
             interrupted: AtomicBool::default(),
             asked: count(),
             connected: count(),
+            connected_last: count(),
             late: count(),
             held: count(),
             messages: count(),
             messages_late: count(),
+            messages_unsent: count(),
             bytes_sent: count(),
             bytes_received: count(),
             corrupt: count(),
@@ -88,6 +93,17 @@ impl Ledger {
             failed: Mutex::default(),
             lost: Mutex::default(),
         }
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.connected_last.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Messages whose time came and that could not be sent.
+    pub(crate) fn unsent(&self, count: u64) {
+        self.messages_unsent.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self, kind: ErrorKind) {
@@ -126,6 +142,7 @@ impl Ledger {
             seconds: self.start.elapsed().as_secs_f64(),
             asked,
             connected,
+            connect_seconds: read(&self.connected_last) as f64 / 1e9,
             failed,
             unfinished: asked.saturating_sub(connected + failed),
             failed_by_reason,
@@ -135,6 +152,7 @@ impl Ledger {
             lost_by_reason,
             messages: read(&self.messages),
             messages_late: read(&self.messages_late),
+            messages_unsent: read(&self.messages_unsent),
             bytes_sent: read(&self.bytes_sent),
             bytes_received: read(&self.bytes_received),
             corrupt: read(&self.corrupt),
@@ -155,6 +173,8 @@ pub(crate) struct Counts {
     pub(crate) seconds: f64,
     pub(crate) asked: u64,
     pub(crate) connected: u64,
+    /// Until the last of them had connected.
+    pub(crate) connect_seconds: f64,
     pub(crate) failed: u64,
     /// Neither connected nor failed when it ended.
     pub(crate) unfinished: u64,
@@ -165,6 +185,8 @@ pub(crate) struct Counts {
     pub(crate) lost_by_reason: BTreeMap<String, Vec<LostInSecond>>,
     pub(crate) messages: u64,
     pub(crate) messages_late: u64,
+    /// Due in an open loop, and never sent.
+    pub(crate) messages_unsent: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) corrupt: u64,
@@ -186,6 +208,7 @@ impl Counts {
     /// Adds what another process has counted at the same moment.
     pub(crate) fn add(&mut self, other: &Counts) {
         self.seconds = self.seconds.max(other.seconds);
+        self.connect_seconds = self.connect_seconds.max(other.connect_seconds);
         for (sum, more) in [
             (&mut self.asked, other.asked),
             (&mut self.connected, other.connected),
@@ -195,6 +218,7 @@ impl Counts {
             (&mut self.held, other.held),
             (&mut self.messages, other.messages),
             (&mut self.messages_late, other.messages_late),
+            (&mut self.messages_unsent, other.messages_unsent),
             (&mut self.bytes_sent, other.bytes_sent),
             (&mut self.bytes_received, other.bytes_received),
             (&mut self.corrupt, other.corrupt),
@@ -251,10 +275,13 @@ impl Counts {
             "asked" => self.asked,
             "connected" => self.connected,
             "failed" => self.failed,
+            "unfinished" => self.unfinished,
             "late" => self.late,
             "held" => self.held,
             "lost" => self.lost,
             "messages" => self.messages,
+            "messages_late" => self.messages_late,
+            "messages_unsent" => self.messages_unsent,
             "corrupt" => self.corrupt,
             _ => unreachable!("gates are checked when they are read"),
         }
@@ -270,7 +297,7 @@ mod tests {
     fn balances_and_knows_every_name_of_a_gate() {
         let ledger = Ledger::new(Instant::now());
         ledger.asked.store(10, Ordering::Relaxed);
-        ledger.connected.store(7, Ordering::Relaxed);
+        (0..7).for_each(|_| ledger.connected());
         ledger.held.store(7, Ordering::Relaxed);
         ledger.failed(ErrorKind::Refused);
         ledger.failed(ErrorKind::Refused);
@@ -281,6 +308,6 @@ mod tests {
         assert_eq!(counts.failed_by_reason.values().sum::<u64>(), 2);
         assert_eq!(counts.lost_by_reason["reset"].len(), 1);
         let sum: u64 = gates::NAMES.iter().map(|name| counts.named(name)).sum();
-        assert_eq!(sum, 10 + 7 + 2 + 6 + 1);
+        assert_eq!(sum, 10 + 7 + 2 + 1 + 6 + 1);
     }
 }

@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use wharf_port::DriverReport;
 
-use super::ledger::{Counts, Latencies};
+use super::ledger::{Counts, Latencies, LostInSecond};
 use super::options::{LoadOptions, Mode};
 use crate::compare::ledgers::Joint;
 
@@ -115,7 +115,7 @@ impl Moment<'_> {
     pub(crate) fn line(&self) -> String {
         let counts = self.counts;
         let mut text = format!(
-            "{:>6.1} s  connected {} of {}, failed {}, lost {}",
+            "{:.1} s  connected {} of {}, failed {}, lost {}",
             counts.seconds, counts.connected, self.options.connections, counts.failed, counts.lost
         );
         if self.options.mode.talks() {
@@ -135,9 +135,9 @@ impl Moment<'_> {
                 counts.late
             ),
             format!(
-                "connected       {:>12}   {:.1} a second",
+                "connected       {:>12}   {}",
                 counts.connected,
-                counts.connected as f64 / counts.seconds
+                connect_rate(counts)
             ),
             format!(
                 "failed          {:>12}   {}",
@@ -154,24 +154,23 @@ impl Moment<'_> {
             lines.push(format!("unfinished      {:>12}", counts.unfinished));
         }
         if self.options.mode != Mode::Connect {
-            let lost = counts.lost_by_reason.iter().map(|(name, lost)| {
-                let count = lost.iter().map(|lost| lost.count).sum();
-                (name.clone(), count)
-            });
+            let lost = counts.lost_by_reason.iter();
+            let lost: Vec<String> = lost.map(|(reason, lost)| losses(reason, lost)).collect();
             lines.push(format!("held            {:>12}", counts.held));
             lines.push(format!(
                 "lost            {:>12}   {}",
                 counts.lost,
-                reasons(lost)
+                lost.join(", ")
             ));
         }
-        lines.push(latency_line("connect", &self.latencies.connect));
+        let open = self.options.pace().is_some();
+        lines.push(latency_line("connect", &self.latencies.connect, open));
         if self.options.touch.is_some() {
             lines.push(format!(
                 "touched         {:>12}   {} messages came back right",
                 counts.touched, counts.messages
             ));
-            lines.push(latency_line("message", &self.latencies.message));
+            lines.push(latency_line("message", &self.latencies.message, false));
         }
         lines.extend(self.message_lines());
         if let Some(joint) = self.joint {
@@ -199,15 +198,20 @@ impl Moment<'_> {
         if !self.options.mode.talks() {
             return Vec::new();
         }
+        let open = self.options.requests_per_second.is_some();
+        let unsent = match counts.messages_unsent {
+            0 => String::new(),
+            unsent => format!(", {unsent} never sent"),
+        };
         vec![
             format!(
-                "messages        {:>12}   {:.1} a second in {}, {} late",
+                "messages        {:>12}   {:.1} a second in {}, {} late{unsent}",
                 counts.messages,
                 counts.messages as f64 / counts.seconds,
-                loop_name(self.options.requests_per_second.is_some()),
+                loop_name(open),
                 counts.messages_late
             ),
-            latency_line("message", &self.latencies.message),
+            latency_line("message", &self.latencies.message, open),
             format!(
                 "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
                 counts.bytes_sent,
@@ -218,7 +222,7 @@ impl Moment<'_> {
     }
 
     /// One sentence.
-    fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let counts = self.counts;
         let wanted = u64::from(self.options.connections);
         let mut faults = Vec::new();
@@ -280,14 +284,45 @@ fn reasons(counts: impl Iterator<Item = (String, u64)>) -> String {
     parts.join(", ")
 }
 
+/// How fast they connected, while they did: a hold may go on for hours after that.
+fn connect_rate(counts: &Counts) -> String {
+    if counts.connected == 0 {
+        return String::new();
+    }
+    let rate = counts.connected as f64 / counts.connect_seconds.max(1e-9);
+    format!("{rate:.1} a second in {:.3} s", counts.connect_seconds)
+}
+
+/// Losses of a reason, and in which seconds.
+fn losses(reason: &str, lost: &[LostInSecond]) -> String {
+    let count: u64 = lost.iter().map(|lost| lost.count).sum();
+    match lost {
+        [] => String::new(),
+        [one] => format!("{reason} {count} (in second {})", one.second),
+        [first, .., last] => format!(
+            "{reason} {count} (in seconds {} to {})",
+            first.second, last.second
+        ),
+    }
+}
+
 /// One line of percentiles; nothing where nothing was measured.
-fn latency_line(name: &str, histogram: &Histogram<u64>) -> String {
+fn latency_line(name: &str, histogram: &Histogram<u64>, open: bool) -> String {
     if histogram.is_empty() {
         return String::new();
     }
     let it = Percentiles::of(histogram);
     format!(
-        "{name:<16}{:>9.1} us   p50; p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
-        it.p50, it.p90, it.p99, it.p99_9, it.max
+        "{name:<16}{:>9.1} us   p50; p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}; from {}",
+        it.p50,
+        it.p90,
+        it.p99,
+        it.p99_9,
+        it.max,
+        if open {
+            "when each was due"
+        } else {
+            "its begin"
+        }
     )
 }

@@ -59,7 +59,6 @@ pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
             let standing = watched.standing();
             bar.set_position(standing.counts.connected);
             bar.set_message(run.moment(&standing).line());
-            bar.tick();
         }
         if let Some(at) = next_interval.filter(|at| Instant::now() >= *at) {
             next_interval = at.checked_add(interval);
@@ -91,7 +90,7 @@ fn bar(options: &LoadOptions) -> Option<ProgressBar> {
         return None;
     }
     let bar = ProgressBar::new(u64::from(options.connections));
-    let style = ProgressStyle::with_template("[{bar:20}] {wide_msg}");
+    let style = ProgressStyle::with_template("{msg} [{wide_bar}]");
     bar.set_style(
         style
             .expect("a template that is right")

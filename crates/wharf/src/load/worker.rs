@@ -83,11 +83,14 @@ pub(crate) struct Worker<'a> {
     open: u32,
     /// Where the next message of an open loop goes.
     next_talker: usize,
+    /// A message of the open loop is due, and no connection is there to send it.
+    nobody_talks: bool,
     stopping: bool,
     /// Connects are begun no more, to leave memory.
     held_back: bool,
     /// Messages at the end of hold that have not come back.
     touching: u32,
+    stopped_at: Option<Instant>,
 }
 
 impl<'a> Worker<'a> {
@@ -112,9 +115,11 @@ impl<'a> Worker<'a> {
             connecting: 0,
             open: 0,
             next_talker: 0,
+            nobody_talks: false,
             stopping: false,
             held_back: false,
             touching: 0,
+            stopped_at: None,
         }
     }
 
@@ -135,6 +140,7 @@ impl<'a> Worker<'a> {
                 self.handle(packet)?;
             }
         }
+        self.count_unsent();
         if self.orders.reset {
             self.reset_all(&mut waiter)?;
         }
@@ -236,7 +242,7 @@ impl<'a> Worker<'a> {
             let mut latencies = self.latencies.lock().expect("nobody panics with it");
             record(&mut latencies.connect, begun.elapsed());
         }
-        self.ledger.connected.fetch_add(1, Ordering::Relaxed);
+        self.ledger.connected();
         self.ledger.held.fetch_add(1, Ordering::Relaxed);
         self.open += 1;
         *place = Connection::Open(stream.socket(), None);
@@ -261,7 +267,7 @@ impl<'a> Worker<'a> {
         if let Err(error) = begun {
             self.gone(number, &error.kind().to_string());
         } else if self.orders.mode.talks() {
-            self.start_talking(number);
+            self.start_talking(number)?;
         }
         self.connect_more()
     }
@@ -336,6 +342,8 @@ impl<'a> Worker<'a> {
             }
             // Closed already means counted already.
             let _ = socket.close(Close::Reset);
+            self.ledger
+                .unsent(talk.as_ref().map_or(0, |talk| talk.unsent()));
             *place = Connection::Gone;
             self.open -= 1;
             self.ledger.lost(reason);
@@ -347,6 +355,7 @@ impl<'a> Worker<'a> {
         if std::mem::replace(&mut self.stopping, true) {
             return Ok(());
         }
+        self.stopped_at = Some(Instant::now());
         if self.orders.mode.talks() {
             for number in 0..self.connections.len() {
                 self.finish(number as u32);

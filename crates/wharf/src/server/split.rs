@@ -132,8 +132,6 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     let port = port.build().map_err(text)?;
     let mut family = Family::new(plan.processes);
     let addresses = start(&mut family, plan.processes)?;
-    family.begin();
-    signals.end_work_with(family.stopper());
     let door = admin.as_ref().map(|admin| &admin.address);
     for address in &addresses {
         let place: Place = address.parse()?;
@@ -141,6 +139,9 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
             output.listening(kind.name(), address, port.driver(), door, plan.processes);
         }
     }
+    // Their lines come behind these. Who connects meanwhile waits in the backlog.
+    family.begin();
+    signals.end_work_with(family.stopper());
     let served = thread::scope(|scope| {
         let Some(admin) = &admin else {
             return watch(&family);

@@ -1,6 +1,6 @@
 //! `wharf load` against this program's own servers, and against servers that misbehave.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Output, Stdio};
 use std::thread;
@@ -124,6 +124,14 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
         (&["load", "hold", "127.0.0.1:1-9"], "not a range"),
         (&["load", "hold", "--expect", "helt=1"], "connected"),
         (&["load", "hold", "--source", "somewhere"], "127.0.0.0/24"),
+        (
+            &["load", "hold", "127.0.0.1:9", "--source", "::1"],
+            "version of the target",
+        ),
+        (
+            &["load", "hold", "unix:/tmp/x", "--source", "127.0.0.1"],
+            "internet addresses",
+        ),
         (&["load", "hover"], "hold"),
         (&["load", "hold", "--connections", "9000000"], "open files"),
     ] {
@@ -169,7 +177,7 @@ fn ctrl_c_still_reports() {
 }
 
 /// A server made here, which hands each connection to `serve`.
-fn misbehaving(serve: fn(TcpStream)) -> String {
+pub(crate) fn misbehaving(serve: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
     // It ends with the test's process.
@@ -273,110 +281,123 @@ fn intervals_tell_how_it_stands() {
     assert!(!before.is_empty() && before.iter().all(|line| line["event"] == "interval"));
 }
 
-/// A silent connection looks like one whose peer has vanished; these prove that they live.
+/// What follows a word in one of the lines.
+fn number_after(text: &str, word: &str) -> u64 {
+    let rest = text
+        .split(word)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no {word}: {text}"));
+    let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("{word}: {text}"))
+}
+
 #[test]
-fn a_random_part_of_what_is_held_is_touched_at_the_end() {
-    for driver in drivers() {
-        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
-        let address = server.address().to_string();
-        let options = [
-            "--connections",
-            "600",
-            "--threads",
+fn it_takes_and_prints_what_rust_echo_bench_does() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    for options in [
+        &["-a", &address, "-c", "5", "-t", "1", "-l", "64"][..],
+        &[
+            "-a",
+            &address,
+            "-n",
+            "5",
+            "-t",
+            "1",
+            "-l",
+            "64",
+            "--processes",
             "2",
-            "--for",
-            "1s",
-            "--reset",
-        ];
-        let touch = ["--touch", "10%", "--seed", "3", "--driver", &driver];
-        let (told, code) = load(&[&["hold", &address], &options[..], &touch].concat());
-        assert_eq!((code, &told["held"]), (Some(0), &600.into()), "{told}");
-        let touched = told["touched"].as_u64().expect("a number");
-        assert!((20..150).contains(&touched), "{told}");
-        assert_eq!(told["messages"], touched, "{told}");
-        assert_eq!(told["bytes_received"], touched * 64, "{told}");
-        let account = server.stop();
-        // None of them was ended in order, and so none of their ports waits.
-        assert_eq!(account["left_by_reset"], 600, "{account}");
-        assert_eq!(account["bytes_in"], touched * 64, "{account}");
+        ],
+        &[
+            "--address",
+            &address,
+            "--number",
+            "5",
+            "--duration",
+            "1",
+            "--length",
+            "64",
+        ],
+    ] {
+        let output = run(&[&["load", "--compat-rust-echo-bench"], options].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{options:?}: {output:?}");
+        let heading =
+            format!("Benchmarking: {address}\n5 clients, running 64 bytes, 1 sec.\n\nSpeed: ");
+        assert!(text.starts_with(&heading), "{text}");
+        let requests = number_after(&text, "Requests: ");
+        assert!(requests > 5, "{text}");
+        assert_eq!(number_after(&text, "Responses: "), requests, "{text}");
+        assert_eq!(
+            number_after(&text, "Speed: "),
+            requests,
+            "in one second: {text}"
+        );
+        assert!(
+            text.contains(" request/sec, ") && text.contains(" response/sec\n"),
+            "{text}"
+        );
+        let latency = text.lines().find(|line| line.starts_with("Latency: "));
+        let latency = latency.unwrap_or_else(|| panic!("{text}"));
+        for quantile in ["p50 ", "p90 ", "p99 ", "p99.9 ", "max "] {
+            assert!(latency.contains(quantile), "{text}");
+        }
+    }
+    for (arguments, expected) in [
+        (
+            &["--compat-rust-echo-bench", "echo"][..],
+            "cannot be used with",
+        ),
+        (&["echo", "-n", "5"], "cannot be used with"),
+        (&["-n", "5"], "--compat-rust-echo-bench"),
+        (&["--compat-rust-echo-bench", "-t", "0"], "0"),
+        (&["--compat-rust-echo-bench", "-a", "12345"], "host:port"),
+        (&[], "<MODE>"),
+    ] {
+        let output = run(&[&["load"], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
     }
 }
 
+/// The program that it stands in for takes a part of a message for an error, and drops the client.
 #[test]
-fn what_is_touched_and_silent_is_lost() {
-    let server = Server::start(&["hold", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let options = ["--connections", "20", "--for", "200ms", "--touch", "100%"];
-    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
-    assert_eq!((code, &told["touched"]), (Some(3), &20.into()), "{told}");
-    assert_eq!(
-        (&told["lost"], &told["held"]),
-        (&20.into(), &0.into()),
-        "{told}"
-    );
-    let verdict = told["verdict"].as_str().expect("a sentence");
-    assert!(
-        verdict.contains("of 20 touched, only 0 echoed"),
-        "{verdict}"
-    );
-    server.stop();
-}
-
-/// One that is to be touched receives and is not watched, and its end is noticed all the same.
-#[test]
-fn what_is_to_be_touched_is_lost_when_its_peer_goes() {
-    let server = Server::start(&["echo", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let mut child = program();
-    child.args([
-        "load",
-        "hold",
-        &address,
-        "--connections",
-        "50",
-        "--touch",
-        "50%",
-    ]);
-    child.args(["--format", "json", "--interval", "10ms"]);
-    let mut child = child.stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let is_connected = |line: &str| line.contains("\"held\":50");
-    let connected = lines
-        .by_ref()
-        .map_while(Result::ok)
-        .find(|line| is_connected(line));
-    assert!(connected.is_some(), "it ended before all were connected");
-    server.stop();
-    let last = lines.map_while(Result::ok).last().expect("its account");
-    let told: Value = serde_json::from_str(&last).expect("an object");
-    assert_eq!(
-        (&told["lost"], &told["held"]),
-        (&50.into(), &0.into()),
-        "{told}"
-    );
-    child.wait().expect("it ends once nothing is left");
-}
-
-#[test]
-fn a_load_leaves_the_memory_that_it_is_told_to() {
-    let server = Server::start(&["hold", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let options = [
-        "--connections",
-        "50",
-        "--for",
-        "100ms",
-        "--leave-memory",
-        "1000TiB",
-    ];
-    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
-    assert_eq!((code, &told["held_back"]), (Some(1), &50.into()), "{told}");
-    assert_eq!(told["asked"], 0, "{told}");
-    let (told, code) = load(&["hold", &address, "--for", "100ms", "--leave-memory", "1MiB"]);
-    assert_eq!((code, &told["held_back"]), (Some(0), &0.into()), "{told}");
-    let output = run(&["load", "echo", &address, "--touch", "1%"]);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("--touch is for hold"), "{text}");
-    server.stop();
+fn answers_in_pieces_are_put_together() {
+    let address = misbehaving(|mut client| {
+        let _ = client.set_nodelay(true);
+        let mut bytes = [0; 64];
+        while client.read_exact(&mut bytes).is_ok() {
+            for piece in bytes.chunks(23) {
+                if client.write_all(piece).is_err() {
+                    return;
+                }
+                // Pieces that nobody has read yet may be read as one: that is right as well.
+                thread::yield_now();
+            }
+        }
+    });
+    for driver in drivers() {
+        let options = [
+            "-a", &address, "-n", "3", "-t", "1", "-l", "64", "--driver", &driver,
+        ];
+        let output = run(&[&["load", "--compat-rust-echo-bench"], &options[..]].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{driver}: {output:?}");
+        let requests = number_after(&text, "Requests: ");
+        assert!(requests > 3, "{driver}: {text}");
+        assert_eq!(
+            number_after(&text, "Responses: "),
+            requests,
+            "{driver}: {text}"
+        );
+        assert!(
+            text.contains("all 3 connected, and every byte came back"),
+            "{text}"
+        );
+    }
 }

@@ -9,13 +9,19 @@
 #[cfg(unix)]
 mod bench;
 mod commands;
+#[cfg(target_os = "linux")]
+mod deaths;
 mod doctor;
 #[cfg(unix)]
 mod endings;
 #[cfg(unix)]
+mod held;
+#[cfg(unix)]
 mod ledgers;
 #[cfg(unix)]
 mod load;
+#[cfg(unix)]
+mod loops;
 #[cfg(unix)]
 mod places;
 #[cfg(unix)]

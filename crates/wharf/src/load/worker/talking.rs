@@ -32,6 +32,11 @@ impl Talk {
         }
     }
 
+    /// Messages whose time came while none could be sent.
+    pub(super) fn unsent(&self) -> u64 {
+        self.overdue.len() as u64
+    }
+
     /// Whether a message has not come back.
     pub(super) fn waits(&self) -> bool {
         self.traffic.under_way() > 0
@@ -39,19 +44,21 @@ impl Talk {
 }
 
 impl Worker<'_> {
-    pub(super) fn start_talking(&mut self, number: u32) {
+    pub(super) fn start_talking(&mut self, number: u32) -> Result<(), String> {
         let talk = Talk::new(self.identity(number), self.orders.size);
         if let Connection::Open(_, place) = &mut self.connections[number as usize] {
             *place = Some(Box::new(talk));
         }
         if self.stopping {
-            return self.finish(number);
-        }
-        if self.orders.requests.is_none() {
+            self.finish(number);
+        } else if self.orders.requests.is_none() {
             for _ in 0..self.orders.pipeline {
                 self.send(number, Instant::now());
             }
+        } else if std::mem::take(&mut self.nobody_talks) {
+            return self.send_due();
         }
+        Ok(())
     }
 
     /// Sends the messages of the open loop whose time has come, in turn on all connections.
@@ -59,24 +66,40 @@ impl Worker<'_> {
         if self.stopping {
             return Ok(());
         }
-        while let Some(requests) = &mut self.orders.requests {
-            let Some(due) = requests.take(Instant::now()) else {
-                let at = requests.next_at();
+        while let Some(requests) = &self.orders.requests {
+            let (now, at) = (Instant::now(), requests.next_at());
+            if at > now {
                 return self.at(at, MESSAGE_DUE);
+            }
+            let Some(number) = self.next_talker() else {
+                // It keeps its time, for whoever connects next.
+                self.nobody_talks = true;
+                break;
             };
+            let due = self.orders.requests.as_mut().and_then(|it| it.take(now));
+            let due = due.expect("its time has come");
             self.ledger
                 .messages_late
                 .fetch_add(u64::from(due.late), Ordering::Relaxed);
-            if let Some(number) = self.next_talker() {
-                self.send(number, due.at);
-            }
+            self.send(number, due.at);
         }
         Ok(())
     }
 
+    /// Counts the messages that were due before the end and had nobody to send them.
+    pub(super) fn count_unsent(&mut self) {
+        let end = self.stopped_at.unwrap_or_else(Instant::now);
+        while let Some(due) = self.orders.requests.as_mut().and_then(|it| it.take(end)) {
+            // One of the last moment is no more than that.
+            self.ledger.unsent(u64::from(due.late));
+        }
+    }
+
     fn next_talker(&mut self) -> Option<u32> {
-        for _ in 0..self.connections.len() {
-            let number = self.next_talker % self.connections.len();
+        // Those after the next have not begun to connect.
+        let begun = self.next as usize;
+        for _ in 0..begun {
+            let number = self.next_talker % begun;
             self.next_talker = number + 1;
             if matches!(self.connections[number], Connection::Open(_, Some(_))) {
                 return Some(number as u32);
@@ -180,6 +203,7 @@ impl Worker<'_> {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
             return;
         };
+        self.ledger.unsent(talk.overdue.len() as u64);
         talk.overdue.clear();
         if talk.refused.is_none() && !std::mem::replace(&mut talk.finished, true) {
             // Where it is refused, the connection has ended, which tells itself.

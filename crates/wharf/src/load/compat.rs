@@ -1,0 +1,110 @@
+//! `--compat-rust-echo-bench`: the command line and the lines of the benchmark that echo servers on
+//! io_uring are usually measured with, <https://github.com/haraldh/rust_echo_bench>.
+//!
+//! Its numbers are worth comparing with because so many have published them, and hard to trust: a
+//! message that comes back in two reads ends its client there without a word. Here it is put
+//! together, every byte is compared, latencies are told too, and what went wrong. So the options
+//! and the lines are that program's, and everything behind them is `load echo`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::options::{LoadOptions, Mode};
+use super::report::{Moment, Percentiles};
+use crate::address::Place;
+
+const ADDRESS: &str = "127.0.0.1:12345";
+const NUMBER: u32 = 50;
+const DURATION_SECONDS: u32 = 60;
+const LENGTH_BYTES: u32 = 26;
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "In place of rust_echo_bench")]
+pub(crate) struct CompatOptions {
+    /// Run and print as rust_echo_bench does: no MODE and no ADDRESS, but -a, -c (or -n), -t and
+    /// -l; short reads are put together, and latencies are told too
+    #[arg(long, env = "WHARF_COMPAT_RUST_ECHO_BENCH", conflicts_with = "mode",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) compat_rust_echo_bench: bool,
+    /// The echo server; 127.0.0.1:12345 unless told otherwise
+    #[arg(
+        short = 'a',
+        long = "address",
+        value_name = "ADDRESS",
+        requires = "compat_rust_echo_bench",
+        conflicts_with = "mode"
+    )]
+    compat_address: Option<String>,
+    /// So many clients; 50 unless told otherwise
+    #[arg(short = 'c', short_alias = 'n', long = "number", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+          requires = "compat_rust_echo_bench", conflicts_with = "mode")]
+    compat_number: Option<u32>,
+    /// For so long; 60 unless told otherwise
+    #[arg(short = 't', long = "duration", value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..),
+          requires = "compat_rust_echo_bench", conflicts_with = "mode")]
+    compat_duration: Option<u32>,
+    /// Bytes of a message; 26 unless told otherwise
+    #[arg(short = 'l', long = "length", alias = "lenght", value_name = "BYTES",
+          value_parser = clap::value_parser!(u32).range(1..=16 << 20),
+          requires = "compat_rust_echo_bench", conflicts_with = "mode")]
+    compat_length: Option<u32>,
+}
+
+impl CompatOptions {
+    fn address(&self) -> &str {
+        self.compat_address.as_deref().unwrap_or(ADDRESS)
+    }
+
+    fn seconds(&self) -> u32 {
+        self.compat_duration.unwrap_or(DURATION_SECONDS)
+    }
+
+    /// What `load echo` has to do in its place.
+    pub(super) fn as_load(&self, options: &LoadOptions) -> Result<LoadOptions, String> {
+        let address: Place = self.address().parse()?;
+        Ok(LoadOptions {
+            mode: Mode::Echo,
+            address,
+            connections: self.compat_number.unwrap_or(NUMBER),
+            duration: Some(Duration::from_secs(self.seconds().into())),
+            size: Some(self.compat_length.unwrap_or(LENGTH_BYTES)),
+            ..options.clone()
+        })
+    }
+
+    /// What is printed before the load; nothing where there is no one to imitate.
+    pub(super) fn heading(&self, options: &LoadOptions) -> String {
+        let (address, seconds) = (self.address(), self.seconds());
+        let (clients, bytes) = (options.connections, options.size());
+        format!(
+            "Benchmarking: {address}\n{clients} clients, running {bytes} bytes, {seconds} sec.\n\n"
+        )
+    }
+
+    /// And after it.
+    pub(super) fn text(&self, moment: &Moment<'_>) -> String {
+        let counts = moment.counts;
+        // A run that was cut short is not spread over the time that it did not have.
+        let seconds = f64::from(self.seconds()).min(counts.seconds.max(1e-3));
+        let requests = counts.bytes_sent / u64::from(moment.options.size());
+        let responses = counts.messages;
+        let per_second = |count: u64| (count as f64 / seconds) as u64;
+        let it = Percentiles::of(&moment.latencies.message);
+        format!(
+            "Speed: {} request/sec, {} response/sec\nRequests: {requests}\nResponses: {responses}\n\
+             Latency: p50 {:.1} us, p90 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us\n\
+             Clients: {}\n",
+            per_second(requests),
+            per_second(responses),
+            it.p50,
+            it.p90,
+            it.p99,
+            it.p99_9,
+            it.max,
+            moment.verdict()
+        )
+    }
+}

@@ -1,0 +1,159 @@
+//! Processes that end before the others: by a signal to one or to all, and by being killed.
+//!
+//! Linux tells which processes one has started, and the other systems in ways of their own.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ledgers::asked;
+use crate::load::{last_line, start};
+use crate::processes::can_share;
+use crate::program::{Server, drivers, needs_native, program};
+
+/// The processes that one has started.
+fn children(parent: u32) -> Vec<Pid> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = std::fs::read_to_string(path).expect("it runs");
+    let numbers = text.split_whitespace().filter_map(|word| word.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
+}
+
+/// A terminal sends its Ctrl-C to all processes of a group, and the first tells the others too.
+#[test]
+fn a_signal_that_reaches_all_at_once_is_one_signal() {
+    if !can_share() {
+        return;
+    }
+    for driver in drivers() {
+        let options = ["--processes", "3", "-v", "--driver", &driver];
+        let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
+        let clients: Vec<TcpStream> = (0..30).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 30);
+        for child in children(server.child.id()) {
+            kill_process(child, Signal::INT).expect("it runs");
+        }
+        // The others may have brought it to its end already.
+        let _ = kill_process(Pid::from_child(&server.child), Signal::INT);
+        assert_eq!(server.account()["closed_by_us"], 30, "{driver}");
+        drop(clients);
+    }
+}
+
+#[test]
+fn the_processes_of_one_that_was_killed_end_too() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
+        let address = server.address().to_string();
+        let size = [
+            "--connections",
+            "40",
+            "--processes",
+            "4",
+            "--driver",
+            &driver,
+        ];
+        let mut child = start(&[&["hold", &address], &size[..]].concat());
+        server.wait_for("accepted", 40);
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        server.wait_for("left", 40);
+        server.stop();
+    }
+}
+
+#[test]
+fn a_process_of_a_load_that_dies_is_told_and_counted() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let options = ["-v", "--admin", "127.0.0.1:0", "--driver", &driver];
+        let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
+        let address = server.address().to_string();
+        let admin = server.listening["admin"]
+            .as_str()
+            .expect("a text")
+            .to_owned();
+        let size = ["--connections", "30", "--processes", "3", "--for", "2s"];
+        let place = [
+            "load", "hold", &address, "--driver", &driver, "--admin", &admin,
+        ];
+        let load = program()
+            .args([&place[..], &size[..], &["--format", "json"]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        server.wait_for("accepted", 30);
+        let second = children(load.id())[1];
+        kill_process(second, Signal::KILL).expect("it runs");
+        let output = load.wait_with_output().expect("it ends");
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            complaint.contains("process 2 of 3 died (signal: 9"),
+            "{complaint}"
+        );
+        let (told, code) = last_line(&output);
+        assert_eq!(code, Some(1), "{told}");
+        assert_eq!((&told["asked"], &told["held"]), (&30.into(), &20.into()));
+        let gone = "their process died";
+        let lost = told["lost_by_reason"][gone][0]["count"].as_u64();
+        let failed = told["failed_by_reason"][gone].as_u64();
+        assert_eq!(lost.unwrap_or(0) + failed.unwrap_or(0), 10, "{told}");
+        assert_eq!(told["server"]["of_others"], 0, "{told}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_server_goes_on_without_a_process_that_dies() {
+    if !can_share() {
+        return;
+    }
+    for driver in drivers() {
+        let options = ["--processes", "2", "-v", "--driver", &driver];
+        let mut command = program();
+        command.args(
+            [
+                &["hold", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+                &options[..],
+            ]
+            .concat(),
+        );
+        command.stderr(Stdio::piped());
+        let mut server = Server::start_command(command);
+        let clients: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 40);
+        let admin = server.listening["admin"]
+            .as_str()
+            .expect("a text")
+            .to_owned();
+        assert_eq!(asked(&admin, b"")["held"], 40);
+        let second = children(server.child.id())[1];
+        kill_process(second, Signal::KILL).expect("it runs");
+        let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
+        let mut complaint = String::new();
+        complaints.read_line(&mut complaint).expect("a line");
+        assert!(complaint.contains("process 2 of 2 died"), "{complaint}");
+        // Until the system has closed the listener of the dead one, it deals it some too.
+        let mut more = Vec::new();
+        let mut standing = asked(&admin, b"");
+        while standing["accepted"].as_u64() < Some(50) {
+            more.extend(TcpStream::connect(server.address()));
+            standing = asked(&admin, b"");
+        }
+        let read = |name: &str| standing[name].as_u64().expect("a number");
+        assert!(read("left_by_error") > 0, "{driver}: {standing}");
+        let left = read("left_by_error") + read("held");
+        assert_eq!(left, read("accepted"), "{driver}: {standing}");
+        server.signal(Signal::INT);
+        assert_eq!(server.wait().code(), Some(1), "{driver}");
+        drop((clients, more));
+    }
+}
