@@ -29,6 +29,7 @@ pub struct ConnectOptions {
     pub(crate) source: Option<SocketAddr>,
     pub(crate) at_most: Option<Duration>,
     pub(crate) no_delay: bool,
+    pub(crate) congestion_control: Option<Arc<str>>,
 }
 
 impl ConnectOptions {
@@ -43,6 +44,7 @@ impl ConnectOptions {
             source: None,
             at_most: None,
             no_delay: true,
+            congestion_control: None,
         }
     }
 
@@ -76,6 +78,19 @@ impl ConnectOptions {
     /// ```
     pub fn no_delay(mut self, no_delay: bool) -> Self {
         self.no_delay = no_delay;
+        self
+    }
+
+    /// The algorithm that decides how fast the connection sends (`TCP_CONGESTION`), such as
+    /// `cubic`; the system's own choice by default. Where it is refused stands with
+    /// [`ListenOptions::congestion_control`](crate::ListenOptions::congestion_control).
+    ///
+    /// ```
+    /// use wharf_port::ConnectOptions;
+    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).congestion_control("cubic");
+    /// ```
+    pub fn congestion_control(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.congestion_control = Some(name.into());
         self
     }
 }
@@ -208,6 +223,9 @@ pub(crate) fn open(to: &ConnectOptions) -> std::io::Result<sys::Handle> {
     let socket = sys::new_socket(to.address.domain(), protocol)?;
     if internet.is_some() && to.no_delay {
         socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(name) = &to.congestion_control {
+        sys::set_congestion_control(&socket, name)?;
     }
     sys::bind_connector(&socket, to.source, internet)?;
     Ok(socket.into())

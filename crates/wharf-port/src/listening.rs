@@ -30,6 +30,7 @@ pub struct ListenOptions {
     pub(crate) dual_stack: bool,
     pub(crate) share_port: bool,
     pub(crate) no_delay: bool,
+    pub(crate) congestion_control: Option<Arc<str>>,
 }
 
 /// Connections the system keeps for a listener unless told otherwise; it caps the number by its
@@ -49,6 +50,7 @@ impl ListenOptions {
             dual_stack: false,
             share_port: false,
             no_delay: true,
+            congestion_control: None,
         }
     }
 
@@ -95,6 +97,23 @@ impl ListenOptions {
     /// ```
     pub fn no_delay(mut self, no_delay: bool) -> Self {
         self.no_delay = no_delay;
+        self
+    }
+
+    /// The algorithm that decides how fast accepted connections send (`TCP_CONGESTION`), such as
+    /// `cubic`; the system's own choice by default.
+    ///
+    /// # Portability
+    /// Linux and FreeBSD have it; elsewhere, and on Unix sockets, it is refused as unsupported. A
+    /// name that the system does not have is refused as [`ErrorKind::InvalidInput`], one that it
+    /// keeps to root as [`ErrorKind::PermissionDenied`].
+    ///
+    /// ```
+    /// use wharf_port::ListenOptions;
+    /// let options = ListenOptions::new(([127, 0, 0, 1], 0)).congestion_control("cubic");
+    /// ```
+    pub fn congestion_control(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.congestion_control = Some(name.into());
         self
     }
 }
@@ -237,6 +256,9 @@ pub(crate) fn open(at: &ListenOptions) -> std::io::Result<sys::Handle> {
     }
     if at.share_port {
         sys::share_port(&socket)?;
+    }
+    if let Some(name) = &at.congestion_control {
+        sys::set_congestion_control(&socket, name)?;
     }
     socket.bind(&address)?;
     socket.listen(at.backlog.max(1))?;

@@ -73,6 +73,8 @@ pub struct Stats {
     pub leases: usize,
     /// Bytes of the receive pool that exist now.
     pub pool_bytes: usize,
+    /// Bytes of the table of sockets that exist now. It grows in chunks and does not shrink.
+    pub table_bytes: usize,
     /// Listeners that wait for descriptors, memory or room.
     pub listeners_paused: usize,
     /// Accepts posted now (IOCP), or armed (elsewhere one per accepting listener).
@@ -311,6 +313,7 @@ impl Port {
             posts: core.ready.posts(),
             leases: counters.leases.load(Ordering::Relaxed),
             pool_bytes: core.pool.bytes(),
+            table_bytes: core.slots.bytes(),
             listeners_paused: lock(&core.paused).len(),
             accepts_posted: counters.accepts_posted.load(Ordering::Relaxed),
             accepted_untaken: counters.accepted_untaken.load(Ordering::Relaxed),

@@ -215,6 +215,12 @@ impl Slots {
         lock(&self.free).live
     }
 
+    /// Bytes of the chunks that exist. They are made in order, one when the first socket needs it.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunks = self.used().div_ceil(CHUNK_SLOTS) as usize;
+        chunks * CHUNK_SLOTS as usize * size_of::<Slot>()
+    }
+
     /// Keeps a place for a socket that comes later, unless there is none.
     pub(crate) fn reserve(&self) -> bool {
         let mut free = lock(&self.free);

@@ -122,7 +122,13 @@ fn an_idle_socket_costs_at_most_64_bytes() {
             let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
             let bytes = dhat::HeapStats::get().curr_bytes - before;
             let each = bytes as f64 / count as f64;
-            println!("{name}: {count} held, {each:.1} bytes each");
+            let table = port.stats().table_bytes;
+            println!("{name}: {count} held, {each:.1} bytes each; a table of {table}");
+            // What the port tells of itself is most of what it costs, and no more than that.
+            assert!(
+                table <= bytes && table * 4 >= bytes * 3,
+                "{name}: {table} of {bytes}"
+            );
             assert!(
                 each <= BYTES_PER_SOCKET_MAX,
                 "{name}: {each:.1} bytes per held socket"

@@ -10,8 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use wharf_port::Port;
 
 use crate::memory::{self, Peak, Spare};
+use crate::sys;
 
 /// How a connection left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +27,7 @@ pub(crate) enum Left {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
+    ports: Vec<Port>,
     resident_bytes_at_start: Option<u64>,
     spare: Mutex<Spare>,
     accepted: AtomicU64,
@@ -42,9 +45,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Self {
+    /// Of the work on these ports, which tell what they take.
+    pub(crate) fn new(ports: &[Port]) -> Self {
         Ledger {
             start: Instant::now(),
+            ports: ports.to_vec(),
             resident_bytes_at_start: memory::resident_bytes(),
             spare: Mutex::new(Spare::keep()),
             accepted: AtomicU64::new(0),
@@ -107,6 +112,7 @@ impl Ledger {
     pub(crate) fn standing(&self) -> PartAccount {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (held, peak) = (read(&self.held), read(&self.peak));
+        let stats = self.ports.iter().map(Port::stats);
         let growth = self.memory.sample().and_then(|sample| {
             let before = self.resident_bytes_at_start?;
             Some(Growth {
@@ -135,6 +141,10 @@ impl Ledger {
             seconds: self.start.elapsed().as_secs_f64(),
             resident_bytes: memory::resident_bytes(),
             resident_bytes_per_connection_at_peak: None,
+            port_bytes: stats
+                .map(|it| (it.table_bytes + it.pool_bytes) as u64)
+                .sum(),
+            processor_us: processor_us(),
         };
         PartAccount { account, growth }
     }
@@ -175,6 +185,7 @@ impl PartAccount {
         };
         if processes > 1 {
             all.resident_bytes = memory::resident_bytes();
+            all.processor_us = processor_us();
         }
         let mut growth = Growth::default();
         for part in parts {
@@ -212,6 +223,10 @@ pub(crate) struct Account {
     pub(crate) resident_bytes: Option<u64>,
     /// What the processes have grown by; nothing with too few connections to tell.
     pub(crate) resident_bytes_per_connection_at_peak: Option<u64>,
+    /// Of these, the tables of sockets and the receive buffers.
+    pub(crate) port_bytes: u64,
+    /// What all threads have used so far, in the kernel too; nothing where the system does not tell.
+    pub(crate) processor_us: Option<u64>,
 }
 
 impl Account {
@@ -232,14 +247,23 @@ impl Account {
             (&mut self.accept_pauses, other.accept_pauses),
             (&mut self.bytes_in, other.bytes_in),
             (&mut self.bytes_out, other.bytes_out),
+            (&mut self.port_bytes, other.port_bytes),
         ] {
             *sum += more;
         }
         self.seconds = self.seconds.max(other.seconds);
-        if let Some(bytes) = other.resident_bytes {
-            self.resident_bytes = Some(self.resident_bytes.unwrap_or(0) + bytes);
+        for (sum, more) in [
+            (&mut self.resident_bytes, other.resident_bytes),
+            (&mut self.processor_us, other.processor_us),
+        ] {
+            *sum = more.map_or(*sum, |more| Some(sum.unwrap_or(0) + more));
         }
     }
+}
+
+/// The processor time of this process.
+fn processor_us() -> Option<u64> {
+    sys::processor_time().map(|time| time.as_micros() as u64)
 }
 
 /// Connections that were accepted by the system and not by the service.
@@ -255,7 +279,7 @@ mod tests {
 
     #[test]
     fn balances_whatever_happened() {
-        let ledger = Ledger::new();
+        let ledger = Ledger::new(&[]);
         for _ in 0..10 {
             ledger.accepted();
         }
@@ -273,7 +297,7 @@ mod tests {
     #[test]
     fn an_account_of_several_processes_is_their_sum() {
         let part = |connections: u64, bytes: u64| {
-            let ledger = Ledger::new();
+            let ledger = Ledger::new(&[]);
             (0..connections).for_each(|_| ledger.accepted());
             ledger.left(Left::Fin);
             let growth = Growth { bytes, connections };

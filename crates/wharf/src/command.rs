@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use wharf_port::{Address, DriverChoice, DriverKind};
 
 use crate::address::Place;
+use crate::bench::BenchOptions;
 use crate::compare::CompareOptions;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
@@ -34,6 +35,14 @@ account. The objects of --format json are described in docs/load.md.";
 const AFTER_COMPARE_HELP: &str = "\
 Ends with 0; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
 server do not agree. What beyond the spread means is in docs/load.md.";
+
+const AFTER_BENCH_HELP: &str = "\
+Server and load are processes of their own, on loopback only; where the system allows it each has a \
+processor to itself. Every byte is compared and both ledgers have to agree.
+
+Ends with 0; with 2 if nothing could be measured; with 3 if a run is not to be trusted, which the \
+page names; with 130 after Ctrl-C, also then with what it has. What each figure is, and the object \
+of --format json, is in docs/bench.md.";
 
 const AFTER_DOCTOR_HELP: &str = "\
 To measure what one costs it opens up to 4,000 connections to itself, on loopback, and closes them \
@@ -70,13 +79,16 @@ pub(crate) enum Command {
     /// Set two results of load side by side, or a load and the account of its server
     #[command(after_help = AFTER_COMPARE_HELP)]
     Compare(CompareOptions),
+    /// Run both ends on this machine and print what they cost: processor time, rates, memory
+    #[command(after_help = AFTER_BENCH_HELP)]
+    Bench(BenchOptions),
     /// Say how many connections this machine holds, what bounds them, and how to raise that
     #[command(after_help = AFTER_DOCTOR_HELP)]
     Doctor(DoctorOptions),
     /// Print the manual page of the program, or of one of its commands
     Man {
         /// The command; without it, the program
-        #[arg(value_parser = ["hold", "echo", "load", "compare", "doctor", "completions"])]
+        #[arg(value_parser = ["hold", "echo", "load", "compare", "bench", "million", "doctor", "completions"])]
         command: Option<String>,
     },
     /// Print completions for a shell
@@ -156,6 +168,12 @@ pub(crate) struct ServingOptions {
     /// with its own --admin
     #[arg(long, env = "WHARF_ADMIN", value_name = "ADDRESS", value_parser = parse_one_address)]
     pub(crate) admin: Option<Address>,
+    /// What decides how fast connections send, such as cubic; without it the system's own choice
+    #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
+    pub(crate) congestion_control: Option<String>,
+    /// End when standard input ends, as with Ctrl-C: for a program that starts this one
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    pub(crate) until_eof: bool,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
@@ -221,7 +239,9 @@ fn one_line(rendered: &str) -> String {
 pub(crate) fn manual(command: Option<&str>) -> Vec<u8> {
     let mut all = WharfCommand::command();
     all.build();
-    let page = match command.and_then(|name| all.find_subcommand(name)) {
+    // A work of bench has its own options, and so a page of its own.
+    let within = |name: &str| all.find_subcommand("bench")?.find_subcommand(name);
+    let page = match command.and_then(|name| all.find_subcommand(name).or_else(|| within(name))) {
         Some(found) => found.clone(),
         None => all,
     };
@@ -286,9 +306,15 @@ mod tests {
 
     #[test]
     fn every_option_has_its_variable() {
-        for name in ["hold", "echo", "load", "compare", "doctor"] {
-            let command = WharfCommand::command();
-            let command = command.find_subcommand(name).expect("it exists");
+        let names = [
+            "hold", "echo", "load", "compare", "bench", "million", "doctor",
+        ];
+        for name in names {
+            let all = WharfCommand::command();
+            let of_bench = all.find_subcommand("bench").expect("it exists");
+            let command = all.find_subcommand(name);
+            let command = command.or_else(|| of_bench.find_subcommand(name));
+            let command = command.expect("it exists");
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
                 // What imitates another program has that one's options.
@@ -298,7 +324,7 @@ mod tests {
                 }
                 let id = match id {
                     "addresses" => "address",
-                    "duration" => "for",
+                    "duration" if name == "load" => "for",
                     id => id,
                 };
                 let variable = argument.get_env().and_then(|name| name.to_str());
@@ -313,5 +339,7 @@ mod tests {
         let page = String::from_utf8(manual(Some("hold"))).expect("text");
         assert!(page.contains("max\\-connections"), "{page}");
         assert!(page.contains("WHARF_NOTICE"), "{page}");
+        let page = String::from_utf8(manual(Some("million"))).expect("text");
+        assert!(page.contains("WHARF_LEAVE_MEMORY"), "{page}");
     }
 }

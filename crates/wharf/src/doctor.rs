@@ -16,7 +16,9 @@ use crate::command::Format;
 use crate::output;
 use crate::sys::limits;
 use facts::{Driver, Facts, Memory};
+pub(crate) use measure::believable;
 use plan::{Capacities, Plan};
+pub(crate) use report::{bytes, grouped};
 
 mod change;
 pub(crate) mod facts;
@@ -102,7 +104,7 @@ fn examine(options: &DoctorOptions) -> Facts {
     }
 }
 
-fn system_name() -> String {
+pub(crate) fn system_name() -> String {
     let name = System::name().unwrap_or_else(|| std::env::consts::OS.to_owned());
     match System::kernel_version() {
         Some(version) => format!("{name}, kernel {version}"),
@@ -111,7 +113,7 @@ fn system_name() -> String {
 }
 
 /// The memory of the machine, or of the container where that is less.
-fn memory() -> Memory {
+pub(crate) fn memory() -> Memory {
     let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(kind);
     let machine = Memory {
@@ -130,7 +132,7 @@ fn memory() -> Memory {
 }
 
 /// The drivers of this system, and why those that do not work do not.
-fn drivers() -> Vec<Driver> {
+pub(crate) fn drivers() -> Vec<Driver> {
     let Ok(port) = Port::builder().build() else {
         return Vec::new();
     };

@@ -11,6 +11,7 @@ use wharf_port::{Address, Port};
 
 use crate::command::Format;
 use crate::compare::ledgers::Joint;
+use crate::congestion;
 use crate::output;
 use crate::processes::Part;
 use crate::signals::Signals;
@@ -21,19 +22,21 @@ use options::{LoadOptions, Mode};
 use report::Moment;
 use split::Plan;
 use standing::Standing;
+pub(crate) use touch::Touch;
 use watch::watch;
 
-mod admin;
+pub(crate) mod admin;
 mod compat;
 mod crew;
 mod gates;
 mod hdr;
 mod ledger;
 pub(crate) mod options;
-mod report;
+pub(crate) mod report;
 mod schedule;
 mod split;
 mod standing;
+mod touch;
 mod traffic;
 mod watch;
 mod worker;
@@ -70,6 +73,8 @@ pub(crate) fn run(options: &LoadOptions) -> ExitCode {
 
 fn drive(options: &LoadOptions) -> Result<u8, String> {
     let target = options.target()?;
+    let congestion_control = options.congestion_control.as_deref();
+    congestion_control.map_or(Ok(()), congestion::check)?;
     // A file that cannot be had is told before the load, and not after it.
     let hdr = options.hdr.as_deref().map(HdrFile::create).transpose()?;
     let plan = Plan::new(options)?;
@@ -82,6 +87,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     };
     let ports = build_ports(options, threads)?;
     let signals = Signals::listen()?;
+    signals.come_at_end_of_input(options.until_eof)?;
     let run = Run {
         options,
         target,
@@ -162,6 +168,10 @@ impl Run<'_> {
         let count_of = |name: &str| standing.counts.named(name);
         let gates = self.options.expect.iter();
         let mut missed: Vec<String> = gates.filter_map(|gate| gate.missed(count_of)).collect();
+        let (touched, echoed) = (standing.counts.touched, standing.counts.messages);
+        if self.options.touch.is_some() && echoed < touched {
+            missed.push(format!("of {touched} touched, only {echoed} echoed"));
+        }
         if let Some(max_p99) = self.options.max_p99 {
             let latencies = &standing.latencies;
             let (name, histogram) = match self.options.mode {

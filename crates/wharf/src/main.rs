@@ -1,5 +1,5 @@
-//! `wharf`: TCP peers that hold or echo every connection, the load to try them and others with, and
-//! the doctor that says what a machine can hold.
+//! `wharf`: TCP peers that hold or echo every connection, the load to try them and others with, the
+//! bench that runs both, and the doctor that says what a machine can hold.
 //!
 //! This file only chooses what to do; what it knows of the command line is in `command`.
 
@@ -7,8 +7,10 @@
 
 mod account;
 mod address;
+mod bench;
 mod command;
 mod compare;
+mod congestion;
 mod doctor;
 mod load;
 mod memory;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
         Command::Load(options) => load::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Man { command } => output::bytes(&command::manual(command.as_deref())),
         Command::Completions { shell } => output::bytes(&command::completions(shell)),

@@ -150,6 +150,9 @@ impl Output {
             several => format!("   in {several} processes"),
         };
         line(&format!("seconds         {:>12.3}{processes}", a.seconds));
+        if let Some(us) = a.processor_us {
+            line(&format!("processor time  {:>12.3}", us as f64 / 1e6));
+        }
         let Some(resident_bytes) = a.resident_bytes else {
             return;
         };

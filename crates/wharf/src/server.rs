@@ -17,6 +17,7 @@ use wharf_port::{
 
 use crate::account::{Account, Ledger, Left, PartAccount};
 use crate::command::ServingOptions;
+use crate::congestion;
 use crate::output::{self, Output};
 use crate::processes::Part;
 use crate::service::{Kind, Service, Step};
@@ -67,11 +68,14 @@ pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
 
 fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
     let plan = Plan::new(options)?;
+    let congestion_control = options.congestion_control.as_deref();
+    congestion_control.map_or(Ok(()), congestion::check)?;
     if plan.processes > 1 {
         return split::lead(kind, options, plan);
     }
     let output = Output::new(options);
     let signals = Signals::listen()?;
+    signals.come_at_end_of_input(options.until_eof)?;
     let admin = options.admin.as_ref().map(Admin::open).transpose()?;
     let part = Part::whole();
     let addresses = listening::addresses(options);
@@ -111,7 +115,7 @@ impl Server {
         Server {
             kind,
             output: Output::new(options),
-            ledger: Ledger::new(),
+            ledger: Ledger::new(&ports),
             keyed: AtomicU64::new(0),
             part,
             ports,

@@ -4,7 +4,9 @@
 //! it. The series looked for Ctrl-C every 500 ms. Signals are listened for before the first
 //! address is: whoever can connect can be sure that a signal ends the program with its account.
 
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use wharf_port::Port;
 
@@ -60,6 +62,30 @@ impl Signals {
         let failed = |error| format!("cannot listen for Ctrl-C: {error}");
         sys::on_stop_signal(handler).map_err(failed)?;
         Ok(signals)
+    }
+
+    /// Takes the end of standard input for a first signal, where asked to. After a signal it is none:
+    /// whoever started this program and stopped it may close the pipe as well.
+    pub(crate) fn come_at_end_of_input(&self, asked: bool) -> Result<(), String> {
+        if !asked {
+            return Ok(());
+        }
+        let told = Arc::clone(&self.0);
+        let read = move || {
+            let mut away = [0; 4096];
+            let mut input = std::io::stdin().lock();
+            while input.read(&mut away).is_ok_and(|count| count > 0) {}
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut told.stopping, true) {
+                return;
+            }
+            if let Some(stop) = &told.stop {
+                stop();
+            }
+        };
+        let thread = thread::Builder::new().name("input".into()).spawn(read);
+        let failed = |error| format!("cannot listen to standard input: {error}");
+        thread.map(drop).map_err(failed)
     }
 
     /// Has signals end the work on these ports.

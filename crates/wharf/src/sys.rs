@@ -1,7 +1,8 @@
-//! What differs between systems: how a program is told to end, what Unix sockets leave behind, and
-//! where limits are told.
+//! What differs between systems: how a program is told to end, what it has used, what Unix sockets
+//! leave behind, which processor it runs on, and where limits are told.
 
 pub(crate) mod limits;
+pub(crate) mod processors;
 
 #[cfg(unix)]
 mod unix;
@@ -9,6 +10,10 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{DEALS_TO_PROCESSES, clear_stale_socket, on_stop_signal};
+pub(crate) use unix::{
+    DEALS_TO_PROCESSES, clear_stale_socket, keep_from_terminal, on_stop_signal, processor_time,
+};
 #[cfg(windows)]
-pub(crate) use windows::{DEALS_TO_PROCESSES, clear_stale_socket, on_stop_signal};
+pub(crate) use windows::{
+    DEALS_TO_PROCESSES, clear_stale_socket, keep_from_terminal, on_stop_signal, processor_time,
+};

@@ -263,6 +263,39 @@ fn a_load_and_its_server_have_one_ledger() {
     assert_eq!(told["server"]["accepted"], 100, "{told}");
 }
 
+// README: cargo run --release -- bench
+// README: cargo run --release -- bench --quick
+#[test]
+fn bench_measures_both_ends_on_one_page() {
+    for command in [
+        "cargo run --release -- bench",
+        "cargo run --release -- bench --quick",
+    ] {
+        let bench = shell(shown(command))
+            .env("WHARF_DURATION", "50ms")
+            .env("WHARF_ROUNDS", "1")
+            .env("WHARF_CONNECTIONS", "500")
+            .output()
+            .expect("there is a shell");
+        let text = String::from_utf8_lossy(&bench.stdout);
+        assert!(bench.status.success(), "{bench:?}");
+        assert!(text.contains("server CPU"), "{text}");
+        assert!(text.contains("the ledgers of both ends agree"), "{text}");
+    }
+}
+
+// README: cargo run --release -- bench million
+#[test]
+fn a_million_are_held_touched_and_ended() {
+    let million = shell(shown("cargo run --release -- bench million"))
+        .env("WHARF_CONNECTIONS", "1000")
+        .output()
+        .expect("there is a shell");
+    let text = String::from_utf8_lossy(&million.stdout);
+    assert!(million.status.success(), "{million:?}");
+    assert!(text.contains("all 1,000 were held"), "{text}");
+}
+
 // README: cargo run --release -- doctor
 // README: cargo run --release -- doctor --goal 1000000
 #[test]

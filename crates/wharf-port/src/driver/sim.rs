@@ -134,6 +134,9 @@ impl Driver for Sim {
     }
 
     fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
+        if at.congestion_control.is_some() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
         self.shared.with(|world| {
             let address = with_number(world, &at.address);
             if world.sockets.listening_at(&address).is_some() {
@@ -148,6 +151,9 @@ impl Driver for Sim {
     }
 
     fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
+        if to.congestion_control.is_some() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
         self.shared.with(|world| {
             let local = match (to.source, to.address.internet()) {
                 (Some(source), _) => source.into(),

@@ -128,6 +128,23 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
+/// tcp(7): `TCP_CONGESTION` fails with ENOENT for a name that the system does not have, which says
+/// nothing to whoever gave the name.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+pub(crate) fn set_congestion_control(socket: &Socket, name: &str) -> io::Result<()> {
+    socket
+        .set_tcp_congestion(name.as_bytes())
+        .map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => io::ErrorKind::InvalidInput.into(),
+            _ => error,
+        })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+pub(crate) fn set_congestion_control(_socket: &Socket, _name: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Binds a connecting socket, if asked to; without taking a port before the peer is known.
 pub(crate) fn bind_connector(
     socket: &Socket,

@@ -163,6 +163,11 @@ pub(crate) fn share_port(_socket: &Socket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Windows chooses for the whole system.
+pub(crate) fn set_congestion_control(_socket: &Socket, _name: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Binds a connecting socket, as `ConnectEx` demands.
 pub(crate) fn bind_connector(
     socket: &Socket,

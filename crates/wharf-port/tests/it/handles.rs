@@ -24,6 +24,11 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(looked_at),
     case!(
+        congestion_control_is_set_at_both_ends_or_refused,
+        [C19, C9],
+        "servers: bbr paces on loopback too"
+    ),
+    case!(
         a_listener_may_start_again_at_once,
         [C19],
         "nginx: SO_REUSEADDR"
@@ -103,6 +108,41 @@ fn small_sends_go_out_at_once_unless_asked_otherwise(at: &Where) {
             "connected, {asked:?}"
         );
     }
+}
+
+fn congestion_control_is_set_at_both_ends_or_refused(at: &Where) {
+    let mut rig = Rig::new(at);
+    let place = ([127, 0, 0, 1], 0);
+    // Every kernel has this one, and lets everybody choose it.
+    let listening = ListenOptions::new(place).congestion_control("reno");
+    let refused = |error: wharf_port::Error| error.kind();
+    if !at.linux || at.driver == Driver::Sim {
+        let error = rig.port.listen(listening, Key(1)).expect_err("no option");
+        assert_eq!(refused(error), ErrorKind::Unsupported);
+        let to = ConnectOptions::new(rig.address()).congestion_control("reno");
+        let error = rig.port.connect(to, Key(1)).expect_err("no option");
+        assert_eq!(refused(error), ErrorKind::Unsupported);
+        return;
+    }
+    let listener = rig.listen(listening);
+    let address = listener.local_address().expect("a listener has an address");
+    let to = ConnectOptions::new(address.clone()).congestion_control("reno");
+    rig.port.connect(to, Key(1)).expect("room");
+    let connected = rig.expect("the stream", |packet| {
+        matches!(packet.event, Event::Connected(_))
+    });
+    let accepted = rig.accepted();
+    let server = rig.port.associate(accepted, Key(2)).expect("room");
+    for end in [server.socket(), connected.socket] {
+        let number = end.raw_number().expect("it is open");
+        assert_eq!(system::congestion_control(number), "reno");
+    }
+    let unknown = ListenOptions::new(place).congestion_control("no-such-name");
+    let error = rig.port.listen(unknown, Key(1)).expect_err("no such name");
+    assert_eq!(refused(error), ErrorKind::InvalidInput);
+    let unknown = ConnectOptions::new(address).congestion_control("no-such-name");
+    let error = rig.port.connect(unknown, Key(1)).expect_err("no such name");
+    assert_eq!(refused(error), ErrorKind::InvalidInput);
 }
 
 fn a_listener_may_start_again_at_once(at: &Where) {

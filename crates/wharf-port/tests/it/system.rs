@@ -66,19 +66,36 @@ pub(crate) fn allow_descriptors(_: usize) {}
 /// Whether a socket of this process sends small pieces at once, asked through a copy of it.
 #[cfg(target_os = "linux")]
 pub(crate) fn no_delay(number: u64) -> bool {
+    socket2::SockRef::from(&copy_of(number))
+        .tcp_nodelay()
+        .expect("a socket of TCP")
+}
+
+/// The algorithm that a socket of this process sends by.
+#[cfg(target_os = "linux")]
+pub(crate) fn congestion_control(number: u64) -> String {
+    let name = socket2::SockRef::from(&copy_of(number)).tcp_congestion();
+    let name = String::from_utf8(name.expect("a socket of TCP")).expect("a name");
+    name.trim_end_matches('\0').to_owned()
+}
+
+#[cfg(target_os = "linux")]
+fn copy_of(number: u64) -> std::os::fd::OwnedFd {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let process = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process lives");
     let number = i32::try_from(number).expect("a descriptor");
     let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
-    let copy = copy.expect("a process may look at itself");
-    socket2::SockRef::from(&copy)
-        .tcp_nodelay()
-        .expect("a socket of TCP")
+    copy.expect("a process may look at itself")
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn no_delay(_: u64) -> bool {
     panic!("the case is skipped where nobody can look")
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn congestion_control(_: u64) -> String {
+    panic!("the case does not look where nobody can")
 }
 
 /// Signals to this process, one after the other, until it is stopped.

@@ -19,6 +19,8 @@ const CONNECTIONS_WANTED: u64 = 4000;
 const CONNECTIONS_LEAST: u64 = 200;
 /// Connects under way at once, which every backlog has room for.
 const AT_ONCE: u64 = 100;
+/// Readings that are taken until one is believable.
+const READINGS_MAX: u32 = 3;
 /// What the whole may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// One end of an idle connection on Linux 6.18, on x86-64: socket, file, and what they hang on.
@@ -60,8 +62,10 @@ pub(super) fn connection(files: u64) -> Shown {
     if count < CONNECTIONS_LEAST {
         return shown_elsewhere();
     }
-    match kernel_bytes(count) {
-        Ok(Some(taken)) if BELIEVABLE.contains(&taken.bytes) => Shown {
+    // What other programs open and close meanwhile may upset a reading, and hardly every one.
+    let told = (0..READINGS_MAX).find_map(|_| kernel_bytes(count).transpose());
+    match told {
+        Some(Ok(taken)) => Shown {
             memory: ConnectionMemory {
                 kernel_bytes: taken.bytes,
                 program_bytes: PROGRAM_BYTES,
@@ -71,6 +75,12 @@ pub(super) fn connection(files: u64) -> Shown {
         },
         _ => shown_elsewhere(),
     }
+}
+
+/// What the kernel has taken for one end, if it can be that at all.
+pub(crate) fn believable(grown_bytes: u64, ends: u64) -> Option<u64> {
+    let each = grown_bytes.checked_div(ends)?;
+    BELIEVABLE.contains(&each).then_some(each)
 }
 
 /// What so many more connections have taken.
@@ -126,10 +136,8 @@ impl Trial<'_> {
         let tracked = tracked.zip(tracked_before);
         // Others open and close connections too, but hardly half as many.
         let tracked = tracked.map(|(after, before)| after.saturating_sub(before) > count / 2);
-        Ok(grown.map(|grown| Taken {
-            bytes: grown / (2 * count),
-            tracked,
-        }))
+        let bytes = grown.and_then(|grown| believable(grown, 2 * count));
+        Ok(bytes.map(|bytes| Taken { bytes, tracked }))
     }
 
     /// Opens so many more connections; whether all came, both ends of them.

@@ -256,7 +256,7 @@ fn verdict(verdict: &Verdict) -> String {
 }
 
 /// A size in the unit that people would use.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "bytes";
     for larger in ["KiB", "MiB", "GiB", "TiB"] {
@@ -270,7 +270,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 /// With commas between thousands.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -71,20 +71,28 @@ impl Asked {
 }
 
 fn ask(address: SocketAddr) -> Result<Told, String> {
-    let failed = |why: &dyn std::fmt::Display| {
-        format!("no account from {address}: {why}; start the server with --admin {address}")
-    };
-    let mut client =
-        TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| failed(&error))?;
-    client
-        .set_read_timeout(Some(PATIENCE))
-        .map_err(|error| failed(&error))?;
+    let other = "what answers there is no server of Wharf";
+    parse(&ask_all(address)?).ok_or_else(|| failed(address, &other))
+}
+
+/// The account of a server as it stands, as an object.
+pub(crate) fn account(address: SocketAddr) -> Result<Value, String> {
+    let text = ask_all(address)?;
+    serde_json::from_str(&text).map_err(|error| failed(address, &error))
+}
+
+fn failed(address: SocketAddr, why: &dyn std::fmt::Display) -> String {
+    format!("no account from {address}: {why}; start the server with --admin {address}")
+}
+
+fn ask_all(address: SocketAddr) -> Result<String, String> {
+    let failed = |error: std::io::Error| failed(address, &error);
+    let mut client = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
+    client.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut text = String::new();
     let mut limited = (&mut client).take(ANSWER_BYTES_MAX);
-    limited
-        .read_to_string(&mut text)
-        .map_err(|error| failed(&error))?;
-    parse(&text).ok_or_else(|| failed(&"what answers there is no server of Wharf"))
+    limited.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
 }
 
 fn parse(text: &str) -> Option<Told> {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Address, ConnectOptions, Port};
+use wharf_port::{Address, Port};
 
 use super::TALK_FOR;
 use super::ledger::{Latencies, Ledger};
@@ -103,13 +103,17 @@ impl Crew {
         });
         Orders {
             mode: options.mode,
-            connect: ConnectOptions::new(target.clone()).at_most(options.connect_timeout),
+            connect: options.connect_to(target),
             sources,
             connections: self.threads.share(thread, options.connections),
             size: options.size(),
             pipeline: options.pipeline(),
             arrivals: options.pace().map(schedule),
             requests: requests.map(schedule),
+            touch: options.touch,
+            seed: options.seed,
+            reset: options.reset,
+            leave_memory_bytes: options.leave_memory.map(|size| size.as_u64()),
             time_up_at: duration.and_then(|duration| self.start.checked_add(duration)),
             thread,
             threads,

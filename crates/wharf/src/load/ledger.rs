@@ -12,6 +12,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use wharf_port::ErrorKind;
 
+use crate::memory;
+
 /// Latencies are kept in nanoseconds, to three digits.
 const DIGITS: u8 = 3;
 
@@ -32,6 +34,8 @@ pub(crate) struct Ledger {
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) corrupt: AtomicU64,
+    pub(crate) touched: AtomicU64,
+    pub(crate) held_back: AtomicU64,
     failed: Mutex<BTreeMap<String, u64>>,
     /// By the second since the start, and the reason.
     lost: Mutex<BTreeMap<(u64, String), u64>>,
@@ -84,6 +88,8 @@ impl Ledger {
             bytes_sent: count(),
             bytes_received: count(),
             corrupt: count(),
+            touched: count(),
+            held_back: count(),
             failed: Mutex::default(),
             lost: Mutex::default(),
         }
@@ -150,6 +156,9 @@ impl Ledger {
             bytes_sent: read(&self.bytes_sent),
             bytes_received: read(&self.bytes_received),
             corrupt: read(&self.corrupt),
+            touched: read(&self.touched),
+            held_back: read(&self.held_back),
+            resident_bytes: memory::resident_bytes(),
         }
     }
 }
@@ -181,6 +190,12 @@ pub(crate) struct Counts {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) corrupt: u64,
+    /// Held to the end, and sent a message then; each that did not come back is lost.
+    pub(crate) touched: u64,
+    /// Not begun, because that would have left too little memory.
+    pub(crate) held_back: u64,
+    /// What the load has in memory; nothing where the system does not tell.
+    pub(crate) resident_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -207,8 +222,13 @@ impl Counts {
             (&mut self.bytes_sent, other.bytes_sent),
             (&mut self.bytes_received, other.bytes_received),
             (&mut self.corrupt, other.corrupt),
+            (&mut self.touched, other.touched),
+            (&mut self.held_back, other.held_back),
         ] {
             *sum += more;
+        }
+        if let Some(more) = other.resident_bytes {
+            self.resident_bytes = Some(self.resident_bytes.unwrap_or(0) + more);
         }
         for (reason, count) in &other.failed_by_reason {
             *self.failed_by_reason.entry(reason.clone()).or_default() += count;
@@ -238,7 +258,8 @@ impl Counts {
     pub(crate) fn died(mut self, share: u64, reason: &str) -> Self {
         let held = std::mem::take(&mut self.held);
         self.lose(reason, self.seconds as u64, held);
-        let failed = share.saturating_sub(self.connected + self.failed);
+        self.resident_bytes = None;
+        let failed = share.saturating_sub(self.connected + self.failed + self.held_back);
         self.asked = self.connected + self.failed + failed;
         self.unfinished = 0;
         if failed > 0 {

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use wharf_port::{Address, DriverChoice};
+use wharf_port::{Address, ConnectOptions, DriverChoice};
 
 use super::compat::CompatOptions;
 use super::gates::Expectation;
 use super::schedule::Pace;
+use super::touch::Touch;
 use crate::address::Place;
 use crate::command::{Format, parse_driver, parse_one_address};
 
@@ -121,6 +124,17 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_MAX_P99", value_name = "DURATION",
           value_parser = humantime::parse_duration)]
     pub(crate) max_p99: Option<Duration>,
+    /// At the end of hold, send a message on so many percent of the connections, chosen at random, and
+    /// compare what comes back: that they live. It needs a server that echoes
+    #[arg(long, env = "WHARF_TOUCH", value_name = "PERCENT")]
+    pub(crate) touch: Option<Touch>,
+    /// End the connections of connect and hold with RST, so that none of their ports waits in
+    /// TIME_WAIT
+    #[arg(long, env = "WHARF_RESET", value_parser = BoolishValueParser::new())]
+    pub(crate) reset: bool,
+    /// Begin no more connects once the machine has less memory than this available, such as 2GiB
+    #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES")]
+    pub(crate) leave_memory: Option<ByteSize>,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
@@ -136,9 +150,15 @@ pub(crate) struct LoadOptions {
     /// in nanoseconds
     #[arg(long, env = "WHARF_HDR", value_name = "FILE")]
     pub(crate) hdr: Option<PathBuf>,
+    /// What decides how fast connections send, such as cubic; without it the system's own choice
+    #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
+    pub(crate) congestion_control: Option<String>,
+    /// End when standard input ends, as with Ctrl-C: for a program that starts this one
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    pub(crate) until_eof: bool,
     /// Allow a target that is neither on this machine nor in a private network
     #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
-          value_parser = clap::builder::BoolishValueParser::new())]
+          value_parser = BoolishValueParser::new())]
     pub(crate) i_own_this_target: bool,
     #[command(flatten)]
     pub(super) compat: CompatOptions,
@@ -213,6 +233,15 @@ impl LoadOptions {
         self.pipeline.unwrap_or(if bulk { 16 } else { 1 })
     }
 
+    /// How each connects, but for its source.
+    pub(crate) fn connect_to(&self, target: &Address) -> ConnectOptions {
+        let to = ConnectOptions::new(target.clone()).at_most(self.connect_timeout);
+        match &self.congestion_control {
+            Some(name) => to.congestion_control(name.as_str()),
+            None => to,
+        }
+    }
+
     /// How fast connects begin, where that does not follow from those before.
     pub(crate) fn pace(&self) -> Option<Pace> {
         match (self.rate, self.ramp) {
@@ -231,6 +260,9 @@ impl LoadOptions {
 
     /// The one address to connect to, unless nobody may aim there.
     pub(crate) fn target(&self) -> Result<Address, String> {
+        if self.touch.is_some() && self.mode != Mode::Hold {
+            return Err("--touch is for hold: the other modes touch every connection".into());
+        }
         let [target] = &self.address.addresses[..] else {
             return Err("load takes one address, not a range".into());
         };

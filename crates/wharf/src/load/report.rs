@@ -1,7 +1,7 @@
 //! What load tells: how it stands, the account, and one sentence.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wharf_port::DriverReport;
 
 use super::ledger::{Counts, Latencies, LostInSecond};
@@ -43,7 +43,7 @@ pub(crate) struct Report<'a> {
 }
 
 /// Microseconds.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
@@ -84,6 +84,7 @@ impl Moment<'_> {
     pub(crate) fn object(&self, event: &'static str) -> Report<'_> {
         let target = self.options.address.addresses.first();
         let talks = self.options.mode.talks();
+        let touches = self.options.touch.is_some();
         Report {
             event,
             version: VERSION,
@@ -95,7 +96,7 @@ impl Moment<'_> {
             threads: self.options.threads,
             seed: self.options.seed,
             rate_per_second: self.options.pace().map(|pace| pace.per_second),
-            size_bytes: talks.then(|| self.options.size()),
+            size_bytes: (talks || touches).then(|| self.options.size()),
             pipeline: talks.then(|| self.options.pipeline()),
             requests_per_second: self.options.requests_per_second.filter(|_| talks),
             connects: loop_name(self.options.pace().is_some()),
@@ -103,7 +104,7 @@ impl Moment<'_> {
             interrupted: self.interrupted,
             counts: self.counts,
             connect_us: Percentiles::of(&self.latencies.connect),
-            message_us: talks.then(|| Percentiles::of(&self.latencies.message)),
+            message_us: (talks || touches).then(|| Percentiles::of(&self.latencies.message)),
             server: self.joint,
             verdict: self.verdict(),
             missed: self.missed,
@@ -164,6 +165,13 @@ impl Moment<'_> {
         }
         let open = self.options.pace().is_some();
         lines.push(latency_line("connect", &self.latencies.connect, open));
+        if self.options.touch.is_some() {
+            lines.push(format!(
+                "touched         {:>12}   {} messages came back right",
+                counts.touched, counts.messages
+            ));
+            lines.push(latency_line("message", &self.latencies.message, false));
+        }
         lines.extend(self.message_lines());
         if let Some(joint) = self.joint {
             lines.push(format!(
@@ -220,9 +228,10 @@ impl Moment<'_> {
         let mut faults = Vec::new();
         for (count, what) in [
             (
-                wanted.saturating_sub(counts.asked),
+                wanted.saturating_sub(counts.asked + counts.held_back),
                 "were not begun in time",
             ),
+            (counts.held_back, "were not begun, to leave memory"),
             (counts.failed, "failed to connect"),
             (counts.unfinished, "had not connected when it ended"),
             (counts.lost, "were lost"),
@@ -238,7 +247,11 @@ impl Moment<'_> {
             Mode::Echo | Mode::Stream => "connected, and every byte came back right",
         };
         let all = if faults.is_empty() {
-            format!("all {wanted} {what}")
+            let touched = match (self.options.touch, counts.touched) {
+                (Some(_), touched) => format!("; {touched} of them were touched, and echo"),
+                (None, _) => String::new(),
+            };
+            format!("all {wanted} {what}{touched}")
         } else {
             format!("of {wanted} wanted, {}", faults.join(", "))
         };

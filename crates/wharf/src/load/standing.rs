@@ -8,6 +8,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer}
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Counts, Latencies};
+use crate::memory;
 use crate::processes::{Fate, Member};
 
 /// Why connections of a process that died have failed, or were lost.
@@ -82,6 +83,8 @@ impl Standing {
     /// All processes as one. `share` says how many connections a process was to open.
     pub(super) fn of_all(members: &[Member<Standing>], share: impl Fn(u32) -> u32) -> Self {
         let mut all = Standing::nothing();
+        // The process that leads them opens nothing, and its memory belongs to the bill.
+        all.counts.resident_bytes = memory::resident_bytes();
         for (process, member) in members.iter().enumerate() {
             let nothing = Standing::nothing();
             let standing = member.latest.as_ref().unwrap_or(&nothing);

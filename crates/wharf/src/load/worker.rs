@@ -16,10 +16,12 @@ use wharf_port::{
 use super::ledger::{Latencies, Ledger, record};
 use super::options::Mode;
 use super::schedule::Schedule;
+use super::touch::Touch;
 use super::traffic::Noise;
 use crate::server::CONTROL;
 use talking::Talk;
 
+mod ending;
 mod talking;
 
 /// The keys of a thread's own timers; connections have theirs from `CONNECTION_FIRST`.
@@ -28,6 +30,8 @@ const MESSAGE_DUE: Key = Key(3);
 const TIME_UP: Key = Key(4);
 const DRAINED_AT_LAST: Key = Key(5);
 const CONNECTION_FIRST: u64 = 100;
+/// Why a connection went that its peer has ended in order.
+const FINISHED: &str = "finished by the peer";
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
 const CONNECTING_MAX: u32 = 512;
@@ -45,6 +49,12 @@ pub(crate) struct Orders<'a> {
     pub(crate) pipeline: u32,
     pub(crate) arrivals: Option<Schedule>,
     pub(crate) requests: Option<Schedule>,
+    /// Which held connections send a message at the end, by this seed.
+    pub(crate) touch: Option<Touch>,
+    pub(crate) seed: u64,
+    /// Whether connections end with RST.
+    pub(crate) reset: bool,
+    pub(crate) leave_memory_bytes: Option<u64>,
     pub(crate) time_up_at: Option<Instant>,
     /// The number of this thread, and how many there are.
     pub(crate) thread: u32,
@@ -76,6 +86,10 @@ pub(crate) struct Worker<'a> {
     /// A message of the open loop is due, and no connection is there to send it.
     nobody_talks: bool,
     stopping: bool,
+    /// Connects are begun no more, to leave memory.
+    held_back: bool,
+    /// Messages at the end of hold that have not come back.
+    touching: u32,
     stopped_at: Option<Instant>,
 }
 
@@ -103,6 +117,8 @@ impl<'a> Worker<'a> {
             next_talker: 0,
             nobody_talks: false,
             stopping: false,
+            held_back: false,
+            touching: 0,
             stopped_at: None,
         }
     }
@@ -125,11 +141,15 @@ impl<'a> Worker<'a> {
             }
         }
         self.count_unsent();
+        if self.orders.reset {
+            self.reset_all(&mut waiter)?;
+        }
         Ok(())
     }
 
     fn is_done(&self) -> bool {
-        let begun = self.stopping || self.next == self.orders.connections;
+        let all = self.next == self.orders.connections || self.held_back;
+        let begun = self.stopping || all;
         let stays = !self.stopping && self.orders.mode != Mode::Connect;
         // Where nothing could be opened, there is nothing to wait for.
         let some = self.open > 0 || self.connecting > 0;
@@ -144,7 +164,7 @@ impl<'a> Worker<'a> {
     /// Whether nothing is under way that has to come back first.
     fn drained(&self) -> bool {
         match self.orders.mode {
-            Mode::Hold => true,
+            Mode::Hold => self.touching == 0,
             Mode::Connect | Mode::Echo | Mode::Stream => self.open == 0,
         }
     }
@@ -170,7 +190,7 @@ impl<'a> Worker<'a> {
     }
 
     fn connect_more(&mut self) -> Result<(), String> {
-        while !self.stopping && self.next < self.orders.connections {
+        while !self.stopping && self.next < self.orders.connections && self.has_memory() {
             match &mut self.orders.arrivals {
                 None if self.connecting >= CONNECTING_MAX => return Ok(()),
                 None => self.connect(Instant::now()),
@@ -196,7 +216,7 @@ impl<'a> Worker<'a> {
         self.ledger.asked.fetch_add(1, Ordering::Relaxed);
         let mut to = self.orders.connect.clone();
         if !self.orders.sources.is_empty() {
-            let turn = number * self.orders.threads + self.orders.thread;
+            let turn = self.identity(number);
             to = to.source(self.orders.sources[turn as usize % self.orders.sources.len()]);
         }
         let place = &mut self.connections[number as usize];
@@ -229,12 +249,18 @@ impl<'a> Worker<'a> {
         let begun = match self.orders.mode {
             Mode::Connect => {
                 // The close is its last operation; `Closed` follows.
+                let how = match self.orders.reset {
+                    true => Close::Reset,
+                    false => Close::Flush,
+                };
                 return stream
-                    .close(Close::Flush)
+                    .close(how)
                     .map(drop)
                     .map_err(|error| error.to_string());
             }
-            Mode::Hold => stream.watch().map(drop),
+            // What is to send at the end has to receive, and tells who leaves as well.
+            Mode::Hold if !self.is_chosen(number) => stream.watch().map(drop),
+            Mode::Hold => stream.receive().map(drop),
             Mode::Echo | Mode::Stream => stream.receive().map(drop),
         };
         stream.set_aside();
@@ -311,6 +337,9 @@ impl<'a> Worker<'a> {
     fn gone(&mut self, number: u32, reason: &str) {
         let place = &mut self.connections[number as usize];
         if let Connection::Open(socket, talk) = place {
+            if self.orders.mode == Mode::Hold && talk.as_ref().is_some_and(|it| it.waits()) {
+                self.touching -= 1;
+            }
             // Closed already means counted already.
             let _ = socket.close(Close::Reset);
             self.ledger
@@ -332,6 +361,7 @@ impl<'a> Worker<'a> {
                 self.finish(number as u32);
             }
         }
+        self.touch_all();
         self.at(Instant::now() + DRAIN_AT_MOST, DRAINED_AT_LAST)
     }
 
@@ -342,11 +372,18 @@ impl<'a> Worker<'a> {
                 // It stays unfinished in the ledger.
                 self.connections[number] = Connection::Gone;
             }
-            if self.orders.mode != Mode::Hold {
+            let waits = |talk: &Option<Box<Talk>>| talk.as_ref().is_some_and(|it| it.waits());
+            let touched = matches!(&self.connections[number], Connection::Open(_, it) if waits(it));
+            if self.orders.mode != Mode::Hold || touched {
                 self.gone(number as u32, "did not come back in time");
             }
         }
         self.connecting = 0;
+    }
+
+    /// Its number among those of all threads.
+    fn identity(&self, number: u32) -> u32 {
+        number * self.orders.threads + self.orders.thread
     }
 
     fn at(&self, at: Instant, key: Key) -> Result<(), String> {
@@ -357,7 +394,7 @@ impl<'a> Worker<'a> {
 
 fn leave_name(leave: Leave) -> &'static str {
     match leave {
-        Leave::Finished => "finished by the peer",
+        Leave::Finished => FINISHED,
         Leave::Reset => "reset by the peer",
         Leave::Broken(_) => "broken",
     }

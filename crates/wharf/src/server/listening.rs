@@ -125,9 +125,12 @@ impl Opening<'_> {
                 // Where another server listens, sharing would give it some of our clients. Not to
                 // share is refused with the reason.
                 let share = share && !(self.first && all.is_empty() && is_in_use(&address));
-                let at = ListenOptions::new(address.clone())
+                let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
                     .share_port(share);
+                if let Some(name) = &self.options.congestion_control {
+                    at = at.congestion_control(name.as_str());
+                }
                 let key = listener_key(number as u64);
                 let listener = match &address {
                     Address::Unix(path) => {

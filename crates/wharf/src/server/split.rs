@@ -125,6 +125,7 @@ fn can_share(options: &ServingOptions) -> Result<(), String> {
 pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<ExitCode, String> {
     let output = Output::new(options);
     let signals = Signals::listen()?;
+    signals.come_at_end_of_input(options.until_eof)?;
     let admin = options.admin.as_ref().map(Admin::open).transpose()?;
     // One port says which driver they have, or that there is none.
     let port = Port::builder().driver(options.driver).single_waiter();

@@ -41,6 +41,11 @@ pub(crate) fn kernel_object_bytes() -> Option<u64> {
     system::kernel_object_bytes()
 }
 
+/// Ports whose connections are over and that wait in TIME_WAIT; only Linux tells.
+pub(crate) fn waiting_ports() -> Option<u64> {
+    system::waiting_ports()
+}
+
 /// The entries in the firewall's table of connections; nothing where there is none.
 pub(crate) fn tracked_connections() -> Option<u64> {
     system::tracked_connections()

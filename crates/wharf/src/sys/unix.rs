@@ -7,9 +7,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -25,6 +29,18 @@ pub(crate) fn on_stop_signal(mut handler: impl FnMut() + Send + 'static) -> io::
         .name("signals".into())
         .spawn(listen)?;
     Ok(())
+}
+
+/// Keeps the Ctrl-C of a terminal, which goes to a group of processes, from a program.
+pub(crate) fn keep_from_terminal(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// The processor time of all threads of this process, in the kernel too.
+pub(crate) fn processor_time() -> Option<Duration> {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let (seconds, nanoseconds) = (time.tv_sec.try_into(), time.tv_nsec.try_into());
+    Some(Duration::new(seconds.ok()?, nanoseconds.ok()?))
 }
 
 /// Removes the file of a Unix socket that nobody listens on any more; answers whether it did.

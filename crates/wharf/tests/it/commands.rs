@@ -38,6 +38,14 @@ fn what_the_machine_refuses_gets_one_line_and_exit_code_2() {
     refused(&["hold", "127.0.0.1:0", &taken], &taken);
     // An address of the range that is kept for documents; no machine has it.
     refused(&["hold", "192.0.2.1:0"], "192.0.2.1:0");
+    refused(
+        &["hold", "127.0.0.1:0", "--congestion-control", "no-such-one"],
+        "congestion control",
+    );
+    refused(
+        &["load", "hold", "--congestion-control", "no-such-one"],
+        "congestion control",
+    );
     let foreign = if is_native() && cfg!(unix) {
         "iocp"
     } else {

@@ -1,11 +1,13 @@
 //! How a server ends: by either signal, by a second one, and with nobody listening to it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::program::{Server, drivers, needs_native};
+use crate::program::{Server, drivers, needs_native, program};
 
 #[test]
 fn sigterm_ends_it_with_the_account_too() {
@@ -56,14 +58,14 @@ fn a_closed_pipe_is_no_reason_to_stop_serving() {
         let mut server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver, "-v"]);
         // As in `wharf echo -v | head -1`.
         let empty = std::process::Command::new("true")
-            .stdout(std::process::Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .map(|mut child| {
                 let _ = child.wait();
                 child.stdout.take().expect("a pipe")
             })
             .expect("every Unix has true");
-        server.lines = std::io::BufReader::new(empty);
+        server.lines = BufReader::new(empty);
         for _ in 0..20 {
             let mut client = server.connect();
             client.write_all(b"still here").expect("the server reads");
@@ -73,4 +75,43 @@ fn a_closed_pipe_is_no_reason_to_stop_serving() {
         server.signal(Signal::INT);
         assert!(server.wait().success(), "{driver}");
     }
+}
+
+/// Whoever starts a program holds the other end of its input, and loses it by ending in any way.
+#[test]
+fn the_end_of_input_is_its_end_where_asked() {
+    let start = |arguments: &[&str]| {
+        let mut command = program();
+        command
+            .args(arguments)
+            .args(["--until-eof", "--format", "json"]);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().expect("the program starts")
+    };
+    let told = |mut child: Child| {
+        drop(child.stdin.take());
+        let output = child.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last = text.lines().last().unwrap_or_else(|| panic!("no line"));
+        let value: Value = serde_json::from_str(last).expect("an object a line");
+        (value, output.status.code())
+    };
+    let mut server = start(&["hold", "127.0.0.1:0"]);
+    let mut lines = BufReader::new(server.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("it listens");
+    let listening: Value = serde_json::from_str(&line).expect("an object");
+    let address = listening["address"].as_str().expect("a text");
+    let load = start(&["load", "hold", address]);
+    line.clear();
+    let (load, code) = told(load);
+    assert_eq!(code, Some(130), "{load}");
+    assert_eq!(load["interrupted"], true, "{load}");
+    drop(server.stdin.take());
+    lines.read_line(&mut line).expect("its account");
+    let account: Value = serde_json::from_str(&line).expect("an object");
+    assert_eq!(account["event"], "account", "{account}");
+    assert!(account["processor_us"].as_u64() > Some(0), "{account}");
+    assert!(account["port_bytes"].as_u64() > Some(0), "{account}");
+    assert!(server.wait().expect("it ends").success());
 }

@@ -6,12 +6,16 @@
 //! on Unix only, because no safe call sends a Ctrl-C to another process on Windows; the Windows
 //! build is tried from here under Wine.
 
+#[cfg(unix)]
+mod bench;
 mod commands;
 #[cfg(target_os = "linux")]
 mod deaths;
 mod doctor;
 #[cfg(unix)]
 mod endings;
+#[cfg(unix)]
+mod held;
 #[cfg(unix)]
 mod ledgers;
 #[cfg(unix)]

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use wharf_port::{Buffer, Close, ErrorKind};
 
-use super::{Connection, MESSAGE_DUE, Worker};
+use super::{Connection, FINISHED, MESSAGE_DUE, Worker};
 use crate::load::ledger::record;
+use crate::load::options::Mode;
 use crate::load::traffic::Traffic;
 
 /// A connection that talks.
@@ -22,21 +23,29 @@ pub(super) struct Talk {
 }
 
 impl Talk {
+    pub(super) fn new(identity: u32, message_bytes: u32) -> Self {
+        Talk {
+            traffic: Traffic::new(identity, message_bytes),
+            refused: None,
+            overdue: Vec::new(),
+            finished: false,
+        }
+    }
+
     /// Messages whose time came while none could be sent.
     pub(super) fn unsent(&self) -> u64 {
         self.overdue.len() as u64
+    }
+
+    /// Whether a message has not come back.
+    pub(super) fn waits(&self) -> bool {
+        self.traffic.under_way() > 0
     }
 }
 
 impl Worker<'_> {
     pub(super) fn start_talking(&mut self, number: u32) -> Result<(), String> {
-        let identity = number * self.orders.threads + self.orders.thread;
-        let talk = Talk {
-            traffic: Traffic::new(identity, self.orders.size),
-            refused: None,
-            overdue: Vec::new(),
-            finished: false,
-        };
+        let talk = Talk::new(self.identity(number), self.orders.size);
         if let Connection::Open(_, place) = &mut self.connections[number as usize] {
             *place = Some(Box::new(talk));
         }
@@ -99,7 +108,7 @@ impl Worker<'_> {
         None
     }
 
-    fn send(&mut self, number: u32, begun: Instant) {
+    pub(super) fn send(&mut self, number: u32, begun: Instant) {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
             return;
         };
@@ -161,6 +170,9 @@ impl Worker<'_> {
                 })
         };
         self.ledger.messages.fetch_add(complete, Ordering::Relaxed);
+        if self.orders.mode == Mode::Hold {
+            self.touching -= complete as u32;
+        }
         if let Err(corrupt) = right {
             self.ledger.corrupt.fetch_add(1, Ordering::Relaxed);
             return self.gone(number, &format!("wrong byte at {}", corrupt.place));
@@ -174,7 +186,7 @@ impl Worker<'_> {
 
     pub(super) fn peer_finished(&mut self, number: u32) {
         let Connection::Open(socket, Some(talk)) = &self.connections[number as usize] else {
-            return;
+            return self.gone(number, FINISHED);
         };
         if talk.finished && talk.traffic.under_way() == 0 {
             // All came back, and its FIN: the connection is closed in order.
@@ -182,7 +194,7 @@ impl Worker<'_> {
                 self.closed(number);
             }
         } else {
-            self.gone(number, "finished by the peer");
+            self.gone(number, FINISHED);
         }
     }
 

@@ -57,6 +57,11 @@ pub(super) fn kernel_object_bytes() -> Option<u64> {
     None
 }
 
+/// Not told.
+pub(super) fn waiting_ports() -> Option<u64> {
+    None
+}
+
 /// Its tables are told elsewhere.
 pub(super) fn tracked_connections() -> Option<u64> {
     None

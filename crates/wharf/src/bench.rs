@@ -1,0 +1,336 @@
+//! `wharf bench`: both ends on this machine, measured, on one page.
+//!
+//! This program runs itself as a server and as a load, which is aimed at it, and asks the server
+//! for its account. So what is measured is what users run, and every run is verified as theirs are:
+//! each byte by the load, each connection by the ledgers of both ends. Measuring within one process
+//! was rejected: processor time and memory could not be told apart by end.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use wharf_port::{DriverChoice, Port};
+
+use crate::command::{Format, parse_driver};
+use crate::congestion;
+use crate::doctor;
+use crate::output;
+use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
+use crate::sys::{self, processors};
+use ends::{Place, Stop};
+use parts::{ECHO_CONNECTIONS, Part, Sample};
+use report::Report;
+
+mod ends;
+mod figures;
+mod million;
+mod page;
+mod parts;
+mod report;
+
+/// Nothing could be measured.
+const CANNOT_BEGIN: u8 = 2;
+/// Some figures are not to be trusted.
+const FAULTY: u8 = 3;
+const INTERRUPTED: u8 = 130;
+const AFTER_MILLION_HELP: &str = "\
+It begins no more once --leave-memory is reached, and says what bounded it. The kernel keeps about \
+8 kB for each connection, both ends of which are on this machine.
+
+Ends with 0, also if there was no memory for all; with 2 if it could not begin; with 3 if the \
+ledgers of both ends do not agree, if one failed or was lost, or if one that was touched did not \
+echo; with 130 after Ctrl-C, when what was open is measured and ended all the same.";
+
+/// What both ends of every connection send by, where the system has it: another one, such as bbr,
+/// sends more slowly than the machine could, by design.
+const CONGESTION_CONTROL: &str = "cubic";
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BenchOptions {
+    #[command(subcommand)]
+    work: Option<BenchWork>,
+    /// Measure this driver; may be repeated. all are those that work here, auto is the one that a
+    /// server would choose
+    #[arg(long, default_value = "all", value_parser = parse_drivers, env = "WHARF_DRIVER",
+          value_delimiter = ',', value_name = "all|auto|iocp|uring|poll")]
+    driver: Vec<Drivers>,
+    /// How long each run is measured; 2s unless told otherwise
+    #[arg(long, visible_alias = "for", env = "WHARF_DURATION", value_name = "DURATION",
+          value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// Measure everything on each driver so often, the drivers in turn; 3 unless told otherwise
+    #[arg(long, env = "WHARF_ROUNDS", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: Option<u16>,
+    /// So many connections are held to measure their memory; 10,000 unless told otherwise, or as
+    /// many as a process may open
+    #[arg(long, env = "WHARF_CONNECTIONS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: Option<u32>,
+    /// A first look, in seconds: one round, 300 ms a run, and 1,000 held connections, unless told
+    /// otherwise
+    #[arg(long, env = "WHARF_QUICK", value_parser = BoolishValueParser::new())]
+    quick: bool,
+    /// How to print: for people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
+    format: Format,
+    /// Print nothing but the page, and nothing on the way to it
+    #[arg(short, long, env = "WHARF_QUIET", value_parser = BoolishValueParser::new())]
+    quiet: bool,
+}
+
+/// What else there is to measure.
+#[derive(Debug, Subcommand)]
+enum BenchWork {
+    /// Hold as many connections as this machine can, up to a million, in several processes
+    #[command(after_help = AFTER_MILLION_HELP)]
+    Million(million::MillionOptions),
+}
+
+/// One value of `--driver`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Drivers {
+    All,
+    One(DriverChoice),
+}
+
+fn parse_drivers(text: &str) -> Result<Drivers, String> {
+    match text {
+        "all" => Ok(Drivers::All),
+        _ => match parse_driver(text) {
+            Ok(choice) => Ok(Drivers::One(choice)),
+            Err(_) => Err("name one of all, auto, iocp, uring, poll".into()),
+        },
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let possible = Duration::from_millis(50)..=Duration::from_secs(600);
+    if possible.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err("a run takes between 50ms and 10m".into())
+    }
+}
+
+/// What is measured, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Plan {
+    drivers: Vec<String>,
+    duration: Duration,
+    rounds: u16,
+    connections: u32,
+}
+
+/// Runs it; answers the exit code.
+pub(crate) fn run(options: &BenchOptions) -> ExitCode {
+    if let Some(BenchWork::Million(options)) = &options.work {
+        return million::run(options);
+    }
+    match measure(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(text) => {
+            output::complaint(&text);
+            ExitCode::from(CANNOT_BEGIN)
+        }
+    }
+}
+
+fn measure(options: &BenchOptions) -> Result<u8, String> {
+    let plan = plan(options)?;
+    let interrupted = listen_for_the_end()?;
+    let two = processors::two();
+    let has_it = congestion::check(CONGESTION_CONTROL).is_ok();
+    let place = Place {
+        server_processor: two.map(|(server, _)| server),
+        load_processor: two.map(|(_, load)| load),
+        congestion_control: has_it.then_some(CONGESTION_CONTROL),
+        interrupted: &interrupted,
+    };
+    let mut found = Found::default();
+    let stopped = work(&plan, &place, options.quiet, &mut found);
+    match stopped {
+        Err(Stop::Failed(text)) if found.is_empty() => return Err(text),
+        Err(Stop::Failed(text)) => found.faults.push(text),
+        Ok(()) | Err(Stop::Interrupted) => {}
+    }
+    let interrupted = interrupted.load(Ordering::Relaxed);
+    let report = Report::new(&plan, &place, &found, interrupted);
+    match options.format {
+        Format::Text => drop(output::bytes(page::text(&report).as_bytes())),
+        Format::Json => output::json(&report),
+    }
+    Ok(if interrupted {
+        INTERRUPTED
+    } else if report.has_faults() {
+        FAULTY
+    } else {
+        0
+    })
+}
+
+fn plan(options: &BenchOptions) -> Result<Plan, String> {
+    let usual = if options.quick {
+        (Duration::from_millis(300), 1, 1_000)
+    } else {
+        (Duration::from_secs(2), 3, 10_000)
+    };
+    let limit = raise_descriptors();
+    let most = u32::try_from(limit.saturating_sub(DESCRIPTORS_BESIDES)).unwrap_or(u32::MAX);
+    if let Some(wanted) = options.connections.filter(|&wanted| wanted > most) {
+        return Err(format!(
+            "a process may open {most} connections here (ulimit -n {limit}), not {wanted}"
+        ));
+    }
+    Ok(Plan {
+        drivers: chosen_drivers(&options.driver)?,
+        duration: options.duration.unwrap_or(usual.0),
+        rounds: options.rounds.unwrap_or(usual.1),
+        connections: options.connections.unwrap_or(usual.2.min(most)),
+    })
+}
+
+/// The names of the drivers to measure, each once. One that does not work is refused here.
+fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
+    let mut names: Vec<String> = Vec::new();
+    for drivers in asked {
+        let more = match drivers {
+            Drivers::All => {
+                let all = doctor::drivers();
+                let works = all.into_iter().filter(|driver| driver.works);
+                works.map(|driver| driver.name).collect()
+            }
+            Drivers::One(choice) => {
+                let port = Port::builder().driver(*choice).build();
+                let port = port.map_err(|error| error.to_string())?;
+                vec![port.driver().kind.to_string()]
+            }
+        };
+        for name in more {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// The first Ctrl-C ends the run, the page is printed; a second one ends at once. The ends see that
+/// their input has ended, whichever it is.
+fn listen_for_the_end() -> Result<Arc<AtomicBool>, String> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&interrupted);
+    let handler = move || {
+        if told.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    };
+    let failed = |error| format!("cannot listen for Ctrl-C: {error}");
+    sys::on_stop_signal(handler).map_err(failed)?;
+    Ok(interrupted)
+}
+
+/// What all runs have found, and on which driver.
+#[derive(Debug, Default)]
+struct Found {
+    samples: Vec<(String, Part, Sample)>,
+    faults: Vec<String>,
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Those of one part on one driver.
+    fn of(&self, driver: &str, part: Part) -> Vec<&Sample> {
+        let all = self.samples.iter();
+        let these = all.filter(|(on, of, _)| on == driver && *of == part);
+        these.map(|(.., sample)| sample).collect()
+    }
+}
+
+/// The parts, those first whose figures others would upset: ports in TIME_WAIT are memory of the
+/// kernel too, which is given back while the next run is measured.
+fn parts(plan: &Plan) -> [Vec<Part>; 2] {
+    let echo = ECHO_CONNECTIONS.map(Part::Echo);
+    let others = [&echo[..], &[Part::Bulk, Part::Accept]].concat();
+    [vec![Part::Hold(plan.connections)], others]
+}
+
+/// Every part in every round on every driver; each round begins with another driver.
+fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Result<(), Stop> {
+    let count = plan.drivers.len();
+    let stages = parts(plan);
+    let runs = stages.iter().map(Vec::len).sum::<usize>() * count * usize::from(plan.rounds);
+    let bar = progress_bar(runs as u64, quiet);
+    for stage in &stages {
+        for round in 0..usize::from(plan.rounds) {
+            for &part in stage {
+                for turn in 0..count {
+                    let driver = &plan.drivers[(round + turn) % count];
+                    bar.set_message(format!("{} on {driver}", part.name()));
+                    let sample = part.run(place, driver, plan.duration)?;
+                    let faults = sample.faults.iter();
+                    let where_and_when =
+                        format!("{} on {driver}, round {}", part.name(), round + 1);
+                    let faults = faults.map(|fault| format!("{where_and_when}: {fault}"));
+                    found.faults.extend(faults);
+                    found.samples.push((driver.clone(), part, sample));
+                    bar.inc(1);
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn progress_bar(runs: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} runs: {msg}, {eta} left");
+    let bar = ProgressBar::new(runs);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_are_named_once_and_in_the_order_of_the_command_line() {
+        let works: Vec<String> = doctor::drivers()
+            .into_iter()
+            .filter(|driver| driver.works)
+            .map(|driver| driver.name)
+            .collect();
+        let all = chosen_drivers(&[Drivers::All, Drivers::One(DriverChoice::Auto)]);
+        assert_eq!(all, Ok(works));
+        assert!(parse_drivers("epoll").unwrap_err().contains("all, auto"));
+    }
+
+    #[test]
+    fn what_leaves_ports_waiting_comes_after_what_measures_memory() {
+        let plan = Plan {
+            drivers: Vec::new(),
+            duration: Duration::from_secs(1),
+            rounds: 1,
+            connections: 7,
+        };
+        let [first, then] = parts(&plan);
+        assert_eq!(first, [Part::Hold(7)]);
+        assert!(!then.contains(&Part::Hold(7)) && then.contains(&Part::Accept));
+    }
+}

@@ -1,0 +1,406 @@
+//! `wharf bench million`: the most connections that this machine holds, both ends of them.
+//!
+//! A process has a bound of open files, so servers and loads are several processes each; they start
+//! and account for one another. What is new here is only the order: open at a pace that no backlog
+//! overflows, look at the memory of everybody, touch a random share, and end with RST. The machine
+//! keeps some memory whatever was asked for: one that has none left kills programs.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use indicatif::ProgressBar;
+use serde_json::Value;
+use wharf_port::{DriverChoice, Port};
+
+use super::ends::{End, Place, Server, Standing, Stop};
+use super::parts::{self, Moment};
+use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
+use crate::command::{Format, parse_driver};
+use crate::congestion;
+use crate::doctor;
+use crate::load::report::Percentiles;
+use crate::output;
+use crate::processes::{DESCRIPTORS_BESIDES, PROCESSES_MAX, raise_descriptors};
+use crate::sys::limits;
+use report::Report;
+
+mod report;
+
+/// Where connections come from, so that each address has few of its ports in use: where most are,
+/// every connect has to look for one that is not.
+const SOURCES: &str = "127.0.0.0/24";
+/// More than any of the processes gets beyond its share, when connections are dealt out by a hash:
+/// so many standard deviations.
+const DEVIATIONS: f64 = 6.0;
+/// What everything but connecting may take: so many programs start, and so many answers come.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the server is asked while connections end.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+pub(crate) struct MillionOptions {
+    /// So many connections, if the memory allows them
+    #[arg(long, default_value_t = 1_000_000, env = "WHARF_CONNECTIONS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    connections: u32,
+    /// Begin so many connects a second
+    #[arg(long, default_value_t = 20_000, env = "WHARF_RATE", value_name = "PER SECOND",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Send a message on so many percent of the connections at the end, chosen at random
+    #[arg(long, default_value = "1%", env = "WHARF_TOUCH", value_name = "PERCENT",
+          value_parser = parse_touch)]
+    touch: String,
+    /// Decides which ones are touched, and the bytes that are sent
+    #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
+    seed: u64,
+    /// Begin no more connects once the machine has less memory than this available
+    #[arg(
+        long,
+        default_value = "2GiB",
+        env = "WHARF_LEAVE_MEMORY",
+        value_name = "BYTES"
+    )]
+    leave_memory: ByteSize,
+    /// What the servers run on: the best that works here, or this one or none
+    #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
+          value_name = "auto|iocp|uring|poll")]
+    driver: DriverChoice,
+    /// How to print: for people, or one JSON object
+    #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
+    format: Format,
+    /// Print nothing but the page, and nothing on the way to it
+    #[arg(short, long, env = "WHARF_QUIET", value_parser = BoolishValueParser::new())]
+    quiet: bool,
+}
+
+fn parse_touch(text: &str) -> Result<String, String> {
+    text.parse::<crate::load::Touch>()?;
+    Ok(text.to_owned())
+}
+
+/// Everything that a run was told, in the order in which it was told.
+#[derive(Debug)]
+struct Found {
+    driver: String,
+    server_processes: u32,
+    opened: Opened,
+    held: Held,
+    closed: Closed,
+    interrupted: bool,
+    faults: Vec<String>,
+}
+
+/// Opening them.
+#[derive(Debug)]
+struct Opened {
+    seconds: f64,
+    server_us: Option<f64>,
+    moments: Vec<Moment>,
+}
+
+/// What was there when all were open.
+#[derive(Clone, Debug)]
+struct Held {
+    before: Measured,
+    after: Measured,
+    load_resident_bytes: Option<u64>,
+}
+
+/// The memory of the machine and of the server.
+#[derive(Clone, Debug)]
+struct Measured {
+    standing: Standing,
+    kernel_bytes: Option<u64>,
+    available_bytes: u64,
+}
+
+/// Ending them.
+#[derive(Debug)]
+struct Closed {
+    seconds: Option<f64>,
+    /// The load's last line.
+    told: Value,
+    waiting_before: Option<u64>,
+    waiting_after: Option<u64>,
+}
+
+/// Runs it; answers the exit code.
+pub(super) fn run(options: &MillionOptions) -> ExitCode {
+    match measure(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(Stop::Failed(text)) => {
+            output::complaint(&text);
+            ExitCode::from(CANNOT_BEGIN)
+        }
+        Err(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
+    }
+}
+
+fn measure(options: &MillionOptions) -> Result<u8, Stop> {
+    let processes = server_processes(options.connections, raise_descriptors())?;
+    let port = Port::builder()
+        .driver(options.driver)
+        .single_waiter()
+        .build();
+    let driver = port
+        .map_err(|error| error.to_string())?
+        .driver()
+        .kind
+        .to_string();
+    let interrupted = listen_for_the_end()?;
+    // Ctrl-C ends the opening, and what was opened is measured and ended as it would have been.
+    let never = AtomicBool::new(false);
+    let place = Place {
+        server_processor: None,
+        load_processor: None,
+        congestion_control: congestion::check(CONGESTION_CONTROL)
+            .is_ok()
+            .then_some(CONGESTION_CONTROL),
+        interrupted: &never,
+    };
+    let count = processes.to_string();
+    let several = ["--processes", &count];
+    let more = if processes > 1 { &several[..] } else { &[] };
+    let server = Server::start(&place, "echo", &driver, more)?;
+    let is_interrupted = || interrupted.load(Ordering::Relaxed);
+    let mut found = go_through(options, &place, server, &is_interrupted)?;
+    found.driver = driver;
+    found.server_processes = processes;
+    let report = Report::new(options, &found);
+    match options.format {
+        Format::Text => drop(output::bytes(report.text().as_bytes())),
+        Format::Json => output::json(&report),
+    }
+    Ok(if found.interrupted {
+        INTERRUPTED
+    } else if found.faults.is_empty() {
+        0
+    } else {
+        FAULTY
+    })
+}
+
+/// As many processes as have room for the connections, however unevenly they are dealt out.
+fn server_processes(connections: u32, limit: u64) -> Result<u32, String> {
+    let room = limit.saturating_sub(DESCRIPTORS_BESIDES) as f64;
+    if f64::from(connections) <= room {
+        return Ok(1);
+    }
+    let fits = |processes: &u32| {
+        let share = f64::from(connections) / f64::from(*processes);
+        share + DEVIATIONS * share.sqrt() <= room
+    };
+    (2..=PROCESSES_MAX).find(fits).ok_or_else(|| {
+        format!(
+            "{connections} connections do not fit into {PROCESSES_MAX} processes with {limit} open \
+             files each: take fewer, or raise \"ulimit -n\" as root"
+        )
+    })
+}
+
+/// Opens, looks, touches and ends.
+fn go_through<'a>(
+    options: &MillionOptions,
+    place: &'a Place<'a>,
+    server: Server<'a>,
+    is_interrupted: &dyn Fn() -> bool,
+) -> Result<Found, Stop> {
+    let bar = super::progress_bar(u64::from(options.connections), options.quiet);
+    server.ask()?;
+    parts::settled_kernel_bytes(place)?;
+    let before = measured(&server)?;
+    let waiting_before = limits::waiting_ports();
+    let mut load = start_load(options, &server)?;
+    bar.set_message("opening");
+    let mut progress = vec![(0.0, 0)];
+    open(options, &mut load, &mut progress, &bar, is_interrupted)?;
+    let interrupted = is_interrupted();
+    let connected = progress.last().map_or(0, |last| last.1);
+    let accepted = wait_for(&server, connected)?;
+    let after = measured(&server)?;
+    let load_resident_bytes = load.said()["resident_bytes"].as_u64();
+    bar.set_message("ending");
+    load.tell_to_end();
+    let seconds = wait_until_ended(&server, after.standing.held)?;
+    let (told, code) = load.last(PATIENCE)?;
+    let mut faults = parts::faults(&told, code, parts::INTERRUPTED);
+    let (touched, echoed) = (&told["touched"], &told["messages"]);
+    if touched != echoed {
+        faults.push(format!("of {touched} touched, {echoed} echoed"));
+    }
+    if !accepted {
+        faults.push("the server did not accept all that were connected".to_owned());
+    }
+    faults.extend(server.end()?);
+    bar.finish_and_clear();
+    Ok(Found {
+        driver: String::new(),
+        server_processes: 1,
+        opened: Opened {
+            seconds: opening_seconds(&progress),
+            server_us: parts::processor_us(&before.standing, &after.standing, connected),
+            moments: parts::moments(from_the_first(&progress)),
+        },
+        held: Held {
+            before,
+            after,
+            load_resident_bytes,
+        },
+        closed: Closed {
+            seconds,
+            told,
+            waiting_before,
+            waiting_after: limits::waiting_ports(),
+        },
+        interrupted,
+        faults,
+    })
+}
+
+fn start_load<'a>(options: &MillionOptions, server: &Server<'a>) -> Result<End<'a>, Stop> {
+    let interval = if options.connections > 200_000 {
+        "1s"
+    } else {
+        "100ms"
+    };
+    let mut arguments: Vec<String> = ["--interval", interval, "--source", SOURCES, "--reset"]
+        .map(str::to_owned)
+        .to_vec();
+    for (name, value) in [
+        ("--connections", options.connections.to_string()),
+        ("--rate", options.rate.to_string()),
+        ("--touch", options.touch.clone()),
+        ("--seed", options.seed.to_string()),
+        (
+            "--leave-memory",
+            format!("{}B", options.leave_memory.as_u64()),
+        ),
+        // Whoever comes late was still asked for.
+        ("--connect-timeout", "60s".to_owned()),
+    ] {
+        arguments.extend([name.to_owned(), value]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    server.load("hold", &arguments)
+}
+
+/// Reads what the load tells until nothing more comes.
+fn open(
+    options: &MillionOptions,
+    load: &mut End<'_>,
+    progress: &mut Vec<(f64, u64)>,
+    bar: &ProgressBar,
+    is_interrupted: &dyn Fn() -> bool,
+) -> Result<(), Stop> {
+    let wanted = u64::from(options.connections);
+    let pace = Duration::from_secs_f64(f64::from(options.connections) / f64::from(options.rate));
+    // A machine may be a good deal slower than the pace that it was given.
+    let until = Instant::now() + pace * 4 + PATIENCE;
+    let over = |line: &Value| {
+        let count = |name: &str| line[name].as_u64().unwrap_or(0);
+        bar.set_position(count("connected"));
+        let answered = count("connected") + count("failed");
+        // Those that were held back are neither, and those under way are waited for.
+        is_interrupted() || answered + count("held_back") >= wanted
+    };
+    if parts::read(load, until, progress, over)? {
+        return Ok(());
+    }
+    if load.said()["held_back"] == wanted {
+        let leave = doctor::bytes(options.leave_memory.as_u64());
+        return Err(Stop::Failed(format!(
+            "less than {leave} of memory is available already: free some, or lower --leave-memory"
+        )));
+    }
+    let why = load.said()["verdict"].as_str().unwrap_or("no word");
+    Err(Stop::Failed(format!("the load ended early: {why}")))
+}
+
+/// Waits until the server has accepted what has connected; whether it has.
+fn wait_for(server: &Server<'_>, connected: u64) -> Result<bool, Stop> {
+    let give_up_at = Instant::now() + PATIENCE;
+    while server.ask()?.accepted < connected {
+        if Instant::now() >= give_up_at {
+            return Ok(false);
+        }
+        thread::sleep(ASK_EVERY);
+    }
+    Ok(true)
+}
+
+/// How long it takes from the first that goes to the last, as the server sees it; nothing if they do
+/// not all go.
+fn wait_until_ended(server: &Server<'_>, held: u64) -> Result<Option<f64>, Stop> {
+    let give_up_at = Instant::now() + PATIENCE;
+    let mut begun = Instant::now();
+    while Instant::now() < give_up_at {
+        let asked = Instant::now();
+        match server.ask()?.held {
+            0 => return Ok(Some(begun.elapsed().as_secs_f64())),
+            // Meanwhile they are touched.
+            all if all >= held => begun = asked,
+            _ => {}
+        }
+        thread::sleep(ASK_EVERY);
+    }
+    Ok(None)
+}
+
+fn measured(server: &Server<'_>) -> Result<Measured, Stop> {
+    Ok(Measured {
+        standing: server.ask()?,
+        kernel_bytes: limits::kernel_object_bytes(),
+        available_bytes: doctor::memory().available_bytes,
+    })
+}
+
+/// Without the time in which the processes of the load were starting.
+fn from_the_first(progress: &[(f64, u64)]) -> &[(f64, u64)] {
+    let nothing_yet = progress.iter().take_while(|(_, count)| *count == 0).count();
+    &progress[nothing_yet.saturating_sub(1)..]
+}
+
+fn opening_seconds(progress: &[(f64, u64)]) -> f64 {
+    let progress = from_the_first(progress);
+    let time = |at: Option<&(f64, u64)>| at.map_or(0.0, |at| at.0);
+    let last = progress.last().map_or(0, |last| last.1);
+    // Lines after the last one came tell nothing new.
+    let all = progress.iter().find(|(_, count)| *count == last);
+    time(all) - time(progress.first())
+}
+
+/// The latencies of the messages that touched connections.
+fn touch_latencies(told: &Value) -> Option<Percentiles> {
+    serde_json::from_value(told["message_us"].clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_servers_as_the_hash_asks_for() {
+        assert_eq!(server_processes(19_936, 20_000), Ok(1));
+        // Two of 9,968 each are full with the next, were they dealt out evenly.
+        assert_eq!(server_processes(39_872, 20_000), Ok(3));
+        let million = server_processes(1_000_000, 20_000).expect("they fit");
+        assert!((51..=54).contains(&million), "{million}");
+        assert_eq!(server_processes(1_000_000, u64::MAX), Ok(1));
+        let error = server_processes(4_000_000, 1_024).unwrap_err();
+        assert!(error.contains("ulimit"), "{error}");
+    }
+
+    #[test]
+    fn the_time_to_open_is_from_the_first_to_the_last() {
+        let progress = [(0.0, 0), (1.0, 0), (2.0, 50), (3.0, 90), (4.0, 90)];
+        assert_eq!(opening_seconds(&progress), 2.0);
+        assert_eq!(opening_seconds(&[(0.0, 0)]), 0.0);
+        assert_eq!(from_the_first(&progress).len(), 4);
+    }
+}

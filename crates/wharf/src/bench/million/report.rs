@@ -1,0 +1,303 @@
+//! What `wharf bench million` has found, as JSON says it and as people read it.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Found, MillionOptions, SOURCES, touch_latencies};
+use crate::bench::figures::rounded;
+use crate::bench::page::chart;
+use crate::bench::parts::Moment;
+use crate::bench::report::Machine;
+use crate::doctor::{bytes, grouped};
+use crate::load::report::Percentiles;
+
+const VERSION: u32 = 1;
+
+/// The whole of it; docs/bench.md describes its members.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    event: &'static str,
+    version: u32,
+    machine: Machine,
+    driver: String,
+    descriptors: &'static str,
+    server_processes: u32,
+    load_processes: u64,
+    load_driver: String,
+    sources: &'static str,
+    wanted: u32,
+    rate_per_second: u32,
+    leave_memory_bytes: u64,
+    interrupted: bool,
+    held: u64,
+    bounded_by: BoundedBy,
+    failed: u64,
+    failed_by_reason: Value,
+    held_back: u64,
+    open: Open,
+    touch: Touched,
+    close: Close,
+    memory: Memory,
+    /// The ledger of both ends.
+    server: Value,
+    faults: Vec<String>,
+    verdict: String,
+}
+
+/// Why there were not more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum BoundedBy {
+    /// So many were wanted.
+    Wanted,
+    Memory,
+    Interrupted,
+    Failures,
+}
+
+#[derive(Debug, Serialize)]
+struct Open {
+    seconds: f64,
+    per_second: f64,
+    server_us: Option<f64>,
+    /// Connects that began more than 1 ms after their time.
+    late: u64,
+    over_time: Vec<Moment>,
+    connect_us: Option<Percentiles>,
+}
+
+#[derive(Debug, Serialize)]
+struct Touched {
+    connections: u64,
+    echoed: u64,
+    message_us: Option<Percentiles>,
+}
+
+#[derive(Debug, Serialize)]
+struct Close {
+    /// From the first that went to the last; null if they did not all go in time.
+    seconds: Option<f64>,
+    ports_waiting_before: Option<u64>,
+    ports_waiting_after: Option<u64>,
+}
+
+/// Bytes; for each connection unless it is said otherwise.
+#[derive(Debug, Serialize)]
+struct Memory {
+    kernel_both_ends: Option<f64>,
+    server_wharf: f64,
+    server_process: Option<f64>,
+    /// All of it, not for each.
+    server_resident_bytes: Option<u64>,
+    load_resident_bytes: Option<u64>,
+    /// Of everything together: what the machine has less.
+    machine: Option<f64>,
+    available_bytes_before: u64,
+    available_bytes_held: u64,
+}
+
+impl Report {
+    pub(super) fn new(options: &MillionOptions, found: &Found) -> Self {
+        let told = &found.closed.told;
+        let count = |name: &str| told[name].as_u64().unwrap_or(0);
+        let held = found.held.after.standing.held;
+        let bounded_by = if held >= u64::from(options.connections) {
+            BoundedBy::Wanted
+        } else if count("held_back") > 0 {
+            BoundedBy::Memory
+        } else if found.interrupted {
+            BoundedBy::Interrupted
+        } else {
+            BoundedBy::Failures
+        };
+        let mut report = Report {
+            event: "bench_million",
+            version: VERSION,
+            machine: Machine::this(),
+            driver: found.driver.clone(),
+            descriptors: "ordinary",
+            server_processes: found.server_processes,
+            load_processes: count("processes").max(1),
+            load_driver: told["driver"].as_str().unwrap_or_default().to_owned(),
+            sources: SOURCES,
+            wanted: options.connections,
+            rate_per_second: options.rate,
+            leave_memory_bytes: options.leave_memory.as_u64(),
+            interrupted: found.interrupted,
+            held,
+            bounded_by,
+            failed: count("failed"),
+            failed_by_reason: told["failed_by_reason"].clone(),
+            held_back: count("held_back"),
+            open: Open {
+                seconds: found.opened.seconds,
+                per_second: held as f64 / found.opened.seconds.max(1e-9),
+                server_us: found.opened.server_us,
+                late: count("late"),
+                over_time: found.opened.moments.clone(),
+                connect_us: serde_json::from_value(told["connect_us"].clone()).ok(),
+            },
+            touch: Touched {
+                connections: count("touched"),
+                echoed: count("messages"),
+                message_us: touch_latencies(told),
+            },
+            close: Close {
+                seconds: found.closed.seconds,
+                ports_waiting_before: found.closed.waiting_before,
+                ports_waiting_after: found.closed.waiting_after,
+            },
+            memory: Memory::of(found, held),
+            server: told["server"].clone(),
+            faults: found.faults.clone(),
+            verdict: String::new(),
+        };
+        report.verdict = report.verdict();
+        report
+    }
+
+    fn verdict(&self) -> String {
+        let (held, wanted) = (grouped(self.held), grouped(u64::from(self.wanted)));
+        let bound = match self.bounded_by {
+            BoundedBy::Wanted => format!("all {wanted} were held"),
+            BoundedBy::Memory => {
+                format!(
+                    "{held} of {wanted} were held: more would have left less than {} of memory",
+                    bytes(self.leave_memory_bytes)
+                )
+            }
+            BoundedBy::Interrupted => format!("interrupted: {held} of {wanted} were held"),
+            BoundedBy::Failures => format!("{held} of {wanted} were held, and others failed"),
+        };
+        let after = match &self.faults[..] {
+            [] => "the ledgers of both ends agree, and all that were touched live".to_owned(),
+            faults => format!("not to be trusted: {}", faults.join("; ")),
+        };
+        format!("{bound}; {after}.")
+    }
+
+    pub(super) fn text(&self) -> String {
+        let server = plural(u64::from(self.server_processes));
+        let mut lines = vec![
+            self.machine.line(),
+            format!(
+                "echo on {} in {server}, load on {} in {}; loopback, from {}",
+                self.driver,
+                self.load_driver,
+                plural(self.load_processes),
+                self.sources
+            ),
+            String::new(),
+            format!(
+                "held      {} of {}",
+                grouped(self.held),
+                grouped(u64::from(self.wanted))
+            ),
+            self.opened(),
+        ];
+        lines.extend(chart(&self.open.over_time));
+        lines.extend([self.touched(), self.closed()]);
+        lines.extend(self.memory.lines());
+        lines.push(self.verdict.clone());
+        let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+        lines.join("\n") + "\n"
+    }
+
+    fn opened(&self) -> String {
+        let cost = match self.open.server_us {
+            Some(us) => format!("{} us of server CPU each", rounded(us)),
+            None => "server CPU not told".to_owned(),
+        };
+        format!(
+            "opened    in {} s, {} a second of {} that were to begin; {cost}",
+            rounded(self.open.seconds),
+            rounded(self.open.per_second),
+            grouped(u64::from(self.rate_per_second)),
+        )
+    }
+
+    fn touched(&self) -> String {
+        let took = self.touch.message_us.as_ref().map_or(String::new(), |it| {
+            let ms = |us: f64| rounded(us / 1e3);
+            format!(" in {} ms (p50), {} ms (max)", ms(it.p50), ms(it.max))
+        });
+        format!(
+            "touched   {} at random, {} echoed{took}",
+            grouped(self.touch.connections),
+            grouped(self.touch.echoed)
+        )
+    }
+
+    fn closed(&self) -> String {
+        let seconds = match self.close.seconds {
+            Some(seconds) => format!("in {} s with RST", rounded(seconds)),
+            None => "not in time".to_owned(),
+        };
+        let waiting = self
+            .close
+            .ports_waiting_before
+            .zip(self.close.ports_waiting_after);
+        let waiting = waiting.map_or(String::new(), |(before, after)| {
+            let more = grouped(after.saturating_sub(before));
+            format!("; on the machine {more} more ports wait in TIME_WAIT than before")
+        });
+        format!("closed    {seconds}{waiting}")
+    }
+}
+
+impl Memory {
+    fn of(found: &Found, held: u64) -> Self {
+        let (before, after) = (&found.held.before, &found.held.after);
+        let each = |bytes: u64| bytes as f64 / held.max(1) as f64;
+        let grown = |before: Option<u64>, after: Option<u64>| {
+            let grown = after?.checked_sub(before?)?;
+            (held > 0).then(|| each(grown))
+        };
+        Memory {
+            kernel_both_ends: grown(before.kernel_bytes, after.kernel_bytes),
+            server_wharf: each(after.standing.port_bytes),
+            server_process: grown(
+                before.standing.resident_bytes,
+                after.standing.resident_bytes,
+            ),
+            server_resident_bytes: after.standing.resident_bytes,
+            load_resident_bytes: found.held.load_resident_bytes,
+            machine: grown(Some(after.available_bytes), Some(before.available_bytes)),
+            available_bytes_before: before.available_bytes,
+            available_bytes_held: after.available_bytes,
+        }
+    }
+
+    fn lines(&self) -> [String; 3] {
+        let each = |bytes: Option<f64>| match bytes {
+            Some(bytes) => format!("{} bytes for each", rounded(bytes)),
+            None => "not told".to_owned(),
+        };
+        let all = |size: Option<u64>| size.map_or("an unknown size".to_owned(), bytes);
+        let half = self.kernel_both_ends.map_or(String::new(), |both| {
+            format!(" at both ends together, {} at one", rounded(both / 2.0))
+        });
+        [
+            format!("kernel    {}{half}", each(self.kernel_both_ends)),
+            format!(
+                "programs  server {}, grown to {}, with {} for each of Wharf's own; load {}",
+                each(self.server_process),
+                all(self.server_resident_bytes),
+                rounded(self.server_wharf),
+                all(self.load_resident_bytes)
+            ),
+            format!(
+                "machine   {} less available in all; {} are left",
+                each(self.machine),
+                bytes(self.available_bytes_held)
+            ),
+        ]
+    }
+}
+
+fn plural(processes: u64) -> String {
+    match processes {
+        1 => "one process".to_owned(),
+        several => format!("{several} processes"),
+    }
+}

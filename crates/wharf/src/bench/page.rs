@@ -1,0 +1,216 @@
+//! The page for people: a block for each driver, a line for each thing that was measured.
+//!
+//! Processor time comes first. It is what a server can be held to: rates on one machine are as much
+//! the load's, which here is half of the work.
+
+use std::fmt::Write;
+
+use super::figures::{Figure, bars, rounded};
+use super::parts::{BLOCK_BYTES, MESSAGE_BYTES, Moment};
+use super::report::{Hold, OnDriver, Report, Work};
+use crate::doctor::grouped;
+
+/// Bars of a chart, at most.
+const BARS_MAX: usize = 32;
+
+pub(super) fn text(report: &Report) -> String {
+    let mut lines = head(report);
+    for driver in &report.drivers {
+        lines.push(String::new());
+        lines.extend(on_driver(driver));
+    }
+    lines.push(String::new());
+    for passed in &report.passed_over {
+        lines.push(format!("passed over {}: {}", passed.driver, passed.reason));
+    }
+    lines.extend(report.faults.iter().map(|fault| format!("fault: {fault}")));
+    lines.push(report.verdict.clone());
+    let mut text = String::new();
+    for line in lines {
+        // Writing to memory does not fail.
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn head(report: &Report) -> Vec<String> {
+    let settings = &report.settings;
+    let pinned = match (settings.server_processor, settings.load_processor) {
+        (Some(server), Some(load)) => {
+            format!("server on processor {server} alone, load on {load}")
+        }
+        _ => "server and load where the system puts them".to_owned(),
+    };
+    let load = settings.load_driver.as_deref().unwrap_or("no driver");
+    let control = settings.congestion_control.as_deref();
+    let set = match settings.congestion_control_set {
+        true => "set at both ends",
+        false => "the system's choice",
+    };
+    vec![
+        report.machine.line(),
+        format!("{pinned}; the load runs on {load}"),
+        format!(
+            "loopback; congestion control {}, {set}",
+            control.unwrap_or("not told")
+        ),
+        match settings.rounds {
+            1 => format!("one round of {} s a run; latencies in us", settings.seconds),
+            rounds => format!(
+                "{rounds} rounds of {} s a run: medians (lowest-highest); latencies in us",
+                settings.seconds
+            ),
+        },
+    ]
+}
+
+fn on_driver(driver: &OnDriver) -> Vec<String> {
+    let name = driver.driver.as_str();
+    let titles = ["server CPU us", "a second", "p50", "p99", "p99.9", "max"];
+    let mut lines = vec![row(name, &titles.map(str::to_owned))];
+    for echo in &driver.echo {
+        let many = if echo.connections == 1 { "" } else { "s" };
+        let connections = grouped(u64::from(echo.connections));
+        let name = format!("echo {MESSAGE_BYTES} B, {connections} connection{many}");
+        lines.push(row(&name, &cells(&echo.work)));
+    }
+    if let Some(bulk) = &driver.bulk {
+        let name = format!("bulk, {} KiB there and back", BLOCK_BYTES >> 10);
+        lines.push(row(&name, &cells(&bulk.work)));
+        if let Some(rate) = bulk.bytes_per_second_each_way {
+            let megabytes = Figure {
+                median: rate.median / 1e6,
+                low: rate.low / 1e6,
+                high: rate.high / 1e6,
+            };
+            lines.push(format!(
+                "  {} MB/s each way at once",
+                spread(Some(megabytes))
+            ));
+        }
+    }
+    if let Some(accept) = &driver.accept {
+        lines.push(row("accept and close", &cells(&accept.work)));
+        lines.extend(chart(&accept.over_time));
+    }
+    if let Some(hold) = &driver.hold {
+        let name = format!("accept and hold {}", grouped(u64::from(hold.connections)));
+        lines.push(row(&name, &cells(&hold.work)));
+        lines.extend(chart(&hold.over_time));
+        lines.push(memory(hold));
+    }
+    lines
+}
+
+fn row(name: &str, cells: &[String; 6]) -> String {
+    let [cpu, rate, p50, p99, p99_9, max] = cells;
+    format!("{name:<28}{cpu:>19}{rate:>27}{p50:>9}{p99:>9}{p99_9:>9}{max:>9}")
+}
+
+fn cells(work: &Work) -> [String; 6] {
+    let latency = |of: fn(&super::report::Latency) -> Figure| {
+        let latency = work.latency_us.as_ref();
+        latency.map_or(String::new(), |latency| rounded(of(latency).median))
+    };
+    [
+        spread(work.server_us),
+        spread(work.per_second),
+        latency(|it| it.p50),
+        latency(|it| it.p99),
+        latency(|it| it.p99_9),
+        latency(|it| it.max),
+    ]
+}
+
+fn spread(figure: Option<Figure>) -> String {
+    let Some(it) = figure else {
+        return "not told".to_owned();
+    };
+    let median = rounded(it.median);
+    if it.spreads() {
+        format!("{median} ({}-{})", rounded(it.low), rounded(it.high))
+    } else {
+        median
+    }
+}
+
+/// Bars over time, and what they stand for.
+pub(super) fn chart(moments: &[Moment]) -> Option<String> {
+    let joined = join(moments, BARS_MAX);
+    let (first, last) = (joined.first()?, joined.last()?);
+    let rates: Vec<f64> = joined.iter().map(|moment| moment.per_second).collect();
+    let (lowest, highest) = rates
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(low, high), &rate| {
+            (low.min(rate), high.max(rate))
+        });
+    let each = (last.seconds - first.seconds) / (joined.len() as f64 - 1.0).max(1.0);
+    Some(format!(
+        "  {}  a bar is {:.0} ms, {} to {} a second",
+        bars(&rates),
+        each * 1e3,
+        rounded(lowest),
+        rounded(highest)
+    ))
+}
+
+/// As many moments as fit: each of the same number of those that were.
+fn join(moments: &[Moment], most: usize) -> Vec<Moment> {
+    let lot = moments.len().div_ceil(most).max(1);
+    let joined = moments.chunks(lot).filter_map(|lot| {
+        let sum: f64 = lot.iter().map(|moment| moment.per_second).sum();
+        Some(Moment {
+            seconds: lot.last()?.seconds,
+            per_second: sum / lot.len() as f64,
+        })
+    });
+    joined.collect()
+}
+
+fn memory(hold: &Hold) -> String {
+    let it = &hold.bytes_per_connection;
+    let kernel = match it.kernel_both_ends {
+        Some(both) => format!(
+            "{} of the kernel at both ends together, {} at one",
+            rounded(both.median),
+            rounded(both.median / 2.0)
+        ),
+        None => "the kernel's is not told".to_owned(),
+    };
+    format!(
+        "  bytes for each held: {} of Wharf's own in the server, whose process grew by {}; {kernel}",
+        spread(it.wharf),
+        spread(it.process),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(rates: &[f64]) -> Vec<Moment> {
+        let moment = |(place, &per_second): (usize, &f64)| Moment {
+            seconds: (place + 1) as f64 / 10.0,
+            per_second,
+        };
+        rates.iter().enumerate().map(moment).collect()
+    }
+
+    #[test]
+    fn a_chart_has_as_many_bars_as_fit_and_says_what_they_are() {
+        let chart = chart(&moments(&[10.0, 20.0, 40.0])).expect("there are moments");
+        assert_eq!(chart, "  ▂▄█  a bar is 100 ms, 10.0 to 40.0 a second");
+        assert!(super::chart(&[]).is_none());
+        let many = join(&moments(&[1.0; 100]), 32);
+        assert!(many.len() <= 32 && many.len() > 16, "{}", many.len());
+        assert_eq!(many.last().map(|moment| moment.seconds), Some(10.0));
+    }
+
+    #[test]
+    fn what_is_not_told_is_said_so() {
+        assert_eq!(spread(None), "not told");
+        let one = Figure::of([4.5]);
+        assert_eq!(spread(one), "4.50");
+        assert_eq!(spread(Figure::of([4.5, 6.5])), "5.50 (4.50-6.50)");
+    }
+}

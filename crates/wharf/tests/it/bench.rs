@@ -1,0 +1,331 @@
+//! `wharf bench`: a short one on every driver, its end by a signal, and that nothing stays behind.
+
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::program::{drivers, needs_native, program, run};
+
+/// As short as it may be; which figures come out is the machine's affair.
+const SHORT: [&str; 6] = [
+    "--duration",
+    "50ms",
+    "--rounds",
+    "1",
+    "--connections",
+    "300",
+];
+
+fn bench(arguments: &[&str]) -> (Value, Option<i32>) {
+    let output = run(&[&["bench", "--format", "json"], arguments].concat());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let value = serde_json::from_slice(&output.stdout);
+    let value = value.unwrap_or_else(|error| panic!("{error}: {complaint}"));
+    (value, output.status.code())
+}
+
+/// The figure is a number, and its spread is around it.
+fn is_figure(value: &Value, what: &str) {
+    let of = |name: &str| {
+        value[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{what}: {value}"))
+    };
+    assert!(of("low") > 0.0, "{what}: {value}");
+    assert!(
+        of("low") <= of("median") && of("median") <= of("high"),
+        "{what}: {value}"
+    );
+}
+
+#[test]
+fn everything_is_measured_on_every_driver() {
+    let drivers = drivers();
+    let (told, code) = bench(&SHORT);
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(
+        (&told["event"], &told["version"]),
+        (&"bench".into(), &1.into())
+    );
+    assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
+    assert_eq!(told["interrupted"], false, "{told}");
+    let measured = told["drivers"].as_array().expect("a list");
+    let names: Vec<&str> = measured
+        .iter()
+        .filter_map(|it| it["driver"].as_str())
+        .collect();
+    assert_eq!(names.len(), drivers.len(), "{names:?}");
+    for on in measured {
+        let echo = on["echo"].as_array().expect("a list");
+        let connections: Vec<u64> = echo
+            .iter()
+            .filter_map(|it| it["connections"].as_u64())
+            .collect();
+        assert_eq!(connections, [1, 64, 1_000], "{on}");
+        for part in echo.iter().chain([&on["bulk"], &on["accept"], &on["hold"]]) {
+            assert_eq!(part["runs"], 1, "{part}");
+            is_figure(&part["server_us"], "server_us");
+            is_figure(&part["per_second"], "per_second");
+            is_figure(&part["latency_us"]["p99_9"], "p99_9");
+        }
+        for part in ["accept", "hold"] {
+            let over_time = on[part]["over_time"].as_array().expect("a list");
+            assert!(!over_time.is_empty(), "{on}");
+        }
+        let each = &on["hold"]["bytes_per_connection"];
+        is_figure(&each["wharf"], "wharf");
+        // A chunk of the table is of 1,024 sockets.
+        assert!(each["wharf"]["median"].as_f64() < Some(300.0), "{each}");
+        if let Some(kernel) = each["kernel_both_ends"]["median"].as_f64() {
+            assert!((3_000.0..40_000.0).contains(&kernel), "{each}");
+        }
+    }
+}
+
+#[test]
+fn both_ends_have_a_processor_to_themselves_where_there_are_two() {
+    if !needs_native() {
+        return;
+    }
+    let driver = &drivers()[0];
+    let (told, _) = bench(&[&SHORT[..], &["--driver", driver]].concat());
+    let (server, load) = (
+        told["settings"]["server_processor"].as_u64(),
+        told["settings"]["load_processor"].as_u64(),
+    );
+    let two = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    if cfg!(target_os = "linux") && two {
+        assert!(
+            server.is_some() && load.is_some() && server != load,
+            "{told}"
+        );
+    } else {
+        assert_eq!((server, load), (None, None), "{told}");
+    }
+    assert_eq!(told["drivers"].as_array().map(Vec::len), Some(1), "{told}");
+}
+
+#[test]
+fn people_get_one_page() {
+    let driver = &drivers()[0];
+    let output = run(&[&["bench", "--driver", driver][..], &SHORT].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    for expected in [
+        "server CPU us",
+        "echo 64 B, 1,000 connections",
+        "MB/s each way",
+        "accept and hold 300",
+        "a bar is",
+        "of Wharf's own",
+        "the ledgers of both ends agree",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(text.lines().count() <= 24, "{text}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_in_one_line() {
+    let foreign = if cfg!(windows) { "poll" } else { "iocp" };
+    for (arguments, expected) in [
+        (&["--duration", "1ms"][..], "between 50ms and 10m"),
+        (&["--driver", foreign], "does not exist on this system"),
+        (&["--driver", "epoll"], "all, auto, iocp, uring, poll"),
+        (&["--rounds", "0"], "--rounds"),
+    ] {
+        let output = run(&[&["bench"], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+/// The last line of a million, which need not be one.
+fn million(output: &Output) -> (Value, Option<i32>) {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let told = serde_json::from_slice(&output.stdout);
+    let told: Value = told.unwrap_or_else(|error| panic!("{error}: {complaint}"));
+    assert_eq!(told["event"], "bench_million", "{told}");
+    assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
+    (told, output.status.code())
+}
+
+#[test]
+fn a_million_in_several_processes_is_held_touched_and_ended() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        // With so few open files it takes three processes for each end.
+        let rest = "bench million --connections 1500 --touch 10% --format json --driver";
+        let program = env!("CARGO_BIN_EXE_wharf");
+        let shell = format!("ulimit -n 700; exec {program} {rest} {driver}");
+        let output = Command::new("sh").args(["-c", &shell]).output();
+        let (told, code) = million(&output.expect("there is a shell"));
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(
+            (&told["held"], &told["bounded_by"]),
+            (&1_500.into(), &"wanted".into())
+        );
+        let touched = told["touch"]["connections"].as_u64().expect("a number");
+        assert!((60..300).contains(&touched), "{told}");
+        assert_eq!(told["touch"]["echoed"], touched, "{told}");
+        assert_eq!(told["server"]["accepted"], 1_500, "{told}");
+        assert_eq!(told["server"]["balances"], true, "{told}");
+        assert!(told["open"]["seconds"].as_f64() > Some(0.0), "{told}");
+        assert!(told["close"]["seconds"].is_number(), "{told}");
+        if cfg!(target_os = "linux") {
+            assert_eq!(
+                (&told["server_processes"], &told["load_processes"]),
+                (&3.into(), &3.into())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_million_leaves_the_memory_that_it_is_told_to() {
+    let few = ["bench", "million", "--connections", "400"];
+    let output = run(&[&few[..], &["--leave-memory", "1000TiB"]].concat());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--leave-memory"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let output = run(&few);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for expected in [
+        "held      400 of 400",
+        "touched",
+        "closed",
+        "all 400 were held",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    // What is told to bench itself by the environment is told to this too.
+    let output = program()
+        .args(&few[..2])
+        .env("WHARF_CONNECTIONS", "50")
+        .output();
+    let output = output.expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("all 50 were held"), "{text}");
+}
+
+/// A bench that would go on for long.
+fn long() -> Child {
+    let mut command = program();
+    command.args(["bench", "--format", "json", "--duration", "5m"]);
+    command.stdout(Stdio::piped()).spawn().expect("it starts")
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    //! Its ends, looked for in `/proc`.
+
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process};
+    use serde_json::Value;
+
+    use std::process::Stdio;
+
+    use super::{long, million};
+    use crate::program::{needs_native, program};
+
+    /// The processes that it has started; both ends.
+    fn ends_of(id: u32) -> Vec<u32> {
+        let give_up_at = Instant::now() + Duration::from_secs(60);
+        loop {
+            let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("it runs");
+            let children = tasks
+                .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+            let children: String = children.collect::<Vec<_>>().join(" ");
+            let ids: Vec<u32> = children
+                .split_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect();
+            if ids.len() == 2 {
+                return ids;
+            }
+            assert!(
+                Instant::now() < give_up_at,
+                "it starts no two ends: {ids:?}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    fn wait_until_gone(ids: &[u32]) {
+        let give_up_at = Instant::now() + Duration::from_secs(60);
+        let runs = |id: &u32| {
+            let state = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            // One that nobody waits for has ended all the same.
+            !state.is_empty() && !state.contains(") Z ")
+        };
+        while ids.iter().any(runs) {
+            assert!(Instant::now() < give_up_at, "{ids:?} still run");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn ctrl_c_ends_it_with_the_page() {
+        if !needs_native() {
+            return;
+        }
+        let bench = long();
+        let ends = ends_of(bench.id());
+        let id = Pid::from_child(&bench);
+        kill_process(id, Signal::INT).expect("it runs");
+        let output = bench.wait_with_output().expect("it ends");
+        let told: Value = serde_json::from_slice(&output.stdout).expect("an object");
+        assert_eq!(output.status.code(), Some(130), "{told}");
+        assert_eq!(told["interrupted"], true, "{told}");
+        assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
+        wait_until_gone(&ends);
+    }
+
+    #[test]
+    fn ctrl_c_ends_a_million_with_what_was_open() {
+        if !needs_native() {
+            return;
+        }
+        let slowly = [
+            "bench",
+            "million",
+            "--connections",
+            "100000",
+            "--rate",
+            "100",
+        ];
+        let mut command = program();
+        command.args(slowly).args(["--format", "json"]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let child = child.expect("it starts");
+        let ends = ends_of(child.id());
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+        let (told, code) = million(&child.wait_with_output().expect("it ends"));
+        assert_eq!(code, Some(130), "{told}");
+        assert_eq!(told["interrupted"], true, "{told}");
+        assert_eq!(told["bounded_by"], "interrupted", "{told}");
+        wait_until_gone(&ends);
+    }
+
+    /// Nobody is there to stop them, but their input ends with it.
+    #[test]
+    fn its_ends_do_not_outlive_it() {
+        if !needs_native() {
+            return;
+        }
+        let mut bench = long();
+        let ends = ends_of(bench.id());
+        bench.kill().expect("it runs");
+        bench.wait().expect("it was killed");
+        wait_until_gone(&ends);
+    }
+}

@@ -1,0 +1,118 @@
+//! What `wharf load hold` does about connections that are held: it proves that they live, ends them
+//! without a trace, and opens no more than the machine has memory for.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::load::load;
+use crate::program::{Server, drivers, program, run};
+
+/// A silent connection looks like one whose peer has vanished; these prove that they live.
+#[test]
+fn a_random_part_of_what_is_held_is_touched_at_the_end() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let options = [
+            "--connections",
+            "600",
+            "--threads",
+            "2",
+            "--for",
+            "1s",
+            "--reset",
+        ];
+        let touch = ["--touch", "10%", "--seed", "3", "--driver", &driver];
+        let (told, code) = load(&[&["hold", &address], &options[..], &touch].concat());
+        assert_eq!((code, &told["held"]), (Some(0), &600.into()), "{told}");
+        let touched = told["touched"].as_u64().expect("a number");
+        assert!((20..150).contains(&touched), "{told}");
+        assert_eq!(told["messages"], touched, "{told}");
+        assert_eq!(told["bytes_received"], touched * 64, "{told}");
+        let account = server.stop();
+        // None of them was ended in order, and so none of their ports waits.
+        assert_eq!(account["left_by_reset"], 600, "{account}");
+        assert_eq!(account["bytes_in"], touched * 64, "{account}");
+    }
+}
+
+#[test]
+fn what_is_touched_and_silent_is_lost() {
+    let server = Server::start(&["hold", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let options = ["--connections", "20", "--for", "200ms", "--touch", "100%"];
+    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
+    assert_eq!((code, &told["touched"]), (Some(3), &20.into()), "{told}");
+    assert_eq!(
+        (&told["lost"], &told["held"]),
+        (&20.into(), &0.into()),
+        "{told}"
+    );
+    let verdict = told["verdict"].as_str().expect("a sentence");
+    assert!(
+        verdict.contains("of 20 touched, only 0 echoed"),
+        "{verdict}"
+    );
+    server.stop();
+}
+
+/// One that is to be touched receives and is not watched, and its end is noticed all the same.
+#[test]
+fn what_is_to_be_touched_is_lost_when_its_peer_goes() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let mut child = program();
+    child.args([
+        "load",
+        "hold",
+        &address,
+        "--connections",
+        "50",
+        "--touch",
+        "50%",
+    ]);
+    child.args(["--format", "json", "--interval", "10ms"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let is_connected = |line: &str| line.contains("\"held\":50");
+    let connected = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find(|line| is_connected(line));
+    assert!(connected.is_some(), "it ended before all were connected");
+    server.stop();
+    let last = lines.map_while(Result::ok).last().expect("its account");
+    let told: Value = serde_json::from_str(&last).expect("an object");
+    assert_eq!(
+        (&told["lost"], &told["held"]),
+        (&50.into(), &0.into()),
+        "{told}"
+    );
+    child.wait().expect("it ends once nothing is left");
+}
+
+#[test]
+fn a_load_leaves_the_memory_that_it_is_told_to() {
+    let server = Server::start(&["hold", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let options = [
+        "--connections",
+        "50",
+        "--for",
+        "100ms",
+        "--leave-memory",
+        "1000TiB",
+    ];
+    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
+    assert_eq!((code, &told["held_back"]), (Some(1), &50.into()), "{told}");
+    assert_eq!(told["asked"], 0, "{told}");
+    let (told, code) = load(&["hold", &address, "--for", "100ms", "--leave-memory", "1MiB"]);
+    assert_eq!((code, &told["held_back"]), (Some(0), &0.into()), "{told}");
+    let output = run(&["load", "echo", &address, "--touch", "1%"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--touch is for hold"), "{text}");
+    server.stop();
+}
