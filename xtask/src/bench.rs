@@ -6,8 +6,10 @@
 //! was rejected: the machine changes more in ten minutes than the servers differ.
 
 mod machine;
+mod micro;
 mod profile;
 mod report;
+mod section;
 mod servers;
 mod statistics;
 mod targets;
@@ -16,7 +18,7 @@ mod workloads;
 use std::fs;
 
 use anyhow::{Result, bail};
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::command::root;
 use servers::{Server, Servers};
@@ -38,8 +40,12 @@ pub(crate) fn interface() -> Command {
                 .value_parser(clap::value_parser!(u32)),
         )
         .arg(
-            option("seconds", "1", "Measured seconds of one run")
-                .value_parser(clap::value_parser!(f64)),
+            option(
+                "seconds",
+                "1",
+                "Measured seconds of one run, or of one operation",
+            )
+            .value_parser(clap::value_parser!(f64)),
         )
         .arg(option("servers", "all", "Servers, with commas between"))
         .arg(option("workloads", "all", "Workloads, with commas between"))
@@ -50,6 +56,13 @@ pub(crate) fn interface() -> Command {
                 "Seconds of sampling for user-space time and system calls; 0 for none",
             )
             .value_parser(clap::value_parser!(f64)),
+        )
+        .arg(
+            Arg::new("micro")
+                .long("micro")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["rounds", "servers", "workloads", "profile"])
+                .help("Measures single operations instead, with criterion; no server takes part"),
         )
         .arg(option(
             "output",
@@ -74,6 +87,9 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
     }
     let text = |name: &str| arguments.get_one::<String>(name).expect("it has a default");
     let number = |name: &str| *arguments.get_one::<f64>(name).expect("it has a default");
+    if arguments.get_flag("micro") {
+        return micro::run_and_write(number("seconds"), text("output"));
+    }
     let plan = Plan {
         rounds: *arguments.get_one("rounds").expect("it has a default"),
         seconds: number("seconds"),
@@ -84,8 +100,13 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
     let servers = servers::build(&plan.servers)?;
     let samples = measure(&plan, &servers);
     let profiles = profile::run(&plan, &servers);
-    let page = report::page(&plan, &servers, &samples, &profiles)?;
+    let mut page = report::page(&plan, &servers, &samples, &profiles)?;
     let path = root().join(text("output"));
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    // What another command has measured stays.
+    if let Some(kept) = section::find(&before, micro::TITLE) {
+        page = section::put(&page, micro::TITLE, kept);
+    }
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }

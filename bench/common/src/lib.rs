@@ -79,9 +79,14 @@ pub fn pin(processor: usize) {
     // Refused to an ordinary user, and then the figures are only wider apart.
     let _ = rustix::process::setpriority_process(None, PRIORITY);
     let _ = std::fs::write("/proc/self/autogroup", PRIORITY.to_string());
+    pin_thread(processor);
+}
+
+/// Keeps the calling thread, and what it starts from now on, on one processor.
+pub fn pin_thread(processor: usize) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(processor);
-    rustix::thread::sched_setaffinity(None, &set).expect("a process may be pinned");
+    rustix::thread::sched_setaffinity(None, &set).expect("a thread may be pinned");
 }
 
 /// A listener for all servers that take one; it does not block if `nonblocking`.

@@ -1,4 +1,4 @@
-//! What a port costs: bytes of heap per idle socket, and allocations per echo.
+//! What a port costs: bytes of heap per idle socket, and allocations per echo and per timer.
 //!
 //! A binary of its own, because the allocator that counts is the whole process's. The clients live
 //! in a second process, so that descriptors suffice for 19,000 connections; it is this binary
@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Builder, Close, DriverChoice, Event, Key, ListenOptions, Listener, Port, Wait, Waiter,
+    Builder, Close, DriverChoice, Event, Key, ListenOptions, Listener, Op, Port, Wait, Waiter,
     drivers_present,
 };
 
@@ -25,6 +25,13 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const BYTES_PER_SOCKET_MAX: f64 = 64.0;
+const TIMERS: u64 = 1_000_000;
+/// One for each chunk of 4,096 timers, and the growth of the list of chunks and of the queue that
+/// the packets go through.
+const TIMER_ALLOCATIONS_MAX: u64 = TIMERS.div_ceil(4096) + 32;
+const BYTES_PER_TIMER_MAX: f64 = 41.0;
+/// A queue that was longer gives its memory back once it is empty, and has to grow again.
+const CANCELLED_IN_A_ROW: usize = 32;
 const ROLE: &str = "WHARF_TEST_CONNECT";
 
 /// The other process: opens the connections, says so, and holds them until its input ends.
@@ -186,6 +193,61 @@ fn an_echo_allocates_nothing() {
             allocations, 0,
             "{name}: an echo in the steady state allocates"
         );
+        drop(profiler);
+    }
+}
+
+/// Arms `TIMERS` and cancels them all, taking the packets that say so as a server would.
+fn arm_and_cancel(port: &Port, waiter: &mut Waiter, ops: &mut Vec<Op>) {
+    let later = Instant::now() + Duration::from_secs(3600);
+    for (key, seconds) in (0..TIMERS).zip((0..3600).cycle()) {
+        let deadline = later + Duration::from_secs(seconds);
+        ops.push(port.timer(deadline, Key(key)).expect("there is room"));
+    }
+    assert_eq!(port.stats().timers as u64, TIMERS);
+    while !ops.is_empty() {
+        let run = ops.drain(ops.len().saturating_sub(CANCELLED_IN_A_ROW)..);
+        let mut left = run.map(|op| port.cancel(op)).count();
+        pump(waiter, |packet| {
+            assert!(matches!(packet.event, Event::Ended { .. }));
+            left -= 1;
+            left == 0
+        });
+    }
+    assert_eq!(port.stats().timers, 0);
+}
+
+#[test]
+fn a_million_timers_allocate_a_table_once_and_nothing_per_timer() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, builder) in ports() {
+        let port = builder.build().expect("the driver is present");
+        let mut waiter = port.waiter().expect("the first waiter");
+        let mut ops = Vec::with_capacity(TIMERS as usize);
+        let profiler = dhat::Profiler::builder().testing().build();
+        let mut round = || {
+            let before = dhat::HeapStats::get();
+            arm_and_cancel(&port, &mut waiter, &mut ops);
+            let after = dhat::HeapStats::get();
+            let blocks = after.total_blocks - before.total_blocks;
+            (blocks, after.curr_bytes.saturating_sub(before.curr_bytes))
+        };
+        let (blocks, bytes) = round();
+        // The harness allocates on its own thread when another test ends; the port would do so in
+        // every round.
+        let later = (0..2).map(|_| round().0).min().expect("two rounds");
+        println!(
+            "{name}: {blocks} allocations and {bytes} bytes for a million timers, then {later}"
+        );
+        assert!(
+            blocks <= TIMER_ALLOCATIONS_MAX,
+            "{name}: a table of a million timers takes {blocks} allocations"
+        );
+        assert!(
+            bytes as f64 / TIMERS as f64 <= BYTES_PER_TIMER_MAX,
+            "{name}: a table of a million timers takes {bytes} bytes"
+        );
+        assert_eq!(later, 0, "{name}: a timer in the steady state allocates");
         drop(profiler);
     }
 }
