@@ -7,9 +7,11 @@
 //! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
 //! calls are made under one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::config::Options;
 use crate::driver::{Driver, DriverReport};
@@ -92,7 +94,10 @@ impl Out<'_> {
     }
 
     /// So many bytes were read into the batch.
-    #[allow(dead_code, reason = "not every system has a driver that reads at a turn")]
+    #[allow(
+        dead_code,
+        reason = "not every system has a driver that reads at a turn"
+    )]
     pub(crate) fn note_read(&mut self, bytes: usize) {
         if let Some(local) = &mut self.0 {
             local.note_read(bytes);

@@ -134,9 +134,8 @@ pub use waiter::{Batch, Wait, Waiter};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// Locks, also after a panic of another thread: its packet is lost, the port is not.
-pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+/// Locks. A panic of another thread while it held the lock has lost its packet, not the port.
+#[inline]
+pub(crate) fn lock<T>(mutex: &parking_lot::Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    mutex.lock()
 }

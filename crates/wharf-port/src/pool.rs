@@ -12,7 +12,8 @@
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use crate::config::PoolOptions;
 use crate::lock;

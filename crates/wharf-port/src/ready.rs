@@ -13,8 +13,9 @@
 //! the kernel's events would need a thread of their own.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::thread::Thread;
+
+use parking_lot::Mutex;
 
 use crate::lock;
 use crate::packet::Packet;

@@ -9,8 +9,10 @@
 //! A `HashMap` by descriptor was rejected: descriptors are reused at once, and growing it stops
 //! the world. One lock for the whole table was rejected because system calls are made under it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::key::Key;
 use crate::lock;

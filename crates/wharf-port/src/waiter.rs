@@ -72,7 +72,10 @@ impl Local {
 
     /// Bytes were read into the batch: it takes nothing more once it is as much as the cache keeps
     /// until its packets are handled.
-    #[allow(dead_code, reason = "not every system has a driver that reads at a turn")]
+    #[allow(
+        dead_code,
+        reason = "not every system has a driver that reads at a turn"
+    )]
     pub(crate) fn note_read(&mut self, bytes: usize) {
         self.bytes += bytes;
         if self.bytes >= BATCH_BYTES_MAX {

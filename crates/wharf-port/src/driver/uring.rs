@@ -10,11 +10,12 @@
 //! address, the third cost more than they save below 64 KiB.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
+use parking_lot::Mutex;
 
 use crate::config::Options;
 use crate::core::{Core, Out};

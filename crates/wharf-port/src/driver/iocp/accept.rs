@@ -12,9 +12,10 @@
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef};
 use windows_sys::Win32::System::IO::OVERLAPPED;
 

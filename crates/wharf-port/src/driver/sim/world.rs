@@ -4,8 +4,9 @@
 //! Taken under it are the locks of the pool and of the table's free list, which never lead back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::options::{Faults, SimOptions};
 use super::random::Random;
@@ -82,19 +83,15 @@ impl Shared {
                     world.now_ns = world.now_ns.max(deadline);
                     return None;
                 }
-                (_, None) => world = self.sleep(world),
+                (_, None) => self.sleep(&mut world),
             }
         }
     }
 
-    fn sleep<'w>(&'w self, mut world: MutexGuard<'w, World>) -> MutexGuard<'w, World> {
+    fn sleep(&self, world: &mut MutexGuard<'_, World>) {
         world.sleeping += 1;
-        world = self
-            .changed
-            .wait(world)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.changed.wait(world);
         world.sleeping -= 1;
-        world
     }
 }
 

@@ -10,13 +10,13 @@ use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use io_uring::cqueue::{buffer_select, more};
 use io_uring::squeue::Entry;
 use io_uring::{cqueue, opcode};
+use parking_lot::Mutex;
 
 use super::buffers::Buffers;
 use super::request;

@@ -12,13 +12,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::request::{BUFFER_GROUP, Kind, Name, is_reported};
