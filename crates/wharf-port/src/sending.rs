@@ -418,7 +418,7 @@ impl Core {
         work.sends_in_request = 0;
         work.queued_bytes = 0;
         work.head_sent = 0;
-        work.sends.clear();
+        work.sends.pop_front();
         true
     }
 
