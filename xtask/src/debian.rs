@@ -121,6 +121,8 @@ pub(crate) fn install(needed: &[Needed]) -> Result<()> {
     let mut install = Command::new("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
     install
+        // A machine that has just started may still be installing updates of its own.
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(["install", "--yes", "--quiet", "--no-install-recommends"])
         .args(missing);
     command::run(&mut install)

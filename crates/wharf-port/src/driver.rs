@@ -333,7 +333,10 @@ fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOv
             unreachable_patterns,
             reason = "every system lacks some of the drivers"
         )]
-        _ => Err(passed(("this driver does not exist on this system", None))),
+        _ => Err(passed((
+            "this driver does not exist on this system: require another, or let auto choose",
+            None,
+        ))),
     }
 }
 

@@ -14,8 +14,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Builder, Close, DriverChoice, Event, Key, ListenOptions, Listener, Op, Port, Wait, Waiter,
-    drivers_present,
+    Builder, Close, DriverChoice, Event, Key, ListenOptions, Listener, Op, Port, Stream, Wait,
+    Waiter, drivers_present,
 };
 
 #[global_allocator]
@@ -281,4 +281,82 @@ fn a_thousand_rounds_leave_nothing_behind() {
         assert_eq!(port.stats().sockets, 1, "{name}: only the listener is left");
         assert_eq!(port.stats().leases, 0, "{name}");
     }
+}
+
+/// Not a limit but a line: four sizes, and what one connection costs stays what it is. Counted is
+/// the processor time of this process, the kernel's share included, because it is the same beside
+/// other work.
+#[test]
+#[ignore = "it measures: run it by name, in a release build"]
+fn closing_takes_time_in_proportion_to_the_number() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    println!(
+        "| driver | connections | each closed: ms | us each | the port closed: ms | us each |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for (name, builder) in ports() {
+        for count in [2_375, 4_750, 9_500, 19_000] {
+            let us_of = |close: fn(&Port, &mut Waiter, Vec<Stream>)| {
+                let port = || builder.build().expect("the driver is present");
+                // The cheaper of two is the less disturbed.
+                let times = [(); 2].map(|()| closing(port(), count, close));
+                times.into_iter().min().expect("two").as_secs_f64() * 1e6
+            };
+            let (sockets, port) = (us_of(close_each), us_of(close_port));
+            let each = count as f64;
+            println!(
+                "| {name} | {count} | {:.1} | {:.2} | {:.1} | {:.2} |",
+                sockets / 1e3,
+                sockets / each,
+                port / 1e3,
+                port / each
+            );
+        }
+    }
+}
+
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("it counts up from 0")
+}
+
+/// The processor time that `close` takes for so many connections, each with a receive armed.
+fn closing(port: Port, count: usize, close: fn(&Port, &mut Waiter, Vec<Stream>)) -> Duration {
+    let mut waiter = port.waiter().expect("the first waiter");
+    let (listener, address) = listen(&port);
+    let clients = Clients::connect(address, count);
+    let mut streams = Vec::with_capacity(count);
+    pump(&mut waiter, |packet| {
+        if let Event::Accepted(accepted) = packet.event {
+            let stream = port.associate(accepted, Key(100)).expect("room");
+            stream.receive().expect("nothing else reads");
+            streams.push(stream);
+        }
+        streams.len() == count
+    });
+    let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
+    let start = processor_time();
+    close(&port, &mut waiter, streams);
+    // What nobody waits for any more is closed when nobody can reach it.
+    drop((listener, waiter, port));
+    let took = processor_time() - start;
+    drop(clients);
+    took
+}
+
+fn close_each(_: &Port, waiter: &mut Waiter, streams: Vec<Stream>) {
+    let mut left = streams.len();
+    for stream in streams {
+        stream.close(Close::Flush).expect("closed once");
+    }
+    pump(waiter, |packet| {
+        left -= usize::from(matches!(packet.event, Event::Closed));
+        left == 0
+    });
+}
+
+fn close_port(port: &Port, waiter: &mut Waiter, streams: Vec<Stream>) {
+    port.close();
+    while !matches!(waiter.wait(None).expect("waits"), Wait::Closed) {}
+    drop(streams);
 }

@@ -22,7 +22,14 @@ use super::{PATIENCE, connect, exchange, stored};
 /// The calls that make what an example has to close.
 const OPENING: [&str; 4] = ["epoll_create1", "eventfd2", "socket", "accept4"];
 /// What else the tests look at.
-const OTHERS: [&str; 5] = ["io_uring_setup", "close", "listen", "epoll_ctl", "fcntl"];
+const OTHERS: [&str; 6] = [
+    "io_uring_setup",
+    "io_uring_enter",
+    "close",
+    "listen",
+    "epoll_ctl",
+    "fcntl",
+];
 /// What closing a port closes.
 const PORT: [&str; 2] = ["epoll_create1", "eventfd2"];
 const LISTENER_AND_PORT: [&str; 3] = ["socket", "epoll_create1", "eventfd2"];
@@ -446,6 +453,38 @@ fn a_connection_costs_one_registration_and_no_question_about_its_modes() {
     assert_eq!(account.count(&["epoll_ctl("]), 2 + 10);
     assert_eq!(account.count(&["fcntl(", "F_GETFL"]), 1);
     account.assert_closed(&with_connections(10));
+}
+
+/// What an echo in lockstep costs: the registration is the connection's, and io_uring is entered
+/// for the batch with the bytes and, at most, for the one with the end of the send.
+#[test]
+fn an_echo_costs_no_registration_and_few_entrances() {
+    const ECHOES: usize = 200;
+    if !can_trace() {
+        return;
+    }
+    for forbidden in [&[][..], &["io_uring_setup:error=EPERM"][..]] {
+        let mut traced = Traced::start_with("04_echoing", forbidden, &[]);
+        let mut client = connect(traced.program.address());
+        let mut answer = [0; 6];
+        for _ in 0..ECHOES {
+            client.write_all(b"four").expect("the server reads");
+            client.read_exact(&mut answer).expect("the server answers");
+        }
+        traced.program.interrupt();
+        let (ended, account) = traced.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        let (entered, changed) = (
+            account.count(&["io_uring_enter("]),
+            account.count(&["epoll_ctl("]),
+        );
+        println!(
+            "{ECHOES} echoes: io_uring entered {entered} times, epoll changed {changed} times"
+        );
+        // What comes beside: a self-test, a connection, the end.
+        assert!(entered <= 2 * ECHOES + 50, "{entered} entrances");
+        assert!(changed < 10, "{changed} changes of epoll");
+    }
 }
 
 #[test]

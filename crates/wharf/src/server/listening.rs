@@ -138,7 +138,10 @@ impl Opening<'_> {
                     }
                     _ => port.listen(at, key),
                 };
-                let told = |error: Error| (error.kind(), format!("{address}: {error}"));
+                let told = |error: Error| {
+                    let cure = cure_of_path(&address, &error);
+                    (error.kind(), format!("{address}: {error}{cure}"))
+                };
                 listeners.push(listener.map_err(told)?);
             }
             all.push(listeners);
@@ -178,6 +181,24 @@ fn is_in_use(address: &Address) -> bool {
     };
     let bound = address.internet().map(bound);
     matches!(bound, Some(Err(error)) if error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// What to do about a path that the system refuses; the library knows no path by its errors.
+fn cure_of_path(address: &Address, error: &Error) -> &'static str {
+    match (address, error.kind()) {
+        (Address::Unix(path), ErrorKind::Other) if path.parent().is_some_and(is_missing) => {
+            ": make its directory first"
+        }
+        (Address::Unix(_), ErrorKind::InvalidInput) => {
+            ": choose a shorter path, systems take some hundred bytes"
+        }
+        _ => "",
+    }
+}
+
+fn is_missing(directory: &Path) -> bool {
+    // The directory of a bare name is the one we are in, and written as nothing.
+    !directory.as_os_str().is_empty() && !directory.exists()
 }
 
 fn listener_key(number: u64) -> Key {

@@ -53,8 +53,19 @@ fn what_the_machine_refuses_gets_one_line_and_exit_code_2() {
     };
     refused(
         &["hold", "--driver", foreign],
-        "does not exist on this system",
+        "does not exist on this system: require another, or let auto choose",
     );
+}
+
+#[test]
+fn a_path_that_cannot_be_gets_its_cure() {
+    if !is_native() || !cfg!(unix) {
+        return;
+    }
+    let missing = format!("unix:{}/nowhere/socket", env!("CARGO_TARGET_TMPDIR"));
+    refused(&["hold", &missing], "make its directory first");
+    let long = format!("unix:/{}", "a".repeat(200));
+    refused(&["hold", &long], "choose a shorter path");
 }
 
 #[test]
