@@ -101,18 +101,25 @@ impl Driver {
 pub(crate) enum Mode {
     Shared,
     Single,
+    /// A single-waiter port whose sockets take no descriptors; on `uring` alone.
+    Direct,
 }
 
 impl Mode {
+    /// Those of every driver.
     pub(crate) const ALL: [Mode; 2] = [Mode::Shared, Mode::Single];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Mode::Shared => "shared",
             Mode::Single => "single",
+            Mode::Direct => "direct",
         }
     }
 }
+
+/// Fewer than the files that a process may have open unless somebody has raised the limit.
+const DIRECT_PLACES: u32 = 1000;
 
 /// Where a case runs: all that a skip may ask about.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +167,7 @@ impl Where {
         match self.mode {
             Mode::Shared => builder.shared(),
             Mode::Single => builder.single_waiter(),
+            Mode::Direct => builder.single_waiter().direct_descriptors(DIRECT_PLACES),
         }
     }
 }
@@ -247,12 +255,12 @@ pub(crate) struct Inapplicable {
 
 /// For what several waiters do.
 pub(crate) fn several_waiters(at: &Where) -> Option<&'static str> {
-    (at.mode == Mode::Single).then_some("a single-waiter port has one waiter")
+    (!at.shared()).then_some("a single-waiter port has one waiter")
 }
 
 /// For a single-waiter port that is waited on by one thread after another.
 pub(crate) fn waiters_elsewhere(at: &Where) -> Option<&'static str> {
-    let bound = at.driver == Driver::Uring && at.mode == Mode::Single;
+    let bound = at.driver == Driver::Uring && !at.shared();
     bound.then_some("io_uring binds a single-waiter port to the thread of its first waiter")
 }
 
@@ -289,6 +297,11 @@ pub(crate) fn linux(at: &Where) -> Option<&'static str> {
 pub(crate) fn unix_sockets(at: &Where) -> Option<&'static str> {
     a_system(at)
         .or_else(|| (at.driver == Driver::Iocp).then_some("Unix sockets are a matter of Unix"))
+}
+
+/// For sockets that another port shall have, or another thread ask for their address.
+pub(crate) fn descriptors(at: &Where) -> Option<&'static str> {
+    (at.mode == Mode::Direct).then_some("a direct descriptor belongs to one ring and its thread")
 }
 
 /// For addresses of version 6.

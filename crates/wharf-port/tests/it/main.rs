@@ -119,8 +119,8 @@ fn places() -> Vec<Where> {
     let wine = system::is_wine();
     let mut places = Vec::new();
     for driver in Driver::present() {
-        for mode in Mode::ALL {
-            places.push(Where {
+        for mode in Mode::ALL.into_iter().chain([Mode::Direct]) {
+            let at = Where {
                 driver,
                 mode,
                 wine,
@@ -128,7 +128,10 @@ fn places() -> Vec<Where> {
                 ipv6,
                 namespaces,
                 strace,
-            });
+            };
+            if mode != Mode::Direct || at.builder().build().is_ok() {
+                places.push(at);
+            }
         }
     }
     places
