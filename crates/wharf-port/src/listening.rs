@@ -199,16 +199,22 @@ impl Listener {
     pub fn share_with(&self, port: &Port, key: Key) -> Result<Listener> {
         let shared = self.socket.with(Operation::Listen, |core, id| {
             let closed = Error::new(Operation::Listen, ErrorKind::Closed);
-            let state = core.slots.lock(id).ok_or(closed)?;
+            let mut state = core.slots.lock(id).ok_or(closed)?;
+            if state.handle.is_none() {
+                return Err(closed);
+            }
             if core.report.kind != port.core.report.kind {
                 // Each wants another mode of a socket that is one and the same.
                 let kind = ErrorKind::InvalidInput;
                 return Err(Error::advised(Operation::Listen, kind, SAME_DRIVER));
             }
             let shared = core.driver.share_listener(&state);
-            shared.map_err(|error| Error::from_io(Operation::Listen, &error))
+            let shared = shared.map_err(|error| Error::from_io(Operation::Listen, &error))?;
+            state.set(flag::SHARED_LISTENER);
+            Ok(shared)
         })?;
-        port.core.listen_on(shared, key)
+        port.core
+            .listen_on(shared, key, flag::LISTENER | flag::SHARED_LISTENER)
     }
 
     /// Stops accepting and closes, with a report: one `Closed` packet is the last about it.
@@ -245,11 +251,11 @@ impl Core {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
-        self.listen_on(handle, key)
+        self.listen_on(handle, key, flag::LISTENER)
     }
 
     /// Takes a socket that listens.
-    fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key) -> Result<Listener> {
+    fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<Listener> {
         if self.is_closed() {
             self.driver.abandon(handle);
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
@@ -260,7 +266,7 @@ impl Core {
         };
         state.key = key;
         state.handle = Some(handle);
-        state.set(flag::LISTENER);
+        state.set(flags);
         if let Err(code) = self.driver.associate(id, &mut state, false) {
             let handle = state.handle.take().expect("set above");
             self.slots.free(id, &mut state);

@@ -280,8 +280,8 @@ impl Driver for Poll {
         let Some(handle) = state.handle.take() else {
             return;
         };
-        // Only a listener can have been shared with another port.
-        self.poller.forget(&handle, state.has(flag::LISTENER));
+        self.poller
+            .forget(&handle, state.has(flag::SHARED_LISTENER));
         if state.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
         } else if state.has(flag::LISTENER | flag::CONNECTING) {

@@ -233,9 +233,8 @@ impl Uring {
     /// now, and what the kernel has comes back. Each socket in constant time: cancelling walks a
     /// list that grows with what is armed, and cancelling by descriptor walks all of it.
     fn disconnect(&self, id: SlotId, state: &SocketState) {
-        if state.has(flag::LISTENER) {
-            // Its cancel is needed anyway (a shutdown does not end the accept of a Unix listener),
-            // and a shutdown would end other ports' accepts from the same socket.
+        if state.has(flag::SHARED_LISTENER) {
+            // A shutdown would end the accepts of the other ports too.
             return self.cancel_all(id, state);
         }
         let shut = self.with_descriptor(state.open_handle(), |handle| {
@@ -247,8 +246,8 @@ impl Uring {
         let Some(shut) = shut.unwrap_or(Some(false)) else {
             return;
         };
-        // A connect goes on after a shutdown.
-        if !shut || state.has(flag::CONNECTING) {
+        // A connect goes on after a shutdown, and so does the accept of a Unix listener.
+        if !shut || state.has(flag::LISTENER | flag::CONNECTING) {
             self.cancel_all(id, state);
         }
     }

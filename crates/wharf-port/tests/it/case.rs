@@ -154,6 +154,14 @@ impl Where {
         self.mode == Mode::Shared
     }
 
+    /// Room for so many sockets, where a port has a table of its own for them.
+    pub(crate) fn with_places(&self, builder: Builder, places: u32) -> Builder {
+        match self.mode {
+            Mode::Shared | Mode::Single => builder,
+            Mode::Direct => builder.direct_descriptors(places),
+        }
+    }
+
     /// A builder for a port on this driver, shared in this way.
     pub(crate) fn builder(&self) -> Builder {
         let builder = match self.driver {
@@ -285,7 +293,8 @@ pub(crate) fn threads_apart(at: &Where) -> Option<&'static str> {
 
 /// For sockets that go from one port to another.
 pub(crate) fn another_port(at: &Where) -> Option<&'static str> {
-    (at.driver == Driver::Sim).then_some("a simulated network has one port")
+    let sim = (at.driver == Driver::Sim).then_some("a simulated network has one port");
+    sim.or_else(|| descriptors(at))
 }
 
 /// For what is measured through /proc.
@@ -299,9 +308,16 @@ pub(crate) fn unix_sockets(at: &Where) -> Option<&'static str> {
         .or_else(|| (at.driver == Driver::Iocp).then_some("Unix sockets are a matter of Unix"))
 }
 
-/// For sockets that another port shall have, or another thread ask for their address.
+/// For what is done with the descriptors of sockets.
 pub(crate) fn descriptors(at: &Where) -> Option<&'static str> {
-    (at.mode == Mode::Direct).then_some("a direct descriptor belongs to one ring and its thread")
+    (at.mode == Mode::Direct).then_some(
+        "a direct descriptor is a place in the table of one ring: no other port can have it,          nothing outside can look at it, and it takes no descriptor",
+    )
+}
+
+/// For ports with direct descriptors.
+pub(crate) fn direct(at: &Where) -> Option<&'static str> {
+    (at.mode != Mode::Direct).then_some("it is about direct descriptors")
 }
 
 /// For addresses of version 6.

@@ -25,6 +25,7 @@ mod bounds;
 mod cancel;
 mod close;
 mod connect;
+mod direct;
 mod driver_choice;
 mod end;
 mod errors;
@@ -76,6 +77,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("handles", handles::CASES),
     ("storms", storms::CASES),
     ("driver choice", driver_choice::CASES),
+    ("direct descriptors", direct::CASES),
 ];
 
 /// What no case can show.

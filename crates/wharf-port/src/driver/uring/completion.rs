@@ -15,10 +15,10 @@ use super::ring::COMPLETIONS_MAX;
 use super::{CONNECT_CONTINUED, CUT, HAS_UNTOLD, Uring, request};
 use crate::accepted::{Accepted, Place};
 use crate::core::{Core, Out};
+use crate::driver::Driver;
 use crate::lock;
 use crate::pool::PoolBuffer;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::driver::Driver;
 use crate::sys::Handle;
 
 /// How a request ended, or what a streaming one brought.
@@ -103,12 +103,7 @@ impl Uring {
             Kind::Watch => self.watch_completed(core, id, state, &outcome, out),
             Kind::Guard => self.guard_completed(core, id, state, &outcome, out),
             Kind::Send => core.send_stopped(id, state, sent(state, &outcome), out),
-            Kind::Bell
-            | Kind::Cancel
-            | Kind::Free
-            | Kind::Leave
-            | Kind::Start
-            | Kind::Aside => {}
+            Kind::Bell | Kind::Cancel | Kind::Free | Kind::Leave | Kind::Start | Kind::Aside => {}
         }
     }
 

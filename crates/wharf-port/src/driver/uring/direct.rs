@@ -237,8 +237,7 @@ impl Uring {
             self.leave_in_order(place);
         } else {
             let name = Name::of_place(Kind::Leave, place);
-            self.ring
-                .push(request::nothing().user_data(name.encode()));
+            self.ring.push(request::nothing().user_data(name.encode()));
         }
     }
 

@@ -75,7 +75,13 @@ impl Uring {
         if may_enter {
             // Sends that need not wait go out now, as they would have at the next wait.
             // And sockets without descriptors are closed by requests.
-            let go = [Kind::Send, Kind::Cancel, Kind::Aside, Kind::Free, Kind::Leave];
+            let go = [
+                Kind::Send,
+                Kind::Cancel,
+                Kind::Aside,
+                Kind::Free,
+                Kind::Leave,
+            ];
             let others = self.ring.take_queued(|kind| !go.contains(&kind));
             self.end_unseen(core, &others, out);
             if self.enter_to_end(Duration::ZERO, 0).is_ok() {
