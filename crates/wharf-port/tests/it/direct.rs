@@ -41,6 +41,12 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(direct),
     case!(
+        peers_hear_of_an_end_before_the_ring_is_entered_again,
+        [C11],
+        "found by a peer that was waited for"
+    )
+    .skip(direct),
+    case!(
         another_thread_connects_without_descriptors,
         [C4, C13],
         "io_uring_setup(2): one thread enters"
@@ -211,6 +217,22 @@ fn another_thread_ends_sockets_of_a_rings_thread(at: &Where) {
     assert_eq!(rig.ended(shut).how, wharf_port::End::Finished);
     rig.closed(flushed);
     rig.closed(reset);
+}
+
+fn peers_hear_of_an_end_before_the_ring_is_entered_again(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (flushed, mut in_order) = rig.connection();
+    let (reset, mut by_reset) = rig.connection();
+    let (dropped, mut quietly) = rig.connection();
+    flushed.close(Close::Flush).expect("it is open");
+    reset.close(Close::Reset).expect("it is open");
+    drop(dropped);
+    // Nothing pumps the port meanwhile.
+    assert_eq!(system::hear_the_end(&mut in_order), Heard::Finished);
+    assert_eq!(system::hear_the_end(&mut by_reset), Heard::Reset);
+    assert_eq!(system::hear_the_end(&mut quietly), Heard::Finished);
+    rig.closed_quietly();
+    rig.closed_quietly();
 }
 
 fn another_thread_connects_without_descriptors(at: &Where) {

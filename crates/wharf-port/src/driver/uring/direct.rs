@@ -226,10 +226,14 @@ impl Uring {
         self.free_place(place);
     }
 
-    /// Closes the socket in this place, of which the driver holds nothing.
+    /// Closes the socket in this place, of which the driver holds nothing. On the ring's thread the
+    /// peer hears of it at once; the place is free when that thread has entered again.
     pub(super) fn release_place(&self, place: u32, state: &SocketState) {
         if state.has(flag::CLOSE_RESET) {
-            self.ring.push(request::reset_at_close(place, &RESET));
+            let lent = self.ring.lend(place).ok();
+            if !lent.is_some_and(|lent| sys::disconnect(&lent).is_ok()) {
+                self.ring.push(request::reset_at_close(place, &RESET));
+            }
             self.free_place(place);
         } else if state.has(flag::CONNECTING) {
             self.free_place(place);
@@ -245,6 +249,8 @@ impl Uring {
     pub(super) fn leave_in_order(&self, place: u32) {
         if let Ok(lent) = self.ring.lend(place) {
             sys::finish_in_order(&lent);
+            // It fails where the peer was faster.
+            let _ = sys::shutdown_write(&lent);
         }
         self.free_place(place);
     }
