@@ -82,6 +82,8 @@
 //!   the driver's affair; so is how long after its deadline a timer comes, but never before it.
 //! - A send that is cancelled after its first byte tells how many went out, except on Windows.
 //! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
+//! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is
+//!   said there.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 

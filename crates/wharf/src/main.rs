@@ -9,6 +9,7 @@ mod account;
 mod address;
 mod command;
 mod compare;
+mod descriptors;
 mod doctor;
 mod load;
 mod memory;

@@ -14,6 +14,7 @@ use super::gates::Expectation;
 use super::schedule::Pace;
 use crate::address::Place;
 use crate::command::{Format, parse_driver, parse_one_address};
+use crate::descriptors::Descriptors;
 
 /// Connections that one source address can have to one target: the usual 28,232 ephemeral ports of
 /// Linux, with room for those that others use and those in TIME_WAIT.
@@ -101,6 +102,11 @@ pub(crate) struct LoadOptions {
     /// Runs as one of them; for the program itself
     #[arg(long, hide = true)]
     pub(crate) part: bool,
+    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
+    /// tables of the threads' own, as many threads as --connections and the limit of open files ask for; an
+    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
+    pub(crate) descriptors: Descriptors,
     /// Decides the bytes that are sent
     #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,

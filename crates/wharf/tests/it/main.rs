@@ -9,6 +9,8 @@
 mod commands;
 #[cfg(target_os = "linux")]
 mod deaths;
+#[cfg(unix)]
+mod direct;
 mod doctor;
 #[cfg(unix)]
 mod endings;
