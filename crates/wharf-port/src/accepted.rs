@@ -95,12 +95,12 @@ impl Accepted {
     /// }
     /// ```
     pub fn peer(&self) -> Result<Address> {
-        match &self.peer {
-            Some(peer) => Ok(peer.clone()),
-            None => {
-                sys::peer_address(&self.handle).map_err(|e| Error::from_io(Operation::Address, &e))
-            }
-        }
+        let peer = match (&self.peer, &self.place) {
+            (Some(peer), _) => return Ok(peer.clone()),
+            (None, Some(place)) => place.core.driver.peer_of(&self.handle),
+            (None, None) => sys::peer_address(&self.handle),
+        };
+        peer.map_err(|error| Error::from_io(Operation::Address, &error))
     }
 
     /// The system's number of the socket, for lines a person reads.

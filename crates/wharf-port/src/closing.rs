@@ -16,6 +16,10 @@ use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
 use crate::slot::{SlotId, SocketState, flag};
 use crate::socket::{Close, Stream};
+use crate::sys;
+
+const ELSEWHERE: &str = "a socket with a direct descriptor belongs to the port that accepted it: \
+                         associate it there, or leave direct descriptors out";
 
 impl Core {
     pub(crate) fn associate(
@@ -32,6 +36,13 @@ impl Core {
         }
         // A place kept by this port at the accept becomes the socket's own.
         let kept = socket.place.as_ref().is_some_and(|place| place.is_of(self));
+        if !kept && sys::is_direct(&socket.handle) {
+            let error = Error::advised(Operation::Associate, ErrorKind::Unsupported, ELSEWHERE);
+            return Err(Refused {
+                error,
+                value: socket,
+            });
+        }
         let Some((id, mut guard)) = self.slots.allocate(kept) else {
             return Err(Refused::new(Operation::Associate, ErrorKind::Full, socket));
         };

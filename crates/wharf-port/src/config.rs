@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) sim: SimOptions,
     pub(crate) shared: bool,
     pub(crate) sockets_max: u32,
+    /// Places in the driver's own table of sockets; 0 when sockets have descriptors.
+    pub(crate) direct_descriptors: u32,
     pub(crate) timers_max: u32,
     pub(crate) posts_max: usize,
     pub(crate) waiters_max: u16,
@@ -87,6 +89,7 @@ impl Builder {
             driver: DriverChoice::Auto,
             shared: true,
             sockets_max: 1 << 20,
+            direct_descriptors: 0,
             timers_max: 1 << 24,
             posts_max: 1 << 16,
             waiters_max: 256,
@@ -169,6 +172,32 @@ impl Builder {
     /// ```
     pub fn sockets_max(mut self, sockets: u32) -> Self {
         self.options.sockets_max = sockets;
+        self
+    }
+
+    /// Puts accepted and connected sockets into a table of the port's own, with so many places, in
+    /// which they take no descriptor of the process; an experiment. Each port has its own table,
+    /// of at most as many places as the process may have open files, so that several ports hold
+    /// more connections than one process has descriptors.
+    ///
+    /// At the bound a listener pauses, as at `sockets_max`. Such a socket can be associated with
+    /// the port that accepted it and with no other; it tells its addresses on the thread of the
+    /// port's waiter alone; closes go out at the next wait; and it is gone when that thread ends.
+    /// `docs/direct-descriptors.md` has the rest.
+    ///
+    /// # Portability
+    /// For single-waiter ports on `uring`, with Linux 6.8 or later. Elsewhere
+    /// [`build`](Builder::build) fails and says what is missing, also with
+    /// [`DriverChoice::Auto`].
+    ///
+    /// ```
+    /// use wharf_port::Port;
+    /// let builder = Port::builder().single_waiter().direct_descriptors(10_000);
+    /// // Nobody but the one waiter's thread may touch the table.
+    /// assert!(Port::builder().shared().direct_descriptors(10_000).build().is_err());
+    /// ```
+    pub fn direct_descriptors(mut self, places: u32) -> Self {
+        self.options.direct_descriptors = places;
         self
     }
 
@@ -309,7 +338,38 @@ impl Builder {
         if !sensible {
             return Err(Error::new(Operation::Build, ErrorKind::InvalidInput));
         }
+        if options.direct_descriptors > 0 {
+            check_direct(&mut options)?;
+        }
         Port::build(options)
+    }
+}
+
+/// Most places in the table of a ring (`IORING_MAX_FIXED_FILES`).
+const DIRECT_DESCRIPTORS_MAX: u32 = 1 << 20;
+
+/// Direct descriptors are for one kind of port; there `Auto` means the one driver that has them.
+fn check_direct(options: &mut Options) -> Result<()> {
+    let refuse = |advice| {
+        let kind = ErrorKind::InvalidInput;
+        Err(Error::advised(Operation::Build, kind, advice))
+    };
+    if options.shared {
+        return refuse(
+            "direct descriptors belong to one thread: build a single-waiter port, or leave them out",
+        );
+    }
+    if options.direct_descriptors > DIRECT_DESCRIPTORS_MAX {
+        return refuse("a port has at most 1,048,576 direct descriptors: ask for fewer");
+    }
+    match options.driver {
+        DriverChoice::Auto | DriverChoice::Require(DriverKind::Uring) => {
+            options.driver = DriverChoice::Require(DriverKind::Uring);
+            Ok(())
+        }
+        DriverChoice::Require(_) => refuse(
+            "only the driver uring has direct descriptors: require that one, or leave them out",
+        ),
     }
 }
 

@@ -510,7 +510,7 @@ impl Core {
                 self.abort(id, &mut state);
             }
         }
-        self.count_untaken(&packets);
+        self.drop_untaken(&mut packets);
         let leaked = self.driver.end(self);
         self.counters
             .operations_leaked
@@ -531,12 +531,13 @@ impl Core {
         registry::remove(self.id);
     }
 
-    fn count_untaken(&self, packets: &[Packet]) {
-        let untaken = packets
-            .iter()
-            .filter(|packet| matches!(packet.event, Event::Accepted(_)));
+    /// Closes accepted sockets that nobody took, while the driver can still do it.
+    fn drop_untaken(&self, packets: &mut Vec<Packet>) {
+        let before = packets.len();
+        packets.retain(|packet| !matches!(packet.event, Event::Accepted(_)));
+        let untaken = before - packets.len();
         self.counters
             .accepted_untaken
-            .fetch_add(untaken.count() as u64, Ordering::Relaxed);
+            .fetch_add(untaken as u64, Ordering::Relaxed);
     }
 }

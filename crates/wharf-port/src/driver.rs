@@ -211,7 +211,17 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// The address of an open socket's peer.
     fn peer_address(&self, state: &SocketState) -> std::io::Result<Address> {
-        sys::peer_address(state.open_handle())
+        self.peer_of(state.open_handle())
+    }
+
+    /// The address of the peer of a socket that has no slot yet.
+    fn peer_of(&self, handle: &sys::Handle) -> std::io::Result<Address> {
+        sys::peer_address(handle)
+    }
+
+    /// Another handle to a listener, for another port.
+    fn share_listener(&self, state: &SocketState) -> std::io::Result<sys::Handle> {
+        sys::duplicate(state.open_handle())
     }
 
     /// Makes a socket's handle fit for the driver; `accepted` when this very port accepted it, so

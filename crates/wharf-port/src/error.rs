@@ -218,7 +218,9 @@ impl Error {
     }
 
     pub(crate) fn from_io(operation: Operation, error: &io::Error) -> Self {
+        let own = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
         match error.raw_os_error() {
+            _ if own.is_some() => own.copied().expect("looked at"),
             Some(code) => Error::from_os(operation, code),
             None => Error::new(operation, kind_of_io(error.kind())),
         }
@@ -235,8 +237,7 @@ impl Error {
         }
     }
 
-    /// The driver cannot do it in this way; the advice tells which way it can.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    /// It cannot be done in this way; the advice tells which way it can.
     pub(crate) fn advised(operation: Operation, kind: ErrorKind, advice: &'static str) -> Self {
         let advice = Some(advice);
         Error {

@@ -83,6 +83,8 @@
 //! - A send that is cancelled after its first byte tells how many went out, except on Windows.
 //! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
 //! - `congestion_control` is an option of Linux and FreeBSD, and refused elsewhere.
+//! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is
+//!   said there.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
 use crate::op::Op;
+use crate::port::Port;
 use crate::slot::flag;
 use crate::socket::{Close, SocketRef, close_quietly};
 use crate::sys;
@@ -190,6 +191,51 @@ impl Listener {
         self.socket
     }
 
+    /// Lets another port accept from this listener's backlog too: a port that has no room for a
+    /// connection leaves it to the others. Each has to be told to [`accept`](Listener::accept).
+    ///
+    /// With [`share_port`](ListenOptions::share_port) instead, each listener has a backlog of its
+    /// own, and a connection stays with the one that the system dealt it to.
+    ///
+    /// # Portability
+    /// Both ports need the same driver; Windows refuses it as unsupported.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where that cannot be, [`ErrorKind::InvalidInput`] for two kinds of
+    /// driver, [`ErrorKind::Full`] at the other port's `sockets_max`, [`ErrorKind::Closed`] when
+    /// either port is closed.
+    ///
+    /// ```
+    /// use wharf_port::Port;
+    /// # fn main() -> wharf_port::Result<()> {
+    /// # if cfg!(windows) { return Ok(()); }
+    /// let (first, second) = (Port::builder().build()?, Port::builder().build()?);
+    /// let listener = first.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// let shared = listener.share_with(&second, 90.into())?;
+    /// assert_eq!(shared.local_address()?, listener.local_address()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn share_with(&self, port: &Port, key: Key) -> Result<Listener> {
+        let shared = self.socket.with(Operation::Listen, |core, id| {
+            let closed = Error::new(Operation::Listen, ErrorKind::Closed);
+            let mut state = core.slots.lock(id).ok_or(closed)?;
+            if state.handle.is_none() {
+                return Err(closed);
+            }
+            if core.report.kind != port.core.report.kind {
+                // Each wants another mode of a socket that is one and the same.
+                let kind = ErrorKind::InvalidInput;
+                return Err(Error::advised(Operation::Listen, kind, SAME_DRIVER));
+            }
+            let shared = core.driver.share_listener(&state);
+            let shared = shared.map_err(|error| Error::from_io(Operation::Listen, &error))?;
+            state.set(flag::SHARED_LISTENER);
+            Ok(shared)
+        })?;
+        port.core
+            .listen_on(shared, key, flag::LISTENER | flag::SHARED_LISTENER)
+    }
+
     /// Stops accepting and closes, with a report: one `Closed` packet is the last about it.
     ///
     /// # Errors
@@ -214,6 +260,9 @@ impl Drop for Listener {
     }
 }
 
+const SAME_DRIVER: &str =
+    "a listener is shared among ports of one kind of driver: require the same for both";
+
 impl Core {
     pub(crate) fn listen(self: &Arc<Self>, at: &ListenOptions, key: Key) -> Result<Listener> {
         let failed = |error: std::io::Error| Error::from_io(Operation::Listen, &error);
@@ -221,13 +270,22 @@ impl Core {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
+        self.listen_on(handle, key, flag::LISTENER)
+    }
+
+    /// Takes a socket that listens.
+    fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<Listener> {
+        if self.is_closed() {
+            self.driver.abandon(handle);
+            return Err(Error::new(Operation::Listen, ErrorKind::Closed));
+        }
         let Some((id, mut state)) = self.slots.allocate(false) else {
             self.driver.abandon(handle);
             return Err(Error::new(Operation::Listen, ErrorKind::Full));
         };
         state.key = key;
         state.handle = Some(handle);
-        state.set(flag::LISTENER);
+        state.set(flags);
         if let Err(code) = self.driver.associate(id, &mut state, false) {
             let handle = state.handle.take().expect("set above");
             self.slots.free(id, &mut state);

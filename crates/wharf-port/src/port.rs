@@ -49,7 +49,7 @@ use crate::waiter::{Waiter, handle_gone};
 /// ```
 #[derive(Debug)]
 pub struct Port {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 /// What a port holds and has seen; made by [`Port::stats`].

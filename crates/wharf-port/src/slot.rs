@@ -89,8 +89,10 @@ pub(crate) mod flag {
     pub(crate) const WAS_BROKEN: u32 = 1 << 20;
     /// The driver looks out for the peer's end beside what the socket reads, and will report it.
     pub(crate) const GUARDED: u32 = 1 << 21;
+    /// Another port has, or had, this listener's socket as well: it must not be shut down.
+    pub(crate) const SHARED_LISTENER: u32 = 1 << 22;
     /// Bits from here on belong to the driver.
-    pub(crate) const DRIVER_SHIFT: u32 = 22;
+    pub(crate) const DRIVER_SHIFT: u32 = 23;
 }
 
 /// One socket, as its lock guards it.

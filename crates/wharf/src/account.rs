@@ -75,6 +75,10 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn left(&self, how: Left) {
         self.held.fetch_sub(1, Ordering::Relaxed);
         let counter = match how {

@@ -13,6 +13,7 @@ use wharf_port::{Address, DriverChoice, DriverKind};
 use crate::address::Place;
 use crate::bench::BenchOptions;
 use crate::compare::CompareOptions;
+use crate::descriptors::Descriptors;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
 use crate::output;
@@ -155,6 +156,11 @@ pub(crate) struct ServingOptions {
     /// Runs as one of them; for the program itself
     #[arg(long, hide = true)]
     pub(crate) part: bool,
+    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
+    /// tables of the threads' own, as many threads as --max-connections and the limit of open files ask for; an
+    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
+    pub(crate) descriptors: Descriptors,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]

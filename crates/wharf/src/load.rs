@@ -194,6 +194,7 @@ impl Run<'_> {
             options: self.options,
             driver: self.port.driver(),
             processes: self.plan.processes,
+            threads: self.plan.threads,
             counts: &standing.counts,
             latencies: &standing.latencies,
             interrupted: standing.interrupted,

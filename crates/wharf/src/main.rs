@@ -11,6 +11,7 @@ mod bench;
 mod command;
 mod compare;
 mod congestion;
+mod descriptors;
 mod doctor;
 mod load;
 mod memory;

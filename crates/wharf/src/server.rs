@@ -18,6 +18,7 @@ use wharf_port::{
 use crate::account::{Account, Ledger, Left, PartAccount};
 use crate::command::ServingOptions;
 use crate::congestion;
+use crate::descriptors::Descriptors;
 use crate::output::{self, Output};
 use crate::processes::Part;
 use crate::service::{Kind, Service, Step};
@@ -51,6 +52,8 @@ struct Server {
     /// Connections that one thread has dealt out to all, where it does that.
     dealt: Option<AtomicU64>,
     connections_max: Option<u32>,
+    /// All threads accept from the same listeners: one that is full leaves the others their clients.
+    together: bool,
     /// Why accepting has paused so far: each reason is said once.
     paused_for: Mutex<Vec<PauseReason>>,
 }
@@ -121,6 +124,7 @@ impl Server {
             ports,
             dealt: deals.then(AtomicU64::default),
             connections_max: options.max_connections,
+            together: options.descriptors == Descriptors::Direct,
             paused_for: Mutex::default(),
         }
     }
@@ -210,6 +214,10 @@ impl Server {
 
     fn say_paused(&self, reason: PauseReason) {
         self.ledger.paused();
+        let most = self.connections_max.map_or(0, u64::from);
+        if self.together && reason == PauseReason::SocketsMax && self.ledger.held() < most {
+            return;
+        }
         let mut said = self
             .paused_for
             .lock()

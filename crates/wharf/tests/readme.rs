@@ -190,6 +190,33 @@ fn hold_keeps_the_thousand_that_python_opens() {
     );
 }
 
+// README: cargo run --release -- hold --descriptors direct --max-connections 60000
+#[test]
+fn hold_takes_no_descriptors_where_it_can() {
+    let command = shown("cargo run --release -- hold --descriptors direct --max-connections 60000");
+    let builder = wharf_port::Port::builder().single_waiter();
+    if let Err(error) = builder.direct_descriptors(1).build() {
+        let refused = shell(command).stderr(Stdio::piped()).output();
+        let refused = refused.expect("there is a shell");
+        assert_eq!(refused.status.code(), Some(2), "{error}: {refused:?}");
+        return;
+    }
+    let server = Server::start(command);
+    let files = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", server.child.id()));
+        open.expect("it runs").count()
+    };
+    let before = files();
+    let clients: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(server.address()).expect("it listens"))
+        .collect();
+    clients.iter().for_each(|_| drop(server.next("accepted")));
+    assert_eq!(files(), before, "a hundred connections are no files");
+    drop(clients);
+    (0..100).for_each(|_| drop(server.next("left")));
+    assert_eq!(server.stop()["left_by_fin"], 100);
+}
+
 // README: cargo run --release -- echo
 #[test]
 fn echo_sends_back_what_arrives() {

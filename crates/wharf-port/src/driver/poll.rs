@@ -304,7 +304,8 @@ impl Driver for Poll {
         let Some(handle) = state.handle.take() else {
             return;
         };
-        self.poller.forget(&handle);
+        self.poller
+            .forget(&handle, state.has(flag::SHARED_LISTENER));
         if state.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
         } else if state.has(flag::LISTENER | flag::CONNECTING) {

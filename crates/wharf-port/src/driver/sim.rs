@@ -165,6 +165,10 @@ impl Driver for Sim {
         })
     }
 
+    fn share_listener(&self, _state: &SocketState) -> std::io::Result<sys::Handle> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
     fn local_address(&self, state: &SocketState) -> std::io::Result<Address> {
         self.shared.with(|world| {
             let socket = world.socket_of(state.open_handle());

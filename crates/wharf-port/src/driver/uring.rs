@@ -5,11 +5,11 @@
 //! one thread at a time sleep in it, others queue their requests and ring for that one.
 //!
 //! Each socket has one request of each side with the kernel, because concurrent receives fill in
-//! any order and concurrent sends interleave. Linked requests, direct descriptors and zero-copy
-//! sends were rejected: the first have a history of races, the second cannot be asked for their
-//! address, the third cost more than they save below 64 KiB.
+//! any order and concurrent sends interleave. Linked requests and zero-copy sends were rejected: the
+//! first have a history of races, the others cost more than they save below 64 KiB. Direct
+//! descriptors are an experiment that a port may ask for (`direct`).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,21 +17,24 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use parking_lot::Mutex;
 
+use crate::address::Address;
 use crate::config::Options;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::sys;
+use crate::sys::{self, Handle};
 use crate::waiter::Local;
 
 use super::{Driver, Unavailable};
 use buffers::Buffers;
+use direct::Direct;
 use request::{Kind, Name};
 use ring::{Purpose, Ring, Size};
 
 mod buffers;
 mod completion;
+mod direct;
 mod ending;
 mod probe;
 mod request;
@@ -69,16 +72,19 @@ pub(crate) struct Uring {
     buffers_wanted: AtomicBool,
     /// Connections that the kernel accepted when no place was left, with their listeners. They are
     /// told as soon as there is a place, as those in the backlog are.
-    untold: Mutex<Vec<(SlotId, OwnedFd)>>,
+    untold: Mutex<Vec<(SlotId, Handle)>>,
     /// The kernel ends a streaming receive after so many bytes as it is told.
     caps_streams: bool,
     sockets_max: u32,
+    /// The table of sockets without descriptors, if the port has one.
+    direct: Option<Direct>,
 }
 
 impl Uring {
     pub(crate) fn new(options: &Options) -> Result<Self, Unavailable> {
         let abilities = probe::try_once()?;
-        let ring = Ring::new(!options.shared, Size::default()).map_err(probe::refused)?;
+        let mut ring = Ring::new(!options.shared, Size::default()).map_err(probe::refused)?;
+        let direct = Direct::open(&mut ring, options.direct_descriptors)?;
         Ok(Uring {
             ring,
             buffers: Mutex::new(Buffers::new(options.pool)),
@@ -86,6 +92,7 @@ impl Uring {
             untold: Mutex::default(),
             caps_streams: abilities.caps_streams,
             sockets_max: options.sockets_max,
+            direct,
         })
     }
 
@@ -98,7 +105,7 @@ impl Uring {
     /// Asks for what the reading side does.
     fn ask_reading(&self, kind: Kind, id: SlotId, state: &mut SocketState, entry: Entry) {
         state.set(flag::ARMED);
-        self.ask(kind, id, entry);
+        self.ask(kind, id, request::aimed(state.open_handle(), entry));
     }
 
     fn arm_accept(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
@@ -109,6 +116,9 @@ impl Uring {
             return;
         };
         place.give_up();
+        if let Some(direct) = &self.direct {
+            return self.arm_burst(core, id, state, direct, out);
+        }
         let free = self.sockets_max.saturating_sub(core.slots.live());
         let entry = request::accept(state.open_handle(), free >= PLACES_FOR_MANY);
         core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
@@ -138,6 +148,12 @@ impl Uring {
     }
 
     fn arm_connect(&self, id: SlotId, state: &mut SocketState) {
+        if !self.starts_elsewhere(id, state) {
+            self.ask_to_connect(id, state);
+        }
+    }
+
+    fn ask_to_connect(&self, id: SlotId, state: &mut SocketState) {
         let address = state
             .work
             .as_ref()
@@ -218,21 +234,39 @@ impl Uring {
     /// now, and what the kernel has comes back. Each socket in constant time: cancelling walks a
     /// list that grows with what is armed, and cancelling by descriptor walks all of it.
     fn disconnect(&self, id: SlotId, state: &SocketState) {
-        let handle = state.open_handle();
-        if state.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok() {
-            return;
+        if state.has(flag::SHARED_LISTENER) {
+            // A shutdown would end the accepts of the other ports too.
+            return self.cancel_all(id, state);
         }
-        let shut = sys::shutdown_both(handle).is_ok();
+        let shut = self.with_descriptor(state.open_handle(), |handle| {
+            if state.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok() {
+                return None;
+            }
+            Some(sys::shutdown_both(handle).is_ok())
+        });
+        let Some(shut) = shut.unwrap_or(Some(false)) else {
+            return;
+        };
         // A connect goes on after a shutdown, and so does the accept of a Unix listener.
         if !shut || state.has(flag::LISTENER | flag::CONNECTING) {
             self.cancel_all(id, state);
         }
     }
 
+    /// Asks for what the reading side has with the kernel to end.
+    fn cancel_reading(&self, id: SlotId, state: &SocketState) {
+        let name = self.armed(id, state);
+        let bursts = self.direct.is_some() && name.kind == Kind::Accept;
+        self.ring.push(match bursts {
+            true => request::cancel_all(name),
+            false => request::cancel(name),
+        });
+    }
+
     /// Asks for everything that the kernel has of this socket to end.
     fn cancel_all(&self, id: SlotId, state: &SocketState) {
         if state.has(flag::ARMED) {
-            self.ring.push(request::cancel(self.armed(id, state)));
+            self.cancel_reading(id, state);
         }
         if state.has(flag::SENDING) {
             let name = Name::of(Kind::Send, id);
@@ -254,6 +288,9 @@ impl Driver for Uring {
         let mut features = vec!["accepts that stream", "receives into provided buffers"];
         if self.caps_streams {
             features.push("receives that stream, capped");
+        }
+        if self.direct.is_some() {
+            features.push("direct descriptors");
         }
         features
     }
@@ -288,7 +325,19 @@ impl Driver for Uring {
             return Ok(());
         }
         // A request on a socket that does not block fails where it shall wait.
-        sys::set_nonblocking(state.open_handle(), false)
+        sys::set_nonblocking(state.open_handle(), false)?;
+        if state.has(flag::CONNECTING) {
+            self.take_in(state)?;
+        }
+        Ok(())
+    }
+
+    fn local_address(&self, state: &SocketState) -> io::Result<Address> {
+        self.ask_address(state.open_handle(), sys::local_address)
+    }
+
+    fn peer_of(&self, handle: &Handle) -> io::Result<Address> {
+        self.ask_address(handle, sys::peer_address)
     }
 
     fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
@@ -309,20 +358,25 @@ impl Driver for Uring {
     }
 
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if self.direct.is_some() && self.must_go_elsewhere(state) {
+            state.set(flag::SENDING);
+            return self.ask(Kind::Send, id, request::nothing());
+        }
         if !core.has_bytes_to_send(id, state, out) {
             return;
         }
         let SocketState { work, handle, .. } = &mut *state;
         let handle = handle.as_ref().expect("a socket that sends is open");
         let work = work.as_mut().expect("there are bytes to send");
-        let (entry, sends) = request::send(handle.as_raw_fd(), work);
+        let (entry, sends) = request::send(handle.number(), work);
+        let entry = request::aimed(handle, entry);
         work.sends_in_request = sends;
         state.set(flag::SENDING);
         self.ask(Kind::Send, id, entry);
     }
 
     fn cancel_receive(&self, _core: &Core, id: SlotId, state: &mut SocketState) {
-        self.ring.push(request::cancel(self.armed(id, state)));
+        self.cancel_reading(id, state);
     }
 
     fn cancel_send(&self, id: SlotId, _state: &mut SocketState) {
@@ -338,7 +392,10 @@ impl Driver for Uring {
             return;
         };
         if state.has(HAS_UNTOLD) {
-            lock(&self.untold).retain(|(listener, _)| *listener != id);
+            self.forget_untold(id);
+        }
+        if let Some(place) = handle.place() {
+            return self.release_place(place, state);
         }
         if state.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
@@ -347,6 +404,20 @@ impl Driver for Uring {
         } else {
             sys::close_in_order(handle);
         }
+    }
+
+    fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
+        self.with_descriptor(state.open_handle(), sys::shutdown_write)?
+    }
+
+    fn abandon(&self, handle: Handle) {
+        if let Some(place) = handle.place() {
+            self.free_place(place);
+        }
+    }
+
+    fn untaken(&self, token: u64) {
+        self.free_place(u32::try_from(token).expect("a token is a place in the table"));
     }
 
     fn wants_entry(&self) -> bool {

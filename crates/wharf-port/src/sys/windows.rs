@@ -32,6 +32,16 @@ pub(crate) fn raw_number(handle: &Handle) -> u64 {
     handle.as_raw_socket()
 }
 
+/// Whether the socket has no descriptor, but a place in the table of a ring: never here.
+pub(crate) fn is_direct(_handle: &Handle) -> bool {
+    false
+}
+
+/// Another handle to the same socket would belong to the same completion port.
+pub(crate) fn duplicate(_handle: &Handle) -> io::Result<Handle> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// The kind of a system code; the same for the same event on every system.
 pub(crate) fn error_kind(code: i32) -> ErrorKind {
     match Code::of(code) {

@@ -10,7 +10,8 @@ pub(crate) const CASES: &[Case] = &[
         a_full_table_refuses_every_kind_of_socket,
         [C13, C3],
         "contract"
-    ),
+    )
+    .skip(crate::case::descriptors),
     case!(
         an_accepted_socket_has_its_place_already,
         [C13, C12],

@@ -101,18 +101,25 @@ impl Driver {
 pub(crate) enum Mode {
     Shared,
     Single,
+    /// A single-waiter port whose sockets take no descriptors; on `uring` alone.
+    Direct,
 }
 
 impl Mode {
+    /// Those of every driver.
     pub(crate) const ALL: [Mode; 2] = [Mode::Shared, Mode::Single];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Mode::Shared => "shared",
             Mode::Single => "single",
+            Mode::Direct => "direct",
         }
     }
 }
+
+/// Fewer than the files that a process may have open unless somebody has raised the limit.
+const DIRECT_PLACES: u32 = 1000;
 
 /// Where a case runs: all that a skip may ask about.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +154,14 @@ impl Where {
         self.mode == Mode::Shared
     }
 
+    /// Room for so many sockets, where a port has a table of its own for them.
+    pub(crate) fn with_places(&self, builder: Builder, places: u32) -> Builder {
+        match self.mode {
+            Mode::Shared | Mode::Single => builder,
+            Mode::Direct => builder.direct_descriptors(places),
+        }
+    }
+
     /// A builder for a port on this driver, shared in this way.
     pub(crate) fn builder(&self) -> Builder {
         let builder = match self.driver {
@@ -160,6 +175,7 @@ impl Where {
         match self.mode {
             Mode::Shared => builder.shared(),
             Mode::Single => builder.single_waiter(),
+            Mode::Direct => builder.single_waiter().direct_descriptors(DIRECT_PLACES),
         }
     }
 }
@@ -247,12 +263,12 @@ pub(crate) struct Inapplicable {
 
 /// For what several waiters do.
 pub(crate) fn several_waiters(at: &Where) -> Option<&'static str> {
-    (at.mode == Mode::Single).then_some("a single-waiter port has one waiter")
+    (!at.shared()).then_some("a single-waiter port has one waiter")
 }
 
 /// For a single-waiter port that is waited on by one thread after another.
 pub(crate) fn waiters_elsewhere(at: &Where) -> Option<&'static str> {
-    let bound = at.driver == Driver::Uring && at.mode == Mode::Single;
+    let bound = at.driver == Driver::Uring && !at.shared();
     bound.then_some("io_uring binds a single-waiter port to the thread of its first waiter")
 }
 
@@ -277,7 +293,8 @@ pub(crate) fn threads_apart(at: &Where) -> Option<&'static str> {
 
 /// For sockets that go from one port to another.
 pub(crate) fn another_port(at: &Where) -> Option<&'static str> {
-    (at.driver == Driver::Sim).then_some("a simulated network has one port")
+    let sim = (at.driver == Driver::Sim).then_some("a simulated network has one port");
+    sim.or_else(|| descriptors(at))
 }
 
 /// For what is measured through /proc.
@@ -289,6 +306,18 @@ pub(crate) fn linux(at: &Where) -> Option<&'static str> {
 pub(crate) fn unix_sockets(at: &Where) -> Option<&'static str> {
     a_system(at)
         .or_else(|| (at.driver == Driver::Iocp).then_some("Unix sockets are a matter of Unix"))
+}
+
+/// For what is done with the descriptors of sockets.
+pub(crate) fn descriptors(at: &Where) -> Option<&'static str> {
+    (at.mode == Mode::Direct).then_some(
+        "a direct descriptor is a place in the table of one ring: no other port can have it,          nothing outside can look at it, and it takes no descriptor",
+    )
+}
+
+/// For ports with direct descriptors.
+pub(crate) fn direct(at: &Where) -> Option<&'static str> {
+    (at.mode != Mode::Direct).then_some("it is about direct descriptors")
 }
 
 /// For addresses of version 6.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use wharf_port::{Close, ConnectOptions, ErrorKind, Event, Key, ListenOptions, SocketRef};
 
-use crate::case::{Case, Driver, Where, a_system, case, linux};
+use crate::case::{Case, Driver, Where, a_system, case, descriptors, linux};
 use crate::rig::Rig;
 use crate::system;
 
@@ -44,7 +44,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn looked_at(at: &Where) -> Option<&'static str> {
-    a_system(at).or_else(|| {
+    a_system(at).or_else(|| descriptors(at)).or_else(|| {
         (!at.linux).then_some("the options are looked at through pidfd_getfd, which Linux has")
     })
 }

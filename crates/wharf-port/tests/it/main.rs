@@ -25,6 +25,7 @@ mod bounds;
 mod cancel;
 mod close;
 mod connect;
+mod direct;
 mod driver_choice;
 mod end;
 mod errors;
@@ -76,6 +77,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("handles", handles::CASES),
     ("storms", storms::CASES),
     ("driver choice", driver_choice::CASES),
+    ("direct descriptors", direct::CASES),
 ];
 
 /// What no case can show.
@@ -119,8 +121,8 @@ fn places() -> Vec<Where> {
     let wine = system::is_wine();
     let mut places = Vec::new();
     for driver in Driver::present() {
-        for mode in Mode::ALL {
-            places.push(Where {
+        for mode in Mode::ALL.into_iter().chain([Mode::Direct]) {
+            let at = Where {
                 driver,
                 mode,
                 wine,
@@ -128,7 +130,10 @@ fn places() -> Vec<Where> {
                 ipv6,
                 namespaces,
                 strace,
-            });
+            };
+            if mode != Mode::Direct || at.builder().build().is_ok() {
+                places.push(at);
+            }
         }
     }
     places

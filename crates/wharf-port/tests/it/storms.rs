@@ -59,7 +59,7 @@ fn injected(at: &Where) -> Option<&'static str> {
 fn a_burst_of_many_sockets_loses_nothing(at: &Where) {
     const SOCKETS: usize = 3_000;
     system::allow_descriptors(2 * SOCKETS + 100);
-    let mut rig = Rig::new(at);
+    let mut rig = Rig::with(at, |builder| at.with_places(builder, SOCKETS as u32 + 1));
     let mut ends: Vec<_> = (0..SOCKETS).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
         stream.receive().expect("nothing else reads");

@@ -66,17 +66,19 @@ fn make() -> Result<String, Failed> {
 
 /// How many cases prove each clause on each driver; none is an error.
 fn summary(text: &mut String) -> Result<(), Failed> {
-    text.push_str("| clause | iocp | uring | poll | sim |\n|---|---|---|---|---|\n");
+    text.push_str(
+        "| clause | iocp | uring | poll | sim | uring, direct |\n|---|---|---|---|---|---|\n",
+    );
     for (clause, title) in Clause::ALL {
         let _ = write!(text, "| {clause:?} {title} ");
-        for driver in Driver::ALL {
+        for column in Column::ALL {
             let of = cases().filter(|case| case.clauses.contains(&clause));
-            let (run, skipped) = of.fold((0, 0), |(run, skipped), case| match cell(case, driver) {
+            let (run, skipped) = of.fold((0, 0), |(run, skipped), case| match cell(case, column) {
                 Cell::Skipped(_) => (run, skipped + 1),
                 _ => (run + 1, skipped),
             });
             if run + skipped == 0 {
-                return Err(format!("no case proves {clause:?} on {}", driver.name()).into());
+                return Err(format!("no case proves {clause:?} on {}", column.name()).into());
             }
             let skipped = match skipped {
                 0 => String::new(),
@@ -92,12 +94,12 @@ fn summary(text: &mut String) -> Result<(), Failed> {
 fn section(text: &mut String, clause: Clause, title: &str, notes: &mut Notes) {
     let _ = write!(text, "\n### {clause:?} {title}\n\n");
     text.push_str(
-        "| case | iocp | uring | poll | sim | learnt from |\n|---|---|---|---|---|---|\n",
+        "| case | iocp | uring | poll | sim | uring, direct | learnt from |\n|---|---|---|---|---|---|---|\n",
     );
     for case in cases().filter(|case| case.clauses.contains(&clause)) {
         let _ = write!(text, "| `{}` ", case.name);
-        for driver in Driver::ALL {
-            let cell = match cell(case, driver) {
+        for column in Column::ALL {
+            let cell = match cell(case, column) {
                 Cell::Both => "yes".into(),
                 Cell::One(mode, reason) => format!("{} [{}]", mode.name(), notes.number(reason)),
                 Cell::Skipped(reason) => format!("skipped [{}]", notes.number(reason)),
@@ -116,7 +118,38 @@ enum Cell {
     Skipped(&'static str),
 }
 
-fn cell(case: &Case, driver: Driver) -> Cell {
+/// A column of the table: a driver with ordinary sockets, or the one that has others as well.
+#[derive(Clone, Copy)]
+enum Column {
+    Of(Driver),
+    Direct,
+}
+
+impl Column {
+    const ALL: [Column; 5] = [
+        Column::Of(Driver::Iocp),
+        Column::Of(Driver::Uring),
+        Column::Of(Driver::Poll),
+        Column::Of(Driver::Sim),
+        Column::Direct,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Column::Of(driver) => driver.name(),
+            Column::Direct => "uring with direct descriptors",
+        }
+    }
+}
+
+fn cell(case: &Case, column: Column) -> Cell {
+    let driver = match column {
+        Column::Of(driver) => driver,
+        Column::Direct => {
+            let skip = (case.skip)(&Where::documented(Driver::Uring, Mode::Direct));
+            return skip.map_or(Cell::Both, Cell::Skipped);
+        }
+    };
     let skip = |mode| (case.skip)(&Where::documented(driver, mode));
     match (skip(Mode::Shared), skip(Mode::Single)) {
         (None, None) => Cell::Both,

@@ -15,7 +15,8 @@ use super::standing::Standing;
 use super::traffic::Noise;
 use super::watch::{News, Watched};
 use super::worker::{Orders, Worker};
-use crate::processes::Threads;
+use crate::descriptors::share;
+use crate::processes::{Threads, raise_descriptors};
 use crate::signals;
 
 /// One process's share of a load.
@@ -38,8 +39,11 @@ pub(super) struct AtWork<'a> {
 
 /// A port for each thread.
 pub(super) fn build_ports(options: &LoadOptions, threads: Threads) -> Result<Vec<Port>, String> {
-    let build = |_| {
+    let limit = raise_descriptors();
+    let build = |thread| {
+        let share = share(threads, thread, options.connections);
         let builder = Port::builder().driver(options.driver).single_waiter();
+        let builder = options.descriptors.of_port(builder, Some(share), limit);
         builder.build().map_err(|error| error.to_string())
     };
     (0..threads.count).map(build).collect()

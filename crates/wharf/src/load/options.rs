@@ -17,6 +17,7 @@ use super::schedule::Pace;
 use super::touch::Touch;
 use crate::address::Place;
 use crate::command::{Format, parse_driver, parse_one_address};
+use crate::descriptors::Descriptors;
 
 /// Connections that one source address makes to one target before the next source has its turn.
 ///
@@ -107,6 +108,11 @@ pub(crate) struct LoadOptions {
     /// Runs as one of them; for the program itself
     #[arg(long, hide = true)]
     pub(crate) part: bool,
+    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
+    /// tables of the threads' own, as many threads as --connections and the limit of open files ask for; an
+    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
+    pub(crate) descriptors: Descriptors,
     /// Decides the bytes that are sent
     #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,

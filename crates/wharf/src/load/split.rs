@@ -12,6 +12,7 @@ use super::options::{LoadOptions, Mode};
 use super::standing::Standing;
 use super::watch::{LIVE_EVERY, News, Watched, watch};
 use super::{CANNOT_BEGIN, Run};
+use crate::descriptors::Descriptors;
 use crate::output;
 use crate::processes::{
     DESCRIPTORS_BESIDES, Family, Fate, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
@@ -28,7 +29,7 @@ const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
     pub(super) processes: u32,
-    threads: u32,
+    pub(super) threads: u32,
 }
 
 impl Plan {
@@ -38,6 +39,14 @@ impl Plan {
     }
 
     fn within(options: &LoadOptions, limit: u64) -> Result<Self, String> {
+        if options.descriptors == Descriptors::Direct {
+            let (open, asked) = (at_once(options, 1) as u32, options.threads);
+            let threads = Descriptors::threads(Some(open), asked, options.processes, limit)?;
+            return Ok(Plan {
+                processes: 1,
+                threads: threads.min(options.connections),
+            });
+        }
         let threads = u32::from(options.threads);
         let beside = DESCRIPTORS_BESIDES + DESCRIPTORS_PER_THREAD * u64::from(threads - 1);
         let room = limit.saturating_sub(beside);

@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use wharf_port::{Address, Error, ErrorKind, Key, ListenOptions, Listener, Port};
 
 use crate::command::ServingOptions;
-use crate::processes::Threads;
+use crate::descriptors::{self, Descriptors};
+use crate::processes::{Threads, raise_descriptors};
 use crate::sys;
 
 /// Listeners count up from 90, as in the series, as far as below the connections' first key, and
@@ -55,14 +56,17 @@ pub(super) fn open(
 ) -> Result<Opened, String> {
     let ports = build_ports(options, threads, addresses.len())?;
     let internet = addresses.iter().all(|address| address.internet().is_some());
-    let shares = threads.total > 1 && internet;
+    // Nobody else can have a direct descriptor, and a listener of its own that has no room would
+    // keep its backlog waiting: there all accept from one.
+    let direct = options.descriptors == Descriptors::Direct;
+    let shares = threads.total > 1 && internet && !direct;
     let mut opening = Opening {
         options,
         addresses,
         first: threads.first == 0,
         files: SocketFiles::default(),
     };
-    let mut deals = ports.len() > 1 && !internet;
+    let mut deals = ports.len() > 1 && !internet && !direct;
     let mut opened = opening.listen(&ports, shares);
     // Several processes are refused where nobody deals.
     let alone = threads.count == threads.total;
@@ -71,6 +75,9 @@ pub(super) fn open(
         deals = true;
     }
     let mut listeners = opened.map_err(|(_, text)| text)?;
+    if direct {
+        accept_together(&ports, &mut listeners)?;
+    }
     listeners.resize_with(ports.len(), Vec::new);
     Ok(Opened {
         ports,
@@ -85,11 +92,14 @@ fn build_ports(
     threads: Threads,
     listeners: usize,
 ) -> Result<Vec<Port>, String> {
+    let limit = raise_descriptors();
     let build = |thread: u32| {
-        let mut builder = Port::builder().driver(options.driver).single_waiter();
-        if let Some(connections_max) = options.max_connections {
-            // Each thread has its share, also among those of other processes.
-            let share = threads.share(threads.first + thread, connections_max);
+        // Each thread has its share, also among those of other processes.
+        let share = options.max_connections;
+        let share = share.map(|all| descriptors::share(threads, thread, all));
+        let builder = Port::builder().driver(options.driver).single_waiter();
+        let mut builder = options.descriptors.of_port(builder, share, limit);
+        if let Some(share) = share {
             builder = builder.sockets_max(share + u32::try_from(listeners).unwrap_or(u32::MAX));
         }
         builder.build().map_err(|error: Error| error.to_string())
@@ -165,6 +175,19 @@ impl Opening<'_> {
         }
         listener
     }
+}
+
+/// Lets all ports accept from the listeners of the first.
+fn accept_together(ports: &[Port], listeners: &mut Vec<Vec<Listener>>) -> Result<(), String> {
+    for port in &ports[1..] {
+        let shared = (0..).zip(&listeners[0]).map(|(number, listener)| {
+            let shared = listener.share_with(port, listener_key(number));
+            shared.map_err(|error: Error| error.to_string())
+        });
+        let shared = shared.collect::<Result<_, _>>()?;
+        listeners.push(shared);
+    }
+    Ok(())
 }
 
 /// Whether somebody listens there. It is asked by binding, which needs no client.

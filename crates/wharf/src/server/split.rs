@@ -18,6 +18,7 @@ use super::{Server, text};
 use crate::account::{Account, PartAccount};
 use crate::address::Place;
 use crate::command::ServingOptions;
+use crate::descriptors::Descriptors;
 use crate::output::{self, Output};
 use crate::processes::{
     DESCRIPTORS_BESIDES, Family, Fate, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
@@ -57,6 +58,15 @@ impl Plan {
     }
 
     fn within(options: &ServingOptions, limit: u64) -> Result<Self, String> {
+        if options.descriptors == Descriptors::Direct {
+            let (most, asked) = (options.max_connections, options.threads);
+            let threads = Descriptors::threads(most, asked, options.processes, limit)?;
+            let threads = threads.min(most.unwrap_or(u32::MAX));
+            return Ok(Plan {
+                processes: 1,
+                threads,
+            });
+        }
         if let Some(processes) = options.processes {
             if processes > 1 {
                 can_share(options).map_err(|why| format!("--processes {processes}: {why}"))?;
@@ -288,6 +298,8 @@ mod tests {
             plan(&["--max-connections", "3", "--threads", "8"]),
             Ok((1, 3))
         );
+        let direct = ["--descriptors", "direct", "--max-connections", "50000"];
+        assert_eq!(plan(&direct), Ok((1, 3)));
         let error = plan(&["--max-connections", "9000000"]).expect_err("too many");
         assert!(error.contains("256 processes"), "{error}");
     }

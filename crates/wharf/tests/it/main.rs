@@ -11,6 +11,8 @@ mod bench;
 mod commands;
 #[cfg(target_os = "linux")]
 mod deaths;
+#[cfg(unix)]
+mod direct;
 mod doctor;
 #[cfg(unix)]
 mod endings;

@@ -75,9 +75,14 @@ impl Poller {
             .map_err(Errno::raw_os_error)
     }
 
-    /// The descriptor is about to be closed, which ends its registration.
-    #[allow(clippy::unused_self, reason = "other pollers must be told")]
-    pub(super) fn forget(&self, _handle: &Handle) {}
+    /// The descriptor is about to be closed, which ends its registration, unless another port has
+    /// a descriptor of the same socket.
+    pub(super) fn forget(&self, handle: &Handle, is_shared: bool) {
+        if is_shared {
+            // A socket that was never registered is not found, and that is well.
+            let _ = epoll::delete(&self.epoll, handle);
+        }
+    }
 
     /// Waits for events, at most so long and so many, and tells each, with how many there still
     /// are; answers the wake-ups used.

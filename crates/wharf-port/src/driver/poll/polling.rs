@@ -71,7 +71,7 @@ impl Poller {
     }
 
     /// The descriptor is about to be closed.
-    pub(super) fn forget(&self, handle: &Handle) {
+    pub(super) fn forget(&self, handle: &Handle, _is_shared: bool) {
         // A socket that was never registered is not found, and that is well.
         let _ = self.poller.delete(handle.as_fd());
     }

@@ -13,12 +13,13 @@ use io_uring::cqueue::{self, buffer_select, more};
 use super::request::{Kind, Name, is_reported};
 use super::ring::COMPLETIONS_MAX;
 use super::{CONNECT_CONTINUED, CUT, HAS_UNTOLD, Uring, request};
-use crate::accepted::Accepted;
+use crate::accepted::{Accepted, Place};
 use crate::core::{Core, Out};
+use crate::driver::Driver;
 use crate::lock;
 use crate::pool::PoolBuffer;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::sys;
+use crate::sys::Handle;
 
 /// How a request ended, or what a streaming one brought.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Uring {
             };
             match Name::decode(completed.user_data()) {
                 Some(name) => self.complete_named(core, name, outcome, out),
-                None => Self::foreign(core, None, outcome),
+                None => self.foreign(core, None, outcome),
             }
         }
     }
@@ -72,11 +73,14 @@ impl Uring {
         let Name { kind, id } = name;
         match kind {
             Kind::Bell => return self.ring.bell_ended(),
-            Kind::Cancel => return,
+            Kind::Cancel | Kind::Aside => return,
+            Kind::Free => return self.place_is_free(core),
+            Kind::Leave => return self.leave_in_order(id.index),
+            Kind::Start => return self.start_connect(core, id, out),
             _ => {}
         }
         let Some(mut guard) = core.slots.lock(id) else {
-            return Self::foreign(core, Some(kind), outcome);
+            return self.foreign(core, Some(kind), outcome);
         };
         let state = &mut *guard;
         let expected = match kind {
@@ -85,7 +89,7 @@ impl Uring {
             _ => state.has(flag::ARMED) && self.armed(id, state).kind == kind,
         };
         if !expected {
-            return Self::foreign(core, Some(kind), outcome);
+            return self.foreign(core, Some(kind), outcome);
         }
         match kind {
             Kind::Accept => self.accept_completed(core, id, state, &outcome, out),
@@ -99,7 +103,7 @@ impl Uring {
             Kind::Watch => self.watch_completed(core, id, state, &outcome, out),
             Kind::Guard => self.guard_completed(core, id, state, &outcome, out),
             Kind::Send => core.send_stopped(id, state, sent(state, &outcome), out),
-            Kind::Bell | Kind::Cancel => {}
+            Kind::Bell | Kind::Cancel | Kind::Free | Kind::Leave | Kind::Start | Kind::Aside => {}
         }
     }
 
@@ -114,7 +118,7 @@ impl Uring {
     }
 
     /// Nobody expects this: it is counted, and what it brought goes back.
-    fn foreign(core: &Core, kind: Option<Kind>, outcome: Outcome) {
+    fn foreign(&self, core: &Core, kind: Option<Kind>, outcome: Outcome) {
         core.counters
             .foreign_packets
             .fetch_add(1, Ordering::Relaxed);
@@ -122,9 +126,12 @@ impl Uring {
             core.buffer_returned(buffer);
         }
         if kind == Some(Kind::Accept)
-            && let Ok(descriptor) = outcome.result
+            && let Ok(number) = outcome.result
         {
-            drop(adopt(descriptor));
+            match self.direct {
+                Some(_) => self.turn_away(number),
+                None => drop(adopt(number)),
+            }
         }
     }
 
@@ -136,6 +143,9 @@ impl Uring {
         outcome: &Outcome,
         out: &mut Out<'_>,
     ) {
+        if let Some(direct) = &self.direct {
+            return self.one_accept_completed(core, id, state, direct, outcome, out);
+        }
         let over = !more(outcome.flags);
         if over {
             state.clear(flag::ARMED);
@@ -169,12 +179,12 @@ impl Uring {
     }
 
     /// Tells of an accepted connection, or keeps it until there is a place for it.
-    fn tell(
+    pub(super) fn tell(
         &self,
         core: &Arc<Core>,
         id: SlotId,
         state: &mut SocketState,
-        handle: OwnedFd,
+        handle: Handle,
         out: &mut Out<'_>,
     ) {
         let place = if state.has(HAS_UNTOLD) {
@@ -182,20 +192,29 @@ impl Uring {
         } else {
             core.place(id, state, out)
         };
-        if place.is_some() {
-            let accepted = Accepted {
-                handle,
-                peer: None,
-                place,
-            };
-            return core.accepted(id, state, accepted, out);
+        if let Some(place) = place {
+            return core.accepted(id, state, with_place(handle, place), out);
         }
         lock(&self.untold).push((id, handle));
         state.set(HAS_UNTOLD);
         if state.has(flag::ARMED) && !state.has(CUT) {
             state.set(CUT);
-            let name = Name::of(Kind::Accept, id);
-            self.ring.push(request::cancel(name));
+            self.cancel_reading(id, state);
+        }
+    }
+
+    /// A listener closes: those that came beyond the places are closed with it.
+    pub(super) fn forget_untold(&self, id: SlotId) {
+        let its: Vec<_> = {
+            let mut untold = lock(&self.untold);
+            let (its, others) = std::mem::take(&mut *untold)
+                .into_iter()
+                .partition(|(listener, _)| *listener == id);
+            *untold = others;
+            its
+        };
+        for (_, handle) in its {
+            self.abandon(handle);
         }
     }
 
@@ -221,12 +240,7 @@ impl Uring {
                 place.give_up();
                 return true;
             };
-            let accepted = Accepted {
-                handle,
-                peer: None,
-                place: Some(place),
-            };
-            core.accepted(id, state, accepted, out);
+            core.accepted(id, state, with_place(handle, place), out);
         }
         true
     }
@@ -250,7 +264,7 @@ impl Uring {
             }
             Err(code) => Err(code),
             Ok(_) if kind == Kind::Connecting => {
-                sys::take_error(state.open_handle()).map_or(Ok(()), Err)
+                self.take_error(state.open_handle()).map_or(Ok(()), Err)
             }
             Ok(_) => Ok(()),
         };
@@ -309,7 +323,7 @@ impl Uring {
         debug_assert!(state.receiving == Receiving::Watch, "matched by the caller");
         let code = match outcome.result {
             // The peer left; whether in order, the socket's error tells.
-            Ok(_) => sys::take_error(state.open_handle()),
+            Ok(events) => self.error_behind(state.open_handle(), events),
             Err(code) => Some(code),
         };
         core.receive_stopped(id, state, code, out);
@@ -327,9 +341,21 @@ fn sent(state: &SocketState, outcome: &Outcome) -> Result<usize, i32> {
     }
 }
 
+/// An accepted connection, and the place that was kept for it.
+fn with_place(handle: Handle, mut place: Place) -> Accepted {
+    if let Some(direct) = handle.place() {
+        place.mark(direct.into());
+    }
+    Accepted {
+        handle,
+        peer: None,
+        place: Some(place),
+    }
+}
+
 /// Owns the descriptor that an accept brought.
-fn adopt(descriptor: u32) -> OwnedFd {
+fn adopt(descriptor: u32) -> Handle {
     let descriptor = i32::try_from(descriptor).expect("descriptors are not negative");
     // SAFETY: the kernel made it for this completion, which nothing else looks at.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
+    unsafe { OwnedFd::from_raw_fd(descriptor) }.into()
 }

@@ -63,6 +63,8 @@ impl Uring {
             }
         }
         self.empty_kernel(core, &mut Out::queue(), |kind| kind == Kind::Cancel);
+        // No other thread could close what is in the table.
+        self.ring.close_table();
     }
 
     /// Ends what the kernel has and what is queued for it, of sockets that were all aborted.
@@ -72,9 +74,15 @@ impl Uring {
         let may_enter = matches!(self.ring.bind(), Ok(true));
         if may_enter {
             // Sends that need not wait go out now, as they would have at the next wait.
-            let others = self
-                .ring
-                .take_queued(|kind| !matches!(kind, Kind::Send | Kind::Cancel));
+            // And sockets without descriptors are closed by requests.
+            let go = [
+                Kind::Send,
+                Kind::Cancel,
+                Kind::Aside,
+                Kind::Free,
+                Kind::Leave,
+            ];
+            let others = self.ring.take_queued(|kind| !go.contains(&kind));
             self.end_unseen(core, &others, out);
             if self.enter_to_end(Duration::ZERO, 0).is_ok() {
                 self.reap(core, out);

@@ -25,7 +25,7 @@ use crate::config::PoolOptions;
 use crate::driver::Unavailable;
 use crate::lock;
 use crate::pool::Pool;
-use crate::sys;
+use crate::sys::{self, Handle};
 
 /// How long one step may take before the machine counts as broken.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -155,7 +155,7 @@ impl Trial {
             return Ok(None);
         }
         // SAFETY: the kernel made the descriptor for this completion.
-        let accepted = unsafe { OwnedFd::from_raw_fd(accepted.result) };
+        let accepted = unsafe { OwnedFd::from_raw_fd(accepted.result) }.into();
         self.ask(request::receive(&accepted, buffer_bytes, false), RECEIVE);
         self.enter()?;
         client.write_all(b"wharf")?;
@@ -172,7 +172,7 @@ impl Trial {
 
     /// Whether a receive of many goes on below its cap and ends at it. Before Linux 6.16 it is
     /// refused instead.
-    fn caps_streams(&self, accepted: &OwnedFd, client: &mut UnixStream) -> io::Result<bool> {
+    fn caps_streams(&self, accepted: &Handle, client: &mut UnixStream) -> io::Result<bool> {
         self.ask(request::receive_many(accepted, 6, false), RECEIVE);
         self.enter()?;
         client.write_all(b"wharf")?;
@@ -241,11 +241,11 @@ impl From<&cqueue::Entry> for Ended {
 }
 
 /// A listener that needs neither a network nor a file: an abstract Unix address of its own.
-fn listener() -> io::Result<(OwnedFd, SocketAddr)> {
+fn listener() -> io::Result<(Handle, SocketAddr)> {
     static TRIALS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let trial = TRIALS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let name = format!("wharf-trial-{}-{trial}", std::process::id());
     let address = SocketAddr::from_abstract_name(name)?;
     let listener = UnixListener::bind_addr(&address)?;
-    Ok((listener.into(), address))
+    Ok((OwnedFd::from(listener).into(), address))
 }

@@ -6,13 +6,14 @@
 
 use std::fmt;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
 use crate::slot::SlotId;
+use crate::sys::Handle;
 use crate::work::Work;
 
 /// Slices of the send queue that one request takes.
@@ -53,9 +54,17 @@ pub(super) enum Kind {
     /// Somebody rings for the thread that sleeps in the kernel.
     Bell,
     Cancel,
+    /// Gives a place of the table of direct descriptors back; named by the place.
+    Free,
+    /// Asks the ring's thread to close a socket without a descriptor; named by its place.
+    Leave,
+    /// Asks the ring's thread to start a connect.
+    Start,
+    /// Sets an option, or lends or takes a descriptor: nobody waits for its end by name.
+    Aside,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 15] = [
     Kind::Accept,
     Kind::Connect,
     Kind::Connecting,
@@ -67,6 +76,10 @@ const KINDS: [Kind; 11] = [
     Kind::Send,
     Kind::Bell,
     Kind::Cancel,
+    Kind::Free,
+    Kind::Leave,
+    Kind::Start,
+    Kind::Aside,
 ];
 
 /// The name of a request.
@@ -97,6 +110,27 @@ impl Name {
         Name { kind, id }
     }
 
+    /// The name of a place in the table of direct descriptors.
+    pub(super) fn of_place(kind: Kind, place: u32) -> Self {
+        let id = SlotId {
+            index: place,
+            generation: 0,
+        };
+        Name { kind, id }
+    }
+
+    /// The name of the so-manieth request that is carried out at once.
+    pub(super) fn aside(number: u32) -> Self {
+        let id = SlotId {
+            index: 1,
+            generation: number,
+        };
+        Name {
+            kind: Kind::Aside,
+            id,
+        }
+    }
+
     pub(super) fn encode(self) -> u64 {
         debug_assert!(self.id.index < 1 << INDEX_BITS, "a table has 2^24 slots");
         // Kinds count from 1, so that a zeroed completion names nothing.
@@ -116,13 +150,14 @@ impl Name {
     }
 }
 
-/// Whether the end of the request of this name is reported to a socket.
+/// Whether the end of the request of this name is waited for.
 pub(super) fn is_reported(data: u64) -> bool {
     const BELL: u64 = Kind::Bell as u64 + 1;
     const CANCEL: u64 = Kind::Cancel as u64 + 1;
+    const ASIDE: u64 = Kind::Aside as u64 + 1;
     // Asked of each completion, and of each request twice: no name has to be put together for it.
     let kind = data >> KIND_SHIFT;
-    (1..=KINDS.len() as u64).contains(&kind) && kind != BELL && kind != CANCEL
+    (1..=KINDS.len() as u64).contains(&kind) && !matches!(kind, BELL | CANCEL | ASIDE)
 }
 
 /// What a socket keeps at a stable address while the kernel sends for it.
@@ -157,12 +192,21 @@ impl fmt::Debug for WorkBlock {
     }
 }
 
-fn descriptor(handle: &impl AsRawFd) -> types::Fd {
-    types::Fd(handle.as_raw_fd())
+fn descriptor(handle: &Handle) -> types::Fd {
+    types::Fd(handle.number())
+}
+
+/// A request as made above, told what kind of number it has: a descriptor, or a place in the
+/// ring's own table.
+pub(super) fn aimed(handle: &Handle, entry: Entry) -> Entry {
+    match handle.place() {
+        None => entry,
+        Some(_) => entry.flags(Flags::FIXED_FILE),
+    }
 }
 
 /// Accepts one connection, or all that come until something ends it.
-pub(super) fn accept(handle: &impl AsRawFd, many: bool) -> Entry {
+pub(super) fn accept(handle: &Handle, many: bool) -> Entry {
     let handle = descriptor(handle);
     if many {
         opcode::AcceptMulti::new(handle)
@@ -175,8 +219,41 @@ pub(super) fn accept(handle: &impl AsRawFd, many: bool) -> Entry {
     }
 }
 
+/// Accepts one connection into the ring's own table, wherever there is a place.
+pub(super) fn accept_direct(handle: &Handle) -> Entry {
+    opcode::Accept::new(descriptor(handle), ptr::null_mut(), ptr::null_mut())
+        .file_index(Some(types::DestinationSlot::auto_target()))
+        .build()
+}
+
+/// Closes the socket in this place of the ring's own table.
+pub(super) fn close_direct(place: u32) -> Entry {
+    opcode::Close::new(types::Fixed(place)).build()
+}
+
+/// Makes the close that follows a reset.
+pub(super) fn reset_at_close(place: u32, linger: &'static libc::linger) -> Entry {
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    let value: *const libc::linger = linger;
+    opcode::SetSockOpt::new(
+        types::Fixed(place),
+        level.unsigned_abs(),
+        option.unsigned_abs(),
+        value.cast(),
+        size_of::<libc::linger>() as u32,
+    )
+    .build()
+    .flags(Flags::SKIP_SUCCESS)
+    .user_data(Name::own(Kind::Aside).encode())
+}
+
+/// Nothing: its end is worked out on the thread that enters.
+pub(super) fn nothing() -> Entry {
+    opcode::Nop::new().build()
+}
+
 /// Receives into a provided buffer; with data at hand at once, else when there is some.
-pub(super) fn receive(handle: &impl AsRawFd, buffer_bytes: u32, at_hand: bool) -> Entry {
+pub(super) fn receive(handle: &Handle, buffer_bytes: u32, at_hand: bool) -> Entry {
     opcode::Recv::new(descriptor(handle), ptr::null_mut(), buffer_bytes)
         .buf_group(BUFFER_GROUP)
         .ioprio(if at_hand { 0 } else { POLL_FIRST })
@@ -185,7 +262,7 @@ pub(super) fn receive(handle: &impl AsRawFd, buffer_bytes: u32, at_hand: bool) -
 }
 
 /// Receives into provided buffers, a message each, until so many bytes have come.
-pub(super) fn receive_many(handle: &impl AsRawFd, bytes_max: u32, at_hand: bool) -> Entry {
+pub(super) fn receive_many(handle: &Handle, bytes_max: u32, at_hand: bool) -> Entry {
     let first = if at_hand { 0 } else { POLL_FIRST };
     let mut entry = opcode::Recv::new(descriptor(handle), ptr::null_mut(), 0)
         .buf_group(BUFFER_GROUP)
@@ -201,18 +278,18 @@ pub(super) fn receive_many(handle: &impl AsRawFd, bytes_max: u32, at_hand: bool)
 }
 
 /// Receives into a caller's buffer, which the caller of this keeps until the end.
-pub(super) fn receive_into(handle: &impl AsRawFd, buffer: &mut [u8]) -> Entry {
+pub(super) fn receive_into(handle: &Handle, buffer: &mut [u8]) -> Entry {
     let bytes = buffer.len().min(REQUEST_BYTES_MAX) as u32;
     opcode::Recv::new(descriptor(handle), buffer.as_mut_ptr(), bytes).build()
 }
 
 /// Waits until one of these events of poll(2) happens, or the connection breaks.
-pub(super) fn wait(handle: &impl AsRawFd, events: i16) -> Entry {
+pub(super) fn wait(handle: &Handle, events: i16) -> Entry {
     opcode::PollAdd::new(descriptor(handle), u32::from(events.unsigned_abs())).build()
 }
 
 /// Connects to an address, which the caller of this keeps until the end.
-pub(super) fn connect(handle: &impl AsRawFd, to: &socket2::SockAddr) -> Entry {
+pub(super) fn connect(handle: &Handle, to: &socket2::SockAddr) -> Entry {
     opcode::Connect::new(descriptor(handle), to.as_ptr().cast(), to.len()).build()
 }
 
@@ -263,6 +340,15 @@ fn send_one(handle: RawFd, bytes: &[u8]) -> Entry {
 /// Asks for a request to end. Its own completion comes only when there was nothing to end.
 pub(super) fn cancel(name: Name) -> Entry {
     opcode::AsyncCancel::new(name.encode())
+        .build()
+        .flags(Flags::SKIP_SUCCESS)
+        .user_data(Name::own(Kind::Cancel).encode())
+}
+
+/// Asks for all requests of this name to end.
+pub(super) fn cancel_all(name: Name) -> Entry {
+    let every = types::CancelBuilder::user_data(name.encode()).all();
+    opcode::AsyncCancel2::new(every)
         .build()
         .flags(Flags::SKIP_SUCCESS)
         .user_data(Name::own(Kind::Cancel).encode())

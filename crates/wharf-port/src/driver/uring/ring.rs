@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -24,6 +24,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::request::{BUFFER_GROUP, Kind, Name, is_reported};
 use crate::lock;
 use crate::sys;
+
+mod table;
 
 /// How much goes into a ring at a time.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +102,12 @@ pub(super) struct Ring {
     bound: bool,
     owner: AtomicI32,
     forks: u32,
+    /// There is a table of sockets without descriptors. What came up while one of them was looked
+    /// after at once waits in `aside`; the descriptor of one that is put into it is in `taken`.
+    has_table: bool,
+    aside: Mutex<VecDeque<cqueue::Entry>>,
+    taken: Box<AtomicI32>,
+    carried_out: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +147,10 @@ impl Ring {
             bound: matches!(setup, Setup::Bound { .. }),
             owner: AtomicI32::new(0),
             forks: sys::forks(),
+            has_table: false,
+            aside: Mutex::default(),
+            taken: Box::default(),
+            carried_out: AtomicU32::new(0),
         })
     }
 
@@ -354,6 +366,7 @@ impl Ring {
             let completions = self.ring.completion_shared();
             (self.ring.submission_shared(), !completions.is_empty())
         };
+        let completed = completed || self.has_aside();
         let mut reported = 0;
         while let Some(entry) = queue.entries.front() {
             // SAFETY: what it points to stays in place until it ends, as `push` says.
@@ -380,10 +393,13 @@ impl Ring {
     /// As for `enter`.
     pub(super) unsafe fn completions(&self, mut handle: impl FnMut(&[cqueue::Entry])) {
         loop {
+            self.hand_on_aside(&mut handle);
             let mut space = [const { std::mem::MaybeUninit::uninit() }; COMPLETIONS_MAX];
             // SAFETY: one thread at a time, as the caller says. The queue is let go before what
             // was in it is handled, so that the kernel has its room back.
+            let alone = self.alone();
             let completed = unsafe { self.ring.completion_shared() }.fill(&mut space);
+            drop(alone);
             if completed.is_empty() {
                 return;
             }

@@ -98,7 +98,7 @@ impl Uring {
         if !state.has(flag::GUARDED) {
             state.set(flag::GUARDED);
             let entry = request::wait(state.open_handle(), libc::POLLRDHUP);
-            self.ask(Kind::Guard, id, entry);
+            self.ask(Kind::Guard, id, request::aimed(state.open_handle(), entry));
         }
     }
 

@@ -1,0 +1,372 @@
+//! Direct descriptors: sockets that live in the ring's own table and take no descriptor of the
+//! process.
+//!
+//! A table obeys the limit on descriptors, but each ring has its own, so that one process holds as
+//! many connections as its rings have places. Accepts put their sockets there by themselves; one
+//! that connects is made as an ordinary socket, bound and configured, and then taken in.
+//!
+//! A streaming accept was rejected here: it knows no bound, and when the table is full the kernel
+//! closes the connection that it has just accepted (measured, and C12 says that nothing is lost).
+//! So each listener asks for a burst of single accepts, each with a place reserved. Bursts have
+//! another virtue where several rings accept from one listener: what is armed is used up, never
+//! cancelled, so that a full ring leaves no connection to a request that will not take it.
+//!
+//! Whatever takes a system call is done with a descriptor that the ring lends (`ring/table`), on
+//! the ring's own thread. Called on another thread, a close or a shutdown rings for that one.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::completion::Outcome;
+use super::request::{Kind, Name};
+use super::{CUT, Uring, request};
+use crate::address::Address;
+use crate::core::{Core, Out};
+use crate::driver::Unavailable;
+use crate::error::{Error, ErrorKind, Operation};
+use crate::lock;
+use crate::op::OpKind;
+use crate::packet::PauseReason;
+use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::sys::{self, AcceptFault, Handle};
+
+/// Accepts that one listener has with the kernel at a time.
+const BURST_MAX: u32 = 128;
+
+/// The table of a port, as the port counts it.
+#[derive(Debug)]
+pub(super) struct Direct {
+    places: u32,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Places with a socket, until the kernel has told that they are free again.
+    used: u32,
+    /// Places that armed accepts may need.
+    reserved: u32,
+    bursts: Vec<Burst>,
+}
+
+/// The accepts of one listener.
+#[derive(Debug)]
+struct Burst {
+    listener: SlotId,
+    armed: u32,
+    /// What ended it: a lack that the rest of it would meet as well.
+    fault: Option<i32>,
+}
+
+const NEEDS: &str = "direct descriptors need Linux 6.8 or later: leave them out, or use a newer \
+                     kernel";
+const TOO_MANY: &str = "the table of direct descriptors may not be larger than the limit on open \
+                        files: ask for fewer, or raise \"ulimit -n\" (RLIMIT_NOFILE)";
+const ELSEWHERE: &str = "a direct descriptor tells its addresses on the thread that waits, and \
+                         nowhere else: ask there, or leave direct descriptors out";
+
+impl Direct {
+    /// Makes the table of a fresh ring, if one is asked for.
+    pub(super) fn open(
+        ring: &mut super::ring::Ring,
+        places: u32,
+    ) -> Result<Option<Self>, Unavailable> {
+        if places == 0 {
+            return Ok(None);
+        }
+        if !ring.lends() {
+            return Err((NEEDS, None));
+        }
+        let opened = ring.open_table(places);
+        opened.map_err(|code| match code {
+            libc::EMFILE => (TOO_MANY, Some(code)),
+            code => super::probe::refused(code),
+        })?;
+        let table = Mutex::default();
+        Ok(Some(Direct { places, table }))
+    }
+
+    /// Takes a place for a socket, if there is one that no accept may need.
+    fn take(&self) -> bool {
+        let mut table = lock(&self.table);
+        let room = table.used + table.reserved < self.places;
+        table.used += u32::from(room);
+        room
+    }
+
+    fn gave_back(&self) {
+        lock(&self.table).used -= 1;
+    }
+
+    /// Reserves places for the accepts of a listener; answers how many.
+    fn reserve(&self, listener: SlotId, at_most: u32) -> u32 {
+        let mut table = lock(&self.table);
+        let armed = at_most.min(self.places - table.used - table.reserved);
+        if armed > 0 {
+            table.reserved += armed;
+            table.bursts.push(Burst {
+                listener,
+                armed,
+                fault: None,
+            });
+        }
+        armed
+    }
+
+    /// One accept of a burst ended, with a lack or with a socket or neither; answers whether to
+    /// cancel the rest, and when that was the last, what had gone wrong.
+    fn one_ended(
+        &self,
+        listener: SlotId,
+        brought: bool,
+        lack: Option<i32>,
+    ) -> (bool, Option<Option<i32>>) {
+        let mut table = lock(&self.table);
+        table.reserved -= 1;
+        table.used += u32::from(brought);
+        let bursts = table.bursts.iter_mut();
+        let (place, burst) = bursts
+            .enumerate()
+            .find(|(_, burst)| burst.listener == listener)
+            .expect("an accept that is armed belongs to a burst");
+        burst.armed -= 1;
+        let first_lack = lack.is_some() && burst.fault.is_none();
+        burst.fault = burst.fault.or(lack);
+        if burst.armed > 0 {
+            return (first_lack, None);
+        }
+        let fault = burst.fault;
+        table.bursts.swap_remove(place);
+        (false, Some(fault))
+    }
+}
+
+/// What the option that makes a close a reset points to, for as long as there are rings.
+static RESET: libc::linger = libc::linger {
+    l_onoff: 1,
+    l_linger: 0,
+};
+
+impl Uring {
+    /// Asks for a burst of connections: no more than there are places for.
+    pub(super) fn arm_burst(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        direct: &Direct,
+        out: &mut Out<'_>,
+    ) {
+        let free = self.sockets_max.saturating_sub(core.slots.live());
+        let armed = direct.reserve(id, free.clamp(1, BURST_MAX));
+        if armed == 0 {
+            return core.pause_accept(id, state, PauseReason::SocketsMax, out);
+        }
+        core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..armed {
+            let entry = request::accept_direct(state.open_handle());
+            self.ask_reading(Kind::Accept, id, state, entry);
+        }
+    }
+
+    /// One accept of a burst ended.
+    pub(super) fn one_accept_completed(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        direct: &Direct,
+        outcome: &Outcome,
+        out: &mut Out<'_>,
+    ) {
+        let lack = outcome.result.err().filter(|code| is_lack(*code));
+        let (cut, over) = direct.one_ended(id, outcome.result.is_ok(), lack);
+        if over.is_some() {
+            state.clear(flag::ARMED);
+            core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
+        }
+        match outcome.result {
+            Ok(place) if state.has(flag::CLOSING) => self.free_place(place),
+            Ok(place) => self.tell(core, id, state, Handle::direct(place), out),
+            Err(_) if cut => self.cancel_reading(id, state),
+            Err(_) => {}
+        }
+        let Some(fault) = over else { return };
+        state.clear(CUT);
+        if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+            return core.receive_stopped(id, state, Some(libc::ECANCELED), out);
+        }
+        if fault.is_none_or(|code| core.accept_failed(id, state, code, out)) {
+            core.go_on_receiving(id, state, out);
+        }
+    }
+
+    /// Gives a place back; the kernel closes the socket in it.
+    pub(super) fn free_place(&self, place: u32) {
+        let name = Name::of_place(Kind::Free, place);
+        let entry = request::close_direct(place);
+        self.ring.push(entry.user_data(name.encode()));
+    }
+
+    /// A place is free again: who waits for one tries at once.
+    pub(super) fn place_is_free(&self, core: &Core) {
+        if let Some(direct) = &self.direct {
+            direct.gave_back();
+        }
+        core.socket_gone();
+    }
+
+    /// A connection that nobody expects came into this place.
+    pub(super) fn turn_away(&self, place: u32) {
+        if let Some(direct) = &self.direct {
+            lock(&direct.table).used += 1;
+        }
+        self.free_place(place);
+    }
+
+    /// Closes the socket in this place, of which the driver holds nothing. On the ring's thread the
+    /// peer hears of it at once; the place is free when that thread has entered again.
+    pub(super) fn release_place(&self, place: u32, state: &SocketState) {
+        if state.has(flag::CLOSE_RESET) {
+            let lent = self.ring.lend(place).ok();
+            if !lent.is_some_and(|lent| sys::disconnect(&lent).is_ok()) {
+                self.ring.push(request::reset_at_close(place, &RESET));
+            }
+            self.free_place(place);
+        } else if state.has(flag::CONNECTING) {
+            self.free_place(place);
+        } else if self.ring.is_bound_here() {
+            self.leave_in_order(place);
+        } else {
+            let name = Name::of_place(Kind::Leave, place);
+            self.ring.push(request::nothing().user_data(name.encode()));
+        }
+    }
+
+    /// Closes in order; without a descriptor to lend, unread bytes make it a reset.
+    pub(super) fn leave_in_order(&self, place: u32) {
+        if let Ok(lent) = self.ring.lend(place) {
+            sys::finish_in_order(&lent);
+            // It fails where the peer was faster.
+            let _ = sys::shutdown_write(&lent);
+        }
+        self.free_place(place);
+    }
+
+    /// Whether what is queued for sending begins with what only the ring's thread can do.
+    pub(super) fn must_go_elsewhere(&self, state: &SocketState) -> bool {
+        let is_direct = |handle: &Handle| handle.place().is_some();
+        if !state.handle.as_ref().is_some_and(is_direct) {
+            return false;
+        }
+        let mut sends = state.work.iter().flat_map(|work| &work.sends);
+        let first = sends.find(|it| it.kind == OpKind::Shutdown || !it.buffer.is_empty());
+        first.is_some_and(|first| first.kind == OpKind::Shutdown) && !self.ring.is_bound_here()
+    }
+
+    /// Puts a socket that is to connect into the table; on another thread it waits for the ring's.
+    pub(super) fn take_in(&self, state: &mut SocketState) -> Result<(), i32> {
+        let Some(direct) = &self.direct else {
+            return Ok(());
+        };
+        if state.open_handle().place().is_some() || !self.ring.is_bound_here() {
+            return Ok(());
+        }
+        if !direct.take() {
+            return Err(libc::ENOSPC);
+        }
+        match self.ring.take_in(state.open_handle()) {
+            Ok(place) => {
+                // The descriptor goes; the socket stays open by its place.
+                state.handle = Some(Handle::direct(place));
+                Ok(())
+            }
+            Err(code) => {
+                direct.gave_back();
+                Err(code)
+            }
+        }
+    }
+
+    /// Whether a connect has to wait for the ring's thread, which is asked for it.
+    pub(super) fn starts_elsewhere(&self, id: SlotId, state: &SocketState) -> bool {
+        let elsewhere = self.direct.is_some() && state.open_handle().place().is_none();
+        if elsewhere {
+            self.ask(Kind::Start, id, request::nothing());
+        }
+        elsewhere
+    }
+
+    /// The ring's thread starts a connect that another one has asked for.
+    pub(super) fn start_connect(&self, core: &Arc<Core>, id: SlotId, out: &mut Out<'_>) {
+        let Some(mut guard) = core.slots.lock(id) else {
+            return; // It was cancelled or closed meanwhile.
+        };
+        let state = &mut *guard;
+        if state.receiving != Receiving::Connect || state.has(flag::ARMED) {
+            return;
+        }
+        match self.take_in(state) {
+            Ok(()) => self.ask_to_connect(id, state),
+            Err(code) => core.connected(id, state, Err(code), out),
+        }
+    }
+
+    /// Does something with an open socket that takes a descriptor.
+    pub(super) fn with_descriptor<R>(
+        &self,
+        handle: &Handle,
+        action: impl FnOnce(&Handle) -> R,
+    ) -> Result<R, i32> {
+        match handle.place() {
+            None => Ok(action(handle)),
+            Some(place) => self.ring.lend(place).map(|lent| action(&lent)),
+        }
+    }
+
+    /// Asks for an address of an open socket.
+    pub(super) fn ask_address(
+        &self,
+        handle: &Handle,
+        ask: impl FnOnce(&Handle) -> io::Result<Address>,
+    ) -> io::Result<Address> {
+        match self.with_descriptor(handle, ask) {
+            Ok(address) => address,
+            Err(libc::EXDEV) => Err(io::Error::other(Error::advised(
+                Operation::Address,
+                ErrorKind::Unsupported,
+                ELSEWHERE,
+            ))),
+            Err(code) => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// The error behind these events of poll(2).
+    pub(super) fn error_behind(&self, handle: &Handle, events: u32) -> Option<i32> {
+        // Who left in order left no error, and nothing has to be lent to ask for it.
+        let in_order = events & u32::from(libc::POLLERR.unsigned_abs()) == 0;
+        if in_order && handle.place().is_some() {
+            return None;
+        }
+        self.take_error(handle)
+    }
+
+    /// The error that waits on a socket; taking it clears it.
+    pub(super) fn take_error(&self, handle: &Handle) -> Option<i32> {
+        // The system knows of an error and there is no descriptor to ask it with: what it is most
+        // often.
+        let asked = self.with_descriptor(handle, sys::take_error);
+        asked.unwrap_or(Some(libc::ECONNRESET))
+    }
+}
+
+/// Whether an accept failed for want of something that the next one would want as well.
+fn is_lack(code: i32) -> bool {
+    match sys::accept_fault(code) {
+        AcceptFault::ThisConnection => false,
+        AcceptFault::Descriptors | AcceptFault::Memory | AcceptFault::Listener => true,
+    }
+}
