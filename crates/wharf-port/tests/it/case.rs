@@ -311,7 +311,8 @@ pub(crate) fn unix_sockets(at: &Where) -> Option<&'static str> {
 /// For what is done with the descriptors of sockets.
 pub(crate) fn descriptors(at: &Where) -> Option<&'static str> {
     (at.mode == Mode::Direct).then_some(
-        "a direct descriptor is a place in the table of one ring: no other port can have it,          nothing outside can look at it, and it takes no descriptor",
+        "a direct descriptor is a place in the table of one ring: no other port can have it, \
+         nothing outside can look at it, and it takes no descriptor",
     )
 }
 
