@@ -82,6 +82,8 @@
 //!   the driver's affair; so is how long after its deadline a timer comes, but never before it.
 //! - A send that is cancelled after its first byte tells how many went out, except on Windows.
 //! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
+//! - [`Builder::spin_us_max`] has a waiter look for a while before it sleeps on every driver but the
+//!   simulated network, whose clock jumps to what comes next.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 
@@ -108,6 +110,7 @@ mod sending;
 pub mod sim;
 mod slot;
 mod socket;
+mod spin;
 mod sys;
 mod timer;
 mod waiter;

@@ -38,6 +38,7 @@ mod send;
 mod shutdown;
 mod sim_peer;
 mod sim_seeds;
+mod spin;
 mod storms;
 mod timers;
 mod turns;
@@ -68,6 +69,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
     ("waiters", waiters::CASES),
+    ("looking before sleeping", spin::CASES),
     ("turns", turns::CASES),
     ("bounds", bounds::CASES),
     ("exhaustion", exhaust::CASES),
@@ -128,6 +130,7 @@ fn places() -> Vec<Where> {
                 ipv6,
                 namespaces,
                 strace,
+                spin_us_max: 0,
             });
         }
     }
