@@ -67,7 +67,8 @@ pub(super) fn open(options: &ServingOptions) -> Result<Opened, String> {
 fn build_ports(options: &ServingOptions, listeners: usize) -> Result<Vec<Port>, String> {
     let threads = u32::from(options.threads);
     let build = |thread: u32| {
-        let mut builder = Port::builder().driver(options.driver).single_waiter();
+        let builder = Port::builder().driver(options.driver).single_waiter();
+        let mut builder = builder.spin_us_max(options.spin_us);
         if let Some(connections_max) = options.max_connections {
             // Each thread has its share; the first ones have what is left over.
             let share = connections_max / threads + u32::from(thread < connections_max % threads);
