@@ -17,6 +17,7 @@ use crate::lock;
 use crate::packet::Packet;
 use crate::ready::{Rest, Taken};
 use crate::slot::{SlotId, SocketState};
+use crate::spin;
 
 /// A waiter with packets at hand enters the driver at least every so many waits, so that a queue
 /// that never runs empty cannot shut out the sockets of the kernel.
@@ -320,7 +321,7 @@ impl Waiter {
     fn poll(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.waits_without_poll = 0;
         let core = Arc::clone(&self.core);
-        let polled = core.driver.poll(&core, timeout, &mut self.local);
+        let polled = self.enter(&core, timeout);
         let wakes = *polled.as_ref().unwrap_or(&0);
         core.wake(core.ready.woke(wakes));
         self.share_out();
@@ -328,6 +329,28 @@ impl Waiter {
             Ok(_) => Ok(()),
             Err(code) => Err(Error::from_os(Operation::Wait, code)),
         }
+    }
+
+    /// Enters the driver: to sleep, and before that, where the port was built so, to look again and
+    /// again.
+    fn enter(&mut self, core: &Arc<Core>, timeout: Option<Duration>) -> Result<u32, i32> {
+        let spin = core.options.spin_us_max;
+        if spin == 0 || !core.driver.may_spin() {
+            return core.driver.poll(core, timeout, &mut self.local);
+        }
+        let local = &mut self.local;
+        let start = Instant::now();
+        let spin = Duration::from_micros(spin.into());
+        spin::poll(
+            spin,
+            timeout,
+            || start.elapsed(),
+            |timeout| {
+                let wakes = core.driver.poll(core, timeout, local)?;
+                let found = !local.packets.is_empty() || !local.ready.is_empty();
+                Ok(spin::Polled { wakes, found })
+            },
+        )
     }
 
     /// Takes this waiter's share of the sockets that the driver found ready; the others go to the
