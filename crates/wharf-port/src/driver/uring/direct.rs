@@ -231,8 +231,8 @@ impl Uring {
     /// peer hears of it at once; the place is free when that thread has entered again.
     pub(super) fn release_place(&self, place: u32, state: &SocketState) {
         if state.has(flag::CLOSE_RESET) {
-            let lent = self.ring.lend(place).ok();
-            if !lent.is_some_and(|lent| sys::disconnect(&lent).is_ok()) {
+            let lent = self.ring.lend(place);
+            if lent.and_then(|lent| sys::disconnect(&lent)).is_err() {
                 self.ring.push(request::reset_at_close(place, &RESET));
             }
             self.free_place(place);
