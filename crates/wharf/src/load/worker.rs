@@ -175,7 +175,11 @@ impl<'a> Worker<'a> {
                 self.ledger.interrupted.store(true, Ordering::Relaxed);
                 self.stop()
             }
-            (TIME_UP, _) => self.stop(),
+            (TIME_UP, _) => {
+                // What is due by now is sent, whichever of two timers came first.
+                self.send_due()?;
+                self.stop()
+            }
             (CONNECT_DUE, _) => self.connect_more(),
             (MESSAGE_DUE, _) => self.send_due(),
             (DRAINED_AT_LAST, _) => {
