@@ -101,10 +101,12 @@ impl Direct {
         lock(&self.table).used -= 1;
     }
 
-    /// Reserves places for the accepts of a listener; answers how many.
+    /// Reserves places for the accepts of a listener; answers how many. Half of what there is stays
+    /// for other listeners and for connects: a burst that nobody comes to holds its places.
     fn reserve(&self, listener: SlotId, at_most: u32) -> u32 {
         let mut table = lock(&self.table);
-        let armed = at_most.min(self.places - table.used - table.reserved);
+        let left = self.places - table.used - table.reserved;
+        let armed = at_most.min(left.div_ceil(2));
         if armed > 0 {
             table.reserved += armed;
             table.bursts.push(Burst {
