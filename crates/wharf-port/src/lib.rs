@@ -116,6 +116,7 @@ mod socket;
 mod spin;
 mod sys;
 mod timer;
+mod turn;
 mod waiter;
 mod work;
 
