@@ -37,11 +37,6 @@ pub(crate) const CASES: &[Case] = &[
         [C6],
         "planted: it tried at once whatever waited"
     ),
-    case!(
-        small_sends_that_found_no_room_go_out_later,
-        [C2, C7],
-        "planted: nobody was told of room"
-    ),
     case!(sends_of_many_threads_stay_whole, [C4, C6], "contract"),
     case!(both_directions_move_at_once, [C6], "contract"),
     case!(
@@ -179,25 +174,6 @@ fn a_send_does_not_overtake_what_waits(at: &Where) {
     heard.extend(rig.hear(&mut peer, big.len() + 8 - heard.len()));
     assert!(heard[..big.len()] == big, "the first is whole");
     assert_eq!(&heard[big.len()..], b"the last");
-}
-
-/// So small that none goes out in part: one has found no room at all.
-fn small_sends_that_found_no_room_go_out_later(at: &Where) {
-    let mut rig = Rig::new(at);
-    let (stream, mut peer) = rig.connection();
-    let bytes = noise(1 << 20);
-    let mut messages = bytes.chunks(64).cycle();
-    let mut expected = Vec::new();
-    loop {
-        let message = messages.next().expect("it goes round");
-        match stream.send(message.to_vec()) {
-            Ok(_) => expected.extend_from_slice(message),
-            Err(refused) => break assert_eq!(refused.error.kind(), ErrorKind::Full),
-        }
-    }
-    assert!(rig.hear(&mut peer, expected.len()) == expected, "in order");
-    let ready = rig.next("room again");
-    assert!(matches!(ready.event, Event::SendReady));
 }
 
 fn two_big_sends_go_out_in_order(at: &Where) {
