@@ -265,7 +265,8 @@ impl Builder {
         self
     }
 
-    /// How many sends, and how many receives into buffers, one socket queues; 1,024 by default.
+    /// How many sends, and how many receives into buffers, one socket queues; 1,024 by default. A
+    /// reported send is refused as well while so many packets of its socket wait to be taken.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().operations_per_socket_max(16);

@@ -31,7 +31,7 @@ impl Core {
         }
         let bytes: &[u8] = &buffer;
         let count = bytes.len();
-        if self.queue_is_full(state, count) {
+        if self.queue_is_full(state, count) || (reported && self.has_many_untaken(state)) {
             state.set(flag::SEND_READY_OWED);
             return Err(Refused::new(Operation::Send, ErrorKind::Full, buffer));
         }
@@ -100,6 +100,13 @@ impl Core {
                 && (work.queued_bytes.saturating_add(bytes) > self.options.send_queue_bytes_max
                     || work.sends.len() >= self.options.operations_per_socket_max)
         })
+    }
+
+    /// Whether as many outcomes wait to be taken as there may be operations: the queue alone bounds
+    /// nothing where sends go out at once.
+    fn has_many_untaken(&self, state: &SocketState) -> bool {
+        let work = state.work.as_ref();
+        work.is_some_and(|work| work.pending.len() >= self.options.operations_per_socket_max)
     }
 
     pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {
@@ -203,14 +210,19 @@ impl Core {
         self.tell_send_ready(id, state, out);
     }
 
-    fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+    /// Tells whoever was refused as full that there is room, once there is for half of the bound.
+    pub(crate) fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !state.has(flag::SEND_READY_OWED) {
+            return;
+        }
         let half = self.options.send_queue_bytes_max / 2;
-        let (bytes, sends) = state
-            .work
-            .as_ref()
-            .map_or((0, 0), |work| (work.queued_bytes, work.sends.len()));
-        let under_half = bytes < half.max(1) && sends <= self.options.operations_per_socket_max / 2;
-        if under_half && state.has(flag::SEND_READY_OWED) {
+        let operations = self.options.operations_per_socket_max / 2;
+        let under_half = state.work.as_ref().is_none_or(|work| {
+            work.queued_bytes < half.max(1)
+                && work.sends.len() <= operations
+                && work.pending.len() <= operations
+        });
+        if under_half {
             state.clear(flag::SEND_READY_OWED);
             let name = (state.sequence, OpKind::Send);
             self.deliver(id, state, name, Event::SendReady, out);

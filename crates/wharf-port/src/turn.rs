@@ -73,6 +73,9 @@ impl Core {
                 return;
             }
         }
+        if !state.has(flag::CLOSING) {
+            self.tell_send_ready(id, state, &mut Out(Some(local)));
+        }
         self.driver.advance(self, id, state, &mut Out(Some(local)));
         self.recycle(state);
         if state.generation == id.generation && self.has_more(state) {

@@ -1,9 +1,9 @@
 //! Limits: set when the port is built, refused with the value when reached, never passed.
 
-use wharf_port::{Builder, ErrorKind, Key, Operation, PoolOptions};
+use wharf_port::{Builder, ErrorKind, Event, Key, Operation, PoolOptions};
 
 use crate::case::{Case, Where, case};
-use crate::rig::Rig;
+use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -16,6 +16,16 @@ pub(crate) const CASES: &[Case] = &[
         an_accepted_socket_has_its_place_already,
         [C13, C12],
         "contract"
+    ),
+    case!(
+        outcomes_that_nobody_takes_are_bounded,
+        [C13, C7],
+        "found in review: 200,000 reports of one socket"
+    ),
+    case!(
+        small_sends_that_found_no_room_go_out_later,
+        [C2, C7],
+        "planted: nobody was told of room"
     ),
     case!(room_is_room_again_once_a_socket_is_gone, [C13], "contract"),
     case!(bounds_that_make_no_sense_are_refused, [C13], "contract"),
@@ -82,6 +92,47 @@ fn an_accepted_socket_has_its_place_already(at: &Where) {
         .associate(accepted, Key(1))
         .expect("its place was kept");
     assert_eq!(rig.port.stats().sockets, 2);
+}
+
+/// Where sends go out at once none of them waits in a queue, and their reports do.
+fn outcomes_that_nobody_takes_are_bounded(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.operations_per_socket_max(8));
+    let (stream, mut peer) = rig.connection();
+    for _ in 0..3 {
+        for _ in 0..8 {
+            stream.send_reported("report").expect("room for eight");
+        }
+        let refused = stream.send_reported("one too many").unwrap_err();
+        assert_eq!(refused.error.kind(), ErrorKind::Full);
+        assert_eq!(refused.value.len(), 12, "it comes back");
+        for _ in 0..8 {
+            rig.expect("a report", |it| matches!(it.event, Event::Sent { .. }));
+        }
+        rig.expect("room again", |it| matches!(it.event, Event::SendReady));
+        rig.expect_nothing();
+        assert_eq!(rig.hear(&mut peer, 48), b"report".repeat(8));
+    }
+    stream.send("room").expect("an empty queue");
+    assert_eq!(rig.hear(&mut peer, 4), b"room");
+}
+
+/// So small that none goes out in part: one has found no room at all.
+fn small_sends_that_found_no_room_go_out_later(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let bytes = noise(1 << 20);
+    let mut messages = bytes.chunks(64).cycle();
+    let mut expected = Vec::new();
+    loop {
+        let message = messages.next().expect("it goes round");
+        match stream.send(message.to_vec()) {
+            Ok(_) => expected.extend_from_slice(message),
+            Err(refused) => break assert_eq!(refused.error.kind(), ErrorKind::Full),
+        }
+    }
+    assert!(rig.hear(&mut peer, expected.len()) == expected, "in order");
+    let ready = rig.next("room again");
+    assert!(matches!(ready.event, Event::SendReady));
 }
 
 fn room_is_room_again_once_a_socket_is_gone(at: &Where) {

@@ -35,6 +35,12 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(direct),
     case!(
+        a_connection_that_nobody_takes_gives_its_place_back,
+        [C2, C13],
+        "contract: closed and counted"
+    )
+    .skip(direct),
+    case!(
         a_connect_without_a_place_is_refused,
         [C13],
         "contract: refused at a bound"
@@ -186,6 +192,16 @@ fn a_listener_leaves_places_to_others(at: &Where) {
     rig.port.connect(address, Key(1)).expect("a free place");
     let connected = rig.expect("the stream", is_connected);
     drop((accepted, connected, rig.accepted()));
+}
+
+fn a_connection_that_nobody_takes_gives_its_place_back(at: &Where) {
+    let mut rig = Rig::with(at, |builder| at.with_places(builder, 2));
+    for _ in 0..6 {
+        let mut peer = rig.dial();
+        drop(rig.accepted());
+        rig.hear_finish(&mut peer);
+    }
+    rig.allowed.packets = true; // Where both places were taken for a moment, it says so.
 }
 
 fn a_connect_without_a_place_is_refused(at: &Where) {

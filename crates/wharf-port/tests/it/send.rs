@@ -32,6 +32,11 @@ pub(crate) const CASES: &[Case] = &[
         [C6],
         "libuv test-tcp-write-queue-order.c"
     ),
+    case!(
+        a_send_does_not_overtake_what_waits,
+        [C6],
+        "planted: it tried at once whatever waited"
+    ),
     case!(sends_of_many_threads_stay_whole, [C4, C6], "contract"),
     case!(both_directions_move_at_once, [C6], "contract"),
     case!(
@@ -153,6 +158,22 @@ fn an_empty_send_is_nothing_to_do(at: &Where) {
     assert_eq!(peer.try_receive(1), Heard::Nothing, "and no end either");
     stream.send("x").expect("an empty queue");
     assert_eq!(rig.hear(&mut peer, 1), b"x");
+}
+
+fn a_send_does_not_overtake_what_waits(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(64 << 20));
+    let (stream, mut peer) = rig.connection();
+    let big = noise(8 << 20);
+    stream.send(big.clone()).expect("an empty queue");
+    // There is room in the socket again, and the port has not been told of it.
+    let mut heard = Vec::new();
+    while let Heard::Bytes(bytes) = peer.try_receive(1 << 20) {
+        heard.extend(bytes);
+    }
+    stream.send("the last").expect("room");
+    heard.extend(rig.hear(&mut peer, big.len() + 8 - heard.len()));
+    assert!(heard[..big.len()] == big, "the first is whole");
+    assert_eq!(&heard[big.len()..], b"the last");
 }
 
 fn two_big_sends_go_out_in_order(at: &Where) {
