@@ -185,20 +185,13 @@ fn start(family: &mut Family<PartAccount>, processes: u32) -> Result<Vec<String>
 /// Waits until all have ended. If one fails, the others stop too, as threads do; one that dies is
 /// told, and the others go on without it.
 fn watch(family: &Family<PartAccount>) -> Result<(), String> {
-    let mut result = Ok(());
     while !family.wait_for_end(ASK_EVERY) {
-        for member in family.ask() {
-            if let (Fate::Failed(text), true) = (member.fate, result.is_ok()) {
-                (family.stopper())();
-                result = Err(text);
-            }
+        family.ask();
+        if family.failure().is_some() {
+            (family.stopper())();
         }
     }
-    let failed = family.members().into_iter().find_map(|it| match it.fate {
-        Fate::Failed(text) => Some(text),
-        Fate::Lives | Fate::Over | Fate::Died => None,
-    });
-    failed.map_or(result, Err)
+    family.failure().map_or(Ok(()), Err)
 }
 
 /// One account of all.
