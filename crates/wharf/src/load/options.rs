@@ -25,6 +25,8 @@ use crate::descriptors::Descriptors;
 /// (`__inet_hash_connect`). When those are taken, each further connect walks past all 14,116: 19,000
 /// from one address once took 4.3 s, and from two 0.5 s. Loopback has addresses enough.
 const CONNECTIONS_PER_SOURCE: u32 = 10_000;
+/// How often `--interval` tells at most.
+const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
 
@@ -146,7 +148,7 @@ pub(crate) struct LoadOptions {
     pub(crate) format: Format,
     /// Tell how it stands this often, such as 1s
     #[arg(long, env = "WHARF_INTERVAL", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_interval)]
     pub(crate) interval: Option<Duration>,
     /// Where the server tells its account (its own --admin): the ledger is then of both ends, and
     /// exits with 3 unless they agree
@@ -223,6 +225,16 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate)
     } else {
         Err("a rate is between 0.001 and 100000000 a second".into())
+    }
+}
+
+/// Lines faster than anybody reads would be the load's only work.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval >= INTERVAL_LEAST {
+        Ok(interval)
+    } else {
+        Err(format!("an interval is {INTERVAL_LEAST:?} at least"))
     }
 }
 
@@ -379,5 +391,14 @@ mod tests {
         for wrong in ["0", "-1", "inf", "NaN", "fast", "1e9"] {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn intervals_have_a_bound() {
+        assert_eq!(parse_interval("1ms"), Ok(Duration::from_millis(1)));
+        for wrong in ["0s", "999us", "often"] {
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_interval("0s").unwrap_err().contains("1ms"));
     }
 }
