@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Order, Part, Told};
 use crate::output;
+use crate::sys;
 
 /// How long a member may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -300,6 +301,8 @@ fn command() -> std::io::Result<Command> {
     // Behind the name of the command, where no option before it can take it for its value.
     command.args(words.next()).arg("--part").args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // One that is just starting would die of the terminal's Ctrl-C; they hear of it in their orders.
+    sys::keep_from_terminal(&mut command);
     Ok(command)
 }
 
