@@ -21,7 +21,8 @@ use crate::congestion;
 use crate::doctor;
 use crate::output;
 use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
-use crate::sys::{self, processors};
+use crate::signals;
+use crate::sys::processors;
 use ends::{Place, Stop};
 use parts::{ECHO_CONNECTIONS, Part, Sample};
 use report::Report;
@@ -227,13 +228,11 @@ fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
 fn listen_for_the_end() -> Result<Arc<AtomicBool>, String> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&interrupted);
-    let handler = move || {
+    signals::on_each(move || {
         if told.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED));
         }
-    };
-    let failed = |error| format!("cannot listen for Ctrl-C: {error}");
-    sys::on_stop_signal(handler).map_err(failed)?;
+    })?;
     Ok(interrupted)
 }
 
