@@ -15,8 +15,8 @@ use super::{CANNOT_BEGIN, Run};
 use crate::descriptors::Descriptors;
 use crate::output;
 use crate::processes::{
-    DESCRIPTORS_BESIDES, Family, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
-    needed, raise_descriptors,
+    DESCRIPTORS_BESIDES, Family, Member, Order, PROCESSES_MAX, Part, Superior, Threads, needed,
+    raise_descriptors,
 };
 use crate::signals::{self, Signals};
 
