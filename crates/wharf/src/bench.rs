@@ -24,7 +24,7 @@ use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
 use crate::signals;
 use crate::sys::processors;
 use ends::{Place, Stop};
-use parts::{ECHO_CONNECTIONS, Part, Sample};
+use parts::{ECHO_CONNECTIONS, OPEN_AT_ONCE, Part, Sample};
 use report::Report;
 
 mod ends;
@@ -184,7 +184,7 @@ fn plan(options: &BenchOptions) -> Result<Plan, String> {
         (Duration::from_secs(2), 3, 10_000)
     };
     let limit = raise_descriptors();
-    let most = u32::try_from(limit.saturating_sub(DESCRIPTORS_BESIDES)).unwrap_or(u32::MAX);
+    let most = most_connections(limit)?;
     if let Some(wanted) = options.connections.filter(|&wanted| wanted > most) {
         return Err(format!(
             "a process may open {most} connections here (ulimit -n {limit}), not {wanted}"
@@ -196,6 +196,19 @@ fn plan(options: &BenchOptions) -> Result<Plan, String> {
         rounds: options.rounds.unwrap_or(usual.1),
         connections: options.connections.unwrap_or(usual.2.min(most)),
     })
+}
+
+/// What a process may open with this limit of open files. With fewer than the parts open, it would
+/// be the lack of them that is measured.
+fn most_connections(limit: u64) -> Result<u32, String> {
+    let needed = u64::from(OPEN_AT_ONCE) + DESCRIPTORS_BESIDES;
+    if limit < needed {
+        return Err(format!(
+            "it opens up to {OPEN_AT_ONCE} connections at once, and a process may have {limit} open \
+             files: as root run \"ulimit -n {needed}\""
+        ));
+    }
+    Ok(u32::try_from(limit - DESCRIPTORS_BESIDES).unwrap_or(u32::MAX))
 }
 
 /// The names of the drivers to measure, each once. One that does not work is refused here.
@@ -318,6 +331,14 @@ mod tests {
         let all = chosen_drivers(&[Drivers::All, Drivers::One(DriverChoice::Auto)]);
         assert_eq!(all, Ok(works));
         assert!(parse_drivers("epoll").unwrap_err().contains("all, auto"));
+    }
+
+    #[test]
+    fn a_lack_of_open_files_is_refused_and_not_measured() {
+        assert_eq!(most_connections(20_000), Ok(19_936));
+        assert_eq!(most_connections(1_088), Ok(1_024));
+        let error = most_connections(1_087).expect_err("too few");
+        assert!(error.contains("ulimit -n 1088"), "{error}");
     }
 
     #[test]

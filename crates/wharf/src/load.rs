@@ -20,6 +20,7 @@ use crew::{Crew, build_ports};
 use hdr::HdrFile;
 use options::{LoadOptions, Mode};
 use report::Moment;
+pub(crate) use split::CONNECTED_AND_CLOSING_MAX;
 use split::Plan;
 use standing::Standing;
 pub(crate) use touch::Touch;

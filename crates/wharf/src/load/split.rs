@@ -23,7 +23,7 @@ use crate::signals::{self, Signals};
 /// Descriptors of each thread after the first: its port's own.
 const DESCRIPTORS_PER_THREAD: u64 = 4;
 /// Where each connection is closed at once, a thread has no more than these open.
-const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
+pub(crate) const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
 
 /// How a load is divided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
