@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -228,9 +229,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
 /// The message and the hints of clap's paragraphs, without usage and without line ends.
 fn one_line(rendered: &str) -> String {
     let lines = rendered.lines().map(str::trim);
-    let said = lines.filter(|line| {
-        !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more information")
-    });
+    // Usage comes last, and is several lines where there are subcommands.
+    let lines = lines.take_while(|line| !line.starts_with("Usage:"));
+    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut text = String::new();
     for line in said {
         if !text.is_empty() {
@@ -283,6 +284,12 @@ pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
     }
 }
 
+/// An amount of memory.
+pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
+    let unreadable = |_| "write an amount such as 2GiB or 500MB".to_owned();
+    text.parse().map_err(unreadable)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,12 +301,13 @@ mod tests {
 
     #[test]
     fn a_mistake_is_said_in_one_line_with_its_cure() {
-        let cases: [(&[&str], &str); 5] = [
+        let cases: [(&[&str], &str); 6] = [
             (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
             (&["hold", "--threads", "0"], "1..=256"),
             (&["hold", "--treads", "2"], "--threads"),
             (&["echo", "-v", "-q"], "cannot be used with"),
             (&["completions"], "<SHELL>"),
+            (&["bench", "millions"], "'million'"),
         ];
         for (arguments, expected) in cases {
             let words = ["wharf"].iter().chain(arguments);
@@ -307,6 +315,7 @@ mod tests {
             let line = one_line(&error.render().to_string());
             assert!(line.contains(expected), "{arguments:?}: {line}");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+            assert!(!line.contains("wharf "), "no usage: {line}");
         }
     }
 

@@ -16,7 +16,7 @@ use super::gates::Expectation;
 use super::schedule::Pace;
 use super::touch::Touch;
 use crate::address::Place;
-use crate::command::{Format, parse_driver, parse_one_address};
+use crate::command::{Format, parse_driver, parse_one_address, parse_size};
 use crate::descriptors::Descriptors;
 
 /// Connections that one source address makes to one target before the next source has its turn.
@@ -141,7 +141,7 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_RESET", value_parser = BoolishValueParser::new())]
     pub(crate) reset: bool,
     /// Begin no more connects once the machine has less memory than this available, such as 2GiB
-    #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES")]
+    #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]
     pub(crate) leave_memory: Option<ByteSize>,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
