@@ -31,8 +31,9 @@ const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
 
 Ends with 0; with 1 if nothing could be connected, bytes were wrong, or one of several processes \
-died; with 2 if it could not begin; with 3 if --expect or --max-p99 does not hold; with 130 after Ctrl-C, also then with the \
-account. The objects of --format json are described in docs/load.md.";
+died; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
+ledgers of both ends do not agree; with 130 after Ctrl-C, also then with the account. The objects \
+of --format json are described in docs/load.md.";
 
 const AFTER_COMPARE_HELP: &str = "\
 Ends with 0; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
@@ -158,8 +159,8 @@ pub(crate) struct ServingOptions {
     #[arg(long, hide = true)]
     pub(crate) part: bool,
     /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --max-connections and the limit of open files ask for; an
-    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    /// tables of the threads' own, as many threads as --max-connections and the limit of open files
+    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     pub(crate) descriptors: Descriptors,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves

@@ -111,8 +111,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, hide = true)]
     pub(crate) part: bool,
     /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --connections and the limit of open files ask for; an
-    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    /// tables of the threads' own, as many threads as --connections and the limit of open files
+    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     pub(crate) descriptors: Descriptors,
     /// Decides the bytes that are sent
