@@ -282,7 +282,7 @@ fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Resul
     let count = plan.drivers.len();
     let stages = parts(plan);
     let runs = stages.iter().map(Vec::len).sum::<usize>() * count * usize::from(plan.rounds);
-    let bar = progress_bar(runs as u64, quiet);
+    let bar = progress_bar(runs as u64, "runs", quiet);
     for stage in &stages {
         for round in 0..usize::from(plan.rounds) {
             for &part in stage {
@@ -305,12 +305,14 @@ fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Resul
     Ok(())
 }
 
-fn progress_bar(runs: u64, quiet: bool) -> ProgressBar {
+/// How many of so many of these things are done.
+fn progress_bar(all: u64, things: &str, quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} runs: {msg}, {eta} left");
-    let bar = ProgressBar::new(runs);
+    let template = format!("{{wide_bar}} {{pos}} of {{len}} {things}: {{msg}}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template);
+    let bar = ProgressBar::new(all);
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

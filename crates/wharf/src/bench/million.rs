@@ -207,7 +207,7 @@ fn go_through<'a>(
     server: Server<'a>,
     is_interrupted: &dyn Fn() -> bool,
 ) -> Result<Found, Stop> {
-    let bar = super::progress_bar(u64::from(options.connections), options.quiet);
+    let bar = super::progress_bar(options.connections.into(), "connections", options.quiet);
     server.ask()?;
     parts::settled_kernel_bytes(place)?;
     let before = measured(&server)?;
