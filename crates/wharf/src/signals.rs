@@ -21,6 +21,9 @@ const ENDED_BY_SIGNAL: i32 = 130;
 /// to its group, and nobody presses Ctrl-C twice as fast to be rid of it.
 const SAME_WITHIN: Duration = Duration::from_millis(250);
 
+/// How often somebody who waits for one looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// The signals that end the program, listened for on a thread of their own.
 #[derive(Debug)]
 pub(crate) struct Signals(Arc<Mutex<Told>>);
@@ -65,6 +68,19 @@ impl Signals {
             }
         })?;
         Ok(signals)
+    }
+
+    /// Whether one has come, or comes in a moment: what it has done to others may be seen before.
+    pub(crate) fn have_come(&self) -> bool {
+        let give_up_at = Instant::now() + SAME_WITHIN;
+        loop {
+            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.stopping || Instant::now() >= give_up_at {
+                return told.stopping;
+            }
+            drop(told);
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Takes the end of standard input for a first signal, where asked to. After a signal it is none:

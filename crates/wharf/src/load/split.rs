@@ -130,11 +130,9 @@ struct Others<'a> {
 pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String> {
     let processes = run.plan.processes;
     let mut family = Family::new(processes);
-    for _ in 0..processes {
-        family.start(Vec::new())?;
-    }
-    for process in 0..processes {
-        family.wait_until_ready(process)?;
+    match start(&mut family, processes) {
+        Err(_) if signals.have_come() => return Ok(Standing::ended_before_it_began()),
+        started => started?,
     }
     family.begin();
     signals.end_work_with(family.stopper());
@@ -145,6 +143,14 @@ pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String>
         Some(text) => Err(text),
         None => Ok(others.merged(&others.family.members())),
     }
+}
+
+/// Starts all, and waits until they can begin.
+fn start(family: &mut Family<Standing>, processes: u32) -> Result<(), String> {
+    for _ in 0..processes {
+        family.start(Vec::new())?;
+    }
+    (0..processes).try_for_each(|process| family.wait_until_ready(process).map(drop))
 }
 
 impl Others<'_> {

@@ -302,6 +302,7 @@ fn command() -> std::io::Result<Command> {
     command.args(words.next()).arg("--part").args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     // One that is just starting would die of the terminal's Ctrl-C; they hear of it in their orders.
+    // Until it has left the group it still does, which those who start it look for.
     sys::keep_from_terminal(&mut command);
     Ok(command)
 }

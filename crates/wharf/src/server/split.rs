@@ -141,7 +141,14 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     let port = Port::builder().driver(options.driver).single_waiter();
     let port = port.build().map_err(text)?;
     let mut family = Family::new(plan.processes);
-    let addresses = start(&mut family, plan.processes)?;
+    let addresses = match start(&mut family, plan.processes) {
+        // It killed one that was just starting, and nobody has connected yet.
+        Err(_) if signals.have_come() => {
+            output.account(&PartAccount::merged([], plan.processes));
+            return Ok(ExitCode::SUCCESS);
+        }
+        started => started?,
+    };
     let door = admin.as_ref().map(|admin| &admin.address);
     for address in &addresses {
         let place: Place = address.parse()?;
