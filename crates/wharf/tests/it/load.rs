@@ -346,6 +346,10 @@ fn it_takes_and_prints_what_rust_echo_bench_does() {
             assert!(latency.contains(quantile), "{text}");
         }
     }
+}
+
+#[test]
+fn what_rust_echo_bench_would_not_take_is_refused_in_one_line() {
     for (arguments, expected) in [
         (
             &["--compat-rust-echo-bench", "echo"][..],
