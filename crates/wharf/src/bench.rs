@@ -21,9 +21,10 @@ use crate::congestion;
 use crate::doctor;
 use crate::output;
 use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
-use crate::sys::{self, processors};
+use crate::signals;
+use crate::sys::processors;
 use ends::{Place, Stop};
-use parts::{ECHO_CONNECTIONS, Part, Sample};
+use parts::{ECHO_CONNECTIONS, OPEN_AT_ONCE, Part, Sample};
 use report::Report;
 
 mod ends;
@@ -183,7 +184,7 @@ fn plan(options: &BenchOptions) -> Result<Plan, String> {
         (Duration::from_secs(2), 3, 10_000)
     };
     let limit = raise_descriptors();
-    let most = u32::try_from(limit.saturating_sub(DESCRIPTORS_BESIDES)).unwrap_or(u32::MAX);
+    let most = most_connections(limit)?;
     if let Some(wanted) = options.connections.filter(|&wanted| wanted > most) {
         return Err(format!(
             "a process may open {most} connections here (ulimit -n {limit}), not {wanted}"
@@ -195,6 +196,19 @@ fn plan(options: &BenchOptions) -> Result<Plan, String> {
         rounds: options.rounds.unwrap_or(usual.1),
         connections: options.connections.unwrap_or(usual.2.min(most)),
     })
+}
+
+/// What a process may open with this limit of open files. With fewer than the parts open, it would
+/// be the lack of them that is measured.
+fn most_connections(limit: u64) -> Result<u32, String> {
+    let needed = u64::from(OPEN_AT_ONCE) + DESCRIPTORS_BESIDES;
+    if limit < needed {
+        return Err(format!(
+            "it opens up to {OPEN_AT_ONCE} connections at once, and a process may have {limit} open \
+             files: as root run \"ulimit -n {needed}\""
+        ));
+    }
+    Ok(u32::try_from(limit - DESCRIPTORS_BESIDES).unwrap_or(u32::MAX))
 }
 
 /// The names of the drivers to measure, each once. One that does not work is refused here.
@@ -227,13 +241,11 @@ fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
 fn listen_for_the_end() -> Result<Arc<AtomicBool>, String> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&interrupted);
-    let handler = move || {
+    signals::on_each(move || {
         if told.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED));
         }
-    };
-    let failed = |error| format!("cannot listen for Ctrl-C: {error}");
-    sys::on_stop_signal(handler).map_err(failed)?;
+    })?;
     Ok(interrupted)
 }
 
@@ -270,7 +282,7 @@ fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Resul
     let count = plan.drivers.len();
     let stages = parts(plan);
     let runs = stages.iter().map(Vec::len).sum::<usize>() * count * usize::from(plan.rounds);
-    let bar = progress_bar(runs as u64, quiet);
+    let bar = progress_bar(runs as u64, "runs", quiet);
     for stage in &stages {
         for round in 0..usize::from(plan.rounds) {
             for &part in stage {
@@ -293,12 +305,14 @@ fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Resul
     Ok(())
 }
 
-fn progress_bar(runs: u64, quiet: bool) -> ProgressBar {
+/// How many of so many of these things are done.
+fn progress_bar(all: u64, things: &str, quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} runs: {msg}, {eta} left");
-    let bar = ProgressBar::new(runs);
+    let template = format!("{{wide_bar}} {{pos}} of {{len}} {things}: {{msg}}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template);
+    let bar = ProgressBar::new(all);
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
@@ -319,6 +333,14 @@ mod tests {
         let all = chosen_drivers(&[Drivers::All, Drivers::One(DriverChoice::Auto)]);
         assert_eq!(all, Ok(works));
         assert!(parse_drivers("epoll").unwrap_err().contains("all, auto"));
+    }
+
+    #[test]
+    fn a_lack_of_open_files_is_refused_and_not_measured() {
+        assert_eq!(most_connections(20_000), Ok(19_936));
+        assert_eq!(most_connections(1_088), Ok(1_024));
+        let error = most_connections(1_087).expect_err("too few");
+        assert!(error.contains("ulimit -n 1088"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -30,8 +31,9 @@ const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
 
 Ends with 0; with 1 if nothing could be connected, bytes were wrong, or one of several processes \
-died; with 2 if it could not begin; with 3 if --expect or --max-p99 does not hold; with 130 after Ctrl-C, also then with the \
-account. The objects of --format json are described in docs/load.md.";
+died; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
+ledgers of both ends do not agree; with 130 after Ctrl-C, also then with the account. The objects \
+of --format json are described in docs/load.md.";
 
 const AFTER_COMPARE_HELP: &str = "\
 Ends with 0; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
@@ -157,8 +159,8 @@ pub(crate) struct ServingOptions {
     #[arg(long, hide = true)]
     pub(crate) part: bool,
     /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --max-connections and the limit of open files ask for; an
-    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    /// tables of the threads' own, as many threads as --max-connections and the limit of open files
+    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     pub(crate) descriptors: Descriptors,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves
@@ -233,9 +235,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
 /// The message and the hints of clap's paragraphs, without usage and without line ends.
 fn one_line(rendered: &str) -> String {
     let lines = rendered.lines().map(str::trim);
-    let said = lines.filter(|line| {
-        !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more information")
-    });
+    // Usage comes last, and is several lines where there are subcommands.
+    let lines = lines.take_while(|line| !line.starts_with("Usage:"));
+    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut text = String::new();
     for line in said {
         if !text.is_empty() {
@@ -288,6 +290,12 @@ pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
     }
 }
 
+/// An amount of memory.
+pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
+    let unreadable = |_| "write an amount such as 2GiB or 500MB".to_owned();
+    text.parse().map_err(unreadable)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,6 +314,7 @@ mod tests {
             (&["echo", "--spin-us", "1000001"], "0..=1000000"),
             (&["echo", "-v", "-q"], "cannot be used with"),
             (&["completions"], "<SHELL>"),
+            (&["bench", "millions"], "'million'"),
         ];
         for (arguments, expected) in cases {
             let words = ["wharf"].iter().chain(arguments);
@@ -313,6 +322,7 @@ mod tests {
             let line = one_line(&error.render().to_string());
             assert!(line.contains(expected), "{arguments:?}: {line}");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+            assert!(!line.contains("wharf "), "no usage: {line}");
         }
     }
 

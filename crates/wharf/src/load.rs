@@ -20,6 +20,7 @@ use crew::{Crew, build_ports};
 use hdr::HdrFile;
 use options::{LoadOptions, Mode};
 use report::Moment;
+pub(crate) use split::CONNECTED_AND_CLOSING_MAX;
 use split::Plan;
 use standing::Standing;
 pub(crate) use touch::Touch;
@@ -105,7 +106,8 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     } else {
         split::lead(&run, &signals)?
     };
-    let joint = server.map(|server| server.after(&standing)).transpose()?;
+    // Of a server that is gone there is no ledger, and of the load there still is one.
+    let joint = server.map(|server| server.after(&standing));
     let code = run.conclude(&standing, joint.as_ref());
     if let Some(hdr) = hdr {
         let duration = Duration::from_secs_f64(standing.counts.seconds);
@@ -126,14 +128,15 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Prints the account; answers the exit code.
-    fn conclude(&self, standing: &Standing, joint: Option<&Joint>) -> u8 {
+    fn conclude(&self, standing: &Standing, joint: Option<&Result<Joint, String>>) -> u8 {
         let mut missed = self.missed(standing);
-        missed.extend(joint.filter(|joint| !joint.balances).map(|joint| {
-            let verdict = joint.verdict.trim_end_matches('.');
-            verdict.to_owned()
+        missed.extend(joint.and_then(|joint| match joint {
+            Ok(joint) if joint.balances => None,
+            Ok(joint) => Some(joint.verdict.trim_end_matches('.').to_owned()),
+            Err(untold) => Some(untold.clone()),
         }));
         let moment = Moment {
-            joint,
+            joint: joint.and_then(|joint| joint.as_ref().ok()),
             missed: &missed,
             ..self.moment(standing)
         };

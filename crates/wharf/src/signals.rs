@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use wharf_port::Port;
 
@@ -15,6 +16,13 @@ use crate::sys;
 
 /// The exit code of a program that Ctrl-C has ended: 128 and the number of SIGINT.
 const ENDED_BY_SIGNAL: i32 = 130;
+
+/// Signals within this time of the first are the same one: `timeout` sends its own to the program and
+/// to its group, and nobody presses Ctrl-C twice as fast to be rid of it.
+const SAME_WITHIN: Duration = Duration::from_millis(250);
+
+/// How often somebody who waits for one looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The signals that end the program, listened for on a thread of their own.
 #[derive(Debug)]
@@ -41,8 +49,8 @@ impl Signals {
         Signals::with_second(|| std::process::exit(ENDED_BY_SIGNAL))
     }
 
-    /// The same in a process that was started by another one: a terminal gives its Ctrl-C to both,
-    /// and at the second the other one ends both, without a word about a process that died.
+    /// The same in a process that was started by another one: whoever signals both means one end, and
+    /// at a second one the other ends both, without a word about a process that died.
     pub(crate) fn listen_as_part() -> Result<Self, String> {
         Signals::with_second(|| ())
     }
@@ -50,7 +58,7 @@ impl Signals {
     fn with_second(second: impl Fn() + Send + 'static) -> Result<Self, String> {
         let signals = Signals(Arc::default());
         let told = Arc::clone(&signals.0);
-        let handler = move || {
+        on_each(move || {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             if std::mem::replace(&mut told.stopping, true) {
                 return second();
@@ -58,10 +66,21 @@ impl Signals {
             if let Some(stop) = &told.stop {
                 stop();
             }
-        };
-        let failed = |error| format!("cannot listen for Ctrl-C: {error}");
-        sys::on_stop_signal(handler).map_err(failed)?;
+        })?;
         Ok(signals)
+    }
+
+    /// Whether one has come, or comes in a moment: what it has done to others may be seen before.
+    pub(crate) fn have_come(&self) -> bool {
+        let give_up_at = Instant::now() + SAME_WITHIN;
+        loop {
+            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.stopping || Instant::now() >= give_up_at {
+                return told.stopping;
+            }
+            drop(told);
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Takes the end of standard input for a first signal, where asked to. After a signal it is none:
@@ -102,6 +121,20 @@ impl Signals {
         }
         told.stop = Some(Box::new(stop));
     }
+}
+
+/// Calls `handler` for each signal that asks the program to end, once for one that comes twice.
+pub(crate) fn on_each(handler: impl Fn() + Send + 'static) -> Result<(), String> {
+    let mut first_at = None;
+    let handler = move || {
+        let now = Instant::now();
+        let first_at = first_at.get_or_insert(now);
+        if *first_at == now || now.duration_since(*first_at) >= SAME_WITHIN {
+            handler();
+        }
+    };
+    let failed = |error| format!("cannot listen for Ctrl-C: {error}");
+    sys::on_stop_signal(handler).map_err(failed)
 }
 
 /// Tells each thread to stop.

@@ -133,6 +133,13 @@ fn parse(name: &Value, estimate: &Value) -> Option<((String, String), Estimate)>
 }
 
 fn section(estimates: &Estimates, seconds: f64) -> Result<String> {
+    for (operation, _) in estimates.keys() {
+        let is_known = OPERATIONS.iter().any(|(known, _)| known == operation);
+        ensure!(
+            is_known,
+            "the table has no line for the group \"{operation}\": add it"
+        );
+    }
     let mut kinds: Vec<&str> = Vec::new();
     for driver in ["iocp", "uring", "poll", "sim"] {
         let columns = estimates.keys().map(|(_, kind)| kind.as_str());
@@ -210,6 +217,9 @@ mod tests {
         assert_eq!(parse(&name, &estimate), Some((key.clone(), expected)));
         assert_eq!(parse(&name, &serde_json::json!({})), None);
 
+        let unknown = ("enqueue".to_owned(), key.1.clone());
+        let error = section(&Estimates::from([(unknown, expected)]), 1.0);
+        assert!(error.unwrap_err().to_string().contains("\"enqueue\""));
         let text = section(&Estimates::from([(key, expected)]), 1.0).expect("cargo has a version");
         assert!(
             text.contains("| dequeue: a packet, 8 a wait | 10.0 (9.0–12.0) |\n"),
@@ -221,7 +231,7 @@ mod tests {
         );
     }
 
-    /// A group that the table does not know would be measured for nothing.
+    /// A line of the table that no group fills would be empty.
     #[test]
     fn every_operation_is_measured() {
         let directory = root().join("bench/micro/benches/micro");

@@ -20,7 +20,7 @@ use wharf_port::{DriverChoice, Port};
 use super::ends::{End, Place, Server, Standing, Stop};
 use super::parts::{self, Moment};
 use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
-use crate::command::{Format, parse_driver};
+use crate::command::{Format, parse_driver, parse_size};
 use crate::congestion;
 use crate::doctor;
 use crate::load::report::Percentiles;
@@ -60,12 +60,8 @@ pub(crate) struct MillionOptions {
     #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
     seed: u64,
     /// Begin no more connects once the machine has less memory than this available
-    #[arg(
-        long,
-        default_value = "2GiB",
-        env = "WHARF_LEAVE_MEMORY",
-        value_name = "BYTES"
-    )]
+    #[arg(long, default_value = "2GiB", value_parser = parse_size, env = "WHARF_LEAVE_MEMORY",
+          value_name = "BYTES")]
     leave_memory: ByteSize,
     /// What the servers run on: the best that works here, or this one or none
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
@@ -218,7 +214,7 @@ fn go_through<'a>(
     server: Server<'a>,
     is_interrupted: &dyn Fn() -> bool,
 ) -> Result<Found, Stop> {
-    let bar = super::progress_bar(u64::from(options.connections), options.quiet);
+    let bar = super::progress_bar(options.connections.into(), "connections", options.quiet);
     server.ask()?;
     parts::settled_kernel_bytes(place)?;
     let before = measured(&server)?;
@@ -384,6 +380,9 @@ fn opening_seconds(progress: &[(f64, u64)]) -> f64 {
 
 /// The latencies of the messages that touched connections.
 fn touch_latencies(told: &Value) -> Option<Percentiles> {
+    if told["messages"] == 0 {
+        return None;
+    }
     serde_json::from_value(told["message_us"].clone()).ok()
 }
 
@@ -403,6 +402,17 @@ mod tests {
             let error = server_processes(connections, limit, deals).unwrap_err();
             assert!(error.contains("ulimit"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_message_has_no_latency() {
+        let told = |messages: u64| {
+            let us =
+                serde_json::json!({"p50": 1.0, "p90": 1.0, "p99": 1.0, "p99_9": 1.0, "max": 2.0});
+            serde_json::json!({"messages": messages, "message_us": us})
+        };
+        assert_eq!(touch_latencies(&told(0)), None);
+        assert_eq!(touch_latencies(&told(3)).map(|it| it.max), Some(2.0));
     }
 
     #[test]

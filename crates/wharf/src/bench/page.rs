@@ -1,13 +1,14 @@
 //! The page for people: a block for each driver, a line for each thing that was measured.
 //!
 //! Processor time comes first. It is what a server can be held to: rates on one machine are as much
-//! the load's, which here is half of the work.
+//! the load's, which here is half of the work. Lines fit a terminal of 80 columns: a table that wraps
+//! is one that nobody reads. So latencies have their unit, and the spread a line of its own.
 
 use std::fmt::Write;
 
 use super::figures::{Figure, bars, rounded};
 use super::parts::{BLOCK_BYTES, MESSAGE_BYTES, Moment};
-use super::report::{Hold, OnDriver, Report, Work};
+use super::report::{Hold, Latency, OnDriver, Report, Work};
 use crate::doctor::grouped;
 
 /// Bars of a chart, at most.
@@ -55,9 +56,9 @@ fn head(report: &Report) -> Vec<String> {
             control.unwrap_or("not told")
         ),
         match settings.rounds {
-            1 => format!("one round of {} s a run; latencies in us", settings.seconds),
+            1 => format!("one round of {} s a run", settings.seconds),
             rounds => format!(
-                "{rounds} rounds of {} s a run: medians (lowest-highest); latencies in us",
+                "{rounds} rounds of {} s a run: medians, and from lowest to highest",
                 settings.seconds
             ),
         },
@@ -65,18 +66,19 @@ fn head(report: &Report) -> Vec<String> {
 }
 
 fn on_driver(driver: &OnDriver) -> Vec<String> {
-    let name = driver.driver.as_str();
-    let titles = ["server CPU us", "a second", "p50", "p99", "p99.9", "max"];
-    let mut lines = vec![row(name, &titles.map(str::to_owned))];
+    let mut lines = vec![format!(
+        "{:<25}{:>13}{:>10}{:>8}{:>8}{:>8}{:>8}",
+        driver.driver, "server CPU us", "a second", "p50", "p99", "p99.9", "max"
+    )];
     for echo in &driver.echo {
         let many = if echo.connections == 1 { "" } else { "s" };
         let connections = grouped(u64::from(echo.connections));
         let name = format!("echo {MESSAGE_BYTES} B, {connections} connection{many}");
-        lines.push(row(&name, &cells(&echo.work)));
+        lines.extend(rows(&name, &echo.work));
     }
     if let Some(bulk) = &driver.bulk {
         let name = format!("bulk, {} KiB there and back", BLOCK_BYTES >> 10);
-        lines.push(row(&name, &cells(&bulk.work)));
+        lines.extend(rows(&name, &bulk.work));
         if let Some(rate) = bulk.bytes_per_second_each_way {
             let megabytes = Figure {
                 median: rate.median / 1e6,
@@ -90,36 +92,58 @@ fn on_driver(driver: &OnDriver) -> Vec<String> {
         }
     }
     if let Some(accept) = &driver.accept {
-        lines.push(row("accept and close", &cells(&accept.work)));
+        lines.extend(rows("accept and close", &accept.work));
         lines.extend(chart(&accept.over_time));
     }
     if let Some(hold) = &driver.hold {
         let name = format!("accept and hold {}", grouped(u64::from(hold.connections)));
-        lines.push(row(&name, &cells(&hold.work)));
+        lines.extend(rows(&name, &hold.work));
         lines.extend(chart(&hold.over_time));
-        lines.push(memory(hold));
+        lines.extend(memory(hold));
     }
     lines
 }
 
-fn row(name: &str, cells: &[String; 6]) -> String {
-    let [cpu, rate, p50, p99, p99_9, max] = cells;
-    format!("{name:<28}{cpu:>19}{rate:>27}{p50:>9}{p99:>9}{p99_9:>9}{max:>9}")
+/// The medians, and below them how far the rounds were apart.
+fn rows(name: &str, work: &Work) -> Vec<String> {
+    let median = |of: Option<Figure>| of.map_or("not told".to_owned(), |it| rounded(it.median));
+    let latency = |of: fn(&Latency) -> Figure| {
+        let latency = work.latency_us.as_ref();
+        latency.map_or(String::new(), |latency| duration(of(latency).median))
+    };
+    let mut rows = vec![row(
+        name,
+        &[median(work.server_us), median(work.per_second)],
+        &[
+            latency(|it| it.p50),
+            latency(|it| it.p99),
+            latency(|it| it.p99_9),
+            latency(|it| it.max),
+        ],
+    )];
+    let apart = [(work.server_us, "us"), (work.per_second, "a second")];
+    let apart = apart.into_iter().filter_map(|(figure, unit)| {
+        let it = figure.filter(Figure::spreads)?;
+        Some(format!("{}-{} {unit}", rounded(it.low), rounded(it.high)))
+    });
+    let apart: Vec<String> = apart.collect();
+    if !apart.is_empty() {
+        rows.push(format!("  {}", apart.join(", ")));
+    }
+    rows
 }
 
-fn cells(work: &Work) -> [String; 6] {
-    let latency = |of: fn(&super::report::Latency) -> Figure| {
-        let latency = work.latency_us.as_ref();
-        latency.map_or(String::new(), |latency| rounded(of(latency).median))
-    };
-    [
-        spread(work.server_us),
-        spread(work.per_second),
-        latency(|it| it.p50),
-        latency(|it| it.p99),
-        latency(|it| it.p99_9),
-        latency(|it| it.max),
-    ]
+fn row(name: &str, [cpu, rate]: &[String; 2], [p50, p99, p99_9, max]: &[String; 4]) -> String {
+    format!("{name:<28}{cpu:>10}{rate:>10}{p50:>8}{p99:>8}{p99_9:>8}{max:>8}")
+}
+
+/// Of so many microseconds, with three digits that matter and a unit.
+fn duration(us: f64) -> String {
+    match us {
+        short if short < 999.5 => format!("{} us", rounded(short)),
+        longer if longer < 999.5e3 => format!("{} ms", rounded(longer / 1e3)),
+        long => format!("{} s", rounded(long / 1e6)),
+    }
 }
 
 fn spread(figure: Option<Figure>) -> String {
@@ -138,13 +162,17 @@ fn spread(figure: Option<Figure>) -> String {
 pub(super) fn chart(moments: &[Moment]) -> Option<String> {
     let joined = join(moments, BARS_MAX);
     let (first, last) = (joined.first()?, joined.last()?);
+    if joined.len() < 2 {
+        // Nothing beside it says how long it lasted.
+        return None;
+    }
     let rates: Vec<f64> = joined.iter().map(|moment| moment.per_second).collect();
     let (lowest, highest) = rates
         .iter()
         .fold((f64::MAX, 0.0_f64), |(low, high), &rate| {
             (low.min(rate), high.max(rate))
         });
-    let each = (last.seconds - first.seconds) / (joined.len() as f64 - 1.0).max(1.0);
+    let each = (last.seconds - first.seconds) / (joined.len() as f64 - 1.0);
     Some(format!(
         "  {}  a bar is {:.0} ms, {} to {} a second",
         bars(&rates),
@@ -167,7 +195,7 @@ fn join(moments: &[Moment], most: usize) -> Vec<Moment> {
     joined.collect()
 }
 
-fn memory(hold: &Hold) -> String {
+fn memory(hold: &Hold) -> [String; 3] {
     let it = &hold.bytes_per_connection;
     let kernel = match it.kernel_both_ends {
         Some(both) => format!(
@@ -177,11 +205,17 @@ fn memory(hold: &Hold) -> String {
         ),
         None => "the kernel's is not told".to_owned(),
     };
-    format!(
-        "  bytes for each held: {} of Wharf's own in the server, whose process grew by {}; {kernel}",
-        spread(it.wharf),
-        spread(it.process),
-    )
+    [
+        format!(
+            "  bytes for each held: {} of Wharf's own,",
+            spread(it.wharf)
+        ),
+        format!(
+            "    {} by which the server's process grew,",
+            spread(it.process)
+        ),
+        format!("    {kernel}"),
+    ]
 }
 
 #[cfg(test)]
@@ -200,10 +234,36 @@ mod tests {
     fn a_chart_has_as_many_bars_as_fit_and_says_what_they_are() {
         let chart = chart(&moments(&[10.0, 20.0, 40.0])).expect("there are moments");
         assert_eq!(chart, "  ▂▄█  a bar is 100 ms, 10.0 to 40.0 a second");
+        assert!(super::chart(&moments(&[10.0])).is_none());
         assert!(super::chart(&[]).is_none());
         let many = join(&moments(&[1.0; 100]), 32);
         assert!(many.len() <= 32 && many.len() > 16, "{}", many.len());
         assert_eq!(many.last().map(|moment| moment.seconds), Some(10.0));
+    }
+
+    #[test]
+    fn the_largest_figures_fit_eighty_columns_and_stay_apart() {
+        let largest = ["2.60 s", "99.9 ms", "999 ms", "1,000 s"].map(str::to_owned);
+        let figures = ["123,456", "1,234,567"].map(str::to_owned);
+        let row = row("echo 64 B, 1,000 connections", &figures, &largest);
+        assert_eq!(row.len(), 80);
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert!(words.contains(&"1,234,567"), "{row}");
+        assert!(words.ends_with(&["999", "ms", "1,000", "s"]), "{row}");
+    }
+
+    #[test]
+    fn durations_have_three_digits_and_a_unit() {
+        for (us, text) in [
+            (40.24, "40.2 us"),
+            (999.4, "999 us"),
+            (999.6, "1.00 ms"),
+            (41_091.0, "41.1 ms"),
+            (999_600.0, "1.00 s"),
+            (2_598_371.0, "2.60 s"),
+        ] {
+            assert_eq!(duration(us), text);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::ends::{End, Place, Server, Standing, Stop};
 use crate::doctor::believable;
+use crate::load::CONNECTED_AND_CLOSING_MAX;
 use crate::load::report::Percentiles;
 use crate::sys::limits;
 
@@ -20,6 +21,9 @@ pub(super) const BLOCK_BYTES: u64 = 65_536;
 pub(super) const BULK_CONNECTIONS: u32 = 8;
 /// Connections that echo.
 pub(super) const ECHO_CONNECTIONS: [u32; 3] = [1, 64, 1_000];
+/// Connections that any part but holding opens at once, at most: those that connect and close have so
+/// many.
+pub(super) const OPEN_AT_ONCE: u32 = CONNECTED_AND_CLOSING_MAX;
 /// More than are accepted in a second, so that a load that connects and closes goes on to its end.
 const CONNECTS_A_SECOND_MAX: f64 = 150_000.0;
 /// What one source address has ports for, where there is only one.

@@ -64,7 +64,9 @@ impl CompatOptions {
 
     /// What `load echo` has to do in its place.
     pub(super) fn as_load(&self, options: &LoadOptions) -> Result<LoadOptions, String> {
-        let address: Place = self.address().parse()?;
+        let address = self.address();
+        let unreadable = |cure: String| format!("-a {address}: {cure}");
+        let address: Place = address.parse().map_err(unreadable)?;
         Ok(LoadOptions {
             mode: Mode::Echo,
             address,

@@ -16,7 +16,7 @@ use super::gates::Expectation;
 use super::schedule::Pace;
 use super::touch::Touch;
 use crate::address::Place;
-use crate::command::{Format, parse_driver, parse_one_address};
+use crate::command::{Format, parse_driver, parse_one_address, parse_size};
 use crate::descriptors::Descriptors;
 
 /// Connections that one source address makes to one target before the next source has its turn.
@@ -25,6 +25,8 @@ use crate::descriptors::Descriptors;
 /// (`__inet_hash_connect`). When those are taken, each further connect walks past all 14,116: 19,000
 /// from one address once took 4.3 s, and from two 0.5 s. Loopback has addresses enough.
 const CONNECTIONS_PER_SOURCE: u32 = 10_000;
+/// How often `--interval` tells at most.
+const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
 
@@ -109,8 +111,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, hide = true)]
     pub(crate) part: bool,
     /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --connections and the limit of open files ask for; an
-    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    /// tables of the threads' own, as many threads as --connections and the limit of open files
+    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     pub(crate) descriptors: Descriptors,
     /// Decides the bytes that are sent
@@ -139,14 +141,14 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_RESET", value_parser = BoolishValueParser::new())]
     pub(crate) reset: bool,
     /// Begin no more connects once the machine has less memory than this available, such as 2GiB
-    #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES")]
+    #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]
     pub(crate) leave_memory: Option<ByteSize>,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
     /// Tell how it stands this often, such as 1s
     #[arg(long, env = "WHARF_INTERVAL", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_interval)]
     pub(crate) interval: Option<Duration>,
     /// Where the server tells its account (its own --admin): the ledger is then of both ends, and
     /// exits with 3 unless they agree
@@ -223,6 +225,16 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate)
     } else {
         Err("a rate is between 0.001 and 100000000 a second".into())
+    }
+}
+
+/// Lines faster than anybody reads would be the load's only work.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval >= INTERVAL_LEAST {
+        Ok(interval)
+    } else {
+        Err(format!("an interval is {INTERVAL_LEAST:?} at least"))
     }
 }
 
@@ -379,5 +391,14 @@ mod tests {
         for wrong in ["0", "-1", "inf", "NaN", "fast", "1e9"] {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn intervals_have_a_bound() {
+        assert_eq!(parse_interval("1ms"), Ok(Duration::from_millis(1)));
+        for wrong in ["0s", "999us", "often"] {
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_interval("0s").unwrap_err().contains("1ms"));
     }
 }

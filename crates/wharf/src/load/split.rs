@@ -15,15 +15,15 @@ use super::{CANNOT_BEGIN, Run};
 use crate::descriptors::Descriptors;
 use crate::output;
 use crate::processes::{
-    DESCRIPTORS_BESIDES, Family, Fate, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
-    needed, raise_descriptors,
+    DESCRIPTORS_BESIDES, Family, Member, Order, PROCESSES_MAX, Part, Superior, Threads, needed,
+    raise_descriptors,
 };
 use crate::signals::{self, Signals};
 
 /// Descriptors of each thread after the first: its port's own.
 const DESCRIPTORS_PER_THREAD: u64 = 4;
 /// Where each connection is closed at once, a thread has no more than these open.
-const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
+pub(crate) const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
 
 /// How a load is divided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,10 +100,13 @@ impl Plan {
             Ok(enough) if options.processes.is_some() => format!("say --processes {enough}, or "),
             _ => String::new(),
         };
-        let each = if processes == 1 { "" } else { " each" };
+        let need = match processes {
+            1 => format!("one process need {files} open files"),
+            several => format!("{several} processes need {files} open files each"),
+        };
         format!(
-            "{connections} connections in {processes} processes need {files} open files{each} and \
-             the limit is {limit}: {split}as root run \"ulimit -n {files}\""
+            "{connections} connections in {need} and the limit is {limit}: {split}as root run \
+             \"ulimit -n {files}\""
         )
     }
 }
@@ -127,17 +130,27 @@ struct Others<'a> {
 pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String> {
     let processes = run.plan.processes;
     let mut family = Family::new(processes);
-    for _ in 0..processes {
-        family.start(Vec::new())?;
-    }
-    for process in 0..processes {
-        family.wait_until_ready(process)?;
+    match start(&mut family, processes) {
+        Err(_) if signals.have_come() => return Ok(Standing::ended_before_it_began()),
+        started => started?,
     }
     family.begin();
     signals.end_work_with(family.stopper());
     let others = Others { run, family };
     watch(run, &others)?;
-    Ok(others.merged(&others.family.members()))
+    // All may have failed in the same moment, which is not told as news.
+    match others.family.failure() {
+        Some(text) => Err(text),
+        None => Ok(others.merged(&others.family.members())),
+    }
+}
+
+/// Starts all, and waits until they can begin.
+fn start(family: &mut Family<Standing>, processes: u32) -> Result<(), String> {
+    for _ in 0..processes {
+        family.start(Vec::new())?;
+    }
+    (0..processes).try_for_each(|process| family.wait_until_ready(process).map(drop))
 }
 
 impl Others<'_> {
@@ -151,19 +164,14 @@ impl Watched for Others<'_> {
     fn next(&self, at_most: Duration) -> News {
         let all_over = self.family.wait_for_end(at_most);
         // What one that dies has told last is all that will be known of it.
-        let members = if all_over || at_most < LIVE_EVERY {
-            self.family.members()
-        } else {
-            self.family.ask()
-        };
-        let failed = members.into_iter().find_map(|member| match member.fate {
-            Fate::Failed(text) => Some(text),
-            Fate::Lives | Fate::Over | Fate::Died => None,
-        });
-        match failed {
-            Some(text) if !all_over => News::Failed(text),
-            Some(_) | None if all_over => News::AllOver,
-            _ => News::Nothing,
+        if !all_over && at_most >= LIVE_EVERY {
+            self.family.ask();
+        }
+        match self.family.failure() {
+            // When all are over, whoever leads them asks for it.
+            _ if all_over => News::AllOver,
+            Some(text) => News::Failed(text),
+            None => News::Nothing,
         }
     }
 
@@ -289,6 +297,11 @@ mod tests {
                 &["--connections", "9", "--processes", "1"],
                 66,
                 "--processes 5",
+            ),
+            (
+                &["--connections", "9", "--processes", "1"],
+                66,
+                "in one process need 73 open files and",
             ),
             (&["--connections", "9"], 60, "ulimit -n"),
         ] {

@@ -80,6 +80,14 @@ impl Standing {
         }
     }
 
+    /// Of a load that a signal ended while its processes were starting, and killed some of them.
+    pub(super) fn ended_before_it_began() -> Self {
+        Standing {
+            interrupted: true,
+            ..Standing::nothing()
+        }
+    }
+
     /// All processes as one. `share` says how many connections a process was to open.
     pub(super) fn of_all(members: &[Member<Standing>], share: impl Fn(u32) -> u32) -> Self {
         let mut all = Standing::nothing();

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Order, Part, Told};
 use crate::output;
+use crate::sys;
 
 /// How long a member may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -166,6 +167,14 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         self.lock().iter().map(State::as_told).collect()
     }
 
+    /// Why one of them could not begin or go on, the first if there are several.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.lock().iter().find_map(|member| match &member.fate {
+            Fate::Failed(text) => Some(text.clone()),
+            Fate::Lives | Fate::Over | Fate::Died => None,
+        })
+    }
+
     /// Waits until none lives, or so long; answers whether none lives.
     pub(crate) fn wait_for_end(&self, at_most: Duration) -> bool {
         // A time that never comes is waited for in pieces.
@@ -292,9 +301,41 @@ fn command() -> std::io::Result<Command> {
     // Behind the name of the command, where no option before it can take it for its value.
     command.args(words.next()).arg("--part").args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // One that is just starting would die of the terminal's Ctrl-C; they hear of it in their orders.
+    // Until it has left the group it still does, which those who start it look for.
+    sys::keep_from_terminal(&mut command);
     Ok(command)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(fates: &[Fate]) -> Family<u32> {
+        let family = Family::new(fates.len() as u32);
+        family.lock().extend(fates.iter().map(|fate| State {
+            orders: None,
+            ready: None,
+            owed: 0,
+            latest: None,
+            fate: fate.clone(),
+        }));
+        family
+    }
+
+    #[test]
+    fn a_failure_is_told_although_nobody_is_left() {
+        let failed = || Fate::Failed("no memory".to_owned());
+        let all = family(&[Fate::Over, failed(), failed()]);
+        assert!(all.wait_for_end(Duration::ZERO));
+        assert_eq!(all.failure().as_deref(), Some("no memory"));
+        let some = family(&[Fate::Lives, failed()]);
+        assert!(!some.wait_for_end(Duration::ZERO));
+        assert_eq!(some.failure().as_deref(), Some("no memory"));
+        assert_eq!(family(&[Fate::Over, Fate::Died]).failure(), None);
+    }
 }

@@ -141,7 +141,14 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     let port = Port::builder().driver(options.driver).single_waiter();
     let port = port.build().map_err(text)?;
     let mut family = Family::new(plan.processes);
-    let addresses = start(&mut family, plan.processes)?;
+    let addresses = match start(&mut family, plan.processes) {
+        // It killed one that was just starting, and nobody has connected yet.
+        Err(_) if signals.have_come() => {
+            output.account(&PartAccount::merged([], plan.processes));
+            return Ok(ExitCode::SUCCESS);
+        }
+        started => started?,
+    };
     let door = admin.as_ref().map(|admin| &admin.address);
     for address in &addresses {
         let place: Place = address.parse()?;
@@ -185,20 +192,13 @@ fn start(family: &mut Family<PartAccount>, processes: u32) -> Result<Vec<String>
 /// Waits until all have ended. If one fails, the others stop too, as threads do; one that dies is
 /// told, and the others go on without it.
 fn watch(family: &Family<PartAccount>) -> Result<(), String> {
-    let mut result = Ok(());
     while !family.wait_for_end(ASK_EVERY) {
-        for member in family.ask() {
-            if let (Fate::Failed(text), true) = (member.fate, result.is_ok()) {
-                (family.stopper())();
-                result = Err(text);
-            }
+        family.ask();
+        if family.failure().is_some() {
+            (family.stopper())();
         }
     }
-    let failed = family.members().into_iter().find_map(|it| match it.fate {
-        Fate::Failed(text) => Some(text),
-        Fate::Lives | Fate::Over | Fate::Died => None,
-    });
-    failed.map_or(result, Err)
+    family.failure().map_or(Ok(()), Err)
 }
 
 /// One account of all.

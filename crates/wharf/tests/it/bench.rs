@@ -122,6 +122,16 @@ fn people_get_one_page() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(text.lines().count() <= 24, "{text}");
+    fits(&text, 4);
+}
+
+/// Nothing but the lines of prose, at the beginning and at the end, is wider than a terminal.
+fn fits(text: &str, head: usize) {
+    let table = text.lines().skip(head).collect::<Vec<&str>>();
+    let (_verdict, table) = table.split_last().expect("a page");
+    for line in table {
+        assert!(line.chars().count() <= 80, "{line}: {text}");
+    }
 }
 
 #[test]
@@ -132,6 +142,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         (&["--driver", foreign], "does not exist on this system"),
         (&["--driver", "epoll"], "all, auto, iocp, uring, poll"),
         (&["--rounds", "0"], "--rounds"),
+        (&["million", "--leave-memory", "lots"], "such as 2GiB"),
     ] {
         let output = run(&[&["bench"], arguments].concat());
         let text = String::from_utf8_lossy(&output.stderr);
@@ -205,6 +216,7 @@ fn a_million_leaves_the_memory_that_it_is_told_to() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
+    fits(&text, 1);
     // What is told to bench itself by the environment is told to this too.
     let output = program()
         .args(&few[..2])

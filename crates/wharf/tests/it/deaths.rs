@@ -4,9 +4,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::ledgers::asked;
 use crate::load::{last_line, start};
@@ -21,7 +22,7 @@ fn children(parent: u32) -> Vec<Pid> {
     numbers.filter_map(Pid::from_raw).collect()
 }
 
-/// A terminal sends its Ctrl-C to all processes of a group, and the first tells the others too.
+/// Whoever signals all of them means one end, and the first tells the others too.
 #[test]
 fn a_signal_that_reaches_all_at_once_is_one_signal() {
     if !can_share() {
@@ -40,6 +41,34 @@ fn a_signal_that_reaches_all_at_once_is_one_signal() {
         assert_eq!(server.account()["closed_by_us"], 30, "{driver}");
         drop(clients);
     }
+}
+
+/// Those that are just starting listen for no signal yet, and would die of it.
+#[test]
+fn ctrl_c_while_processes_start_ends_them_with_the_account() {
+    if !needs_native() {
+        return;
+    }
+    let server = Server::start(&["hold", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let mut command = program();
+    command.args(["load", "hold", &address, "--format", "json"]);
+    command.args(["--connections", "80", "--processes", "8"]);
+    command.process_group(0);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let load = command.spawn().expect("it starts");
+    while children(load.id()).is_empty() {
+        std::thread::yield_now();
+    }
+    kill_process_group(Pid::from_child(&load), Signal::INT).expect("it runs");
+    let output = load.wait_with_output().expect("it ends");
+    let (told, code) = last_line(&output);
+    assert_eq!(
+        (code, &told["interrupted"]),
+        (Some(130), &true.into()),
+        "{told}"
+    );
+    server.stop();
 }
 
 #[test]

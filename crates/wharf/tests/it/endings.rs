@@ -24,6 +24,24 @@ fn sigterm_ends_it_with_the_account_too() {
     }
 }
 
+/// `timeout` sends its signal to the program and to its group.
+#[test]
+fn a_signal_that_comes_twice_is_one() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
+        let clients: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 50);
+        // Two of one kind may count as one for the system already.
+        server.signal(Signal::TERM);
+        server.signal(Signal::INT);
+        assert_eq!(server.account()["closed_by_us"], 50, "{driver}");
+        drop(clients);
+    }
+}
+
 /// A server that cannot get rid of its lines hangs in the middle of its end.
 #[test]
 fn a_second_ctrl_c_ends_it_at_once() {

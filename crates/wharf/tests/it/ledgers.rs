@@ -137,6 +137,24 @@ fn a_load_asks_its_server_and_both_ledgers_agree() {
     }
 }
 
+/// Its own account is worth the more then.
+#[test]
+fn a_load_whose_server_is_gone_tells_what_became_of_it() {
+    let driver = &drivers()[0];
+    let (server, address, admin) = open_server("echo", driver);
+    let child = std::thread::spawn({
+        let (address, admin) = (address.clone(), admin.clone());
+        move || load(&["echo", &address, "--admin", &admin, "--for", "60s"])
+    });
+    while asked(&admin, b"")["accepted"] != 1 {}
+    server.stop();
+    let (told, code, _) = child.join().expect("it does not panic");
+    assert_eq!((code, &told["lost"]), (Some(3), &1.into()), "{told}");
+    assert_eq!(told["server"], Value::Null, "{told}");
+    let missed = told["missed"][0].as_str().expect("a sentence");
+    assert!(missed.contains("no account from"), "{told}");
+}
+
 #[test]
 fn what_somebody_else_connects_is_found_out() {
     let driver = &drivers()[0];

@@ -346,6 +346,10 @@ fn it_takes_and_prints_what_rust_echo_bench_does() {
             assert!(latency.contains(quantile), "{text}");
         }
     }
+}
+
+#[test]
+fn what_rust_echo_bench_would_not_take_is_refused_in_one_line() {
     for (arguments, expected) in [
         (
             &["--compat-rust-echo-bench", "echo"][..],
@@ -354,7 +358,10 @@ fn it_takes_and_prints_what_rust_echo_bench_does() {
         (&["echo", "-n", "5"], "cannot be used with"),
         (&["-n", "5"], "--compat-rust-echo-bench"),
         (&["--compat-rust-echo-bench", "-t", "0"], "0"),
-        (&["--compat-rust-echo-bench", "-a", "12345"], "host:port"),
+        (
+            &["--compat-rust-echo-bench", "-a", "12345"],
+            "-a 12345: write host:port",
+        ),
         (&[], "<MODE>"),
     ] {
         let output = run(&[&["load"], arguments].concat());

@@ -181,39 +181,43 @@ impl Report {
         let mut lines = vec![
             self.machine.line(),
             format!(
-                "echo on {} in {server}, load on {} in {}; loopback, from {}",
+                "echo on {} in {server}, load on {} in {}",
                 self.driver,
                 self.load_driver,
-                plural(self.load_processes),
-                self.sources
+                plural(self.load_processes)
             ),
+            format!("loopback, from {}", self.sources),
             String::new(),
             format!(
                 "held      {} of {}",
                 grouped(self.held),
                 grouped(u64::from(self.wanted))
             ),
-            self.opened(),
         ];
+        lines.extend(self.opened());
         lines.extend(chart(&self.open.over_time));
-        lines.extend([self.touched(), self.closed()]);
+        lines.push(self.touched());
+        lines.extend(self.closed());
         lines.extend(self.memory.lines());
         lines.push(self.verdict.clone());
         let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
         lines.join("\n") + "\n"
     }
 
-    fn opened(&self) -> String {
+    fn opened(&self) -> [String; 2] {
         let cost = match self.open.server_us {
             Some(us) => format!("{} us of server CPU each", rounded(us)),
             None => "server CPU not told".to_owned(),
         };
-        format!(
-            "opened    in {} s, {} a second of {} that were to begin; {cost}",
-            rounded(self.open.seconds),
-            rounded(self.open.per_second),
-            grouped(u64::from(self.rate_per_second)),
-        )
+        [
+            format!(
+                "opened    in {} s, {} a second of {} that were to begin",
+                rounded(self.open.seconds),
+                rounded(self.open.per_second),
+                grouped(u64::from(self.rate_per_second)),
+            ),
+            format!("          {cost}"),
+        ]
     }
 
     fn touched(&self) -> String {
@@ -228,7 +232,7 @@ impl Report {
         )
     }
 
-    fn closed(&self) -> String {
+    fn closed(&self) -> Vec<String> {
         let seconds = match self.close.seconds {
             Some(seconds) => format!("in {} s with RST", rounded(seconds)),
             None => "not in time".to_owned(),
@@ -237,11 +241,12 @@ impl Report {
             .close
             .ports_waiting_before
             .zip(self.close.ports_waiting_after);
-        let waiting = waiting.map_or(String::new(), |(before, after)| {
+        let waiting = waiting.map(|(before, after)| {
             let more = grouped(after.saturating_sub(before));
-            format!("; on the machine {more} more ports wait in TIME_WAIT than before")
+            format!("          on the machine {more} more ports wait in TIME_WAIT than before")
         });
-        format!("closed    {seconds}{waiting}")
+        let closed = format!("closed    {seconds}");
+        [Some(closed), waiting].into_iter().flatten().collect()
     }
 }
 
@@ -268,7 +273,7 @@ impl Memory {
         }
     }
 
-    fn lines(&self) -> [String; 3] {
+    fn lines(&self) -> [String; 5] {
         let each = |bytes: Option<f64>| match bytes {
             Some(bytes) => format!("{} bytes for each", rounded(bytes)),
             None => "not told".to_owned(),
@@ -280,12 +285,15 @@ impl Memory {
         [
             format!("kernel    {}{half}", each(self.kernel_both_ends)),
             format!(
-                "programs  server {}, grown to {}, with {} for each of Wharf's own; load {}",
+                "server    grown by {}, to {}",
                 each(self.server_process),
-                all(self.server_resident_bytes),
-                rounded(self.server_wharf),
-                all(self.load_resident_bytes)
+                all(self.server_resident_bytes)
             ),
+            format!(
+                "          {} bytes for each of Wharf's own tables and buffers",
+                rounded(self.server_wharf)
+            ),
+            format!("load      {}", all(self.load_resident_bytes)),
             format!(
                 "machine   {} less available in all; {} are left",
                 each(self.machine),
