@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_said_in_one_line_with_its_cure() {
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 7] = [
             (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
             (&["hold", "--threads", "0"], "1..=256"),
             (&["hold", "--treads", "2"], "--threads"),
