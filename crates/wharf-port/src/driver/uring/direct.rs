@@ -234,7 +234,7 @@ impl Uring {
     pub(super) fn release_place(&self, place: u32, state: &SocketState) {
         if state.has(flag::CLOSE_RESET) {
             let lent = self.ring.lend(place).ok();
-            if !lent.is_some_and(|lent| sys::disconnect(&lent).is_ok()) {
+            if lent.is_none_or(|lent| sys::disconnect(&lent).is_err()) {
                 self.ring.push(request::reset_at_close(place, &RESET));
             }
             self.free_place(place);
