@@ -395,9 +395,11 @@ impl Ring {
         loop {
             self.hand_on_aside(&mut handle);
             let mut space = [const { std::mem::MaybeUninit::uninit() }; COMPLETIONS_MAX];
+            // The queue is let go before what was in it is handled, so that the kernel has its room
+            // back.
             let alone = self.alone();
-            // SAFETY: one thread at a time, as the caller says. The queue is let go before what
-            // was in it is handled, so that the kernel has its room back.
+            // SAFETY: one thread at a time, as the caller says; and `alone` keeps off the one that
+            // looks after a place of the table outside of here.
             let completed = unsafe { self.ring.completion_shared() }.fill(&mut space);
             drop(alone);
             if completed.is_empty() {
