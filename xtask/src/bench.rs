@@ -139,7 +139,7 @@ fn measure(plan: &Plan, servers: &Servers) -> Samples {
     let mut samples = Samples::default();
     for round in 0..plan.rounds {
         for workload in &plan.workloads {
-            let mut order = servers.built();
+            let mut order = servers.of(workload);
             let count = order.len().max(1);
             order.rotate_left(round as usize % count);
             for server in order {

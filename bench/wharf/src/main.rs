@@ -1,7 +1,8 @@
 //! The servers on Wharf, at the level of the port.
 //!
-//! `bench-wharf WORK DRIVER SHARING`: the driver is `uring` or `poll`, the sharing `single` or
-//! `shared1`, `shared2`, ...: a shared port with so many waiting threads.
+//! `bench-wharf WORK DRIVER SHARING [SPIN]`: the driver is `uring` or `poll`, the sharing `single`
+//! or `shared1`, `shared2`, ...: a shared port with so many waiting threads; and a waiter looks for
+//! so many microseconds before it sleeps, which is 0 unless told.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("expected uring or poll, got {other:?}").into()),
     };
     let sharing = arguments.next().unwrap_or_else(|| "single".into());
-    let builder = Port::builder().driver(driver.into());
+    let spin_us = arguments.next().map_or(Ok(0), |spin| spin.parse())?;
+    let builder = Port::builder().driver(driver.into()).spin_us_max(spin_us);
     let pool = PoolOptions {
         buffer_bytes: u32::try_from(work.read_bytes())?,
         ..PoolOptions::default()

@@ -8,6 +8,7 @@ use crate::driver::sim::SimOptions;
 use crate::driver::{DriverChoice, DriverKind};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::port::Port;
+use crate::spin::SPIN_US_LIMIT;
 
 /// The receive pool: how large a buffer is, and how large all of them may grow.
 ///
@@ -59,6 +60,7 @@ pub(crate) struct Options {
     pub(crate) operations_per_socket_max: usize,
     pub(crate) accepts_posted: u16,
     pub(crate) flush_ms_max: u32,
+    pub(crate) spin_us_max: u32,
     pub(crate) pool: PoolOptions,
 }
 
@@ -101,6 +103,7 @@ impl Builder {
             operations_per_socket_max: 1024,
             accepts_posted: 16,
             flush_ms_max: 5_000,
+            spin_us_max: 0,
             pool: PoolOptions::default(),
         };
         Builder {
@@ -295,6 +298,30 @@ impl Builder {
         self
     }
 
+    /// How many microseconds a waiter that finds nothing goes on looking before it sleeps, at most
+    /// 1,000,000; 0 by default, which sleeps at once.
+    ///
+    /// A thread that has not slept need not be woken: with few connections that cuts the round trip.
+    /// It costs a processor: a waiter that looks keeps one busy, and takes it from whoever else would
+    /// run there. Leave it off unless there is one to spare for each thread that waits, the other end
+    /// included if that is on this machine. Each thing that happens begins a new look, and so does
+    /// each wait; posts, timers, closes and the end of a wait's time are as they are without it.
+    ///
+    /// # Portability
+    /// Where one waiter of a shared port leads (io_uring, kqueue), that one looks and the others
+    /// sleep; elsewhere each does. The simulated network, whose clock is its own, never looks.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().single_waiter().spin_us_max(50).build()?;
+    /// assert!(wharf_port::Port::builder().spin_us_max(1_000_001).build().is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn spin_us_max(mut self, microseconds: u32) -> Self {
+        self.options.spin_us_max = microseconds;
+        self
+    }
+
     /// The receive pool.
     ///
     /// ```
@@ -333,6 +360,7 @@ impl Builder {
             && options.turn_packets_max >= 1
             && options.leases_per_socket >= 1
             && options.operations_per_socket_max >= 1
+            && options.spin_us_max <= SPIN_US_LIMIT
             && (512..=1 << 20).contains(&pool.buffer_bytes)
             && pool.pool_bytes_max >= pool.buffer_bytes as usize;
         if !sensible {

@@ -172,6 +172,11 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         Instant::now()
     }
 
+    /// Whether looking again without sleeping may bring something: time passes by itself.
+    fn may_spin(&self) -> bool {
+        true
+    }
+
     /// Binds the driver to the thread of a new waiter, where it cares.
     fn enter_thread(&self) -> Result<()> {
         Ok(())

@@ -85,6 +85,8 @@
 //! - `congestion_control` is an option of Linux and FreeBSD, and refused elsewhere.
 //! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is
 //!   said there.
+//! - [`Builder::spin_us_max`] has a waiter look for a while before it sleeps on every driver but the
+//!   simulated network, whose clock jumps to what comes next.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 
@@ -111,8 +113,10 @@ mod sending;
 pub mod sim;
 mod slot;
 mod socket;
+mod spin;
 mod sys;
 mod timer;
+mod turn;
 mod waiter;
 mod work;
 

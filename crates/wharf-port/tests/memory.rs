@@ -14,8 +14,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Builder, Close, DriverChoice, Event, Key, ListenOptions, Listener, Op, Port, Stream, Wait,
-    Waiter, drivers_present,
+    Builder, Cancel, Close, DriverChoice, Event, Key, ListenOptions, Listener, Op, Port, Stream,
+    Wait, Waiter, drivers_present,
 };
 
 #[global_allocator]
@@ -207,7 +207,10 @@ fn arm_and_cancel(port: &Port, waiter: &mut Waiter, ops: &mut Vec<Op>) {
     assert_eq!(port.stats().timers as u64, TIMERS);
     while !ops.is_empty() {
         let run = ops.drain(ops.len().saturating_sub(CANCELLED_IN_A_ROW)..);
-        let mut left = run.map(|op| port.cancel(op)).count();
+        let mut left = run.len();
+        for op in run {
+            assert_eq!(port.cancel(op), Cancel::Requested);
+        }
         pump(waiter, |packet| {
             assert!(matches!(packet.event, Event::Ended { .. }));
             left -= 1;

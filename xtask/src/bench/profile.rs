@@ -44,7 +44,7 @@ pub(super) fn run(plan: &Plan, servers: &Servers) -> Profiles {
     }
     let sampled = plan.workloads.iter();
     for workload in sampled.filter(|workload| workload.name == SAMPLED) {
-        for server in servers.built() {
+        for server in servers.of(workload) {
             match profile(servers, server, workload, plan.profile_seconds) {
                 Ok(profile) => {
                     profiles.insert((workload.name, server.name), profile);

@@ -55,6 +55,9 @@ fn introduction(plan: &Plan) -> Result<String> {
          - *User* is the part of it outside the kernel: the share of samples of the server's processor clock, \
          5,000 a second, that fell in user mode, in a run of its own. *Calls* are system calls an operation, \
          counted in a run of its own.\n\
+         - The servers whose name ends in `-spin` look for up to 1 ms before they sleep (`Builder::spin_us_max`), \
+         which is off unless asked for: it cuts the round trip and keeps a processor busy, so their *CPU* is all of \
+         the time between two echoes. They take part with one connection only.\n\
          - Ratios are of CPU, of pairs within a round, as their median and the upper 95 % bound (bootstrap).\n",
         machine::machine(),
         machine::compiler()?,
@@ -161,7 +164,13 @@ fn row(
 fn limit(server: &Server) -> &'static str {
     if matches!(
         server.name,
-        "bare-uring" | "wharf-uring" | "compio" | "monoio" | "wharf-shared1" | "wharf-shared2"
+        "bare-uring"
+            | "wharf-uring"
+            | "wharf-uring-spin"
+            | "compio"
+            | "monoio"
+            | "wharf-shared1"
+            | "wharf-shared2"
     ) {
         "bare-uring"
     } else {

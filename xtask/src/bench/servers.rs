@@ -19,6 +19,8 @@ pub(super) struct Server {
     binary: &'static str,
     /// What follows the work on its command line.
     arguments: &'static [&'static str],
+    /// The workloads it takes part in; all where there are none.
+    pub(super) only: &'static [&'static str],
     pub(super) role: Role,
     /// The package whose version is told.
     pub(super) versioned: &'static str,
@@ -38,6 +40,7 @@ const fn peer(name: &'static str, package: &'static str) -> Server {
         package,
         binary: package,
         arguments: &[],
+        only: &[],
         role: Role::Peer,
         versioned: name,
     }
@@ -49,6 +52,7 @@ const fn bare(name: &'static str, versioned: &'static str) -> Server {
         package: "bench-bare",
         binary: name,
         arguments: &[],
+        only: &[],
         role: Role::Limit,
         versioned,
     }
@@ -60,18 +64,29 @@ const fn wharf(name: &'static str, arguments: &'static [&'static str]) -> Server
         package: "bench-wharf",
         binary: "bench-wharf",
         arguments,
+        only: &[],
         role: Role::Wharf,
         versioned: "wharf-port",
     }
 }
 
+/// What looks before it sleeps costs a processor and is worth it for few connections only.
+const fn spinning(name: &'static str, arguments: &'static [&'static str]) -> Server {
+    Server {
+        only: &["echo-1"],
+        ..wharf(name, arguments)
+    }
+}
+
 /// Wharf's stand between the limits they are held against, so that the pairs are neighbours.
-pub(super) static SERVERS: [Server; 12] = [
+pub(super) static SERVERS: [Server; 14] = [
     bare("bare-uring", "io-uring"),
     wharf("wharf-uring", &["uring", "single"]),
+    spinning("wharf-uring-spin", &["uring", "single", "1000"]),
     peer("compio", "bench-compio"),
     peer("monoio", "bench-monoio"),
     wharf("wharf-poll", &["poll", "single"]),
+    spinning("wharf-poll-spin", &["poll", "single", "1000"]),
     bare("bare-epoll", "rustix"),
     peer("tokio", "bench-tokio"),
     peer("mio", "bench-mio"),
@@ -156,6 +171,13 @@ impl Servers {
         };
         let chosen = self.chosen.iter().copied();
         chosen.filter(|server| !is_broken(server)).collect()
+    }
+
+    /// Those that take part in a workload.
+    pub(super) fn of(&self, workload: &Workload) -> Vec<&'static Server> {
+        let mut servers = self.built();
+        servers.retain(|server| server.only.is_empty() || server.only.contains(&workload.name));
+        servers
     }
 
     /// Starts a server for a workload.

@@ -60,9 +60,10 @@ use Figure::{Median, Processor, Tail, Throughput};
 
 const URING: Against = Against::Server("bare-uring");
 const EPOLL: Against = Against::Server("bare-epoll");
+const POLL: Against = Against::Server("wharf-poll");
 const SINGLE: Against = Against::Server("wharf-uring");
 
-static TARGETS: [Target; 21] = [
+static TARGETS: [Target; 23] = [
     target("wharf-uring", "echo-64", Processor, URING, 1.05),
     target("wharf-uring", "echo-1000", Processor, URING, 1.05),
     target("wharf-uring", "echo-64x16", Processor, URING, 1.08),
@@ -76,6 +77,8 @@ static TARGETS: [Target; 21] = [
     target("wharf-uring", "echo-64", Tail, BestPeer, 1.0),
     target("wharf-uring", "echo-1000", Tail, BestPeer, 1.0),
     target("wharf-uring", "echo-1", Median, BestPeer, 1.0),
+    target("wharf-uring-spin", "echo-1", Median, SINGLE, 1.0),
+    target("wharf-poll-spin", "echo-1", Median, POLL, 1.0),
     target("wharf-uring", "echo-idle", Processor, WithoutIdle, 1.0),
     target("wharf-poll", "echo-64", Processor, EPOLL, 1.05),
     target("wharf-poll", "echo-1000", Processor, EPOLL, 1.05),

@@ -397,7 +397,7 @@ impl Driver for Iocp {
         self.pay_wakes();
         let mut wakes = 0;
         self.queue
-            .dequeue(at_most, local.room(), |packet| match packet {
+            .dequeue(at_most, local.events_max(), |packet| match packet {
                 Dequeued::Wake => wakes += 1,
                 Dequeued::Request(index, address) => {
                     self.completed(core, index, address, &mut Out(Some(local)));

@@ -344,12 +344,13 @@ impl Driver for Poll {
         local: &mut Local,
     ) -> Result<u32, i32> {
         let mut shared_out = !local.packets.is_empty();
-        self.poller.wait(at_most, local.room(), |left, id, seen| {
-            if !std::mem::replace(&mut shared_out, true) {
-                local.limit(core.ready.share_inside(left));
-            }
-            self.note(core, id, seen, local);
-        })
+        self.poller
+            .wait(at_most, local.events_max(), |left, id, seen| {
+                if !std::mem::replace(&mut shared_out, true) {
+                    local.limit(core.ready.share_inside(left));
+                }
+                self.note(core, id, seen, local);
+            })
     }
 
     fn wake(&self, threads: u32) {

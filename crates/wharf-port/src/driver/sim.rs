@@ -129,6 +129,11 @@ impl Driver for Sim {
         self.shared.with(|world| world.now())
     }
 
+    /// Its clock stands until a waiter sleeps.
+    fn may_spin(&self) -> bool {
+        false
+    }
+
     fn network(&self) -> Option<Network> {
         Some(Network::new(&self.shared))
     }

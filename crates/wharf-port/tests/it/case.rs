@@ -134,6 +134,8 @@ pub(crate) struct Where {
     pub(crate) namespaces: bool,
     /// Whether strace is here and may trace.
     pub(crate) strace: bool,
+    /// How long the waiters look before they sleep.
+    pub(crate) spin_us_max: u32,
 }
 
 impl Where {
@@ -147,6 +149,7 @@ impl Where {
             ipv6: true,
             namespaces: true,
             strace: true,
+            spin_us_max: 0,
         }
     }
 
@@ -172,6 +175,7 @@ impl Where {
             }),
             driver => Port::builder().driver(DriverChoice::Require(driver.kind())),
         };
+        let builder = builder.spin_us_max(self.spin_us_max);
         match self.mode {
             Mode::Shared => builder.shared(),
             Mode::Single => builder.single_waiter(),

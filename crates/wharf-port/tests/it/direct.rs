@@ -29,6 +29,12 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(direct),
     case!(
+        a_listener_leaves_places_to_others,
+        [C12, C13],
+        "found in review: one listener had reserved the whole table"
+    )
+    .skip(direct),
+    case!(
         a_connect_without_a_place_is_refused,
         [C13],
         "contract: refused at a bound"
@@ -168,6 +174,20 @@ fn a_full_table_of_places_pauses_and_loses_nobody(at: &Where) {
     rig.allowed.packets = true;
 }
 
+fn a_listener_leaves_places_to_others(at: &Where) {
+    let mut rig = Rig::with(at, |builder| at.with_places(builder, 20));
+    // Its accepts are with the kernel, and nobody connects to it.
+    rig.address();
+    rig.pump(std::time::Duration::ZERO);
+    let second = rig.listen(([127, 0, 0, 1], 0));
+    let address = second.local_address().expect("it listens");
+    let _peer = rig.network.connect(&address);
+    let accepted = rig.accepted();
+    rig.port.connect(address, Key(1)).expect("a free place");
+    let connected = rig.expect("the stream", is_connected);
+    drop((accepted, connected, rig.accepted()));
+}
+
 fn a_connect_without_a_place_is_refused(at: &Where) {
     let mut rig = Rig::with(at, |builder| at.with_places(builder, 1));
     let host = rig.network.listen();
@@ -242,9 +262,7 @@ fn another_thread_connects_without_descriptors(at: &Where) {
     let port = &rig.port;
     thread::scope(|scope| {
         let connect = || {
-            port.connect(address.clone(), Key(5))
-                .map(drop)
-                .expect("room")
+            port.connect(address.clone(), Key(5)).expect("room");
         };
         scope.spawn(connect);
         scope.spawn(connect);

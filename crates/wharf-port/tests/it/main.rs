@@ -39,6 +39,7 @@ mod send;
 mod shutdown;
 mod sim_peer;
 mod sim_seeds;
+mod spin;
 mod storms;
 mod timers;
 mod turns;
@@ -69,6 +70,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
     ("waiters", waiters::CASES),
+    ("looking before sleeping", spin::CASES),
     ("turns", turns::CASES),
     ("bounds", bounds::CASES),
     ("exhaustion", exhaust::CASES),
@@ -130,6 +132,7 @@ fn places() -> Vec<Where> {
                 ipv6,
                 namespaces,
                 strace,
+                spin_us_max: 0,
             };
             if mode != Mode::Direct || at.builder().build().is_ok() {
                 places.push(at);

@@ -26,7 +26,7 @@ use crate::doctor;
 use crate::load::report::Percentiles;
 use crate::output;
 use crate::processes::{DESCRIPTORS_BESIDES, PROCESSES_MAX, raise_descriptors};
-use crate::sys::limits;
+use crate::sys::{self, limits};
 use report::Report;
 
 mod report;
@@ -139,7 +139,8 @@ pub(super) fn run(options: &MillionOptions) -> ExitCode {
 }
 
 fn measure(options: &MillionOptions) -> Result<u8, Stop> {
-    let processes = server_processes(options.connections, raise_descriptors())?;
+    let limit = raise_descriptors();
+    let processes = server_processes(options.connections, limit, sys::DEALS_TO_PROCESSES)?;
     let port = Port::builder()
         .driver(options.driver)
         .single_waiter()
@@ -183,10 +184,16 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
 }
 
 /// As many processes as have room for the connections, however unevenly they are dealt out.
-fn server_processes(connections: u32, limit: u64) -> Result<u32, String> {
+fn server_processes(connections: u32, limit: u64, deals: bool) -> Result<u32, String> {
     let room = limit.saturating_sub(DESCRIPTORS_BESIDES) as f64;
     if f64::from(connections) <= room {
         return Ok(1);
+    }
+    if !deals {
+        return Err(format!(
+            "this system deals the connections of one address to one process, which holds {room} \
+             with {limit} open files: take fewer, or raise \"ulimit -n\""
+        ));
     }
     let fits = |processes: &u32| {
         let share = f64::from(connections) / f64::from(*processes);
@@ -385,14 +392,16 @@ mod tests {
 
     #[test]
     fn there_are_as_many_servers_as_the_hash_asks_for() {
-        assert_eq!(server_processes(19_936, 20_000), Ok(1));
+        assert_eq!(server_processes(19_936, 20_000, false), Ok(1));
         // Two of 9,968 each are full with the next, were they dealt out evenly.
-        assert_eq!(server_processes(39_872, 20_000), Ok(3));
-        let million = server_processes(1_000_000, 20_000).expect("they fit");
+        assert_eq!(server_processes(39_872, 20_000, true), Ok(3));
+        let million = server_processes(1_000_000, 20_000, true).expect("they fit");
         assert!((51..=54).contains(&million), "{million}");
-        assert_eq!(server_processes(1_000_000, u64::MAX), Ok(1));
-        let error = server_processes(4_000_000, 1_024).unwrap_err();
-        assert!(error.contains("ulimit"), "{error}");
+        assert_eq!(server_processes(1_000_000, u64::MAX, false), Ok(1));
+        for (connections, limit, deals) in [(4_000_000, 1_024, true), (19_937, 20_000, false)] {
+            let error = server_processes(connections, limit, deals).unwrap_err();
+            assert!(error.contains("ulimit"), "{error}");
+        }
     }
 
     #[test]

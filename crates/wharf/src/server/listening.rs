@@ -98,6 +98,7 @@ fn build_ports(
         let share = options.max_connections;
         let share = share.map(|all| descriptors::share(threads, thread, all));
         let builder = Port::builder().driver(options.driver).single_waiter();
+        let builder = builder.spin_us_max(options.spin_us);
         let mut builder = options.descriptors.of_port(builder, share, limit);
         if let Some(share) = share {
             builder = builder.sockets_max(share + u32::try_from(listeners).unwrap_or(u32::MAX));

@@ -1,6 +1,6 @@
 //! `wharf bench`: a short one on every driver, its end by a signal, and that nothing stays behind.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -168,8 +168,11 @@ fn a_million_in_several_processes_is_held_touched_and_ended() {
         return;
     }
     for driver in drivers() {
-        // With so few open files it takes three processes for each end.
-        let rest = "bench million --connections 1500 --touch 10% --format json --driver";
+        // With so few open files it takes three processes for each end, where a server has several.
+        let several = cfg!(target_os = "linux");
+        let count = if several { 1_500 } else { 600 };
+        let rest =
+            format!("bench million --connections {count} --touch 10% --format json --driver");
         let program = env!("CARGO_BIN_EXE_wharf");
         let shell = format!("ulimit -n 700; exec {program} {rest} {driver}");
         let output = Command::new("sh").args(["-c", &shell]).output();
@@ -177,16 +180,16 @@ fn a_million_in_several_processes_is_held_touched_and_ended() {
         assert_eq!(code, Some(0), "{told}");
         assert_eq!(
             (&told["held"], &told["bounded_by"]),
-            (&1_500.into(), &"wanted".into())
+            (&count.into(), &"wanted".into())
         );
         let touched = told["touch"]["connections"].as_u64().expect("a number");
-        assert!((60..300).contains(&touched), "{told}");
+        assert!((20..300).contains(&touched), "{told}");
         assert_eq!(told["touch"]["echoed"], touched, "{told}");
-        assert_eq!(told["server"]["accepted"], 1_500, "{told}");
+        assert_eq!(told["server"]["accepted"], count, "{told}");
         assert_eq!(told["server"]["balances"], true, "{told}");
         assert!(told["open"]["seconds"].as_f64() > Some(0.0), "{told}");
         assert!(told["close"]["seconds"].is_number(), "{told}");
-        if cfg!(target_os = "linux") {
+        if several {
             assert_eq!(
                 (&told["server_processes"], &told["load_processes"]),
                 (&3.into(), &3.into())
@@ -224,13 +227,6 @@ fn a_million_leaves_the_memory_that_it_is_told_to() {
     assert!(text.contains("all 50 were held"), "{text}");
 }
 
-/// A bench that would go on for long.
-fn long() -> Child {
-    let mut command = program();
-    command.args(["bench", "--format", "json", "--duration", "5m"]);
-    command.stdout(Stdio::piped()).spawn().expect("it starts")
-}
-
 #[cfg(target_os = "linux")]
 mod linux {
     //! Its ends, looked for in `/proc`.
@@ -241,10 +237,17 @@ mod linux {
     use rustix::process::{Pid, Signal, kill_process};
     use serde_json::Value;
 
-    use std::process::Stdio;
+    use std::process::{Child, Stdio};
 
-    use super::{long, million};
+    use super::million;
     use crate::program::{needs_native, program};
+
+    /// A bench that would go on for long.
+    fn long() -> Child {
+        let mut command = program();
+        command.args(["bench", "--format", "json", "--duration", "5m"]);
+        command.stdout(Stdio::piped()).spawn().expect("it starts")
+    }
 
     /// The processes that it has started; both ends.
     fn ends_of(id: u32) -> Vec<u32> {

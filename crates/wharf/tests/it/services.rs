@@ -28,6 +28,25 @@ fn hold_accounts_for_each_connection() {
     }
 }
 
+/// Looking before sleeping changes nothing that a peer can see, nor how the server ends.
+#[test]
+fn echo_that_looks_before_it_sleeps_echoes_and_ends() {
+    for driver in drivers() {
+        let options = ["--driver", &driver, "--spin-us", "1000"];
+        let server = Server::start(&[&["echo", "127.0.0.1:0"], &options[..]].concat());
+        let mut client = server.connect();
+        for _ in 0..100 {
+            client.write_all(b"ping").expect("the server reads");
+            let mut back = [0; 4];
+            client.read_exact(&mut back).expect("the echo");
+            assert_eq!(back, *b"ping");
+        }
+        let account = server.stop();
+        assert_eq!(account["accepted"], 1, "{driver}: {account}");
+        assert_eq!(account["closed_by_us"], 1, "{driver}: {account}");
+    }
+}
+
 /// Memory of the server that is in use, as Linux counts it; under Wine too.
 #[cfg(target_os = "linux")]
 fn resident_bytes(server: &Server) -> usize {

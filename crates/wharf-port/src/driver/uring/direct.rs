@@ -101,10 +101,12 @@ impl Direct {
         lock(&self.table).used -= 1;
     }
 
-    /// Reserves places for the accepts of a listener; answers how many.
+    /// Reserves places for the accepts of a listener; answers how many. Half of what there is stays
+    /// for other listeners and for connects: a burst that nobody comes to holds its places.
     fn reserve(&self, listener: SlotId, at_most: u32) -> u32 {
         let mut table = lock(&self.table);
-        let armed = at_most.min(self.places - table.used - table.reserved);
+        let left = self.places - table.used - table.reserved;
+        let armed = at_most.min(left.div_ceil(2));
         if armed > 0 {
             table.reserved += armed;
             table.bursts.push(Burst {
@@ -231,8 +233,8 @@ impl Uring {
     /// peer hears of it at once; the place is free when that thread has entered again.
     pub(super) fn release_place(&self, place: u32, state: &SocketState) {
         if state.has(flag::CLOSE_RESET) {
-            let lent = self.ring.lend(place).ok();
-            if !lent.is_some_and(|lent| sys::disconnect(&lent).is_ok()) {
+            let lent = self.ring.lend(place);
+            if lent.and_then(|lent| sys::disconnect(&lent)).is_err() {
                 self.ring.push(request::reset_at_close(place, &RESET));
             }
             self.free_place(place);

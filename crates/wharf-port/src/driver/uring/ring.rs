@@ -395,9 +395,9 @@ impl Ring {
         loop {
             self.hand_on_aside(&mut handle);
             let mut space = [const { std::mem::MaybeUninit::uninit() }; COMPLETIONS_MAX];
+            let alone = self.alone();
             // SAFETY: one thread at a time, as the caller says. The queue is let go before what
             // was in it is handled, so that the kernel has its room back.
-            let alone = self.alone();
             let completed = unsafe { self.ring.completion_shared() }.fill(&mut space);
             drop(alone);
             if completed.is_empty() {

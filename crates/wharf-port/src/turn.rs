@@ -1,0 +1,163 @@
+//! Turns: one waiter at a time has packets of a socket, so that its state needs no lock (C18).
+//!
+//! On a shared port a socket remembers the waiter that has its turn, and the waiter which sockets
+//! it has to give back. Where nobody else waits, that would be a lock and a list for every packet
+//! of which nobody ever makes use: there the mark is the number of the wait, and all turns end by
+//! counting it up. What both have in common is the fairness: a socket that has had its share of a
+//! batch stands behind the others.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::core::{Core, Out};
+use crate::slot::{SlotId, SocketState, flag};
+use crate::waiter::Local;
+
+impl Core {
+    /// Puts a socket into the ready queue, unless it is there or somebody has its turn.
+    pub(crate) fn enqueue(&self, id: SlotId, state: &mut SocketState) {
+        if self.turn_is_free(state) && !state.has(flag::QUEUED) {
+            state.set(flag::QUEUED);
+            self.wake(self.ready.push_socket(id.index));
+        }
+    }
+
+    /// Whether no other waiter has the socket's turn; there is none on a single-waiter port.
+    pub(crate) fn turn_is_free(&self, state: &SocketState) -> bool {
+        state.turn == 0 || !self.options.shared
+    }
+
+    /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
+    /// has of it, and on a single-waiter port after this wait.
+    pub(crate) fn look_again(&self, id: SlotId, state: &mut SocketState, local: &mut Local) {
+        if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
+            // It has had its share: in the queue it would come up again and again in this wait.
+            state.set(flag::QUEUED);
+            local.later.push(id.index);
+        } else {
+            self.enqueue(id, state);
+        }
+    }
+
+    /// Takes what a ready socket has, as far as the batch and the socket's turn allow.
+    pub(crate) fn take_turn(self: &Arc<Self>, index: u32, local: &mut Local) {
+        if let Some((id, mut state)) = self.slots.lock_index(index) {
+            state.clear(flag::QUEUED);
+            self.take_turn_of(id, &mut state, local);
+        }
+    }
+
+    /// The same for a socket that is locked already, and in no queue.
+    pub(crate) fn take_turn_of(
+        self: &Arc<Self>,
+        id: SlotId,
+        state: &mut SocketState,
+        local: &mut Local,
+    ) {
+        if !self.turn_is_free(state) && state.turn != local.mark {
+            return; // Whoever has the turn puts the socket back when it ends.
+        }
+        while local.may_take(state, self.options.turn_packets_max) {
+            let Some(packet) = state
+                .work
+                .as_mut()
+                .and_then(|work| work.pending.pop_front())
+            else {
+                break;
+            };
+            let last = packet.is_last();
+            local.take(id, state, packet);
+            if last {
+                self.recycle(state);
+                self.free_slot(id, state);
+                return;
+            }
+        }
+        self.driver.advance(self, id, state, &mut Out(Some(local)));
+        self.recycle(state);
+        if state.generation == id.generation && self.has_more(state) {
+            self.look_again(id, state, local);
+        }
+    }
+
+    /// Whether a socket has something that a turn would bring forth.
+    fn has_more(&self, state: &SocketState) -> bool {
+        state
+            .work
+            .as_ref()
+            .is_some_and(|work| !work.pending.is_empty())
+            || self.driver.has_more(state)
+    }
+
+    /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
+    pub(crate) fn end_turns(&self, local: &mut Local) {
+        if !self.options.shared {
+            for index in local.later.drain(..) {
+                self.wake(self.ready.push_socket(index));
+            }
+            return local.end_turns_alone();
+        }
+        let mut held = std::mem::take(&mut local.held);
+        held.retain(|id| {
+            if local.packets.iter().any(|packet| packet.socket.is(*id)) {
+                return true;
+            }
+            if let Some(mut state) = self.slots.lock(*id)
+                && state.turn == local.mark
+            {
+                state.turn = 0;
+                state.taken = 0;
+                if self.has_more(&state) {
+                    self.enqueue(*id, &mut state);
+                }
+            }
+            false
+        });
+        local.held = held;
+    }
+
+    /// Takes back what a waiter that goes had not handed out.
+    pub(crate) fn put_back(&self, local: &mut Local) {
+        let mut loose = Vec::new();
+        for packet in std::mem::take(&mut local.packets).into_iter().rev() {
+            let id = packet.socket.slot_id();
+            match self.slots.lock(id) {
+                Some(mut state) if !state.has(flag::LISTENER) => {
+                    self.work(&mut state).pending.push_front(packet);
+                    self.enqueue(id, &mut state);
+                }
+                // The last packet of a socket whose slot is free again needs no turn either.
+                _ => loose.push(packet),
+            }
+        }
+        loose.reverse();
+        if !loose.is_empty() {
+            self.wake(self.ready.push_loose_front(loose));
+        }
+        self.end_turns(local);
+    }
+
+    /// A thread ended without having dropped its waiter. What the waiter had at hand is lost with
+    /// it; the turns it held end here, and a port that no other thread may enter closes.
+    pub(crate) fn waiter_forgotten(self: &Arc<Self>, number: u16) {
+        self.counters.waiters_leaked.fetch_add(1, Ordering::Relaxed);
+        for index in 0..self.slots.used() {
+            if let Some((id, mut state)) = self.slots.lock_index(index)
+                && state.turn == number
+            {
+                state.turn = 0;
+                state.taken = 0;
+                if self.has_more(&state) {
+                    self.enqueue(id, &mut state);
+                }
+            }
+        }
+        if !self.options.shared {
+            self.close();
+        }
+        let (left, closed) = self.ready.dismiss();
+        if closed && left == 0 {
+            self.end();
+        }
+    }
+}
