@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wharf_port::{
     Accepted, Error, Event, Key, Listener, Operation, Packet, PauseReason, Port, Refused, Stream,
@@ -35,6 +35,9 @@ mod split;
 pub(crate) const CONTROL: Key = Key(1);
 /// The value of the packet that ends a thread.
 pub(crate) const STOP: u64 = 0;
+
+/// How long what happened before the stop is still counted, where peers go on sending.
+const LAST_AT_MOST: Duration = Duration::from_millis(200);
 
 /// The key of the first connection, as in the series; the next has the next.
 const CONNECTION_FIRST: u64 = 100;
@@ -178,23 +181,25 @@ impl Server {
         for listener in listeners {
             listener.accept().map_err(text)?;
         }
-        let mut patience = None;
+        let mut give_up_at = None;
         loop {
-            let last = patience.is_some();
+            let patience = give_up_at.map(|_| Duration::ZERO);
             let Wait::Packets(packets) = waiter.wait(patience).map_err(text)? else {
                 return Ok(());
             };
             for packet in packets {
                 match packet.op.operation() {
-                    // What happened before the stop is counted: the rest of this batch, and one
-                    // more. A peer that saw the last FIN and stopped the server at once was once
-                    // not among those that had left.
-                    Operation::Post => patience = Some(Duration::ZERO),
+                    // What happened before the stop is counted: all that waits to be taken. A peer
+                    // that saw the last FIN and stopped the server at once was once not among those
+                    // that had left.
+                    Operation::Post => {
+                        give_up_at.get_or_insert_with(|| Instant::now() + LAST_AT_MOST);
+                    }
                     Operation::Accept => self.handle_accept(port, packet.event)?,
                     _ => self.serve_connection(&mut service, packet),
                 }
             }
-            if last {
+            if give_up_at.is_some_and(|at| Instant::now() >= at) {
                 return Ok(());
             }
         }

@@ -42,6 +42,25 @@ fn a_signal_that_comes_twice_is_one() {
     }
 }
 
+/// More of them than a wait hands out at once.
+#[test]
+fn all_that_left_before_the_end_are_counted_as_such() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
+        let clients: Vec<TcpStream> = (0..2000).map(|_| server.connect()).collect();
+        server.wait_for("accepted", 2000);
+        server.signal(Signal::STOP);
+        drop(clients);
+        server.signal(Signal::TERM);
+        server.signal(Signal::CONT);
+        let account = server.account();
+        assert_eq!(account["left_by_fin"], 2000, "{driver}: {account}");
+    }
+}
+
 /// A server that cannot get rid of its lines hangs in the middle of its end.
 #[test]
 fn a_second_ctrl_c_ends_it_at_once() {
