@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accepted::{Accepted, Place};
-use crate::core::{Core, Out, TimerTarget};
+use crate::core::{Core, Out};
+use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::op::{Op, OpKind};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accepted::Unassociated;
-use crate::core::{Core, Out, TimerTarget};
+use crate::core::{Core, Out};
+use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
 use crate::op::{Op, OpKind};

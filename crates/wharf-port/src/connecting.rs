@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::core::{Core, Out, TimerTarget};
+use crate::core::{Core, Out};
+use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
 use crate::op::{Op, OpKind};

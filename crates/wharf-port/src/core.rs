@@ -1,7 +1,7 @@
 //! The heart of a port: every table and queue, and how a packet finds its waiter.
 //!
 //! One `Core` is behind each port, whatever the driver; what it does is spread over the modules
-//! named after it (`accepting`, `receiving`, `sending`, `closing`, `connecting`, `listening`).
+//! named after it (`accepting`, `receiving`, `sending`, `closing`, `connecting`, `listening`, `due`).
 //!
 //! Locks, in the order in which they may be taken: one slot; then, each alone, the ready queue,
 //! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
@@ -9,13 +9,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::config::Options;
 use crate::driver::{Driver, DriverReport};
-use crate::key::Key;
+use crate::due::TimerTarget;
 use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet};
@@ -25,22 +24,9 @@ use crate::registry;
 use crate::slot::{SlotId, Slots, SocketState, flag};
 use crate::socket::SocketRef;
 use crate::sys;
-use crate::timer::{TimerId, Timers};
+use crate::timer::Timers;
 use crate::waiter::Local;
 use crate::work::Work;
-
-/// What a timer is for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum TimerTarget {
-    /// The caller's, with its key.
-    Caller(Key),
-    /// A closing socket has had its time to send what is queued.
-    Flush(SlotId),
-    /// A connect has had its time.
-    Deadline(SlotId),
-    /// A paused listener tries again.
-    Accept(SlotId),
-}
 
 /// Things counted for `Port::stats`.
 #[derive(Debug, Default)]
@@ -270,20 +256,6 @@ impl Core {
         }
     }
 
-    /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
-    pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
-        let (timer, nearest) = {
-            let mut timers = lock(&self.timers);
-            let before = timers.next_deadline();
-            let timer = timers.insert(deadline, target)?;
-            (timer, before.is_none_or(|before| deadline < before))
-        };
-        if nearest {
-            self.wake(self.ready.wake_all());
-        }
-        Some(timer)
-    }
-
     /// Whether nothing can be asked of this port any more: it was closed, or this process is a
     /// fork of the one that built it.
     pub(crate) fn is_closed(&self) -> bool {
@@ -292,47 +264,6 @@ impl Core {
 
     fn is_forked(&self) -> bool {
         sys::forks() != self.forks
-    }
-
-    /// Turns timers that are due into packets, as long as the batch has room.
-    pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
-        while let Some(target) = self.expire_timers_of_callers(local) {
-            match target {
-                TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
-                TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
-                TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
-                TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
-            }
-        }
-    }
-
-    /// Takes the timers of callers, as far as there is room, up to one of the port's own. With a
-    /// lock for each of them, threads that set timers without end held up a waiter at every one.
-    fn expire_timers_of_callers(&self, local: &mut Local) -> Option<TimerTarget> {
-        let mut timers = lock(&self.timers);
-        if timers.len() == 0 {
-            return None;
-        }
-        let now = self.driver.now();
-        while local.room() > 0 {
-            let (timer, target) = timers.expire(now)?;
-            let TimerTarget::Caller(key) = target else {
-                return Some(target);
-            };
-            local.push(Packet {
-                key,
-                op: Op::timer(self.id, timer.index, timer.generation),
-                socket: SocketRef::none(self.id),
-                event: Event::Timer,
-            });
-        }
-        None
-    }
-
-    /// How long a sleep may last before a timer is due.
-    pub(crate) fn until_next_timer(&self) -> Option<Duration> {
-        let deadline = lock(&self.timers).next_deadline()?;
-        Some(deadline.saturating_duration_since(self.driver.now()))
     }
 
     /// Closes the port: every waiter is told, and what is left is ended once nobody waits.

@@ -99,6 +99,7 @@ mod config;
 mod connecting;
 mod core;
 mod driver;
+mod due;
 mod error;
 mod key;
 mod listening;

@@ -1,0 +1,87 @@
+//! What is due: the timers of callers and those of the port's own, and what becomes of them.
+//!
+//! How timers are kept is in `timer`; here is whom they are for. Apart from `core` because neither
+//! needs to know how the other works.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::{Core, Out};
+use crate::key::Key;
+use crate::lock;
+use crate::op::Op;
+use crate::packet::{Event, Packet};
+use crate::slot::SlotId;
+use crate::socket::SocketRef;
+use crate::timer::TimerId;
+use crate::waiter::Local;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TimerTarget {
+    /// The caller's, with its key.
+    Caller(Key),
+    /// A closing socket has had its time to send what is queued.
+    Flush(SlotId),
+    /// A connect has had its time.
+    Deadline(SlotId),
+    /// A paused listener tries again.
+    Accept(SlotId),
+}
+
+impl Core {
+    /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
+    pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
+        let (timer, nearest) = {
+            let mut timers = lock(&self.timers);
+            let before = timers.next_deadline();
+            let timer = timers.insert(deadline, target)?;
+            (timer, before.is_none_or(|before| deadline < before))
+        };
+        if nearest {
+            self.wake(self.ready.wake_all());
+        }
+        Some(timer)
+    }
+
+    /// Turns timers that are due into packets, as long as the batch has room.
+    pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
+        while let Some(target) = self.expire_timers_of_callers(local) {
+            match target {
+                TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
+                TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
+                TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
+                TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
+            }
+        }
+    }
+
+    /// Takes the timers of callers, as far as there is room, up to one of the port's own. With a
+    /// lock for each of them, threads that set timers without end held up a waiter at every one.
+    fn expire_timers_of_callers(&self, local: &mut Local) -> Option<TimerTarget> {
+        let mut timers = lock(&self.timers);
+        if timers.len() == 0 {
+            return None;
+        }
+        let now = self.driver.now();
+        while local.room() > 0 {
+            let (timer, target) = timers.expire(now)?;
+            let TimerTarget::Caller(key) = target else {
+                return Some(target);
+            };
+            local.push(Packet {
+                key,
+                op: Op::timer(self.id, timer.index, timer.generation),
+                socket: SocketRef::none(self.id),
+                event: Event::Timer,
+            });
+        }
+        None
+    }
+
+    /// How long a sleep may last before a timer is due.
+    pub(crate) fn until_next_timer(&self) -> Option<Duration> {
+        let deadline = lock(&self.timers).next_deadline()?;
+        Some(deadline.saturating_duration_since(self.driver.now()))
+    }
+}
