@@ -245,13 +245,13 @@ impl Waiter {
             if !self.local.packets.is_empty() {
                 return Ok(Wait::Packets(Batch { waiter: self }));
             }
-            if slept && deadline.is_some_and(|deadline| self.core.driver.now() >= deadline) {
-                return Ok(Wait::TimedOut);
-            }
             if !self.local.later.is_empty() {
                 // A mark has come around, so that a socket seemed to have had its share.
                 self.core.end_turns(&mut self.local);
                 continue;
+            }
+            if slept && deadline.is_some_and(|deadline| self.core.driver.now() >= deadline) {
+                return Ok(Wait::TimedOut);
             }
             slept |= self.sleep(deadline)?;
         }
