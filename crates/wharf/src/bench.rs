@@ -152,6 +152,7 @@ fn measure(options: &BenchOptions) -> Result<u8, String> {
         server_processor: two.map(|(server, _)| server),
         load_processor: two.map(|(_, load)| load),
         congestion_control: has_it.then_some(CONGESTION_CONTROL),
+        patience: ends::PATIENCE,
         interrupted: &interrupted,
     };
     let mut found = Found::default();

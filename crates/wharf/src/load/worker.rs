@@ -35,8 +35,10 @@ const FINISHED: &str = "finished by the peer";
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
 const CONNECTING_MAX: u32 = 512;
-/// How long messages that are under way at the end may take to come back.
-const DRAIN_AT_MOST: Duration = Duration::from_secs(5);
+/// How long messages that are under way at the end may take to come back, at least and with each
+/// connection of all threads: when a million end at once, some end while others still echo.
+const DRAINS_WITHIN: Duration = Duration::from_secs(5);
+const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
 
 /// What a thread is to do; the same for all, but for its share.
 #[derive(Debug)]
@@ -366,7 +368,10 @@ impl<'a> Worker<'a> {
             }
         }
         self.touch_all();
-        self.at(Instant::now() + DRAIN_AT_MOST, DRAINED_AT_LAST)
+        // All threads have as many as this one, but for one.
+        let all = self.orders.connections.saturating_mul(self.orders.threads);
+        let patience = DRAINS_WITHIN + DRAINS_FOR_EACH * all;
+        self.at(Instant::now() + patience, DRAINED_AT_LAST)
     }
 
     /// Whatever has not come back by now does not count as held, but as lost.

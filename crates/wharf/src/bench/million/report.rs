@@ -3,12 +3,14 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Found, MillionOptions, SOURCES, touch_latencies};
+use super::division::sources;
+use super::{Found, MillionOptions, touch_latencies};
 use crate::bench::figures::rounded;
 use crate::bench::page::chart;
 use crate::bench::parts::Moment;
 use crate::bench::report::Machine;
-use crate::doctor::{bytes, grouped};
+use crate::descriptors::Descriptors;
+use crate::doctor::{believable, bytes, grouped};
 use crate::load::report::Percentiles;
 
 const VERSION: u32 = 1;
@@ -23,6 +25,9 @@ pub(super) struct Report {
     descriptors: &'static str,
     server_processes: u32,
     load_processes: u64,
+    /// Where each thread has a ring with a table of its own; null elsewhere.
+    server_rings: Option<u64>,
+    load_rings: Option<u64>,
     load_driver: String,
     sources: &'static str,
     wanted: u32,
@@ -101,6 +106,7 @@ impl Report {
         let told = &found.closed.told;
         let count = |name: &str| told[name].as_u64().unwrap_or(0);
         let held = found.held.after.standing.held;
+        let direct = options.descriptors == Descriptors::Direct;
         let bounded_by = if held >= u64::from(options.connections) {
             BoundedBy::Wanted
         } else if count("held_back") > 0 {
@@ -115,11 +121,13 @@ impl Report {
             version: VERSION,
             machine: Machine::this(),
             driver: found.driver.clone(),
-            descriptors: "ordinary",
+            descriptors: if direct { "direct" } else { "ordinary" },
             server_processes: found.server_processes,
             load_processes: count("processes").max(1),
+            server_rings: direct.then_some(found.server_threads.into()),
+            load_rings: direct.then(|| count("threads")),
             load_driver: told["driver"].as_str().unwrap_or_default().to_owned(),
-            sources: SOURCES,
+            sources: sources(options.connections),
             wanted: options.connections,
             rate_per_second: options.rate,
             leave_memory_bytes: options.leave_memory.as_u64(),
@@ -177,15 +185,17 @@ impl Report {
     }
 
     pub(super) fn text(&self) -> String {
-        let server = plural(u64::from(self.server_processes));
+        let server = plural(u64::from(self.server_processes), self.server_rings);
+        let load = plural(self.load_processes, self.load_rings);
+        let direct = match self.server_rings {
+            Some(_) => ", with direct descriptors",
+            None => "",
+        };
         let mut lines = vec![
             self.machine.line(),
             format!(
-                "echo on {} in {server}, load on {} in {}; loopback, from {}",
-                self.driver,
-                self.load_driver,
-                plural(self.load_processes),
-                self.sources
+                "echo on {} in {server}, load on {} in {load}{direct}; loopback, from {}",
+                self.driver, self.load_driver, self.sources
             ),
             String::new(),
             format!(
@@ -253,8 +263,12 @@ impl Memory {
             let grown = after?.checked_sub(before?)?;
             (held > 0).then(|| each(grown))
         };
+        // What no connection can be was somebody else's.
+        let kernel = after.kernel_bytes.zip(before.kernel_bytes);
+        let kernel = kernel.and_then(|(after, before)| after.checked_sub(before));
+        let kernel = kernel.filter(|grown| believable(*grown, 2 * held).is_some());
         Memory {
-            kernel_both_ends: grown(before.kernel_bytes, after.kernel_bytes),
+            kernel_both_ends: kernel.map(each),
             server_wharf: each(after.standing.port_bytes),
             server_process: grown(
                 before.standing.resident_bytes,
@@ -295,9 +309,14 @@ impl Memory {
     }
 }
 
-fn plural(processes: u64) -> String {
-    match processes {
+fn plural(processes: u64, rings: Option<u64>) -> String {
+    let processes = match processes {
         1 => "one process".to_owned(),
         several => format!("{several} processes"),
+    };
+    match rings {
+        None => processes,
+        Some(1) => processes + " with one ring",
+        Some(rings) => format!("{processes} with {rings} rings"),
     }
 }
