@@ -88,7 +88,7 @@ pub(crate) struct BenchOptions {
 /// What else there is to measure.
 #[derive(Debug, Subcommand)]
 enum BenchWork {
-    /// Hold as many connections as this machine can, up to a million, in several processes
+    /// Hold as many connections as this machine can, up to a million, in several processes or in one
     #[command(after_help = AFTER_MILLION_HELP)]
     Million(million::MillionOptions),
 }

@@ -1,7 +1,7 @@
 //! `wharf bench million`: the most connections that this machine holds, both ends of them.
 //!
-//! A process has a bound of open files, so servers and loads are several processes each; they start
-//! and account for one another. What is new here is only the order: open at a pace that no backlog
+//! A process has a bound of open files, so servers and loads are several processes each, or one with
+//! direct descriptors; they start and account for one another. What is new here is only the order: open at a pace that no backlog
 //! overflows, look at the memory of everybody, touch a random share, and end with RST. The machine
 //! keeps some memory whatever was asked for: one that has none left kills programs.
 

@@ -300,11 +300,18 @@ impl Memory {
                 rounded(self.server_wharf),
                 all(self.load_resident_bytes)
             ),
-            format!(
-                "machine   {} less available in all; {} are left",
-                each(self.machine),
-                bytes(self.available_bytes_held)
-            ),
+            match self.machine {
+                Some(_) => format!(
+                    "machine   {} less available in all; {} are left",
+                    each(self.machine),
+                    bytes(self.available_bytes_held)
+                ),
+                // Other programs have given back more than was taken.
+                None => format!(
+                    "machine   no less available; {} are left",
+                    bytes(self.available_bytes_held)
+                ),
+            },
         ]
     }
 }
