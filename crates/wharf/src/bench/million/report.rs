@@ -263,12 +263,8 @@ impl Memory {
             let grown = after?.checked_sub(before?)?;
             (held > 0).then(|| each(grown))
         };
-        // What no connection can be was somebody else's.
-        let kernel = after.kernel_bytes.zip(before.kernel_bytes);
-        let kernel = kernel.and_then(|(after, before)| after.checked_sub(before));
-        let kernel = kernel.filter(|grown| believable(*grown, 2 * held).is_some());
         Memory {
-            kernel_both_ends: kernel.map(each),
+            kernel_both_ends: kernel_of_each(before.kernel_bytes, after.kernel_bytes, held),
             server_wharf: each(after.standing.port_bytes),
             server_process: grown(
                 before.standing.resident_bytes,
@@ -316,6 +312,14 @@ impl Memory {
     }
 }
 
+/// What the kernel has taken for both ends of each, unless no connection can take that: then somebody
+/// else did, or gave it back.
+fn kernel_of_each(before: Option<u64>, after: Option<u64>, held: u64) -> Option<f64> {
+    let grown = after?.checked_sub(before?)?;
+    believable(grown, 2 * held)?;
+    Some(grown as f64 / held as f64)
+}
+
 fn plural(processes: u64, rings: Option<u64>) -> String {
     let processes = match processes {
         1 => "one process".to_owned(),
@@ -325,5 +329,21 @@ fn plural(processes: u64, rings: Option<u64>) -> String {
         None => processes,
         Some(1) => processes + " with one ring",
         Some(rings) => format!("{processes} with {rings} rings"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_connection_can_take_of_the_kernel_is_not_told() {
+        let of_each = |after| kernel_of_each(Some(1_000_000), after, 100);
+        assert_eq!(of_each(Some(1_800_000)), Some(8_000.0));
+        // So little, so much, less than before, and nothing.
+        for after in [Some(1_001_000), Some(90_000_000), Some(900_000), None] {
+            assert_eq!(of_each(after), None, "{after:?}");
+        }
+        assert_eq!(kernel_of_each(Some(1), Some(2), 0), None);
     }
 }
