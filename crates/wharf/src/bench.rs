@@ -89,7 +89,7 @@ pub(crate) struct BenchOptions {
 /// What else there is to measure.
 #[derive(Debug, Subcommand)]
 enum BenchWork {
-    /// Hold as many connections as this machine can, up to a million, in several processes
+    /// Hold as many connections as this machine can, up to a million, in several processes or in one
     #[command(after_help = AFTER_MILLION_HELP)]
     Million(million::MillionOptions),
 }
@@ -153,6 +153,7 @@ fn measure(options: &BenchOptions) -> Result<u8, String> {
         server_processor: two.map(|(server, _)| server),
         load_processor: two.map(|(_, load)| load),
         congestion_control: has_it.then_some(CONGESTION_CONTROL),
+        patience: ends::PATIENCE,
         interrupted: &interrupted,
     };
     let mut found = Found::default();

@@ -31,6 +31,8 @@ struct Listening<'a> {
     driver: String,
     passed_over: Vec<PassedOver<'a>>,
     processes: u32,
+    /// Of all processes.
+    threads: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     admin: Option<String>,
 }
@@ -65,7 +67,7 @@ impl Output {
         address: &Address,
         driver: &DriverReport,
         admin: Option<&Address>,
-        processes: u32,
+        (processes, threads): (u32, u32),
     ) {
         if self.format == Format::Text {
             if !self.quiet {
@@ -92,6 +94,7 @@ impl Output {
             driver: driver.kind.to_string(),
             passed_over: passed_over.collect(),
             processes,
+            threads,
             admin: admin.map(ToString::to_string),
         });
     }

@@ -93,9 +93,10 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
     } = listening::open(options, plan.threads_of(&part), &addresses)?;
     signals.end_work_on(&ports);
     let door = admin.as_ref().map(|admin| &admin.address);
+    let threads = ports.len() as u32;
     for listener in &listeners[0] {
         let address = listener.local_address().map_err(text)?;
-        output.listening(kind.name(), &address, ports[0].driver(), door, 1);
+        output.listening(kind.name(), &address, ports[0].driver(), door, (1, threads));
     }
     let server = Server::new(kind, options, ports, deals, part);
     server.run_with(admin.as_ref(), listeners)?;

@@ -325,6 +325,26 @@ fn a_million_are_held_touched_and_ended() {
     assert!(text.contains("all 1,000 were held"), "{text}");
 }
 
+// README: cargo run --release -- bench million --descriptors direct
+#[test]
+fn a_million_in_one_process_are_held_where_it_can_be() {
+    let command = shown("cargo run --release -- bench million --descriptors direct");
+    let million = shell(command)
+        .env("WHARF_CONNECTIONS", "1000")
+        .stderr(Stdio::piped())
+        .output()
+        .expect("there is a shell");
+    let builder = wharf_port::Port::builder().single_waiter();
+    if let Err(error) = builder.direct_descriptors(1).build() {
+        assert_eq!(million.status.code(), Some(2), "{error}: {million:?}");
+        return;
+    }
+    let text = String::from_utf8_lossy(&million.stdout);
+    assert!(million.status.success(), "{million:?}");
+    assert!(text.contains("with direct descriptors"), "{text}");
+    assert!(text.contains("all 1,000 were held"), "{text}");
+}
+
 // README: cargo run --release -- doctor
 // README: cargo run --release -- doctor --goal 1000000
 #[test]

@@ -19,8 +19,9 @@ use serde_json::Value;
 use crate::load::admin;
 use crate::sys::{self, processors};
 
-/// How long a program may take to start, and to end once its input has.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a program may take to start, and to end once its input has, where it has no more than
+/// one process.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often somebody who waits looks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -43,6 +44,8 @@ pub(super) struct Place<'a> {
     pub(super) server_processor: Option<usize>,
     pub(super) load_processor: Option<usize>,
     pub(super) congestion_control: Option<&'static str>,
+    /// How long a program may take to start, and to end once its input has.
+    pub(super) patience: Duration,
     pub(super) interrupted: &'a AtomicBool,
 }
 
@@ -154,7 +157,8 @@ impl<'a> End<'a> {
     /// Ends it; its last line, and its exit code.
     pub(super) fn end(mut self) -> Result<(Value, Option<i32>), Stop> {
         self.tell_to_end();
-        self.last(PATIENCE)
+        let patience = self.place.patience;
+        self.last(patience)
     }
 
     /// The last line it has said so far.
@@ -190,7 +194,7 @@ impl<'a> End<'a> {
 impl Drop for End<'_> {
     fn drop(&mut self) {
         drop(self.input.take());
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.place.patience;
         // What it still has to say is of no use; that it ends is.
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -218,6 +222,8 @@ fn own_variables(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
 pub(super) struct Server<'a> {
     end: End<'a>,
     pub(super) address: String,
+    pub(super) processes: u32,
+    pub(super) threads: u32,
     pub(super) admin: SocketAddr,
 }
 
@@ -245,13 +251,16 @@ impl<'a> Server<'a> {
         let arguments = [service, anywhere, "--admin", anywhere, "--driver", driver];
         let arguments = [&arguments, more].concat();
         let mut end = End::start(place, place.server_processor, &arguments)?;
-        let Some(listening) = end.next(Instant::now() + PATIENCE)? else {
+        let Some(listening) = end.next(Instant::now() + place.patience)? else {
             return Err(end.complained());
         };
         let address = listening["address"].as_str().unwrap_or_default().to_owned();
         let admin = listening["admin"].as_str().and_then(|it| it.parse().ok());
         let admin = admin.ok_or_else(|| format!("wharf {service} does not tell where to ask"))?;
+        let count = |name: &str| listening[name].as_u64().map_or(1, |count| count as u32);
         Ok(Server {
+            processes: count("processes"),
+            threads: count("threads"),
             end,
             address,
             admin,

@@ -1,7 +1,7 @@
 //! `wharf bench million`: the most connections that this machine holds, both ends of them.
 //!
-//! A process has a bound of open files, so servers and loads are several processes each; they start
-//! and account for one another. What is new here is only the order: open at a pace that no backlog
+//! A process has a bound of open files, so servers and loads are several processes each, or one with
+//! direct descriptors; they start and account for one another. What is new here is only the order: open at a pace that no backlog
 //! overflows, look at the memory of everybody, touch a random share, and end with RST. The machine
 //! keeps some memory whatever was asked for: one that has none left kills programs.
 
@@ -15,30 +15,25 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use indicatif::ProgressBar;
 use serde_json::Value;
-use wharf_port::{DriverChoice, Port};
+use wharf_port::DriverChoice;
 
 use super::ends::{End, Place, Server, Standing, Stop};
 use super::parts::{self, Moment};
 use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
 use crate::command::{Format, parse_driver, parse_size};
 use crate::congestion;
+use crate::descriptors::Descriptors;
 use crate::doctor;
 use crate::load::report::Percentiles;
 use crate::output;
-use crate::processes::{DESCRIPTORS_BESIDES, PROCESSES_MAX, raise_descriptors};
-use crate::sys::{self, limits};
+use crate::processes::raise_descriptors;
+use crate::sys::limits;
+use division::{Division, patience};
 use report::Report;
 
+mod division;
 mod report;
 
-/// Where connections come from, so that each address has few of its ports in use: where most are,
-/// every connect has to look for one that is not.
-const SOURCES: &str = "127.0.0.0/24";
-/// More than any of the processes gets beyond its share, when connections are dealt out by a hash:
-/// so many standard deviations.
-const DEVIATIONS: f64 = 6.0;
-/// What everything but connecting may take: so many programs start, and so many answers come.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the server is asked while connections end.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -67,6 +62,11 @@ pub(crate) struct MillionOptions {
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
           value_name = "auto|iocp|uring|poll")]
     driver: DriverChoice,
+    /// What a connection takes of its process, at both ends: a descriptor, or with direct none. Each
+    /// end is then one process, with a ring for each table of as many as there may be open files; an
+    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
+    descriptors: Descriptors,
     /// How to print: for people, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     format: Format,
@@ -85,6 +85,8 @@ fn parse_touch(text: &str) -> Result<String, String> {
 struct Found {
     driver: String,
     server_processes: u32,
+    /// Threads of all processes, each of which has a port.
+    server_threads: u32,
     opened: Opened,
     held: Held,
     closed: Closed,
@@ -139,17 +141,9 @@ pub(super) fn run(options: &MillionOptions) -> ExitCode {
 }
 
 fn measure(options: &MillionOptions) -> Result<u8, Stop> {
-    let limit = raise_descriptors();
-    let processes = server_processes(options.connections, limit, sys::DEALS_TO_PROCESSES)?;
-    let port = Port::builder()
-        .driver(options.driver)
-        .single_waiter()
-        .build();
-    let driver = port
-        .map_err(|error| error.to_string())?
-        .driver()
-        .kind
-        .to_string();
+    let (descriptors, connections) = (options.descriptors, options.connections);
+    let driver = division::driver(descriptors, options.driver)?;
+    let division = Division::new(descriptors, connections, raise_descriptors())?;
     let interrupted = listen_for_the_end()?;
     // Ctrl-C ends the opening, and what was opened is measured and ended as it would have been.
     let never = AtomicBool::new(false);
@@ -159,16 +153,14 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
         congestion_control: congestion::check(CONGESTION_CONTROL)
             .is_ok()
             .then_some(CONGESTION_CONTROL),
+        patience: patience(connections),
         interrupted: &never,
     };
-    let count = processes.to_string();
-    let several = ["--processes", &count];
-    let more = if processes > 1 { &several[..] } else { &[] };
-    let server = Server::start(&place, "echo", &driver, more)?;
+    let more: Vec<&str> = division.server.iter().map(String::as_str).collect();
+    let server = Server::start(&place, "echo", &driver, &more)?;
     let is_interrupted = || interrupted.load(Ordering::Relaxed);
-    let mut found = go_through(options, &place, server, &is_interrupted)?;
+    let mut found = go_through(options, &place, server, &division, &is_interrupted)?;
     found.driver = driver;
-    found.server_processes = processes;
     let report = Report::new(options, &found);
     match options.format {
         Format::Text => drop(output::bytes(report.text().as_bytes())),
@@ -183,35 +175,12 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
     })
 }
 
-/// As many processes as have room for the connections, however unevenly they are dealt out.
-fn server_processes(connections: u32, limit: u64, deals: bool) -> Result<u32, String> {
-    let room = limit.saturating_sub(DESCRIPTORS_BESIDES) as f64;
-    if f64::from(connections) <= room {
-        return Ok(1);
-    }
-    if !deals {
-        return Err(format!(
-            "this system deals the connections of one address to one process, which holds {room} \
-             with {limit} open files: take fewer, or raise \"ulimit -n\""
-        ));
-    }
-    let fits = |processes: &u32| {
-        let share = f64::from(connections) / f64::from(*processes);
-        share + DEVIATIONS * share.sqrt() <= room
-    };
-    (2..=PROCESSES_MAX).find(fits).ok_or_else(|| {
-        format!(
-            "{connections} connections do not fit into {PROCESSES_MAX} processes with {limit} open \
-             files each: take fewer, or raise \"ulimit -n\" as root"
-        )
-    })
-}
-
 /// Opens, looks, touches and ends.
 fn go_through<'a>(
     options: &MillionOptions,
     place: &'a Place<'a>,
     server: Server<'a>,
+    division: &Division,
     is_interrupted: &dyn Fn() -> bool,
 ) -> Result<Found, Stop> {
     let bar = super::progress_bar(options.connections.into(), "connections", options.quiet);
@@ -219,19 +188,19 @@ fn go_through<'a>(
     parts::settled_kernel_bytes(place)?;
     let before = measured(&server)?;
     let waiting_before = limits::waiting_ports();
-    let mut load = start_load(options, &server)?;
+    let mut load = start_load(options, &server, division)?;
     bar.set_message("opening");
     let mut progress = vec![(0.0, 0)];
     open(options, &mut load, &mut progress, &bar, is_interrupted)?;
     let interrupted = is_interrupted();
     let connected = progress.last().map_or(0, |last| last.1);
-    let accepted = wait_for(&server, connected)?;
+    let accepted = wait_for(&server, connected, place.patience)?;
     let after = measured(&server)?;
     let load_resident_bytes = load.said()["resident_bytes"].as_u64();
     bar.set_message("ending");
     load.tell_to_end();
-    let seconds = wait_until_ended(&server, after.standing.held)?;
-    let (told, code) = load.last(PATIENCE)?;
+    let seconds = wait_until_ended(&server, after.standing.held, place.patience)?;
+    let (told, code) = load.last(place.patience)?;
     let mut faults = parts::faults(&told, code, parts::INTERRUPTED);
     let (touched, echoed) = (&told["touched"], &told["messages"]);
     if touched != echoed {
@@ -240,11 +209,13 @@ fn go_through<'a>(
     if !accepted {
         faults.push("the server did not accept all that were connected".to_owned());
     }
+    let (server_processes, server_threads) = (server.processes, server.threads);
     faults.extend(server.end()?);
     bar.finish_and_clear();
     Ok(Found {
         driver: String::new(),
-        server_processes: 1,
+        server_processes,
+        server_threads,
         opened: Opened {
             seconds: opening_seconds(&progress),
             server_us: parts::processor_us(&before.standing, &after.standing, connected),
@@ -266,15 +237,21 @@ fn go_through<'a>(
     })
 }
 
-fn start_load<'a>(options: &MillionOptions, server: &Server<'a>) -> Result<End<'a>, Stop> {
+fn start_load<'a>(
+    options: &MillionOptions,
+    server: &Server<'a>,
+    division: &Division,
+) -> Result<End<'a>, Stop> {
     let interval = if options.connections > 200_000 {
         "1s"
     } else {
         "100ms"
     };
-    let mut arguments: Vec<String> = ["--interval", interval, "--source", SOURCES, "--reset"]
+    let sources = division::sources(options.connections);
+    let mut arguments: Vec<String> = ["--interval", interval, "--source", sources, "--reset"]
         .map(str::to_owned)
         .to_vec();
+    arguments.extend_from_slice(&division.load);
     for (name, value) in [
         ("--connections", options.connections.to_string()),
         ("--rate", options.rate.to_string()),
@@ -304,7 +281,7 @@ fn open(
     let wanted = u64::from(options.connections);
     let pace = Duration::from_secs_f64(f64::from(options.connections) / f64::from(options.rate));
     // A machine may be a good deal slower than the pace that it was given.
-    let until = Instant::now() + pace * 4 + PATIENCE;
+    let until = Instant::now() + pace * 4 + patience(options.connections);
     let over = |line: &Value| {
         let count = |name: &str| line[name].as_u64().unwrap_or(0);
         bar.set_position(count("connected"));
@@ -326,8 +303,8 @@ fn open(
 }
 
 /// Waits until the server has accepted what has connected; whether it has.
-fn wait_for(server: &Server<'_>, connected: u64) -> Result<bool, Stop> {
-    let give_up_at = Instant::now() + PATIENCE;
+fn wait_for(server: &Server<'_>, connected: u64, patience: Duration) -> Result<bool, Stop> {
+    let give_up_at = Instant::now() + patience;
     while server.ask()?.accepted < connected {
         if Instant::now() >= give_up_at {
             return Ok(false);
@@ -339,8 +316,12 @@ fn wait_for(server: &Server<'_>, connected: u64) -> Result<bool, Stop> {
 
 /// How long it takes from the first that goes to the last, as the server sees it; nothing if they do
 /// not all go.
-fn wait_until_ended(server: &Server<'_>, held: u64) -> Result<Option<f64>, Stop> {
-    let give_up_at = Instant::now() + PATIENCE;
+fn wait_until_ended(
+    server: &Server<'_>,
+    held: u64,
+    patience: Duration,
+) -> Result<Option<f64>, Stop> {
+    let give_up_at = Instant::now() + patience;
     let mut begun = Instant::now();
     while Instant::now() < give_up_at {
         let asked = Instant::now();
@@ -389,20 +370,6 @@ fn touch_latencies(told: &Value) -> Option<Percentiles> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn there_are_as_many_servers_as_the_hash_asks_for() {
-        assert_eq!(server_processes(19_936, 20_000, false), Ok(1));
-        // Two of 9,968 each are full with the next, were they dealt out evenly.
-        assert_eq!(server_processes(39_872, 20_000, true), Ok(3));
-        let million = server_processes(1_000_000, 20_000, true).expect("they fit");
-        assert!((51..=54).contains(&million), "{million}");
-        assert_eq!(server_processes(1_000_000, u64::MAX, false), Ok(1));
-        for (connections, limit, deals) in [(4_000_000, 1_024, true), (19_937, 20_000, false)] {
-            let error = server_processes(connections, limit, deals).unwrap_err();
-            assert!(error.contains("ulimit"), "{error}");
-        }
-    }
 
     #[test]
     fn no_message_has_no_latency() {

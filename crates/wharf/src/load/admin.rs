@@ -1,7 +1,8 @@
 //! The account of the server, asked before the load and after it: the difference is this load's.
 //!
-//! What has connected may still be in the backlog when the load is over, so the second answer is
-//! asked for again while it grows.
+//! What has connected may still be in the backlog when the load is over, and a server in several
+//! processes may be told by one of them late, so the second answer is asked for again while it lacks
+//! something.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -13,10 +14,13 @@ use serde_json::Value;
 use super::standing::Standing;
 use crate::compare::ledgers::{BothEnds, Joint};
 
-/// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the server may take to accept what has connected, and how often it is asked.
-const ACCEPTS_WITHIN: Duration = Duration::from_secs(2);
+/// How long one answer may take. A server in several processes asks each of them, for two seconds
+/// at most, and somebody else may have asked before.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the server may take to account for what has connected, at least and with each connection,
+/// and how often it is asked.
+const ACCOUNTS_WITHIN: Duration = Duration::from_secs(2);
+const ACCOUNTS_FOR_EACH: Duration = Duration::from_micros(20);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// An account is a few hundred bytes.
 const ANSWER_BYTES_MAX: u64 = 65_536;
@@ -48,26 +52,38 @@ impl Asked {
         let counts = &standing.counts;
         // Nobody knows how far those came whose process died.
         let unknown = standing.failed_with_their_process();
-        let give_up_at = Instant::now() + ACCEPTS_WITHIN;
+        let give_up_at = Instant::now() + accounts_within(counts.connected);
         loop {
             let now = ask(self.address)?;
-            let accepted = now.accepted.saturating_sub(self.before.accepted);
-            if accepted < counts.connected && Instant::now() < give_up_at {
-                thread::sleep(ASK_EVERY);
-                continue;
-            }
-            return Ok(Joint::of(BothEnds {
+            let ends = BothEnds {
                 connected: counts.connected,
                 unfinished: counts.unfinished + unknown,
                 lost: counts.lost + unknown,
-                accepted,
+                accepted: now.accepted.saturating_sub(self.before.accepted),
                 bytes_sent: counts.bytes_sent,
                 bytes_in: now.bytes_in.saturating_sub(self.before.bytes_in),
                 bytes_received: counts.bytes_received,
                 bytes_out: now.bytes_out.saturating_sub(self.before.bytes_out),
-            }));
+            };
+            if !lacks(&ends) || Instant::now() >= give_up_at {
+                return Ok(Joint::of(ends));
+            }
+            thread::sleep(ASK_EVERY);
         }
     }
+}
+
+fn accounts_within(connected: u64) -> Duration {
+    let connected = u32::try_from(connected).unwrap_or(u32::MAX);
+    ACCOUNTS_WITHIN + ACCOUNTS_FOR_EACH * connected
+}
+
+/// Whether the server may still have something to tell. Where connections were lost, nobody knows
+/// how many bytes went with them.
+fn lacks(ends: &BothEnds) -> bool {
+    let is_whole = ends.lost == 0 && ends.unfinished == 0;
+    let lacks_bytes = ends.bytes_in < ends.bytes_sent || ends.bytes_out < ends.bytes_received;
+    ends.accepted < ends.connected || is_whole && lacks_bytes
 }
 
 fn ask(address: SocketAddr) -> Result<Told, String> {
@@ -108,6 +124,34 @@ fn parse(text: &str) -> Option<Told> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_is_waited_for_until_it_has_everything() {
+        let all = BothEnds {
+            connected: 2,
+            accepted: 2,
+            bytes_sent: 64,
+            bytes_in: 64,
+            bytes_received: 64,
+            bytes_out: 64,
+            ..BothEnds::default()
+        };
+        assert!(!lacks(&all));
+        assert!(lacks(&BothEnds { accepted: 1, ..all }));
+        // One of its processes has told how it stood before.
+        assert!(lacks(&BothEnds { bytes_in: 0, ..all }));
+        assert!(lacks(&BothEnds {
+            bytes_out: 0,
+            ..all
+        }));
+        let lost = 1;
+        assert!(!lacks(&BothEnds {
+            bytes_in: 0,
+            lost,
+            ..all
+        }));
+        assert_eq!(accounts_within(1_000_000), Duration::from_secs(22));
+    }
 
     #[test]
     fn only_an_account_is_taken_for_one() {

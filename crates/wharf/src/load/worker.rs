@@ -35,8 +35,10 @@ const FINISHED: &str = "finished by the peer";
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
 const CONNECTING_MAX: u32 = 512;
-/// How long messages that are under way at the end may take to come back.
-const DRAIN_AT_MOST: Duration = Duration::from_secs(5);
+/// How long messages that are under way at the end may take to come back, at least and with each
+/// connection of all threads: when a million end at once, some end while others still echo.
+const DRAINS_WITHIN: Duration = Duration::from_secs(5);
+const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
 
 /// What a thread is to do; the same for all, but for its share.
 #[derive(Debug)]
@@ -81,6 +83,9 @@ pub(crate) struct Worker<'a> {
     next: u32,
     connecting: u32,
     open: u32,
+    /// A timer is set for the next connect. Whoever connects meanwhile needs no other one, and many
+    /// for the same time would all set the next.
+    connect_is_timed: bool,
     /// Where the next message of an open loop goes.
     next_talker: usize,
     /// A message of the open loop is due, and no connection is there to send it.
@@ -114,6 +119,7 @@ impl<'a> Worker<'a> {
             next: 0,
             connecting: 0,
             open: 0,
+            connect_is_timed: false,
             next_talker: 0,
             nobody_talks: false,
             stopping: false,
@@ -180,7 +186,10 @@ impl<'a> Worker<'a> {
                 self.send_due()?;
                 self.stop()
             }
-            (CONNECT_DUE, _) => self.connect_more(),
+            (CONNECT_DUE, _) => {
+                self.connect_is_timed = false;
+                self.connect_more()
+            }
             (MESSAGE_DUE, _) => self.send_due(),
             (DRAINED_AT_LAST, _) => {
                 self.give_up();
@@ -201,6 +210,9 @@ impl<'a> Worker<'a> {
                 Some(arrivals) => {
                     let Some(due) = arrivals.take(Instant::now()) else {
                         let at = arrivals.next_at();
+                        if std::mem::replace(&mut self.connect_is_timed, true) {
+                            return Ok(());
+                        }
                         return self.at(at, CONNECT_DUE);
                     };
                     self.ledger
@@ -366,7 +378,10 @@ impl<'a> Worker<'a> {
             }
         }
         self.touch_all();
-        self.at(Instant::now() + DRAIN_AT_MOST, DRAINED_AT_LAST)
+        // All threads have as many as this one, but for one.
+        let all = self.orders.connections.saturating_mul(self.orders.threads);
+        let patience = DRAINS_WITHIN + DRAINS_FOR_EACH * all;
+        self.at(Instant::now() + patience, DRAINED_AT_LAST)
     }
 
     /// Whatever has not come back by now does not count as held, but as lost.
@@ -401,5 +416,46 @@ fn leave_name(leave: Leave) -> &'static str {
         Leave::Finished => FINISHED,
         Leave::Reset => "reset by the peer",
         Leave::Broken(_) => "broken",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::schedule::Pace;
+
+    #[test]
+    fn one_timer_is_set_for_the_next_connect_whoever_asks() {
+        let port = Port::builder().single_waiter().build().expect("a port");
+        let pace = Pace {
+            per_second: 0.001,
+            ramp: Duration::ZERO,
+        };
+        let later = Instant::now() + Duration::from_secs(3_600);
+        let orders = Orders {
+            mode: Mode::Hold,
+            connect: ConnectOptions::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
+            sources: &[],
+            connections: 10,
+            size: 64,
+            pipeline: 1,
+            arrivals: Some(Schedule::new(later, pace, 0, 1)),
+            requests: None,
+            touch: None,
+            seed: 1,
+            reset: false,
+            leave_memory_bytes: None,
+            time_up_at: None,
+            thread: 0,
+            threads: 1,
+        };
+        let (noise, ledger) = (Noise::new(1), Ledger::new(Instant::now()));
+        let latencies = Mutex::new(Latencies::new());
+        let mut worker = Worker::new(&port, orders, &noise, &ledger, &latencies);
+        for _ in 0..5 {
+            // As every connection does that has connected.
+            worker.connect_more().expect("a timer");
+        }
+        assert_eq!(port.stats().timers, 1);
     }
 }

@@ -150,10 +150,11 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
         started => started?,
     };
     let door = admin.as_ref().map(|admin| &admin.address);
+    let division = (plan.processes, plan.processes * plan.threads);
     for address in &addresses {
         let place: Place = address.parse()?;
         for address in &place.addresses {
-            output.listening(kind.name(), address, port.driver(), door, plan.processes);
+            output.listening(kind.name(), address, port.driver(), door, division);
         }
     }
     // Their lines come behind these. Who connects meanwhile waits in the backlog.

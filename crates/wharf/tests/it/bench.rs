@@ -4,7 +4,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::direct::{DIRECT, has_direct};
 use crate::program::{drivers, needs_native, program, run};
+use crate::shortage::with_descriptors;
 
 /// As short as it may be; which figures come out is the machine's affair.
 const SHORT: [&str; 6] = [
@@ -195,6 +197,74 @@ fn a_million_in_several_processes_is_held_touched_and_ended() {
                 (&3.into(), &3.into())
             );
         }
+    }
+}
+
+#[test]
+fn a_million_in_one_process_has_a_ring_for_each_table() {
+    if !has_direct() {
+        return;
+    }
+    // 700 open files are 700 places in each of five tables, at both ends.
+    let size = [
+        "--connections",
+        "3000",
+        "--touch",
+        "10%",
+        "--format",
+        "json",
+    ];
+    let arguments = [&["bench", "million"][..], &size, &DIRECT].concat();
+    let (told, code) = million(&with_descriptors(700, &arguments).output().expect("it runs"));
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(
+        (&told["descriptors"], &told["driver"], &told["load_driver"]),
+        (&"direct".into(), &"uring".into(), &"uring".into())
+    );
+    for (of_server, of_load, count) in [
+        ("server_processes", "load_processes", 1),
+        ("server_rings", "load_rings", 5),
+    ] {
+        assert_eq!(told[of_server], count, "{told}");
+        assert_eq!(told[of_load], count, "{told}");
+    }
+    assert_eq!(
+        (&told["held"], &told["bounded_by"]),
+        (&3_000.into(), &"wanted".into())
+    );
+    let touched = told["touch"]["connections"].as_u64().expect("a number");
+    assert!((150..450).contains(&touched), "{told}");
+    assert_eq!(told["touch"]["echoed"], touched, "{told}");
+    assert_eq!(told["server"]["accepted"], 3_000, "{told}");
+    assert_eq!(told["server"]["balances"], true, "{told}");
+    assert!(told["close"]["seconds"].is_number(), "{told}");
+    let arguments = [&["bench", "million", "--connections", "1500"][..], &DIRECT].concat();
+    let output = with_descriptors(700, &arguments).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for expected in [
+        "echo on uring in one process with 3 rings, load on uring in one process with 3 rings, with \
+         direct descriptors",
+        "all 1,500 were held",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+#[test]
+fn a_million_with_direct_descriptors_is_refused_where_there_are_none() {
+    let foreign = if cfg!(windows) { "iocp" } else { "poll" };
+    let mut refused = vec![(vec!["--driver", foreign], "only the driver uring")];
+    if has_direct() {
+        // 256 tables of as many places do not take it.
+        refused.push((vec!["--connections", "4000000"], "ulimit"));
+    }
+    for (more, word) in refused {
+        let arguments = [&["bench", "million"][..], &DIRECT, &more].concat();
+        let output = with_descriptors(700, &arguments).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(word), "{text}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::program::{Server, drivers, needs_native, run};
 use crate::shortage::with_descriptors;
 
 /// Only io_uring has direct descriptors, from Linux 6.8 on.
-fn has_direct() -> bool {
+pub(crate) fn has_direct() -> bool {
     let builder = wharf_port::Port::builder().single_waiter();
     let built = builder.direct_descriptors(1).build();
     let reason = match (needs_native(), built) {
@@ -20,7 +20,7 @@ fn has_direct() -> bool {
     false
 }
 
-const DIRECT: [&str; 2] = ["--descriptors", "direct"];
+pub(crate) const DIRECT: [&str; 2] = ["--descriptors", "direct"];
 
 #[test]
 fn one_process_holds_more_than_it_may_have_open_files() {

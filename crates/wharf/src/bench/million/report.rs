@@ -3,12 +3,14 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Found, MillionOptions, SOURCES, touch_latencies};
+use super::division::sources;
+use super::{Found, MillionOptions, touch_latencies};
 use crate::bench::figures::rounded;
 use crate::bench::page::chart;
 use crate::bench::parts::Moment;
 use crate::bench::report::Machine;
-use crate::doctor::{bytes, grouped};
+use crate::descriptors::Descriptors;
+use crate::doctor::{believable, bytes, grouped};
 use crate::load::report::Percentiles;
 
 const VERSION: u32 = 1;
@@ -23,6 +25,9 @@ pub(super) struct Report {
     descriptors: &'static str,
     server_processes: u32,
     load_processes: u64,
+    /// Where each thread has a ring with a table of its own; null elsewhere.
+    server_rings: Option<u64>,
+    load_rings: Option<u64>,
     load_driver: String,
     sources: &'static str,
     wanted: u32,
@@ -101,6 +106,7 @@ impl Report {
         let told = &found.closed.told;
         let count = |name: &str| told[name].as_u64().unwrap_or(0);
         let held = found.held.after.standing.held;
+        let direct = options.descriptors == Descriptors::Direct;
         let bounded_by = if held >= u64::from(options.connections) {
             BoundedBy::Wanted
         } else if count("held_back") > 0 {
@@ -115,11 +121,13 @@ impl Report {
             version: VERSION,
             machine: Machine::this(),
             driver: found.driver.clone(),
-            descriptors: "ordinary",
+            descriptors: if direct { "direct" } else { "ordinary" },
             server_processes: found.server_processes,
             load_processes: count("processes").max(1),
+            server_rings: direct.then_some(found.server_threads.into()),
+            load_rings: direct.then(|| count("threads")),
             load_driver: told["driver"].as_str().unwrap_or_default().to_owned(),
-            sources: SOURCES,
+            sources: sources(options.connections),
             wanted: options.connections,
             rate_per_second: options.rate,
             leave_memory_bytes: options.leave_memory.as_u64(),
@@ -177,14 +185,17 @@ impl Report {
     }
 
     pub(super) fn text(&self) -> String {
-        let server = plural(u64::from(self.server_processes));
+        let server = plural(u64::from(self.server_processes), self.server_rings);
+        let load = plural(self.load_processes, self.load_rings);
+        let direct = match self.server_rings {
+            Some(_) => ", with direct descriptors",
+            None => "",
+        };
         let mut lines = vec![
             self.machine.line(),
             format!(
-                "echo on {} in {server}, load on {} in {}",
-                self.driver,
-                self.load_driver,
-                plural(self.load_processes)
+                "echo on {} in {server}, load on {} in {load}{direct}",
+                self.driver, self.load_driver
             ),
             format!("loopback, from {}", self.sources),
             String::new(),
@@ -259,7 +270,7 @@ impl Memory {
             (held > 0).then(|| each(grown))
         };
         Memory {
-            kernel_both_ends: grown(before.kernel_bytes, after.kernel_bytes),
+            kernel_both_ends: kernel_of_each(before.kernel_bytes, after.kernel_bytes, held),
             server_wharf: each(after.standing.port_bytes),
             server_process: grown(
                 before.standing.resident_bytes,
@@ -294,18 +305,54 @@ impl Memory {
                 rounded(self.server_wharf)
             ),
             format!("load      {}", all(self.load_resident_bytes)),
-            format!(
-                "machine   {} less available in all; {} are left",
-                each(self.machine),
-                bytes(self.available_bytes_held)
-            ),
+            match self.machine {
+                Some(_) => format!(
+                    "machine   {} less available in all; {} are left",
+                    each(self.machine),
+                    bytes(self.available_bytes_held)
+                ),
+                // Other programs have given back more than was taken.
+                None => format!(
+                    "machine   no less available; {} are left",
+                    bytes(self.available_bytes_held)
+                ),
+            },
         ]
     }
 }
 
-fn plural(processes: u64) -> String {
-    match processes {
+/// What the kernel has taken for both ends of each, unless no connection can take that: then somebody
+/// else did, or gave it back.
+fn kernel_of_each(before: Option<u64>, after: Option<u64>, held: u64) -> Option<f64> {
+    let grown = after?.checked_sub(before?)?;
+    believable(grown, 2 * held)?;
+    Some(grown as f64 / held as f64)
+}
+
+fn plural(processes: u64, rings: Option<u64>) -> String {
+    let processes = match processes {
         1 => "one process".to_owned(),
         several => format!("{several} processes"),
+    };
+    match rings {
+        None => processes,
+        Some(1) => processes + " with one ring",
+        Some(rings) => format!("{processes} with {rings} rings"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_connection_can_take_of_the_kernel_is_not_told() {
+        let of_each = |after| kernel_of_each(Some(1_000_000), after, 100);
+        assert_eq!(of_each(Some(1_800_000)), Some(8_000.0));
+        // So little, so much, less than before, and nothing.
+        for after in [Some(1_001_000), Some(90_000_000), Some(900_000), None] {
+            assert_eq!(of_each(after), None, "{after:?}");
+        }
+        assert_eq!(kernel_of_each(Some(1), Some(2), 0), None);
     }
 }
