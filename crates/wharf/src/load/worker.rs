@@ -284,6 +284,8 @@ impl<'a> Worker<'a> {
             self.gone(number, &error.kind().to_string());
         } else if self.orders.mode.talks() {
             self.start_talking(number)?;
+        } else if self.stopping {
+            self.touch(number);
         }
         self.connect_more()
     }

@@ -66,7 +66,11 @@ fn everything_is_measured_on_every_driver() {
         assert_eq!(connections, [1, 64, 1_000], "{on}");
         for part in echo.iter().chain([&on["bulk"], &on["accept"], &on["hold"]]) {
             assert_eq!(part["runs"], 1, "{part}");
-            is_figure(&part["server_us"], "server_us");
+            // Windows counts processor time in ticks of 15.6 ms: a short run may see none.
+            let ticks = on["driver"] == "iocp" && part["server_us"]["low"] == 0.0;
+            if !ticks {
+                is_figure(&part["server_us"], "server_us");
+            }
             is_figure(&part["per_second"], "per_second");
             is_figure(&part["latency_us"]["p99_9"], "p99_9");
         }
@@ -138,7 +142,12 @@ fn fits(text: &str, head: usize) {
 
 #[test]
 fn what_cannot_be_measured_is_said_in_one_line() {
-    let foreign = if cfg!(windows) { "poll" } else { "iocp" };
+    // The program may be one for another system than that of the tests.
+    let foreign = if drivers().contains(&"iocp".to_owned()) {
+        "poll"
+    } else {
+        "iocp"
+    };
     for (arguments, expected) in [
         (&["--duration", "1ms"][..], "between 50ms and 10m"),
         (&["--driver", foreign], "does not exist on this system"),

@@ -38,6 +38,23 @@ fn a_random_part_of_what_is_held_is_touched_at_the_end() {
     }
 }
 
+/// Under Wine a load of a second once touched nothing: all of it connected later than that.
+#[test]
+fn what_connects_when_the_time_is_up_is_touched_too() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let options = ["--connections", "400", "--for", "1ms", "--touch", "100%"];
+    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told["held"].as_u64() > Some(0), "{told}");
+    assert_eq!(
+        (&told["touched"], &told["messages"]),
+        (&told["held"], &told["held"]),
+        "{told}"
+    );
+    server.stop();
+}
+
 #[test]
 fn what_is_touched_and_silent_is_lost() {
     let server = Server::start(&["hold", "127.0.0.1:0"]);

@@ -38,22 +38,25 @@ impl Worker<'_> {
         touch.is_some_and(|touch| touch.chooses(self.orders.seed, self.identity(number)))
     }
 
-    /// Sends a message on each held connection that is chosen.
+    /// Sends a message on each held connection that is chosen. Those that connect only now, because
+    /// a slow server took longer than the load was to last, follow when they have.
     pub(super) fn touch_all(&mut self) {
-        if self.orders.touch.is_none() {
+        for number in 0..self.connections.len() as u32 {
+            self.touch(number);
+        }
+    }
+
+    /// Sends a message on a held connection, if it is chosen.
+    pub(super) fn touch(&mut self, number: u32) {
+        if !self.is_chosen(number) {
             return;
         }
-        for number in 0..self.connections.len() as u32 {
-            if !self.is_chosen(number) {
-                continue;
-            }
-            let talk = Talk::new(self.identity(number), self.orders.size);
-            if let Connection::Open(_, place) = &mut self.connections[number as usize] {
-                *place = Some(Box::new(talk));
-                self.touching += 1;
-                self.ledger.touched.fetch_add(1, Ordering::Relaxed);
-                self.send(number, Instant::now());
-            }
+        let talk = Talk::new(self.identity(number), self.orders.size);
+        if let Connection::Open(_, place) = &mut self.connections[number as usize] {
+            *place = Some(Box::new(talk));
+            self.touching += 1;
+            self.ledger.touched.fetch_add(1, Ordering::Relaxed);
+            self.send(number, Instant::now());
         }
     }
 
