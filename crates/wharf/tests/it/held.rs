@@ -13,7 +13,7 @@ use crate::program::{Server, drivers, program, run};
 #[test]
 fn a_random_part_of_what_is_held_is_touched_at_the_end() {
     for driver in drivers() {
-        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let mut server = Server::start(&["echo", "127.0.0.1:0", "-v", "--driver", &driver]);
         let address = server.address().to_string();
         let options = [
             "--connections",
@@ -31,6 +31,8 @@ fn a_random_part_of_what_is_held_is_touched_at_the_end() {
         assert!((20..150).contains(&touched), "{told}");
         assert_eq!(told["messages"], touched, "{told}");
         assert_eq!(told["bytes_received"], touched * 64, "{told}");
+        // The load has reset them all, and the server may have yet to hear of some.
+        server.wait_for("left", 600);
         let account = server.stop();
         // None of them was ended in order, and so none of their ports waits.
         assert_eq!(account["left_by_reset"], 600, "{account}");
