@@ -388,12 +388,13 @@ fn an_end_may_come_before_its_submit_returns(at: &Where) {
         }
     };
     crew(&rig.port, 3, handle, || {
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             // A byte waits already, and the queue is empty: both can end at once.
             assert_eq!(peer.try_send(b"x"), Some(1));
             stream.receive_into(vec![0; 1]).expect("room");
             stream.send_reported(vec![1]).expect("room");
-            while !lock(&ends).len().is_multiple_of(2) {
+            // An even number is not enough: neither of the two may have ended yet.
+            while lock(&ends).len() < 2 * round {
                 thread::yield_now();
             }
         }
