@@ -80,8 +80,9 @@ fn everything_is_measured_on_every_driver() {
         }
         let each = &on["hold"]["bytes_per_connection"];
         is_figure(&each["wharf"], "wharf");
-        // A chunk of the table is of 1,024 sockets.
-        assert!(each["wharf"]["median"].as_f64() < Some(300.0), "{each}");
+        // A chunk of the table is of 1,024 sockets, of at most 64 bytes, on Windows 160.
+        let most = if on["driver"] == "iocp" { 700.0 } else { 300.0 };
+        assert!(each["wharf"]["median"].as_f64() < Some(most), "{each}");
         if let Some(kernel) = each["kernel_both_ends"]["median"].as_f64() {
             assert!((3_000.0..40_000.0).contains(&kernel), "{each}");
         }
