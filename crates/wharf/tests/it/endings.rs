@@ -9,15 +9,21 @@ use serde_json::Value;
 
 use crate::program::{Server, drivers, needs_native, program};
 
+/// A server that holds so many connections, and their other ends.
+fn holding(driver: &str, count: usize) -> (Server, Vec<TcpStream>) {
+    let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", driver, "-v"]);
+    let clients = (0..count).map(|_| server.connect()).collect();
+    server.wait_for("accepted", count);
+    (server, clients)
+}
+
 #[test]
 fn sigterm_ends_it_with_the_account_too() {
     if !needs_native() {
         return;
     }
     for driver in drivers() {
-        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
-        let clients: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
-        server.wait_for("accepted", 50);
+        let (mut server, clients) = holding(&driver, 50);
         server.signal(Signal::TERM);
         assert_eq!(server.account()["closed_by_us"], 50, "{driver}");
         drop(clients);
@@ -31,9 +37,7 @@ fn a_signal_that_comes_twice_is_one() {
         return;
     }
     for driver in drivers() {
-        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
-        let clients: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
-        server.wait_for("accepted", 50);
+        let (mut server, clients) = holding(&driver, 50);
         // Two of one kind may count as one for the system already.
         server.signal(Signal::TERM);
         server.signal(Signal::INT);
@@ -49,9 +53,7 @@ fn all_that_left_before_the_end_are_counted_as_such() {
         return;
     }
     for driver in drivers() {
-        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
-        let clients: Vec<TcpStream> = (0..2000).map(|_| server.connect()).collect();
-        server.wait_for("accepted", 2000);
+        let (mut server, clients) = holding(&driver, 2000);
         server.signal(Signal::STOP);
         drop(clients);
         server.signal(Signal::TERM);
