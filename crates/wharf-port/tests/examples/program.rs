@@ -13,6 +13,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::codes::{Code, code_of};
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names a directory with other builds of the examples, and before it the words of the command
@@ -34,8 +36,8 @@ pub(crate) struct Program {
 /// What is left of a program that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The exit code; `None` when it was ended by a signal or closed.
-    pub(crate) code: Option<i32>,
+    /// `None` when it was ended by a signal or closed.
+    pub(crate) code: Code,
     /// The lines that nobody had taken.
     pub(crate) lines: Vec<String>,
     pub(crate) errors: String,
@@ -200,7 +202,7 @@ impl Program {
         let lines = rest_of(&self.lines, deadline);
         let errors = rest_of(&self.errors, deadline).join("\n");
         let status = self.child.wait().expect("a child can be waited for");
-        let code = status.code();
+        let code = code_of(status, are_native());
         Ended {
             code,
             lines,

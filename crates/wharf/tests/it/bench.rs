@@ -4,8 +4,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::codes::Code;
 use crate::direct::{DIRECT, has_direct};
-use crate::program::{drivers, needs_native, program, run};
+use crate::program::{code_of, drivers, needs_native, program, run};
 use crate::shortage::with_descriptors;
 
 /// As short as it may be; which figures come out is the machine's affair.
@@ -18,12 +19,12 @@ const SHORT: [&str; 6] = [
     "300",
 ];
 
-fn bench(arguments: &[&str]) -> (Value, Option<i32>) {
+fn bench(arguments: &[&str]) -> (Value, Code) {
     let output = run(&[&["bench", "--format", "json"], arguments].concat());
     let complaint = String::from_utf8_lossy(&output.stderr);
     let value = serde_json::from_slice(&output.stdout);
     let value = value.unwrap_or_else(|error| panic!("{error}: {complaint}"));
-    (value, output.status.code())
+    (value, code_of(output.status))
 }
 
 /// The figure is a number, and its spread is around it.
@@ -158,20 +159,20 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     ] {
         let output = run(&[&["bench"], arguments].concat());
         let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert_eq!(code_of(output.status), Some(2), "{arguments:?}: {text}");
         assert!(text.contains(expected), "{arguments:?}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
     }
 }
 
 /// The last line of a million, which need not be one.
-fn million(output: &Output) -> (Value, Option<i32>) {
+fn million(output: &Output) -> (Value, Code) {
     let complaint = String::from_utf8_lossy(&output.stderr);
     let told = serde_json::from_slice(&output.stdout);
     let told: Value = told.unwrap_or_else(|error| panic!("{error}: {complaint}"));
     assert_eq!(told["event"], "bench_million", "{told}");
     assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
-    (told, output.status.code())
+    (told, code_of(output.status))
 }
 
 #[test]
@@ -272,7 +273,7 @@ fn a_million_with_direct_descriptors_is_refused_where_there_are_none() {
         let arguments = [&["bench", "million"][..], &DIRECT, &more].concat();
         let output = with_descriptors(700, &arguments).output().expect("it runs");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{more:?}: {text}");
+        assert_eq!(code_of(output.status), Some(2), "{more:?}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains(word), "{text}");
     }
@@ -283,7 +284,7 @@ fn a_million_leaves_the_memory_that_it_is_told_to() {
     let few = ["bench", "million", "--connections", "400"];
     let output = run(&[&few[..], &["--leave-memory", "1000TiB"]].concat());
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert_eq!(code_of(output.status), Some(2), "{text}");
     assert!(text.contains("--leave-memory"), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     let output = run(&few);
@@ -320,6 +321,7 @@ mod linux {
     use std::process::{Child, Stdio};
 
     use super::million;
+    use crate::program::code_of;
     use crate::program::{needs_native, program};
 
     /// A bench that would go on for long.
@@ -376,7 +378,7 @@ mod linux {
         kill_process(id, Signal::INT).expect("it runs");
         let output = bench.wait_with_output().expect("it ends");
         let told: Value = serde_json::from_slice(&output.stdout).expect("an object");
-        assert_eq!(output.status.code(), Some(130), "{told}");
+        assert_eq!(code_of(output.status), Some(130), "{told}");
         assert_eq!(told["interrupted"], true, "{told}");
         assert_eq!(told["faults"].as_array().map(Vec::len), Some(0), "{told}");
         wait_until_gone(&ends);

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 
 use crate::load::{balances, last_line, load};
-use crate::program::{Server, drivers, needs_native, run};
+use crate::program::{Server, code_of, drivers, needs_native, run};
 use crate::shortage::with_descriptors;
 
 /// Only io_uring has direct descriptors, from Linux 6.8 on.
@@ -143,7 +143,7 @@ fn direct_descriptors_are_refused_where_they_cannot_be() {
             let output = run(&[command, &here, &more].concat());
             let text = String::from_utf8_lossy(&output.stderr);
             assert_eq!(
-                output.status.code(),
+                code_of(output.status),
                 Some(2),
                 "{command:?} {more:?}: {text}"
             );

@@ -2,14 +2,15 @@
 
 use serde_json::Value;
 
-use crate::program::{is_native, run};
+use crate::codes::Code;
+use crate::program::{code_of, is_native, run};
 
-fn doctor(arguments: &[&str]) -> (Value, Option<i32>) {
+fn doctor(arguments: &[&str]) -> (Value, Code) {
     let output = run(&[&["doctor", "--format", "json"], arguments].concat());
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     let value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{complaint}"));
-    (value, output.status.code())
+    (value, code_of(output.status))
 }
 
 #[test]

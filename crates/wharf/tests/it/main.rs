@@ -8,6 +8,8 @@
 
 #[cfg(unix)]
 mod bench;
+#[path = "../../../wharf-port/tests/examples/codes.rs"]
+mod codes;
 mod commands;
 #[cfg(target_os = "linux")]
 mod deaths;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::ledgers::asked;
 use crate::load::{balances, interrupt, last_line, load, start};
-use crate::program::{Server, drivers, is_native, needs_native, program, run};
+use crate::program::{Server, code_of, drivers, is_native, needs_native, program, run};
 use crate::shortage::with_descriptors;
 
 /// Servers share an address on Linux only.
@@ -180,7 +180,7 @@ fn what_cannot_be_divided_is_refused_in_one_line() {
         let output = command.args(arguments).stdin(Stdio::null()).output();
         let output = output.expect("it starts");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert_eq!(code_of(output.status), Some(2), "{arguments:?}: {text}");
         assert!(text.contains(cure), "{arguments:?}: {text}");
         assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
     }

@@ -1,6 +1,8 @@
 //! Starting the program, talking to it, and stopping it.
 
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
+
+use crate::codes::{self, Code};
 
 /// The program under test, without arguments.
 pub(crate) fn program() -> Command {
@@ -17,6 +19,11 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     let mut program = program();
     program.args(arguments);
     program.output().expect("the program starts")
+}
+
+/// The exit code, as far as it is known.
+pub(crate) fn code_of(status: ExitStatus) -> Code {
+    codes::code_of(status, is_native())
 }
 
 /// Whether the program is the one that cargo built for this system, and not a foreign build.
@@ -48,7 +55,7 @@ mod unix {
     use rustix::process::{Pid, Signal, kill_process};
     use serde_json::Value;
 
-    use super::program;
+    use super::{code_of, program};
 
     /// A running server and its first line.
     pub(crate) struct Server {
@@ -116,7 +123,7 @@ mod unix {
                 }
                 last = line;
             }
-            assert!(self.wait().success());
+            assert_eq!(code_of(self.wait()), Some(0));
             assert_eq!(last["event"], "account", "{last}");
             let read = |name: &str| last[name].as_u64().expect(name);
             let left = read("left_by_fin") + read("left_by_reset") + read("left_by_error");
