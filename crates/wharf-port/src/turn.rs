@@ -30,12 +30,26 @@ impl Core {
     /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
     /// has of it, and on a single-waiter port after this wait.
     pub(crate) fn look_again(&self, id: SlotId, state: &mut SocketState, local: &mut Local) {
-        if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
+        if !self.options.shared && local.filled_by.is_some_and(|(bulk, _)| bulk == id.index) {
+            self.enqueue_after_turn(id, state, local);
+        } else if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
             // It has had its share: in the queue it would come up again and again in this wait.
             state.set(flag::QUEUED);
             local.later.push(id.index);
         } else {
             self.enqueue(id, state);
+        }
+    }
+
+    /// A socket that had its turn has more: it stands behind the others, and where its bulk has
+    /// filled the whole batch, behind all that bring less.
+    fn enqueue_after_turn(&self, id: SlotId, state: &mut SocketState, local: &Local) {
+        match local.filled_by {
+            Some((index, bytes)) if index == id.index && !state.has(flag::QUEUED) => {
+                state.set(flag::QUEUED);
+                self.wake(self.ready.push_bulk(index, bytes));
+            }
+            _ => self.enqueue(id, state),
         }
     }
 
@@ -76,7 +90,9 @@ impl Core {
         if !state.has(flag::CLOSING) {
             self.tell_send_ready(id, state, &mut Out(Some(local)));
         }
+        let before = local.bytes;
         self.driver.advance(self, id, state, &mut Out(Some(local)));
+        local.note_turn(id.index, before);
         self.recycle(state);
         if state.generation == id.generation && self.has_more(state) {
             self.look_again(id, state, local);
@@ -111,7 +127,7 @@ impl Core {
                 state.turn = 0;
                 state.taken = 0;
                 if self.has_more(&state) {
-                    self.enqueue(*id, &mut state);
+                    self.enqueue_after_turn(*id, &mut state, local);
                 }
             }
             false

@@ -48,7 +48,9 @@ pub(crate) struct Local {
     pub(crate) ready: VecDeque<u32>,
     limit: usize,
     /// Bytes that were read into this batch.
-    bytes: usize,
+    pub(crate) bytes: usize,
+    /// The socket whose bulk filled this batch, and how much it read into it.
+    pub(crate) filled_by: Option<(u32, usize)>,
 }
 
 impl Local {
@@ -62,6 +64,7 @@ impl Local {
             ready: VecDeque::new(),
             limit: 0,
             bytes: 0,
+            filled_by: None,
         }
     }
 
@@ -96,6 +99,13 @@ impl Local {
         self.bytes += bytes;
         if self.bytes >= BATCH_BYTES_MAX {
             self.limit(self.packets.len());
+        }
+    }
+
+    /// A socket had its turn, before which the batch had so many bytes.
+    pub(crate) fn note_turn(&mut self, index: u32, bytes_before: usize) {
+        if self.bytes >= BATCH_BYTES_MAX && self.bytes > bytes_before {
+            self.filled_by = Some((index, self.bytes - bytes_before));
         }
     }
 
@@ -234,6 +244,7 @@ impl Waiter {
         let deadline = at_most.and_then(|limit| self.core.driver.now().checked_add(limit));
         self.local.limit = self.core.options.batch_max;
         self.local.bytes = 0;
+        self.local.filled_by = None;
         self.waits_without_poll += 1;
         self.timers_first = !self.timers_first;
         let mut slept = false;
