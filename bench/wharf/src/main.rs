@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         buffer_bytes: u32::try_from(work.read_bytes())?,
         ..PoolOptions::default()
     };
-    // Bulk that is read away in large gulps keeps its sender's window open.
-    let leases = if work == Work::Sink { 32 } else { 4 };
+    // Bulk that is read away in large gulps keeps its sender's window open: 4 MiB at most.
+    let leases = if work == Work::Sink { 64 } else { 4 };
     let builder = builder.pool(pool).leases_per_socket(leases);
     let threads: usize = match sharing.strip_prefix("shared") {
         Some(threads) => threads.parse()?,

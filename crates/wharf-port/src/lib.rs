@@ -87,6 +87,9 @@
 //!   said there.
 //! - [`Builder::spin_us_max`] has a waiter look for a while before it sleeps on every driver but the
 //!   simulated network, whose clock jumps to what comes next.
+//! - On a shared port on `uring`, what comes for a connection may wait while the thread that had
+//!   asked for it computes: until it enters the kernel, at the latest until the next tick of the
+//!   clock (1 to 10 ms). Elsewhere another waiter has it at once.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 

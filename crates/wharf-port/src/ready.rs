@@ -367,7 +367,8 @@ impl State {
         give_back_room(&mut self.behind);
         if self.runs.iter().all(|run| run.0 != index) {
             // One that was in a run and does not stand here was emptied, or is gone.
-            self.runs.truncate(usize::from(self.waiters).saturating_sub(1));
+            self.runs
+                .truncate(usize::from(self.waiters).saturating_sub(1));
             self.runs.push_front((index, 0));
         }
         Some(index)
@@ -409,3 +410,6 @@ fn give_back_room<T>(queue: &mut VecDeque<T>) {
         *queue = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! io_uring: the kernel carries the operations out and puts their ends into a ring.
 //!
 //! A single-waiter port has a ring that its thread alone may enter, where completions are worked
-//! out in batches when that thread asks for them. A shared port has a plain ring: the core lets
+//! out in batches when that thread asks for them. On a shared port the core lets
 //! one thread at a time sleep in it, others queue their requests and ring for that one.
 //!
 //! Each socket has one request of each side with the kernel, because concurrent receives fill in

@@ -77,6 +77,21 @@ const LACKS: &str = "this kernel's io_uring lacks a feature that is needed (NODR
 const WRONG: &str = "io_uring accepts requests here and answers them wrongly: use Linux 6.0 or \
                      later, or the readiness driver";
 
+/// Whether the clock interrupts whoever computes, on every processor. Where `nohz_full` keeps it
+/// away, a thread is left alone for as long as it does not enter the kernel.
+pub(super) fn every_processor_ticks() -> bool {
+    match std::fs::read_to_string("/sys/devices/system/cpu/nohz_full") {
+        Ok(list) => is_empty_list(&list),
+        // Kernels that have no such processors have no such list.
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// The kernel writes a list of no processors as nothing, or as it writes a pointer to nothing.
+fn is_empty_list(list: &str) -> bool {
+    matches!(list.trim(), "" | "(null)")
+}
+
 fn try_out() -> Result<Abilities, Unavailable> {
     let size = Size {
         submissions: 8,
@@ -248,4 +263,15 @@ fn listener() -> io::Result<(Handle, SocketAddr)> {
     let address = SocketAddr::from_abstract_name(name)?;
     let listener = UnixListener::bind_addr(&address)?;
     Ok((OwnedFd::from(listener).into(), address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_empty_list;
+
+    #[test]
+    fn a_list_of_no_processors_is_known() {
+        assert!(is_empty_list("\n") && is_empty_list("(null)\n"));
+        assert!(!is_empty_list("1-3\n"));
+    }
 }

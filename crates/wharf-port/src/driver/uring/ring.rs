@@ -21,6 +21,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::probe;
 use super::request::{BUFFER_GROUP, Kind, Name, is_reported};
 use crate::lock;
 use crate::sys;
@@ -65,14 +66,10 @@ pub(super) enum Purpose {
 enum Setup {
     /// Completions are worked out when the one thread asks for them: 20 to 25 % less processor
     /// time, the largest gain there is. No other thread may enter.
-    Bound {
-        sq_array: bool,
-    },
-    /// The one thread is not interrupted; other threads could enter.
-    Cooperative,
-    Shared {
-        sq_array: bool,
-    },
+    Bound { sq_array: bool },
+    /// No thread is interrupted; what completes for a thread that computes is worked out when it
+    /// next enters the kernel, at the latest with the tick of the clock.
+    Cooperative { sq_array: bool },
     /// Without the flags of Linux 5.18 and later.
     Plain,
 }
@@ -80,12 +77,13 @@ enum Setup {
 const SETUPS_SINGLE: [Setup; 4] = [
     Setup::Bound { sq_array: false },
     Setup::Bound { sq_array: true },
-    Setup::Cooperative,
+    Setup::Cooperative { sq_array: true },
     Setup::Plain,
 ];
+/// An interruption for each completion costs a third of a small echo.
 const SETUPS_SHARED: [Setup; 3] = [
-    Setup::Shared { sq_array: false },
-    Setup::Shared { sq_array: true },
+    Setup::Cooperative { sq_array: false },
+    Setup::Cooperative { sq_array: true },
     Setup::Plain,
 ];
 
@@ -126,8 +124,11 @@ impl Ring {
     pub(super) fn new(single: bool, size: Size) -> Result<Self, i32> {
         let setups: &[Setup] = if single {
             &SETUPS_SINGLE
-        } else {
+        } else if probe::every_processor_ticks() {
             &SETUPS_SHARED
+        } else {
+            // A thread that computes there would keep the packets of others for as long as it does.
+            &[Setup::Plain]
         };
         let mut result = Err(libc::EINVAL);
         for &setup in setups {
@@ -434,14 +435,8 @@ fn set_up(setup: Setup, size: Size) -> Result<IoUring, i32> {
                 builder.setup_no_sqarray();
             }
         }
-        Setup::Cooperative => {
-            builder
-                .setup_submit_all()
-                .setup_coop_taskrun()
-                .setup_taskrun_flag();
-        }
-        Setup::Shared { sq_array } => {
-            builder.setup_submit_all();
+        Setup::Cooperative { sq_array } => {
+            builder.setup_submit_all().setup_coop_taskrun();
             if !sq_array {
                 builder.setup_no_sqarray();
             }
