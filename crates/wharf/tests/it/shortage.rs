@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
+use crate::load::last_line;
 use crate::program::{Server, drivers, needs_native};
 
 #[test]
@@ -89,5 +90,27 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
         let mut rest = String::new();
         complaints.read_to_string(&mut rest).expect("text");
         assert_eq!(rest, "", "{driver}: it said so once already");
+    }
+}
+
+/// What closes each connection as soon as it is there needs few descriptors, and no other process.
+#[test]
+fn what_connects_and_closes_gets_by_with_few_descriptors() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let place = ["load", "connect", &address, "--driver", &driver];
+        let size = ["--connections", "3000", "--format", "json"];
+        for more in [&["--threads", "2"][..], &["--rate", "20000"]] {
+            let load = with_descriptors(90, &[&place[..], &size, more].concat()).output();
+            let (told, code) = last_line(&load.expect("it runs"));
+            assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
+            assert_eq!(told["processes"], 1, "{driver} {more:?}: {told}");
+            assert_eq!(told["connected"], 3000, "{driver} {more:?}: {told}");
+        }
+        server.stop();
     }
 }
