@@ -1,15 +1,10 @@
 //! The command line: help, manual, completions and environment variables from one definition.
-//!
-//! A mistake gets one line that names the cure, as every other error of this program does; clap's
-//! own paragraphs, with usage and hints, were rejected for a program that scripts start.
 
 use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use wharf_port::{Address, DriverChoice, DriverKind};
+use wharf_port::{Address, DriverChoice};
 
 use crate::address::Place;
 use crate::bench::BenchOptions;
@@ -17,7 +12,12 @@ use crate::compare::CompareOptions;
 use crate::descriptors::Descriptors;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
-use crate::output;
+pub(crate) use values::{
+    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, whole,
+};
+
+mod mistakes;
+mod values;
 
 const AFTER_HELP: &str = "\
 Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
@@ -146,13 +146,13 @@ pub(crate) struct ServingOptions {
     /// Threads, each with a port of its own. On Linux each also listens for itself and the system
     /// deals connections out (SO_REUSEPORT); elsewhere, and on Unix sockets, the first one accepts
     /// and deals them out in turn
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
+    #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
     /// Processes, each with these threads and a share of --max-connections; one account. By default
     /// as many as --max-connections and the limit of open files ask for. On Linux, and not on Unix
     /// sockets
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256),
+    #[arg(long, value_parser = whole(1_u16..=256),
           env = "WHARF_PROCESSES", value_name = "N")]
     pub(crate) processes: Option<u16>,
     /// Runs as one of them; for the program itself
@@ -164,17 +164,17 @@ pub(crate) struct ServingOptions {
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     pub(crate) descriptors: Descriptors,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+    #[arg(long, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
     pub(crate) max_connections: Option<u32>,
     /// Connections that wait in the system until they are accepted; the system may have a bound of
     /// its own (on Linux net.core.somaxconn)
-    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(i32).range(1..),
+    #[arg(long, default_value_t = 4096, value_parser = whole(1_i32..=i32::MAX),
           env = "WHARF_BACKLOG", value_name = "N")]
     pub(crate) backlog: i32,
     /// Look for so many microseconds before sleeping when there is nothing to do: cuts the round trip
     /// where connections are few, and costs a processor a thread
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000),
+    #[arg(long, default_value_t = 0, value_parser = whole(0_u32..=1_000_000),
           env = "WHARF_SPIN_US", value_name = "N")]
     pub(crate) spin_us: u32,
     /// Tell the account as it stands to whoever connects here: one line of JSON. wharf load asks it
@@ -212,40 +212,7 @@ pub(crate) enum Format {
 pub(crate) fn read() -> Result<Command, ExitCode> {
     WharfCommand::try_parse()
         .map(|parsed| parsed.command)
-        .map_err(|error| refuse(&error))
-}
-
-/// Says what is wrong in one line, or prints the help that was asked for.
-fn refuse(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output::bytes(error.render().to_string().as_bytes())
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            output::complaint_as_is(&error.render().to_string());
-            ExitCode::from(2)
-        }
-        _ => {
-            output::complaint(&one_line(&error.render().to_string()));
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// The message and the hints of clap's paragraphs, without usage and without line ends.
-fn one_line(rendered: &str) -> String {
-    let lines = rendered.lines().map(str::trim);
-    // Usage comes last, and is several lines where there are subcommands.
-    let lines = lines.take_while(|line| !line.starts_with("Usage:"));
-    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
-    let mut text = String::new();
-    for line in said {
-        if !text.is_empty() {
-            text.push_str(if text.ends_with(':') { " " } else { "; " });
-        }
-        text.push_str(line);
-    }
-    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+        .map_err(|error| mistakes::refuse(&error, &WharfCommand::command()))
 }
 
 /// The manual page of one command, or of the program.
@@ -270,32 +237,6 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-pub(crate) fn parse_driver(text: &str) -> Result<DriverChoice, String> {
-    let kind = match text {
-        "auto" => return Ok(DriverChoice::Auto),
-        "iocp" => DriverKind::Iocp,
-        "uring" => DriverKind::Uring,
-        "poll" => DriverKind::Poll,
-        _ => return Err("name one of auto, iocp, uring, poll".into()),
-    };
-    Ok(DriverChoice::Require(kind))
-}
-
-/// An internet address, and not a range of them.
-pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
-    let place: Place = text.parse()?;
-    match <[Address; 1]>::try_from(place.addresses) {
-        Ok([address]) if address.internet().is_some() => Ok(address),
-        _ => Err("name one host:port or [v6]:port".into()),
-    }
-}
-
-/// An amount of memory.
-pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
-    let unreadable = |_| "write an amount such as 2GiB or 500MB".to_owned();
-    text.parse().map_err(unreadable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,11 +248,31 @@ mod tests {
 
     #[test]
     fn a_mistake_is_said_in_one_line_with_its_cure() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 15] = [
             (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
-            (&["hold", "--threads", "0"], "1..=256"),
-            (&["hold", "--treads", "2"], "--threads"),
-            (&["echo", "--spin-us", "1000001"], "0..=1000000"),
+            (&["hold", "--threads", "0"], "from 1 to 256, such as \"10\""),
+            (&["hold", "--treads", "2"], "did you mean '--threads'?"),
+            (&["echo", "--spin-us", "1000001"], "from 0 to 1000000"),
+            (
+                &["load", "hold", "--for", "1"],
+                "write it as \"10s\", \"500ms\"",
+            ),
+            (&["bench", "--for", "x"], "write it as \"10s\", \"500ms\""),
+            (
+                &["echo", "--notice", "never"],
+                "'--notice': it is an option of 'hold'",
+            ),
+            (
+                &["hold", "--connections", "5"],
+                "it is an option of 'load', 'bench' and 'bench million'",
+            ),
+            (&["bench", "--for-ever"], "did you mean '--for'?"),
+            (
+                &["compare", "-v", "a"],
+                "it is an option of 'hold' and 'echo'",
+            ),
+            (&["doctor", "--part"], "; --help lists the options"),
+            (&["doctor", "now"], "unexpected argument 'now'"),
             (&["echo", "-v", "-q"], "cannot be used with"),
             (&["completions"], "<SHELL>"),
             (&["bench", "millions"], "'million'"),
@@ -319,10 +280,10 @@ mod tests {
         for (arguments, expected) in cases {
             let words = ["wharf"].iter().chain(arguments);
             let error = WharfCommand::try_parse_from(words).expect_err("a mistake");
-            let line = one_line(&error.render().to_string());
+            let line = mistakes::line(&error, &WharfCommand::command());
             assert!(line.contains(expected), "{arguments:?}: {line}");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
-            assert!(!line.contains("wharf "), "no usage: {line}");
+            assert!(!line.contains("wharf ") && !line.contains("-- "), "{line}");
         }
     }
 

@@ -13,6 +13,7 @@ use clap::Args;
 use super::options::{LoadOptions, Mode};
 use super::report::{Moment, Percentiles};
 use crate::address::Place;
+use crate::command::whole;
 
 const ADDRESS: &str = "127.0.0.1:12345";
 const NUMBER: u32 = 50;
@@ -38,17 +39,17 @@ pub(crate) struct CompatOptions {
     compat_address: Option<String>,
     /// So many clients; 50 unless told otherwise
     #[arg(short = 'c', short_alias = 'n', long = "number", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+          value_parser = whole(1_u32..=16_000_000),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_number: Option<u32>,
     /// For so long; 60 unless told otherwise
     #[arg(short = 't', long = "duration", value_name = "SECONDS",
-          value_parser = clap::value_parser!(u32).range(1..),
+          value_parser = whole(1_u32..=u32::MAX),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_duration: Option<u32>,
     /// Bytes of a message; 26 unless told otherwise
     #[arg(short = 'l', long = "length", alias = "lenght", value_name = "BYTES",
-          value_parser = clap::value_parser!(u32).range(1..=16 << 20),
+          value_parser = whole(1_u32..=16 << 20),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_length: Option<u32>,
 }

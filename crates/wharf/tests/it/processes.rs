@@ -172,8 +172,8 @@ fn what_cannot_be_divided_is_refused_in_one_line() {
     for (arguments, cure) in [
         (&["echo", &path, "--processes", "2"][..], "--threads"),
         (&["hold", &taken, "--processes", "2"], shared),
-        (&["hold", "--processes", "257"], "1..=256"),
-        (&["load", "hold", "--processes", "0"], "1..=256"),
+        (&["hold", "--processes", "257"], "from 1 to 256"),
+        (&["load", "hold", "--processes", "0"], "from 1 to 256"),
         (&["load", "hold", "--processes", "2", "--part"], "--part"),
     ] {
         let mut command: Command = program();
