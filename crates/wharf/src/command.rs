@@ -9,13 +9,14 @@ use wharf_port::{Address, DriverChoice};
 use crate::address::Place;
 use crate::bench::BenchOptions;
 use crate::compare::CompareOptions;
-use crate::descriptors::Descriptors;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
+pub(crate) use division::{DivisionOptions, PART};
 pub(crate) use values::{
     parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, whole,
 };
 
+mod division;
 mod mistakes;
 mod values;
 
@@ -101,6 +102,18 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// How it is divided, if it can be.
+    fn division(&mut self) -> Option<&mut DivisionOptions> {
+        match self {
+            Command::Hold(hold) => Some(&mut hold.serving.division),
+            Command::Echo(echo) => Some(&mut echo.serving.division),
+            Command::Load(load) => Some(&mut load.division),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct HoldOptions {
     /// What to notice of a held connection
@@ -149,20 +162,8 @@ pub(crate) struct ServingOptions {
     #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
-    /// Processes, each with these threads and a share of --max-connections; one account. By default
-    /// as many as --max-connections and the limit of open files ask for. On Linux, and not on Unix
-    /// sockets
-    #[arg(long, value_parser = whole(1_u16..=256),
-          env = "WHARF_PROCESSES", value_name = "N")]
-    pub(crate) processes: Option<u16>,
-    /// Runs as one of them; for the program itself
-    #[arg(long, hide = true)]
-    pub(crate) part: bool,
-    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --max-connections and the limit of open files
-    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
-    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
-    pub(crate) descriptors: Descriptors,
+    #[command(flatten)]
+    pub(crate) division: DivisionOptions,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves
     #[arg(long, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
@@ -210,9 +211,16 @@ pub(crate) enum Format {
 
 /// Reads the command line; the exit code when there is nothing to run.
 pub(crate) fn read() -> Result<Command, ExitCode> {
-    WharfCommand::try_parse()
+    let mut words = std::env::args_os().collect();
+    let part = division::take_part(&mut words);
+    let parsed = WharfCommand::try_parse_from(words);
+    let mut command = parsed
         .map(|parsed| parsed.command)
-        .map_err(|error| mistakes::refuse(&error, &WharfCommand::command()))
+        .map_err(|error| mistakes::refuse(&error, &WharfCommand::command()))?;
+    if let Some(division) = command.division() {
+        division.part = part;
+    }
+    Ok(command)
 }
 
 /// The manual page of one command, or of the program.
@@ -302,7 +310,7 @@ mod tests {
                 let id = argument.get_id().as_str();
                 // What imitates another program has that one's options.
                 let of_others = id.starts_with("compat_") && id != "compat_rust_echo_bench";
-                if ["help", "version", "mode", "a", "b", "part"].contains(&id) || of_others {
+                if ["help", "version", "mode", "a", "b"].contains(&id) || of_others {
                     continue;
                 }
                 let id = match id {

@@ -57,7 +57,7 @@ impl Output {
             format: options.format,
             verbose: options.verbose,
             quiet: options.quiet,
-            part: options.part,
+            part: options.division.part,
         }
     }
 

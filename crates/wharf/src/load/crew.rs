@@ -44,7 +44,10 @@ pub(super) fn build_ports(options: &LoadOptions, threads: Threads) -> Result<Vec
     let build = |thread| {
         let share = share(threads, thread, options.connections);
         let builder = Port::builder().driver(options.driver).single_waiter();
-        let builder = options.descriptors.of_port(builder, Some(share), limit);
+        let builder = options
+            .division
+            .descriptors
+            .of_port(builder, Some(share), limit);
         builder.build().map_err(|error| error.to_string())
     };
     (0..threads.count).map(build).collect()

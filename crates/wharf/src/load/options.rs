@@ -17,9 +17,9 @@ use super::schedule::Pace;
 use super::touch::Touch;
 use crate::address::Place;
 use crate::command::{
-    Format, parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, whole,
+    DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
+    parse_size, whole,
 };
-use crate::descriptors::Descriptors;
 
 /// Connections that one source address makes to one target before the next source has its turn.
 ///
@@ -104,19 +104,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
-    /// Processes, each with these threads and a share of the connections; one account. By default
-    /// as many as the limit of open files asks for
-    #[arg(long, value_parser = whole(1_u16..=256),
-          env = "WHARF_PROCESSES", value_name = "N")]
-    pub(crate) processes: Option<u16>,
-    /// Runs as one of them; for the program itself
-    #[arg(long, hide = true)]
-    pub(crate) part: bool,
-    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --connections and the limit of open files
-    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
-    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
-    pub(crate) descriptors: Descriptors,
+    #[command(flatten)]
+    pub(crate) division: DivisionOptions,
     /// Decides the bytes that are sent
     #[arg(long, default_value_t = 1, value_parser = whole(0..=u64::MAX),
           env = "WHARF_SEED", value_name = "N")]

@@ -40,9 +40,10 @@ impl Plan {
     }
 
     fn within(options: &LoadOptions, limit: u64) -> Result<Self, String> {
-        if options.descriptors == Descriptors::Direct {
+        if options.division.descriptors == Descriptors::Direct {
             let (open, asked) = (at_once(options, 1, limit) as u32, options.threads);
-            let threads = Descriptors::threads(Some(open), asked, options.processes, limit)?;
+            let threads =
+                Descriptors::threads(Some(open), asked, options.division.processes, limit)?;
             return Ok(Plan {
                 processes: 1,
                 threads: threads.min(options.connections),
@@ -50,11 +51,11 @@ impl Plan {
         }
         let threads = u32::from(options.threads);
         let room = room(threads, limit);
-        let least = match options.processes {
+        let least = match options.division.processes {
             Some(processes) => Ok(u32::from(processes)),
             None => needed(at_once(options, threads, limit), room),
         };
-        let most = match (options.processes, options.mode) {
+        let most = match (options.division.processes, options.mode) {
             (Some(processes), _) => u32::from(processes),
             // It opens no more at once than there is room for, in however many processes.
             (None, Mode::Connect) => 1,
@@ -105,7 +106,9 @@ impl Plan {
         let split = match needed(at_once(options, self.threads, limit), room) {
             _ if options.mode == Mode::Connect && threads > 1 => "take fewer --threads, or ".into(),
             _ if options.mode == Mode::Connect => String::new(),
-            Ok(enough) if options.processes.is_some() => format!("say --processes {enough}, or "),
+            Ok(enough) if options.division.processes.is_some() => {
+                format!("say --processes {enough}, or ")
+            }
             _ => String::new(),
         };
         let need = match processes {

@@ -104,6 +104,29 @@ fn one_definition_makes_the_manual_and_the_completions() {
     }
 }
 
+/// What the program says to itself is nothing to choose from.
+#[test]
+fn no_help_shows_what_is_for_the_program_itself() {
+    for command in ["hold", "echo", "load"] {
+        let completions = ["bash", "zsh", "fish", "powershell", "elvish"];
+        let told = completions.map(|shell| run(&["completions", shell]));
+        let told = told.into_iter().chain([
+            run(&["man", command]),
+            run(&[command, "--help"]),
+            run(&[command, "-h"]),
+        ]);
+        for output in told {
+            let text = String::from_utf8_lossy(&output.stdout).replace('\\', "");
+            assert!(text.contains("threads"), "{text}");
+            let words = text.split(|it: char| !it.is_alphanumeric() && it != '-');
+            let told: Vec<&str> = words.filter(|word| word.ends_with("-part")).collect();
+            assert_eq!(told, [""; 0], "{command}");
+            // Fish names an option without its dashes.
+            assert!(!text.contains("-l part "), "{command}");
+        }
+    }
+}
+
 #[test]
 fn options_come_from_the_environment_too() {
     for (variable, value, expected) in [

@@ -174,7 +174,10 @@ fn what_cannot_be_divided_is_refused_in_one_line() {
         (&["hold", &taken, "--processes", "2"], shared),
         (&["hold", "--processes", "257"], "from 1 to 256"),
         (&["load", "hold", "--processes", "0"], "from 1 to 256"),
-        (&["load", "hold", "--processes", "2", "--part"], "--part"),
+        (
+            &["load", "--part", "hold", "--processes", "2"],
+            "use --processes",
+        ),
     ] {
         let mut command: Command = program();
         let output = command.args(arguments).stdin(Stdio::null()).output();
