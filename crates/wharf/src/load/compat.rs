@@ -14,11 +14,14 @@ use super::options::{LoadOptions, Mode};
 use super::report::{Moment, Percentiles};
 use crate::address::Place;
 use crate::command::whole;
+use crate::wrap::wrapped;
 
 const ADDRESS: &str = "127.0.0.1:12345";
 const NUMBER: u32 = 50;
 const DURATION_SECONDS: u32 = 60;
 const LENGTH_BYTES: u32 = 26;
+/// Where the text of the line about the clients begins.
+const CLIENTS: usize = 9;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "In place of rust_echo_bench")]
@@ -96,10 +99,11 @@ impl CompatOptions {
         let responses = counts.messages;
         let per_second = |count: u64| (count as f64 / seconds) as u64;
         let it = Percentiles::of(&moment.latencies.message);
+        let clients = wrapped(&format!("Clients: {}", moment.verdict()), CLIENTS);
         format!(
             "Speed: {} request/sec, {} response/sec\nRequests: {requests}\nResponses: {responses}\n\
-             Latency: p50 {:.1} us, p90 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us\n\
-             Clients: {}\n",
+             Latency: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} us\n\
+             {}\n",
             per_second(requests),
             per_second(responses),
             it.p50,
@@ -107,7 +111,7 @@ impl CompatOptions {
             it.p99,
             it.p99_9,
             it.max,
-            moment.verdict()
+            clients.join("\n")
         )
     }
 }

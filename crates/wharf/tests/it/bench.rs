@@ -121,7 +121,7 @@ fn people_get_one_page() {
     for expected in [
         "server CPU us",
         "echo 64 B, 1,000 connections",
-        "MB/s each way",
+        "MiB/s each way",
         "accept and hold 300",
         "a bar is",
         "of Wharf's own",
