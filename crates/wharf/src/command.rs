@@ -26,7 +26,8 @@ takes several addresses with commas between them.
 
 Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
 with code 0, or 1 if one of several processes died; a second one ends at once, with code 130. A \
-mistake on the command line, or an address or a driver that cannot be had, ends with code 2.";
+mistake on the command line, or an address or a driver that cannot be had, ends with code 2. The \
+objects of --format json are described in docs/servers.md.";
 
 const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.

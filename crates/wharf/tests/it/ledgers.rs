@@ -11,7 +11,7 @@ use crate::codes::Code;
 use crate::program::{Server, code_of, drivers, is_native, run};
 
 /// A server with a door to its account.
-fn open_server(service: &str, driver: &str) -> (Server, String, String) {
+pub(crate) fn open_server(service: &str, driver: &str) -> (Server, String, String) {
     let arguments = [
         service,
         "127.0.0.1:0",
