@@ -50,7 +50,7 @@ fn unknown(argument: &str, similar: Option<&str>, all: &Command) -> String {
         ([], Some(similar)) => format!("; did you mean '{similar}'?"),
         ([], None) if argument.starts_with('-') => "; --help lists the options".to_owned(),
         ([], None) => String::new(),
-        ([rest @ .., last], _) if rest.is_empty() => format!(": it is an option of '{last}'"),
+        ([only], _) => format!(": it is an option of '{only}'"),
         ([rest @ .., last], _) => {
             let rest = rest.join("', '");
             format!(": it is an option of '{rest}' and '{last}'")
