@@ -22,10 +22,7 @@ pub(crate) fn open_server(service: &str, driver: &str) -> (Server, String, Strin
     ];
     let server = Server::start(&arguments);
     let address = server.address().to_string();
-    let admin = server.listening["admin"]
-        .as_str()
-        .expect("a text")
-        .to_owned();
+    let admin = server.admin();
     (server, address, admin)
 }
 
@@ -86,7 +83,7 @@ fn the_account_is_told_while_the_server_runs() {
     for driver in drivers() {
         let (server, _, admin) = open_server("hold", &driver);
         assert_eq!(asked(&admin, b"")["accepted"], 0);
-        let clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+        let clients = server.connect_so_many(20);
         let told = || asked(&admin, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
         while told()["accepted"] != 20 {}
         let standing = told();

@@ -44,8 +44,8 @@ fn every_member_that_a_server_prints_is_in_its_table() {
     for service in ["hold", "echo"] {
         let place = [service, "127.0.0.1:0", "--admin", "127.0.0.1:0", "-v"];
         let mut server = Server::start(&place);
-        let admin = server.listening["admin"].as_str().expect("a text");
-        let standing = asked(admin, b"");
+        let admin = server.admin();
+        let standing = asked(&admin, b"");
         drop(server.connect());
         let mut next = || {
             let mut line = String::new();

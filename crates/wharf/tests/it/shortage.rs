@@ -1,7 +1,6 @@
 //! More connections than there is room for: by `--max-connections`, or for lack of descriptors.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use crate::load::last_line;
@@ -14,7 +13,7 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
             let options = ["--max-connections", "3", "-v", "--threads", threads];
             let place = ["hold", "127.0.0.1:0", "--driver", &driver];
             let mut server = Server::start(&[&place[..], &options[..]].concat());
-            let mut clients: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+            let mut clients = server.connect_so_many(5);
             if threads == "1" {
                 server.wait_for("accepted", 3);
                 clients.drain(..3).for_each(drop);
@@ -63,7 +62,7 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
     for driver in drivers() {
         let arguments = ["hold", "127.0.0.1:0", "-v", "--driver", &driver];
         let mut server = Server::start_command(with_descriptors(64, &arguments));
-        let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        let mut clients = server.connect_so_many(100);
         let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
         let mut complaint = String::new();
         complaints.read_line(&mut complaint).expect("a line");
