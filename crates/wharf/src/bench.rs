@@ -16,7 +16,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_port::{DriverChoice, Port};
 
-use crate::command::{Format, parse_driver};
+use crate::command::{Format, parse_driver, parse_duration, whole};
 use crate::congestion;
 use crate::doctor;
 use crate::output;
@@ -63,16 +63,16 @@ pub(crate) struct BenchOptions {
     driver: Vec<Drivers>,
     /// How long each run is measured; 2s unless told otherwise
     #[arg(long, visible_alias = "for", env = "WHARF_DURATION", value_name = "DURATION",
-          value_parser = parse_duration)]
+          value_parser = parse_run_duration)]
     duration: Option<Duration>,
     /// Measure everything on each driver so often, the drivers in turn; 3 unless told otherwise
     #[arg(long, env = "WHARF_ROUNDS", value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=1_000))]
+          value_parser = whole(1_u16..=1_000))]
     rounds: Option<u16>,
     /// So many connections are held to measure their memory; 10,000 unless told otherwise, or as
     /// many as a process may open
     #[arg(long, env = "WHARF_CONNECTIONS", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = whole(1_u32..=1_000_000))]
     connections: Option<u32>,
     /// A first look, in seconds: one round, 300 ms a run, and 1,000 held connections, unless told
     /// otherwise
@@ -111,13 +111,13 @@ fn parse_drivers(text: &str) -> Result<Drivers, String> {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+fn parse_run_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
     let possible = Duration::from_millis(50)..=Duration::from_secs(600);
     if possible.contains(&duration) {
         Ok(duration)
     } else {
-        Err("a run takes between 50ms and 10m".into())
+        Err("write a time from 50ms to 10m, such as \"2s\"".into())
     }
 }
 

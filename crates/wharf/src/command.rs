@@ -1,23 +1,24 @@
 //! The command line: help, manual, completions and environment variables from one definition.
-//!
-//! A mistake gets one line that names the cure, as every other error of this program does; clap's
-//! own paragraphs, with usage and hints, were rejected for a program that scripts start.
 
 use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use wharf_port::{Address, DriverChoice, DriverKind};
+use wharf_port::{Address, DriverChoice};
 
 use crate::address::Place;
 use crate::bench::BenchOptions;
 use crate::compare::CompareOptions;
-use crate::descriptors::Descriptors;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
-use crate::output;
+pub(crate) use division::{DivisionOptions, PART};
+pub(crate) use values::{
+    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, whole,
+};
+
+mod division;
+mod mistakes;
+mod values;
 
 const AFTER_HELP: &str = "\
 Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
@@ -25,7 +26,8 @@ takes several addresses with commas between them.
 
 Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
 with code 0, or 1 if one of several processes died; a second one ends at once, with code 130. A \
-mistake on the command line, or an address or a driver that cannot be had, ends with code 2.";
+mistake on the command line, or an address or a driver that cannot be had, ends with code 2. The \
+objects of --format json are described in docs/servers.md.";
 
 const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
@@ -101,6 +103,18 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// How it is divided, if it can be.
+    fn division(&mut self) -> Option<&mut DivisionOptions> {
+        match self {
+            Command::Hold(hold) => Some(&mut hold.serving.division),
+            Command::Echo(echo) => Some(&mut echo.serving.division),
+            Command::Load(load) => Some(&mut load.division),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct HoldOptions {
     /// What to notice of a held connection
@@ -146,35 +160,23 @@ pub(crate) struct ServingOptions {
     /// Threads, each with a port of its own. On Linux each also listens for itself and the system
     /// deals connections out (SO_REUSEPORT); elsewhere, and on Unix sockets, the first one accepts
     /// and deals them out in turn
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
+    #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
-    /// Processes, each with these threads and a share of --max-connections; one account. By default
-    /// as many as --max-connections and the limit of open files ask for. On Linux, and not on Unix
-    /// sockets
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256),
-          env = "WHARF_PROCESSES", value_name = "N")]
-    pub(crate) processes: Option<u16>,
-    /// Runs as one of them; for the program itself
-    #[arg(long, hide = true)]
-    pub(crate) part: bool,
-    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --max-connections and the limit of open files
-    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
-    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
-    pub(crate) descriptors: Descriptors,
+    #[command(flatten)]
+    pub(crate) division: DivisionOptions,
     /// Stop accepting at so many connections; the others wait in the backlog until one leaves
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+    #[arg(long, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
     pub(crate) max_connections: Option<u32>,
     /// Connections that wait in the system until they are accepted; the system may have a bound of
     /// its own (on Linux net.core.somaxconn)
-    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(i32).range(1..),
+    #[arg(long, default_value_t = 4096, value_parser = whole(1_i32..=i32::MAX),
           env = "WHARF_BACKLOG", value_name = "N")]
     pub(crate) backlog: i32,
     /// Look for so many microseconds before sleeping when there is nothing to do: cuts the round trip
     /// where connections are few, and costs a processor a thread
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000),
+    #[arg(long, default_value_t = 0, value_parser = whole(0_u32..=1_000_000),
           env = "WHARF_SPIN_US", value_name = "N")]
     pub(crate) spin_us: u32,
     /// Tell the account as it stands to whoever connects here: one line of JSON. wharf load asks it
@@ -210,42 +212,16 @@ pub(crate) enum Format {
 
 /// Reads the command line; the exit code when there is nothing to run.
 pub(crate) fn read() -> Result<Command, ExitCode> {
-    WharfCommand::try_parse()
+    let mut words = std::env::args_os().collect();
+    let part = division::take_part(&mut words);
+    let parsed = WharfCommand::try_parse_from(words);
+    let mut command = parsed
         .map(|parsed| parsed.command)
-        .map_err(|error| refuse(&error))
-}
-
-/// Says what is wrong in one line, or prints the help that was asked for.
-fn refuse(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output::bytes(error.render().to_string().as_bytes())
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            output::complaint_as_is(&error.render().to_string());
-            ExitCode::from(2)
-        }
-        _ => {
-            output::complaint(&one_line(&error.render().to_string()));
-            ExitCode::from(2)
-        }
+        .map_err(|error| mistakes::refuse(&error, &WharfCommand::command()))?;
+    if let Some(division) = command.division() {
+        division.part = part;
     }
-}
-
-/// The message and the hints of clap's paragraphs, without usage and without line ends.
-fn one_line(rendered: &str) -> String {
-    let lines = rendered.lines().map(str::trim);
-    // Usage comes last, and is several lines where there are subcommands.
-    let lines = lines.take_while(|line| !line.starts_with("Usage:"));
-    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
-    let mut text = String::new();
-    for line in said {
-        if !text.is_empty() {
-            text.push_str(if text.ends_with(':') { " " } else { "; " });
-        }
-        text.push_str(line);
-    }
-    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+    Ok(command)
 }
 
 /// The manual page of one command, or of the program.
@@ -270,32 +246,6 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-pub(crate) fn parse_driver(text: &str) -> Result<DriverChoice, String> {
-    let kind = match text {
-        "auto" => return Ok(DriverChoice::Auto),
-        "iocp" => DriverKind::Iocp,
-        "uring" => DriverKind::Uring,
-        "poll" => DriverKind::Poll,
-        _ => return Err("name one of auto, iocp, uring, poll".into()),
-    };
-    Ok(DriverChoice::Require(kind))
-}
-
-/// An internet address, and not a range of them.
-pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
-    let place: Place = text.parse()?;
-    match <[Address; 1]>::try_from(place.addresses) {
-        Ok([address]) if address.internet().is_some() => Ok(address),
-        _ => Err("name one host:port or [v6]:port".into()),
-    }
-}
-
-/// An amount of memory.
-pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
-    let unreadable = |_| "write an amount such as 2GiB or 500MB".to_owned();
-    text.parse().map_err(unreadable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,11 +257,31 @@ mod tests {
 
     #[test]
     fn a_mistake_is_said_in_one_line_with_its_cure() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 15] = [
             (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
-            (&["hold", "--threads", "0"], "1..=256"),
-            (&["hold", "--treads", "2"], "--threads"),
-            (&["echo", "--spin-us", "1000001"], "0..=1000000"),
+            (&["hold", "--threads", "0"], "from 1 to 256, such as \"10\""),
+            (&["hold", "--treads", "2"], "did you mean '--threads'?"),
+            (&["echo", "--spin-us", "1000001"], "from 0 to 1000000"),
+            (
+                &["load", "hold", "--for", "1"],
+                "write it as \"10s\", \"500ms\"",
+            ),
+            (&["bench", "--for", "x"], "write it as \"10s\", \"500ms\""),
+            (
+                &["echo", "--notice", "never"],
+                "'--notice': it is an option of 'hold'",
+            ),
+            (
+                &["hold", "--connections", "5"],
+                "it is an option of 'load', 'bench' and 'bench million'",
+            ),
+            (&["bench", "--for-ever"], "did you mean '--for'?"),
+            (
+                &["compare", "-v", "a"],
+                "it is an option of 'hold' and 'echo'",
+            ),
+            (&["doctor", "--part"], "; --help lists the options"),
+            (&["doctor", "now"], "unexpected argument 'now'"),
             (&["echo", "-v", "-q"], "cannot be used with"),
             (&["completions"], "<SHELL>"),
             (&["bench", "millions"], "'million'"),
@@ -319,10 +289,10 @@ mod tests {
         for (arguments, expected) in cases {
             let words = ["wharf"].iter().chain(arguments);
             let error = WharfCommand::try_parse_from(words).expect_err("a mistake");
-            let line = one_line(&error.render().to_string());
+            let line = mistakes::line(&error, &WharfCommand::command());
             assert!(line.contains(expected), "{arguments:?}: {line}");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
-            assert!(!line.contains("wharf "), "no usage: {line}");
+            assert!(!line.contains("wharf ") && !line.contains("-- "), "{line}");
         }
     }
 
@@ -341,7 +311,7 @@ mod tests {
                 let id = argument.get_id().as_str();
                 // What imitates another program has that one's options.
                 let of_others = id.starts_with("compat_") && id != "compat_rust_echo_bench";
-                if ["help", "version", "mode", "a", "b", "part"].contains(&id) || of_others {
+                if ["help", "version", "mode", "a", "b"].contains(&id) || of_others {
                     continue;
                 }
                 let id = match id {

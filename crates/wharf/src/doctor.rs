@@ -12,7 +12,7 @@ use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use wharf_port::{DriverKind, Port};
 
-use crate::command::Format;
+use crate::command::{Format, whole};
 use crate::output;
 use crate::sys::limits;
 use facts::{Driver, Facts, Memory};
@@ -33,7 +33,7 @@ const NOT_NOW: u8 = 3;
 pub(crate) struct DoctorOptions {
     /// Connections that this machine is to hold: prints the lines that make it so, and exits with 3
     /// unless it can as it is
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000),
+    #[arg(long, value_parser = whole(1_u64..=100_000_000),
           env = "WHARF_GOAL", value_name = "N")]
     pub(crate) goal: Option<u64>,
     /// How to print: for people, or one JSON object

@@ -58,8 +58,8 @@ pub(crate) fn run(options: &LoadOptions) -> ExitCode {
         .compat_rust_echo_bench
         .then(|| compat.as_load(options));
     let code = match imitated {
-        None if options.part => return split::follow(options),
-        Some(Ok(options)) if options.part => return split::follow(&options),
+        None if options.division.part => return split::follow(options),
+        Some(Ok(options)) if options.division.part => return split::follow(&options),
         None => drive(options),
         Some(options) => options.and_then(|options| drive(&options)),
     };

@@ -21,6 +21,7 @@ mod server;
 mod service;
 mod signals;
 mod sys;
+mod wrap;
 
 use std::process::ExitCode;
 

@@ -11,6 +11,7 @@ use wharf_port::{Address, DriverReport};
 use crate::account::Account;
 use crate::command::{Format, ServingOptions};
 use crate::processes::Superior;
+use crate::wrap::{COLUMN, wrapped};
 
 /// Prints for one run of a server.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,7 @@ impl Output {
             format: options.format,
             verbose: options.verbose,
             quiet: options.quiet,
-            part: options.part,
+            part: options.division.part,
         }
     }
 
@@ -125,26 +126,26 @@ impl Output {
             return json(account);
         }
         let a = account;
-        line(&format!(
+        row(&format!(
             "accepted        {:>12}   peak {}",
             a.accepted, a.peak
         ));
-        line(&format!(
+        row(&format!(
             "left            {:>12}   by FIN {}, by RST {}, by error {}",
             a.left_by_fin + a.left_by_reset + a.left_by_error,
             a.left_by_fin,
             a.left_by_reset,
             a.left_by_error
         ));
-        line(&format!("closed by us    {:>12}", a.closed_by_us));
-        line(&format!(
+        row(&format!("closed by us    {:>12}", a.closed_by_us));
+        row(&format!(
             "refused         {:>12}   at the maximum {}, other {}; accept paused {} times",
             a.refused.max_connections + a.refused.other,
             a.refused.max_connections,
             a.refused.other,
             a.accept_pauses
         ));
-        line(&format!(
+        row(&format!(
             "bytes           {:>12}   in, {} out",
             a.bytes_in, a.bytes_out
         ));
@@ -152,9 +153,9 @@ impl Output {
             1 => String::new(),
             several => format!("   in {several} processes"),
         };
-        line(&format!("seconds         {:>12.3}{processes}", a.seconds));
+        row(&format!("seconds         {:>12.3}{processes}", a.seconds));
         if let Some(us) = a.processor_us {
-            line(&format!("processor time  {:>12.3}", us as f64 / 1e6));
+            row(&format!("processor time  {:>12.3}", us as f64 / 1e6));
         }
         let Some(resident_bytes) = a.resident_bytes else {
             return;
@@ -163,7 +164,14 @@ impl Output {
             Some(bytes) => format!("   {bytes} per connection at the peak"),
             None => String::new(),
         };
-        line(&format!("resident bytes  {resident_bytes:>12}{each}"));
+        row(&format!("resident bytes  {resident_bytes:>12}{each}"));
+    }
+}
+
+/// A line of an account.
+fn row(text: &str) {
+    for part in wrapped(text, COLUMN) {
+        line(&part);
     }
 }
 

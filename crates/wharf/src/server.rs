@@ -63,7 +63,7 @@ struct Server {
 
 /// Runs a service until it is told to stop; answers the exit code.
 pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
-    if options.part {
+    if options.division.part {
         return split::follow(kind, options);
     }
     serve(kind, options).unwrap_or_else(|text| {
@@ -128,7 +128,7 @@ impl Server {
             ports,
             dealt: deals.then(AtomicU64::default),
             connections_max: options.max_connections,
-            together: options.descriptors == Descriptors::Direct,
+            together: options.division.descriptors == Descriptors::Direct,
             paused_for: Mutex::default(),
         }
     }

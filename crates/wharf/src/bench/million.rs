@@ -20,7 +20,7 @@ use wharf_port::DriverChoice;
 use super::ends::{End, Place, Server, Standing, Stop};
 use super::parts::{self, Moment};
 use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
-use crate::command::{Format, parse_driver, parse_size};
+use crate::command::{Format, parse_driver, parse_size, whole};
 use crate::congestion;
 use crate::descriptors::Descriptors;
 use crate::doctor;
@@ -41,18 +41,19 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct MillionOptions {
     /// So many connections, if the memory allows them
     #[arg(long, default_value_t = 1_000_000, env = "WHARF_CONNECTIONS", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+          value_parser = whole(1_u32..=4_000_000))]
     connections: u32,
     /// Begin so many connects a second
     #[arg(long, default_value_t = 20_000, env = "WHARF_RATE", value_name = "PER SECOND",
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = whole(1_u32..=1_000_000))]
     rate: u32,
     /// Send a message on so many percent of the connections at the end, chosen at random
     #[arg(long, default_value = "1%", env = "WHARF_TOUCH", value_name = "PERCENT",
           value_parser = parse_touch)]
     touch: String,
     /// Decides which ones are touched, and the bytes that are sent
-    #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
+    #[arg(long, default_value_t = 1, value_parser = whole(0..=u64::MAX),
+          env = "WHARF_SEED", value_name = "N")]
     seed: u64,
     /// Begin no more connects once the machine has less memory than this available
     #[arg(long, default_value = "2GiB", value_parser = parse_size, env = "WHARF_LEAVE_MEMORY",

@@ -80,14 +80,15 @@ fn on_driver(driver: &OnDriver) -> Vec<String> {
         let name = format!("bulk, {} KiB there and back", BLOCK_BYTES >> 10);
         lines.extend(rows(&name, &bulk.work));
         if let Some(rate) = bulk.bytes_per_second_each_way {
-            let megabytes = Figure {
-                median: rate.median / 1e6,
-                low: rate.low / 1e6,
-                high: rate.high / 1e6,
+            let mebibyte = f64::from(1 << 20);
+            let mebibytes = Figure {
+                median: rate.median / mebibyte,
+                low: rate.low / mebibyte,
+                high: rate.high / mebibyte,
             };
             lines.push(format!(
-                "  {} MB/s each way at once",
-                spread(Some(megabytes))
+                "  {} MiB/s each way at once",
+                spread(Some(mebibytes))
             ));
         }
     }

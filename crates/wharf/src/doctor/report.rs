@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::Report;
 use super::facts::{Facts, Family};
 use super::plan::{Capacity, Plan, Verdict};
+use crate::wrap::{SENTENCE, TIED, hung, wrapped};
 
 /// Where the second column begins.
 const NAMES: usize = 21;
@@ -20,12 +21,13 @@ pub(super) fn text(report: &Report) -> String {
 
 fn lines(report: &Report) -> Vec<String> {
     let facts = &report.facts;
-    let mut lines = vec![format!(
+    let machine = format!(
         "{}, {} processors, {} of memory",
         facts.system,
         facts.processors,
         bytes(facts.memory.total_bytes)
-    )];
+    );
+    let mut lines = wrapped(&machine, SENTENCE);
     lines.push(String::new());
     let entries = [
         ("open files", open_files(facts)),
@@ -36,11 +38,12 @@ fn lines(report: &Report) -> Vec<String> {
         ("memory", memory(facts)),
         ("a held connection", connection(facts)),
     ];
-    lines.extend(entries.map(|(name, said)| format!("{name:NAMES$}{said}")));
-    lines.extend(drivers(facts));
-    lines.extend(congestion_control(facts));
+    let entries = entries.map(|(name, said)| format!("{name:NAMES$}{said}"));
+    let entries = entries.into_iter().chain(drivers(facts));
+    let entries = entries.chain(congestion_control(facts));
+    lines.extend(entries.flat_map(|entry| wrapped(&entry, NAMES)));
     lines.push(String::new());
-    lines.extend(holds(report));
+    lines.extend(holds(report).iter().flat_map(|it| wrapped(it, SENTENCE)));
     if let Some(plan) = &report.plan {
         lines.push(String::new());
         lines.extend(goal(plan));
@@ -66,7 +69,7 @@ fn open_files(facts: &Facts) -> String {
         _ => ("kern.maxfilesperproc", "kern.maxfiles"),
     };
     format!(
-        "{} a process, raised by itself to {}; {} {}; {} {}, {} used",
+        "{} a process, raised by itself to {}; {}{TIED}{}; {}{TIED}{}, {}{TIED}used",
         told(files.soft),
         told(files.hard),
         names.0,
@@ -218,13 +221,26 @@ fn capacity(capacity: Capacity) -> String {
 
 fn goal(plan: &Plan) -> Vec<String> {
     let goal = grouped(plan.goal);
-    let mut lines = vec![format!("{goal} as it is: {}", verdict(&plan.now))];
+    let said = |when: &str, it| wrapped(&format!("{goal} {when}: {}", verdict(it)), SENTENCE);
+    let mut lines = said("as it is", &plan.now);
     if plan.lines.is_empty() {
         return lines;
     }
     lines.push("To change that, in the shell that starts the program:".to_owned());
-    lines.extend(plan.lines.iter().map(|line| format!("    {line}")));
-    lines.push(format!("{goal} after that: {}", verdict(&plan.after)));
+    lines.extend(plan.lines.iter().flat_map(|line| command(line)));
+    lines.extend(said("after that", &plan.after));
+    lines
+}
+
+/// A line to be copied, which stays whole; what is remarked about it comes first.
+fn command(line: &str) -> Vec<String> {
+    let (line, remark) = match line.split_once("    # ") {
+        Some((line, remark)) => (line, Some(remark)),
+        None => (line, None),
+    };
+    let remark = remark.map(|remark| hung(&format!("    # {remark}"), "    # "));
+    let mut lines = remark.unwrap_or_default();
+    lines.push(format!("    {line}"));
     lines
 }
 

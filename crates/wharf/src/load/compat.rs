@@ -13,11 +13,15 @@ use clap::Args;
 use super::options::{LoadOptions, Mode};
 use super::report::{Moment, Percentiles};
 use crate::address::Place;
+use crate::command::whole;
+use crate::wrap::wrapped;
 
 const ADDRESS: &str = "127.0.0.1:12345";
 const NUMBER: u32 = 50;
 const DURATION_SECONDS: u32 = 60;
 const LENGTH_BYTES: u32 = 26;
+/// Where the text of the line about the clients begins.
+const CLIENTS: usize = 9;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "In place of rust_echo_bench")]
@@ -38,17 +42,17 @@ pub(crate) struct CompatOptions {
     compat_address: Option<String>,
     /// So many clients; 50 unless told otherwise
     #[arg(short = 'c', short_alias = 'n', long = "number", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+          value_parser = whole(1_u32..=16_000_000),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_number: Option<u32>,
     /// For so long; 60 unless told otherwise
     #[arg(short = 't', long = "duration", value_name = "SECONDS",
-          value_parser = clap::value_parser!(u32).range(1..),
+          value_parser = whole(1_u32..=u32::MAX),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_duration: Option<u32>,
     /// Bytes of a message; 26 unless told otherwise
     #[arg(short = 'l', long = "length", alias = "lenght", value_name = "BYTES",
-          value_parser = clap::value_parser!(u32).range(1..=16 << 20),
+          value_parser = whole(1_u32..=16 << 20),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_length: Option<u32>,
 }
@@ -95,10 +99,11 @@ impl CompatOptions {
         let responses = counts.messages;
         let per_second = |count: u64| (count as f64 / seconds) as u64;
         let it = Percentiles::of(&moment.latencies.message);
+        let clients = wrapped(&format!("Clients: {}", moment.verdict()), CLIENTS);
         format!(
             "Speed: {} request/sec, {} response/sec\nRequests: {requests}\nResponses: {responses}\n\
-             Latency: p50 {:.1} us, p90 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us\n\
-             Clients: {}\n",
+             Latency: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} us\n\
+             {}\n",
             per_second(requests),
             per_second(responses),
             it.p50,
@@ -106,7 +111,7 @@ impl CompatOptions {
             it.p99,
             it.p99_9,
             it.max,
-            moment.verdict()
+            clients.join("\n")
         )
     }
 }

@@ -11,6 +11,7 @@ use super::TALK_FOR;
 use super::ledger::{Latencies, Ledger};
 use super::options::LoadOptions;
 use super::schedule::{Pace, Schedule};
+use super::split::open_at_once_max;
 use super::standing::Standing;
 use super::traffic::Noise;
 use super::watch::{News, Watched};
@@ -43,7 +44,10 @@ pub(super) fn build_ports(options: &LoadOptions, threads: Threads) -> Result<Vec
     let build = |thread| {
         let share = share(threads, thread, options.connections);
         let builder = Port::builder().driver(options.driver).single_waiter();
-        let builder = options.descriptors.of_port(builder, Some(share), limit);
+        let builder = options
+            .division
+            .descriptors
+            .of_port(builder, Some(share), limit);
         builder.build().map_err(|error| error.to_string())
     };
     (0..threads.count).map(build).collect()
@@ -105,11 +109,13 @@ impl Crew {
             per_second,
             ramp: Duration::ZERO,
         });
+        let descriptors_max = raise_descriptors();
         Orders {
             mode: options.mode,
             connect: options.connect_to(target),
             sources,
             connections: self.threads.share(thread, options.connections),
+            open_at_once_max: open_at_once_max(options, self.threads.count, descriptors_max),
             size: options.size(),
             pipeline: options.pipeline(),
             arrivals: options.pace().map(schedule),

@@ -16,8 +16,10 @@ use super::gates::Expectation;
 use super::schedule::Pace;
 use super::touch::Touch;
 use crate::address::Place;
-use crate::command::{Format, parse_driver, parse_one_address, parse_size};
-use crate::descriptors::Descriptors;
+use crate::command::{
+    DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
+    parse_size, whole,
+};
 
 /// Connections that one source address makes to one target before the next source has its turn.
 ///
@@ -50,7 +52,7 @@ pub(crate) struct LoadOptions {
     )]
     pub(crate) address: Place,
     /// So many connections in all
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16_000_000),
+    #[arg(long, default_value_t = 1, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_CONNECTIONS", value_name = "N")]
     pub(crate) connections: u32,
     /// Begin so many connects a second, each at its time whatever became of those before (an open
@@ -60,20 +62,20 @@ pub(crate) struct LoadOptions {
     pub(crate) rate: Option<f64>,
     /// Spread the connects evenly over this long; with --rate, let the rate rise to it in this long
     #[arg(long, env = "WHARF_RAMP", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub(crate) ramp: Option<Duration>,
     /// End after this long, such as 30s or 5m; by default connect ends when all is done, echo and
     /// stream after 10 s, hold at Ctrl-C
     #[arg(long = "for", env = "WHARF_FOR", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
     /// Bytes of a message: 64 unless told otherwise, 65,536 for stream
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16 << 20),
+    #[arg(long, value_parser = whole(1_u32..=16 << 20),
           env = "WHARF_SIZE", value_name = "BYTES")]
     pub(super) size: Option<u32>,
     /// Messages under way on each connection: the next is sent when one has come back (a closed
     /// loop); 1 unless told otherwise, 16 for stream
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536),
+    #[arg(long, value_parser = whole(1_u32..=65_536),
           env = "WHARF_PIPELINE", value_name = "DEPTH")]
     pub(super) pipeline: Option<u32>,
     /// Send so many messages a second over all connections, each at its time whatever became of
@@ -92,31 +94,21 @@ pub(crate) struct LoadOptions {
     pub(crate) source: Vec<Source>,
     /// Give up a connect after this long
     #[arg(long, default_value = "10s", env = "WHARF_CONNECT_TIMEOUT", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub(crate) connect_timeout: Duration,
     /// What to run on: the best that works here, or this one or none
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
           value_name = "auto|iocp|uring|poll")]
     pub(crate) driver: DriverChoice,
     /// Threads, each with a port and a share of the connections
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256),
+    #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
-    /// Processes, each with these threads and a share of the connections; one account. By default
-    /// as many as the limit of open files asks for
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256),
-          env = "WHARF_PROCESSES", value_name = "N")]
-    pub(crate) processes: Option<u16>,
-    /// Runs as one of them; for the program itself
-    #[arg(long, hide = true)]
-    pub(crate) part: bool,
-    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as --connections and the limit of open files
-    /// ask for; an experiment for uring on Linux, described in docs/direct-descriptors.md
-    #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
-    pub(crate) descriptors: Descriptors,
+    #[command(flatten)]
+    pub(crate) division: DivisionOptions,
     /// Decides the bytes that are sent
-    #[arg(long, default_value_t = 1, env = "WHARF_SEED", value_name = "N")]
+    #[arg(long, default_value_t = 1, value_parser = whole(0..=u64::MAX),
+          env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
     /// Exit with 3 unless this holds at the end, such as held=1000 or 'failed<=5'; may be repeated.
     /// Names: asked, connected, failed, unfinished, late, held, lost, messages, messages_late,
@@ -130,7 +122,7 @@ pub(crate) struct LoadOptions {
     pub(crate) expect: Vec<Expectation>,
     /// Exit with 3 if the 99th percentile of messages (of connects, where there are none) is longer
     #[arg(long, env = "WHARF_MAX_P99", value_name = "DURATION",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub(crate) max_p99: Option<Duration>,
     /// At the end of hold, send a message on so many percent of the connections, chosen at random, and
     /// compare what comes back: that they live. It needs a server that echoes
@@ -219,22 +211,13 @@ impl FromStr for Source {
     }
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
-    if rate.is_finite() && (0.001..=1e8).contains(&rate) {
-        Ok(rate)
-    } else {
-        Err("a rate is between 0.001 and 100000000 a second".into())
-    }
-}
-
 /// Lines faster than anybody reads would be the load's only work.
 fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let interval = parse_duration(text)?;
     if interval >= INTERVAL_LEAST {
         Ok(interval)
     } else {
-        Err(format!("an interval is {INTERVAL_LEAST:?} at least"))
+        Err(format!("write {INTERVAL_LEAST:?} at least, such as \"1s\""))
     }
 }
 
@@ -383,14 +366,6 @@ mod tests {
         assert_eq!("fd00::/64".parse::<Source>().unwrap().0.len(), SOURCES_MAX);
         let error = "everywhere".parse::<Source>().unwrap_err();
         assert!(error.contains("127.0.0.0/24"), "{error}");
-    }
-
-    #[test]
-    fn rates_have_bounds() {
-        assert_eq!(parse_rate("2.5"), Ok(2.5));
-        for wrong in ["0", "-1", "inf", "NaN", "fast", "1e9"] {
-            assert!(parse_rate(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

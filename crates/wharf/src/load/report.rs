@@ -7,6 +7,7 @@ use wharf_port::DriverReport;
 use super::ledger::{Counts, Latencies, LostInSecond};
 use super::options::{LoadOptions, Mode};
 use crate::compare::ledgers::Joint;
+use crate::wrap::{COLUMN, SENTENCE, TIED, wrapped};
 
 /// The version of the objects of `--format json`; docs/load.md describes them.
 const VERSION: u32 = 1;
@@ -190,8 +191,12 @@ impl Moment<'_> {
             counts.seconds
         ));
         lines.retain(|line| !line.is_empty());
-        let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
-        format!("{}\n{}\n", lines.join("\n"), self.verdict())
+        let lines = lines
+            .iter()
+            .flat_map(|line| wrapped(line.trim_end(), COLUMN));
+        let sentence = wrapped(&self.verdict(), SENTENCE);
+        let lines: Vec<String> = lines.chain(sentence).collect();
+        lines.join("\n") + "\n"
     }
 
     /// What became of the messages; nothing where there are none.
@@ -215,7 +220,7 @@ impl Moment<'_> {
             ),
             latency_line("message", &self.latencies.message, open),
             format!(
-                "bytes           {:>12}   out, {} back, {:.1} MiB a second each way",
+                "bytes           {:>12}   out, {} back, {:.1}{TIED}MiB/s each{TIED}way",
                 counts.bytes_sent,
                 counts.bytes_received,
                 counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
@@ -315,7 +320,8 @@ fn latency_line(name: &str, histogram: &Histogram<u64>, open: bool) -> String {
     }
     let it = Percentiles::of(histogram);
     format!(
-        "{name:<16}{:>9.1} us   p50; p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}; from {}",
+        "{name:<16}{:>9.1} us   p50; p90{TIED}{:.1}, p99{TIED}{:.1}, p99.9{TIED}{:.1}, \
+         max{TIED}{:.1}; from {}",
         it.p50,
         it.p90,
         it.p99,

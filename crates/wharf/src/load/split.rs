@@ -22,7 +22,8 @@ use crate::signals::{self, Signals};
 
 /// Descriptors of each thread after the first: its port's own.
 const DESCRIPTORS_PER_THREAD: u64 = 4;
-/// Where each connection is closed at once, a thread has no more than these open.
+/// Where each connection is closed at once, a thread has no more than these open, unless a rate says
+/// when they begin.
 pub(crate) const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
 
 /// How a load is divided.
@@ -39,24 +40,29 @@ impl Plan {
     }
 
     fn within(options: &LoadOptions, limit: u64) -> Result<Self, String> {
-        if options.descriptors == Descriptors::Direct {
-            let (open, asked) = (at_once(options, 1) as u32, options.threads);
-            let threads = Descriptors::threads(Some(open), asked, options.processes, limit)?;
+        if options.division.descriptors == Descriptors::Direct {
+            let (open, asked) = (at_once(options, 1, limit) as u32, options.threads);
+            let threads =
+                Descriptors::threads(Some(open), asked, options.division.processes, limit)?;
             return Ok(Plan {
                 processes: 1,
                 threads: threads.min(options.connections),
             });
         }
         let threads = u32::from(options.threads);
-        let beside = DESCRIPTORS_BESIDES + DESCRIPTORS_PER_THREAD * u64::from(threads - 1);
-        let room = limit.saturating_sub(beside);
-        let least = match options.processes {
+        let room = room(threads, limit);
+        let least = match options.division.processes {
             Some(processes) => Ok(u32::from(processes)),
-            None => needed(at_once(options, threads), room),
+            None => needed(at_once(options, threads, limit), room),
         };
-        let most = options.processes.map_or(PROCESSES_MAX, u32::from);
-        let mut plan = Plan::of(options, least.unwrap_or(most));
-        while plan.at_once_each(options) > room {
+        let most = match (options.division.processes, options.mode) {
+            (Some(processes), _) => u32::from(processes),
+            // It opens no more at once than there is room for, in however many processes.
+            (None, Mode::Connect) => 1,
+            (None, _) => PROCESSES_MAX,
+        };
+        let mut plan = Plan::of(options, least.unwrap_or(most).min(most));
+        while plan.at_once_each(options, limit) > room {
             if plan.processes >= most.min(options.connections) {
                 return Err(plan.refusal(options, limit, room));
             }
@@ -88,16 +94,21 @@ impl Plan {
     }
 
     /// What the first process, which has the largest share, has open at once.
-    fn at_once_each(self, options: &LoadOptions) -> u64 {
+    fn at_once_each(self, options: &LoadOptions, limit: u64) -> u64 {
         let share = u64::from(self.share(options, 0));
-        share.min(at_once(options, self.threads))
+        share.min(at_once(options, self.threads, limit))
     }
 
     fn refusal(self, options: &LoadOptions, limit: u64, room: u64) -> String {
         let (connections, processes) = (options.connections, self.processes);
-        let files = self.at_once_each(options) + limit.saturating_sub(room);
-        let split = match needed(at_once(options, self.threads), room) {
-            Ok(enough) if options.processes.is_some() => format!("say --processes {enough}, or "),
+        let threads = u32::from(options.threads);
+        let files = self.at_once_each(options, limit) + beside(threads);
+        let split = match needed(at_once(options, self.threads, limit), room) {
+            _ if options.mode == Mode::Connect && threads > 1 => "take fewer --threads, or ".into(),
+            _ if options.mode == Mode::Connect => String::new(),
+            Ok(enough) if options.division.processes.is_some() => {
+                format!("say --processes {enough}, or ")
+            }
             _ => String::new(),
         };
         let need = match processes {
@@ -111,12 +122,35 @@ impl Plan {
     }
 }
 
+/// Descriptors of a process that are no connections.
+fn beside(threads: u32) -> u64 {
+    DESCRIPTORS_BESIDES + DESCRIPTORS_PER_THREAD * u64::from(threads - 1)
+}
+
+/// Connections that a process has descriptors for.
+fn room(threads: u32, limit: u64) -> u64 {
+    limit.saturating_sub(beside(threads))
+}
+
 /// Connections that are open at the same time.
-fn at_once(options: &LoadOptions, threads: u32) -> u64 {
+fn at_once(options: &LoadOptions, threads: u32, limit: u64) -> u64 {
     let all = u64::from(options.connections);
-    match options.mode {
-        Mode::Connect => all.min(u64::from(threads * CONNECTED_AND_CLOSING_MAX)),
-        Mode::Hold | Mode::Echo | Mode::Stream => all,
+    let most = open_at_once_max(options, threads, limit);
+    all.min(u64::from(threads) * u64::from(most))
+}
+
+/// Connections that each of so many threads may have open at once: where they are closed as soon as
+/// they have connected, the next can wait until there is a descriptor for it.
+pub(super) fn open_at_once_max(options: &LoadOptions, threads: u32, limit: u64) -> u32 {
+    if options.mode != Mode::Connect {
+        return u32::MAX;
+    }
+    let room = room(threads, limit) / u64::from(threads);
+    let room = u32::try_from(room).unwrap_or(u32::MAX).max(1);
+    match options.pace() {
+        // In an open loop what is due begins, as long as it can.
+        Some(_) => room,
+        None => room.min(CONNECTED_AND_CLOSING_MAX),
     }
 }
 
@@ -262,6 +296,14 @@ mod tests {
         // Where nothing stays open there is nothing to divide.
         let connect = ["connect", "--connections", "1000000"];
         assert_eq!(plan(&connect, 20_000), Ok((1, 1)));
+        assert_eq!(plan(&connect, 700), Ok((1, 1)));
+        assert_eq!(plan(&connect, 65), Ok((1, 1)));
+        let on_threads = [&connect[..], &["--threads", "8"]].concat();
+        assert_eq!(plan(&on_threads, 700), Ok((1, 8)));
+        let at_a_rate = [&on_threads[..], &["--rate", "5000"]].concat();
+        assert_eq!(plan(&at_a_rate, 700), Ok((1, 8)));
+        let divided = [&connect[..], &["--processes", "3"]].concat();
+        assert_eq!(plan(&divided, 700), Ok((3, 1)));
         assert_eq!(
             plan(&["hold", "--connections", "9000000"], u64::MAX),
             Ok((1, 1))
@@ -311,5 +353,17 @@ mod tests {
                 "{error}"
             );
         }
+        let connect = ["connect", "--connections", "100"];
+        let error = plan(&connect, 60).expect_err("not one fits");
+        assert!(
+            error.contains("in one process need 65 open files"),
+            "{error}"
+        );
+        let on_threads = [&connect[..], &["--threads", "8"]].concat();
+        let error = plan(&on_threads, 99).expect_err("not one for each thread fits");
+        assert!(
+            error.contains("take fewer --threads, or as root run \"ulimit -n 100\""),
+            "{error}"
+        );
     }
 }

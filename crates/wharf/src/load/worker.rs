@@ -47,6 +47,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) connect: ConnectOptions,
     pub(crate) sources: &'a [std::net::SocketAddr],
     pub(crate) connections: u32,
+    /// Of these, at the same time.
+    pub(crate) open_at_once_max: u32,
     pub(crate) size: u32,
     pub(crate) pipeline: u32,
     pub(crate) arrivals: Option<Schedule>,
@@ -203,7 +205,10 @@ impl<'a> Worker<'a> {
     }
 
     fn connect_more(&mut self) -> Result<(), String> {
-        while !self.stopping && self.next < self.orders.connections && self.has_memory() {
+        // Whoever makes room, by failing or by being closed, comes here again.
+        let has_room = |it: &Self| it.connecting + it.open < it.orders.open_at_once_max;
+        let all = self.orders.connections;
+        while !self.stopping && self.next < all && has_room(self) && self.has_memory() {
             match &mut self.orders.arrivals {
                 None if self.connecting >= CONNECTING_MAX => return Ok(()),
                 None => self.connect(Instant::now()),
@@ -439,6 +444,7 @@ mod tests {
             connect: ConnectOptions::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
             sources: &[],
             connections: 10,
+            open_at_once_max: u32::MAX,
             size: 64,
             pipeline: 1,
             arrivals: Some(Schedule::new(later, pace, 0, 1)),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::{Order, Part, Told};
+use crate::command::PART;
 use crate::output;
 use crate::sys;
 
@@ -299,7 +300,7 @@ fn command() -> std::io::Result<Command> {
     let mut words = std::env::args_os().skip(1);
     let mut command = Command::new(std::env::current_exe()?);
     // Behind the name of the command, where no option before it can take it for its value.
-    command.args(words.next()).arg("--part").args(words);
+    command.args(words.next()).arg(PART).args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     // One that is just starting would die of the terminal's Ctrl-C; they hear of it in their orders.
     // Until it has left the group it still does, which those who start it look for.

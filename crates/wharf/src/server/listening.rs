@@ -58,7 +58,7 @@ pub(super) fn open(
     let internet = addresses.iter().all(|address| address.internet().is_some());
     // Nobody else can have a direct descriptor, and a listener of its own that has no room would
     // keep its backlog waiting: there all accept from one.
-    let direct = options.descriptors == Descriptors::Direct;
+    let direct = options.division.descriptors == Descriptors::Direct;
     let shares = threads.total > 1 && internet && !direct;
     let mut opening = Opening {
         options,
@@ -99,7 +99,7 @@ fn build_ports(
         let share = share.map(|all| descriptors::share(threads, thread, all));
         let builder = Port::builder().driver(options.driver).single_waiter();
         let builder = builder.spin_us_max(options.spin_us);
-        let mut builder = options.descriptors.of_port(builder, share, limit);
+        let mut builder = options.division.descriptors.of_port(builder, share, limit);
         if let Some(share) = share {
             builder = builder.sockets_max(share + u32::try_from(listeners).unwrap_or(u32::MAX));
         }

@@ -45,7 +45,7 @@ impl Plan {
     /// for.
     pub(super) fn new(options: &ServingOptions) -> Result<Self, String> {
         let mut plan = Plan::within(options, raise_descriptors())?;
-        if options.processes.is_none()
+        if options.division.processes.is_none()
             && plan.processes > 1
             && let Err(why) = can_share(options)
         {
@@ -58,16 +58,16 @@ impl Plan {
     }
 
     fn within(options: &ServingOptions, limit: u64) -> Result<Self, String> {
-        if options.descriptors == Descriptors::Direct {
+        if options.division.descriptors == Descriptors::Direct {
             let (most, asked) = (options.max_connections, options.threads);
-            let threads = Descriptors::threads(most, asked, options.processes, limit)?;
+            let threads = Descriptors::threads(most, asked, options.division.processes, limit)?;
             let threads = threads.min(most.unwrap_or(u32::MAX));
             return Ok(Plan {
                 processes: 1,
                 threads,
             });
         }
-        if let Some(processes) = options.processes {
+        if let Some(processes) = options.division.processes {
             if processes > 1 {
                 can_share(options).map_err(|why| format!("--processes {processes}: {why}"))?;
             }

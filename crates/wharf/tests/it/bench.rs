@@ -121,7 +121,7 @@ fn people_get_one_page() {
     for expected in [
         "server CPU us",
         "echo 64 B, 1,000 connections",
-        "MB/s each way",
+        "MiB/s each way",
         "accept and hold 300",
         "a bar is",
         "of Wharf's own",
@@ -151,7 +151,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         "iocp"
     };
     for (arguments, expected) in [
-        (&["--duration", "1ms"][..], "between 50ms and 10m"),
+        (&["--duration", "1ms"][..], "from 50ms to 10m"),
         (&["--driver", foreign], "does not exist on this system"),
         (&["--driver", "epoll"], "all, auto, iocp, uring, poll"),
         (&["--rounds", "0"], "--rounds"),

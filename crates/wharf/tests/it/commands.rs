@@ -21,13 +21,34 @@ fn a_mistake_gets_one_line_and_exit_code_2() {
     refused(&["hold", "127.0.0.1:9-8"], "lower port first");
     refused(&["hold", "::1:80"], "brackets");
     refused(&["hold", "--driver", "epoll"], "auto, iocp, uring, poll");
-    refused(&["echo", "--threads", "0"], "1..=256");
-    refused(&["echo", "--threads", "many"], "invalid digit");
+    refused(&["echo", "--threads", "0"], "from 1 to 256");
+    refused(&["echo", "--threads", "many"], "write a whole number");
     refused(&["echo", "--backlog", "0"], "--backlog");
     refused(&["echo", "--max-connections", "-1"], "-1");
     refused(&["hold", "--notice", "maybe"], "never");
     refused(&["echo", "-q", "-v"], "cannot be used with");
     refused(&["holt"], "hold");
+    for wrong in ["abc", "1", "1 parsec"] {
+        let arguments = ["load", "hold", "--for", wrong];
+        refused(&arguments, "write it as \"10s\", \"500ms\" or \"2m\"");
+    }
+    refused(&["load", "hold", "--interval", "0s"], "such as \"1s\"");
+    refused(&["load", "hold", "--connections", "x"], "such as \"10\"");
+    refused(&["load", "echo", "--rate", "fast"], "such as \"1000\"");
+    refused(&["doctor", "--goal", "1e6"], "write a whole number");
+}
+
+#[test]
+fn an_option_of_another_command_is_said_to_be_one() {
+    refused(
+        &["echo", "--notice", "never"],
+        "'--notice': it is an option of 'hold'\n",
+    );
+    refused(
+        &["hold", "--expect", "held=1"],
+        "it is an option of 'load'\n",
+    );
+    refused(&["echo", "--notise", "never"], "'--notise'; did you mean");
 }
 
 #[test]
@@ -83,13 +104,36 @@ fn one_definition_makes_the_manual_and_the_completions() {
     }
 }
 
+/// What the program says to itself is nothing to choose from.
+#[test]
+fn no_help_shows_what_is_for_the_program_itself() {
+    for command in ["hold", "echo", "load"] {
+        let completions = ["bash", "zsh", "fish", "powershell", "elvish"];
+        let told = completions.map(|shell| run(&["completions", shell]));
+        let told = told.into_iter().chain([
+            run(&["man", command]),
+            run(&[command, "--help"]),
+            run(&[command, "-h"]),
+        ]);
+        for output in told {
+            let text = String::from_utf8_lossy(&output.stdout).replace('\\', "");
+            assert!(text.contains("threads"), "{text}");
+            let words = text.split(|it: char| !it.is_alphanumeric() && it != '-');
+            let told: Vec<&str> = words.filter(|word| word.ends_with("-part")).collect();
+            assert_eq!(told, [""; 0], "{command}");
+            // Fish names an option without its dashes.
+            assert!(!text.contains("-l part "), "{command}");
+        }
+    }
+}
+
 #[test]
 fn options_come_from_the_environment_too() {
     for (variable, value, expected) in [
         ("WHARF_DRIVER", "epoll", "auto, iocp, uring, poll"),
-        ("WHARF_THREADS", "0", "1..=256"),
+        ("WHARF_THREADS", "0", "from 1 to 256"),
         ("WHARF_ADDRESS", "127.0.0.1:x", "0 to 65535"),
-        ("WHARF_MAX_CONNECTIONS", "few", "invalid digit"),
+        ("WHARF_MAX_CONNECTIONS", "few", "write a whole number"),
         ("WHARF_BACKLOG", "0", "--backlog"),
         ("WHARF_FORMAT", "xml", "json"),
         ("WHARF_VERBOSE", "perhaps", "--verbose"),

@@ -5,14 +5,14 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::ledgers::asked;
 use crate::load::{last_line, start};
 use crate::processes::can_share;
-use crate::program::{Server, code_of, drivers, needs_native, program};
+use crate::program::{Server, code_of, drivers, needs_native, program, words};
 
 /// The processes that one has started.
 fn children(parent: u32) -> Vec<Pid> {
@@ -22,6 +22,15 @@ fn children(parent: u32) -> Vec<Pid> {
     numbers.filter_map(Pid::from_raw).collect()
 }
 
+/// A load that tells all it has to say to whoever starts it.
+fn load_to_watch(line: &str) -> Command {
+    let mut command = program();
+    command.arg("load").args(words(line));
+    command.args(["--format", "json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Whoever signals all of them means one end, and the first tells the others too.
 #[test]
 fn a_signal_that_reaches_all_at_once_is_one_signal() {
@@ -29,9 +38,9 @@ fn a_signal_that_reaches_all_at_once_is_one_signal() {
         return;
     }
     for driver in drivers() {
-        let options = ["--processes", "3", "-v", "--driver", &driver];
-        let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
-        let clients: Vec<TcpStream> = (0..30).map(|_| server.connect()).collect();
+        let options = format!("--processes 3 -v --driver {driver}");
+        let (mut server, _) = Server::somewhere("hold", &options);
+        let clients = server.connect_so_many(30);
         server.wait_for("accepted", 30);
         for child in children(server.child.id()) {
             kill_process(child, Signal::INT).expect("it runs");
@@ -49,14 +58,9 @@ fn ctrl_c_while_processes_start_ends_them_with_the_account() {
     if !needs_native() {
         return;
     }
-    let server = Server::start(&["hold", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let mut command = program();
-    command.args(["load", "hold", &address, "--format", "json"]);
-    command.args(["--connections", "80", "--processes", "8"]);
-    command.process_group(0);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let load = command.spawn().expect("it starts");
+    let (server, address) = Server::somewhere("hold", "");
+    let mut command = load_to_watch(&format!("hold {address} --connections 80 --processes 8"));
+    let load = command.process_group(0).spawn().expect("it starts");
     while children(load.id()).is_empty() {
         std::thread::yield_now();
     }
@@ -74,17 +78,9 @@ fn the_processes_of_one_that_was_killed_end_too() {
         return;
     }
     for driver in drivers() {
-        let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
-        let address = server.address().to_string();
-        let size = [
-            "--connections",
-            "40",
-            "--processes",
-            "4",
-            "--driver",
-            &driver,
-        ];
-        let mut child = start(&[&["hold", &address], &size[..]].concat());
+        let (mut server, address) = Server::somewhere("hold", &format!("-v --driver {driver}"));
+        let load = format!("hold {address} --connections 40 --processes 4 --driver {driver}");
+        let mut child = start(&words(&load));
         server.wait_for("accepted", 40);
         child.kill().expect("it runs");
         child.wait().expect("it ends");
@@ -99,23 +95,13 @@ fn a_process_of_a_load_that_dies_is_told_and_counted() {
         return;
     }
     for driver in drivers() {
-        let options = ["-v", "--admin", "127.0.0.1:0", "--driver", &driver];
-        let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
-        let address = server.address().to_string();
-        let admin = server.listening["admin"]
-            .as_str()
-            .expect("a text")
-            .to_owned();
-        let size = ["--connections", "30", "--processes", "3", "--for", "2s"];
-        let place = [
-            "load", "hold", &address, "--driver", &driver, "--admin", &admin,
-        ];
-        let load = program()
-            .args([&place[..], &size[..], &["--format", "json"]].concat())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let options = format!("-v --admin 127.0.0.1:0 --driver {driver}");
+        let (mut server, address) = Server::somewhere("hold", &options);
+        let mut load = load_to_watch(&format!(
+            "hold {address} --driver {driver} --admin {} --connections 30 --processes 3 --for 2s",
+            server.admin()
+        ));
+        let load = load.spawn().expect("it starts");
         server.wait_for("accepted", 30);
         let second = children(load.id())[1];
         kill_process(second, Signal::KILL).expect("it runs");
@@ -143,23 +129,14 @@ fn a_server_goes_on_without_a_process_that_dies() {
         return;
     }
     for driver in drivers() {
-        let options = ["--processes", "2", "-v", "--driver", &driver];
+        let place = "hold 127.0.0.1:0 --admin 127.0.0.1:0 --processes 2 -v --driver";
         let mut command = program();
-        command.args(
-            [
-                &["hold", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
-                &options[..],
-            ]
-            .concat(),
-        );
+        command.args([&words(place)[..], &[&driver]].concat());
         command.stderr(Stdio::piped());
         let mut server = Server::start_command(command);
-        let clients: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+        let clients = server.connect_so_many(40);
         server.wait_for("accepted", 40);
-        let admin = server.listening["admin"]
-            .as_str()
-            .expect("a text")
-            .to_owned();
+        let admin = server.admin();
         assert_eq!(asked(&admin, b"")["held"], 40);
         let second = children(server.child.id())[1];
         kill_process(second, Signal::KILL).expect("it runs");

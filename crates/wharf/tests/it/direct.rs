@@ -1,7 +1,5 @@
 //! `--descriptors direct`: one process with more connections than it may have open files.
 
-use std::net::TcpStream;
-
 use crate::load::{balances, last_line, load};
 use crate::program::{Server, code_of, drivers, needs_native, run};
 use crate::shortage::with_descriptors;
@@ -33,7 +31,7 @@ fn one_process_holds_more_than_it_may_have_open_files() {
     let mut server = Server::start_command(with_descriptors(200, &arguments));
     assert_eq!(server.listening["processes"], 1, "{}", server.listening);
     let address = server.address().to_string();
-    let admin = server.listening["admin"].as_str().expect("a text");
+    let admin = server.admin();
     let size = [
         "--connections",
         "450",
@@ -42,7 +40,7 @@ fn one_process_holds_more_than_it_may_have_open_files() {
         "--expect",
         "held=450",
     ];
-    let told = ["--admin", admin, "--format", "json"];
+    let told = ["--admin", &admin, "--format", "json"];
     let arguments = [&["load", "hold", &address][..], &size, &told, &DIRECT].concat();
     let output = with_descriptors(200, &arguments).output().expect("it runs");
     let (told, code) = last_line(&output);
@@ -117,7 +115,7 @@ fn a_full_thread_leaves_the_backlog_to_the_others() {
             std::io::BufRead::read_line(&mut server.lines, &mut line).expect("a line");
             assert!(line.contains(&path), "{line}");
         }
-        let mut clients: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+        let mut clients = server.connect_so_many(5);
         // With a backlog for each, the threads that are full would keep some waiting.
         server.wait_for("accepted", 3);
         clients.drain(..3).for_each(drop);

@@ -56,6 +56,13 @@ fn people_get_one_screen() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(text.lines().count() <= 40, "{text}");
+    // A command to copy stays whole, and stands apart.
+    let to_read = text.lines().filter(|line| {
+        !line.starts_with("    ") || line.starts_with("    #") || line.starts_with(&" ".repeat(21))
+    });
+    for line in to_read {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
 }
 
 /// The limit that it names is the one that a process meets.

@@ -12,7 +12,7 @@ use crate::program::{Server, code_of, drivers, needs_native, program};
 /// A server that holds so many connections, and their other ends.
 fn holding(driver: &str, count: usize) -> (Server, Vec<TcpStream>) {
     let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", driver, "-v"]);
-    let clients = (0..count).map(|_| server.connect()).collect();
+    let clients = server.connect_so_many(count);
     server.wait_for("accepted", count);
     (server, clients)
 }

@@ -7,25 +7,16 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::load::load;
-use crate::program::{Server, code_of, drivers, program, run};
+use crate::program::{Server, code_of, drivers, program, run, words};
 
 /// A silent connection looks like one whose peer has vanished; these prove that they live.
 #[test]
 fn a_random_part_of_what_is_held_is_touched_at_the_end() {
     for driver in drivers() {
-        let mut server = Server::start(&["echo", "127.0.0.1:0", "-v", "--driver", &driver]);
-        let address = server.address().to_string();
-        let options = [
-            "--connections",
-            "600",
-            "--threads",
-            "2",
-            "--for",
-            "1s",
-            "--reset",
-        ];
-        let touch = ["--touch", "10%", "--seed", "3", "--driver", &driver];
-        let (told, code) = load(&[&["hold", &address], &options[..], &touch].concat());
+        let (mut server, address) = Server::somewhere("echo", &format!("-v --driver {driver}"));
+        let size = format!("--connections 600 --threads 2 --for 1s --driver {driver}");
+        let touch = "--reset --touch 10% --seed 3";
+        let (told, code) = load(&words(&format!("hold {address} {size} {touch}")));
         assert_eq!(code, Some(0), "{told}");
         assert_eq!(told["held"], 600, "{told}");
         let touched = told["touched"].as_u64().expect("a number");
@@ -44,10 +35,9 @@ fn a_random_part_of_what_is_held_is_touched_at_the_end() {
 /// Under Wine a load of a second once touched nothing: all of it connected later than that.
 #[test]
 fn what_connects_when_the_time_is_up_is_touched_too() {
-    let server = Server::start(&["echo", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let options = ["--connections", "400", "--for", "1ms", "--touch", "100%"];
-    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
+    let (server, address) = Server::somewhere("echo", "");
+    let options = "--connections 400 --for 1ms --touch 100%";
+    let (told, code) = load(&words(&format!("hold {address} {options}")));
     assert_eq!(code, Some(0), "{told}");
     assert!(told["held"].as_u64() > Some(0), "{told}");
     assert_eq!(
@@ -60,10 +50,9 @@ fn what_connects_when_the_time_is_up_is_touched_too() {
 
 #[test]
 fn what_is_touched_and_silent_is_lost() {
-    let server = Server::start(&["hold", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let options = ["--connections", "20", "--for", "200ms", "--touch", "100%"];
-    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
+    let (server, address) = Server::somewhere("hold", "");
+    let options = "--connections 20 --for 200ms --touch 100%";
+    let (told, code) = load(&words(&format!("hold {address} {options}")));
     assert_eq!(code, Some(3), "{told}");
     assert_eq!(told["touched"], 20, "{told}");
     assert_eq!(
@@ -82,19 +71,10 @@ fn what_is_touched_and_silent_is_lost() {
 /// One that is to be touched receives and is not watched, and its end is noticed all the same.
 #[test]
 fn what_is_to_be_touched_is_lost_when_its_peer_goes() {
-    let server = Server::start(&["echo", "127.0.0.1:0"]);
-    let address = server.address().to_string();
+    let (server, address) = Server::somewhere("echo", "");
     let mut child = program();
-    child.args([
-        "load",
-        "hold",
-        &address,
-        "--connections",
-        "50",
-        "--touch",
-        "50%",
-    ]);
-    child.args(["--format", "json", "--interval", "10ms"]);
+    let touch = "--connections 50 --touch 50% --format json --interval 10ms";
+    child.args(words(&format!("load hold {address} {touch}")));
     let mut child = child.stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let is_connected = |line: &str| line.contains("\"held\":50");
@@ -116,17 +96,9 @@ fn what_is_to_be_touched_is_lost_when_its_peer_goes() {
 
 #[test]
 fn a_load_leaves_the_memory_that_it_is_told_to() {
-    let server = Server::start(&["hold", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let options = [
-        "--connections",
-        "50",
-        "--for",
-        "100ms",
-        "--leave-memory",
-        "1000TiB",
-    ];
-    let (told, code) = load(&[&["hold", &address], &options[..]].concat());
+    let (server, address) = Server::somewhere("hold", "");
+    let options = "--connections 50 --for 100ms --leave-memory 1000TiB";
+    let (told, code) = load(&words(&format!("hold {address} {options}")));
     assert_eq!(code, Some(1), "{told}");
     assert_eq!(told["held_back"], 50, "{told}");
     assert_eq!(told["asked"], 0, "{told}");

@@ -11,7 +11,7 @@ use crate::codes::Code;
 use crate::program::{Server, code_of, drivers, is_native, run};
 
 /// A server with a door to its account.
-fn open_server(service: &str, driver: &str) -> (Server, String, String) {
+pub(crate) fn open_server(service: &str, driver: &str) -> (Server, String, String) {
     let arguments = [
         service,
         "127.0.0.1:0",
@@ -22,10 +22,7 @@ fn open_server(service: &str, driver: &str) -> (Server, String, String) {
     ];
     let server = Server::start(&arguments);
     let address = server.address().to_string();
-    let admin = server.listening["admin"]
-        .as_str()
-        .expect("a text")
-        .to_owned();
+    let admin = server.admin();
     (server, address, admin)
 }
 
@@ -86,7 +83,7 @@ fn the_account_is_told_while_the_server_runs() {
     for driver in drivers() {
         let (server, _, admin) = open_server("hold", &driver);
         assert_eq!(asked(&admin, b"")["accepted"], 0);
-        let clients: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+        let clients = server.connect_so_many(20);
         let told = || asked(&admin, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
         while told()["accepted"] != 20 {}
         let standing = told();

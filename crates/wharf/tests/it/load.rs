@@ -410,3 +410,28 @@ fn answers_in_pieces_are_put_together() {
         );
     }
 }
+
+#[test]
+fn people_get_no_line_that_is_wider_than_a_terminal() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    for options in [
+        &["echo", "--requests-per-second", "500", "--processes", "2"][..],
+        &["stream", "--expect", "held=1000,failed>=3,asked>=100000"],
+        &["hold", "--touch", "100%"],
+        &["connect", "--rate", "1000"],
+    ] {
+        let place = [&["load", options[0], &address][..], &options[1..]].concat();
+        let size = ["--connections", "20", "--for", "300ms"];
+        let output = run(&[&place[..], &size].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("\nconnect "), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(!text.contains("MB"), "one unit of speed: {text}");
+        let is_fast = text.contains("MiB/s each way");
+        assert_eq!(is_fast, text.contains("\nbytes "), "{text}");
+    }
+    server.stop();
+}

@@ -32,6 +32,8 @@ mod places;
 mod processes;
 mod program;
 #[cfg(unix)]
+mod schemas;
+#[cfg(unix)]
 mod services;
 #[cfg(unix)]
 mod shortage;

@@ -1,14 +1,13 @@
 //! Servers and loads in several processes: one account, and one end.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::ledgers::asked;
 use crate::load::{balances, interrupt, last_line, load, start};
-use crate::program::{Server, code_of, drivers, is_native, needs_native, program, run};
+use crate::program::{Server, code_of, drivers, is_native, needs_native, program, run, words};
 use crate::shortage::with_descriptors;
 
 /// Servers share an address on Linux only.
@@ -23,8 +22,7 @@ pub(crate) fn can_share() -> bool {
 #[test]
 fn a_load_in_several_processes_has_one_account() {
     for driver in drivers() {
-        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
-        let address = server.address().to_string();
+        let (server, address) = Server::somewhere("echo", &format!("--driver {driver}"));
         let size = ["echo", &address, "--connections", "20", "--for", "500ms"];
         let several = ["--processes", "3", "--threads", "2", "--driver", &driver];
         for more in [&["--pipeline", "4"][..], &["--requests-per-second", "2000"]] {
@@ -46,11 +44,10 @@ fn a_load_in_several_processes_has_one_account() {
 
 #[test]
 fn intervals_are_of_all_processes() {
-    let server = Server::start(&["hold", "127.0.0.1:0"]);
-    let address = server.address().to_string();
-    let size = ["--connections", "9", "--processes", "3", "--for", "1s"];
-    let told = ["--interval", "100ms", "--format", "json"];
-    let output = run(&[&["load", "hold", &address], &size[..], &told[..]].concat());
+    let (_server, address) = Server::somewhere("hold", "");
+    let size = "--connections 9 --processes 3 --for 1s";
+    let load = format!("load hold {address} {size} --interval 100ms --format json");
+    let output = run(&words(&load));
     let text = String::from_utf8_lossy(&output.stdout);
     let lines = text
         .lines()
@@ -71,14 +68,14 @@ fn the_limit_of_open_files_divides_by_itself() {
         return;
     }
     for driver in drivers() {
-        let options = ["--max-connections", "300", "-v", "--driver", &driver];
-        let arguments = [&["hold", "127.0.0.1:0"], &options[..]].concat();
-        let mut server = Server::start_command(with_descriptors(200, &arguments));
+        let hold = format!("hold 127.0.0.1:0 --max-connections 300 -v --driver {driver}");
+        let mut server = Server::start_command(with_descriptors(200, &words(&hold)));
         assert_eq!(server.listening["processes"], 3, "{}", server.listening);
         let address = server.address().to_string();
-        let size = ["--connections", "300", "--for", "300ms", "--format", "json"];
-        let arguments = [&["load", "hold", &address, "--driver", &driver], &size[..]].concat();
-        let output = with_descriptors(200, &arguments).output().expect("it runs");
+        let size = "--connections 300 --for 300ms --format json";
+        let load = format!("load hold {address} --driver {driver} {size}");
+        let output = with_descriptors(200, &words(&load)).output();
+        let output = output.expect("it runs");
         let (told, code) = last_line(&output);
         assert_eq!(code, Some(0), "{driver}: {told}");
         assert_eq!(
@@ -101,10 +98,9 @@ fn a_server_in_several_processes_has_one_address_one_account_and_no_key_twice() 
         return;
     }
     for driver in drivers() {
-        let options = ["--processes", "4", "-v", "--driver", &driver];
-        let door = ["hold", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let mut server = Server::start(&[&door[..], &options[..]].concat());
-        let clients: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+        let options = format!("--admin 127.0.0.1:0 --processes 4 -v --driver {driver}");
+        let (mut server, _) = Server::somewhere("hold", &options);
+        let clients = server.connect_so_many(200);
         let mut keys: Vec<u64> = Vec::new();
         while keys.len() < 200 {
             let mut line = String::new();
@@ -122,8 +118,8 @@ fn a_server_in_several_processes_has_one_address_one_account_and_no_key_twice() 
             served.iter().all(|count| *count > 0),
             "{driver}: {served:?}"
         );
-        let admin = server.listening["admin"].as_str().expect("a text");
-        let standing = asked(admin, b"");
+        let admin = server.admin();
+        let standing = asked(&admin, b"");
         assert_eq!(
             (&standing["held"], &standing["processes"]),
             (&200.into(), &4.into())
@@ -137,17 +133,9 @@ fn a_server_in_several_processes_has_one_address_one_account_and_no_key_twice() 
 #[test]
 fn ctrl_c_reaches_every_process() {
     for driver in drivers() {
-        let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
-        let address = server.address().to_string();
-        let size = [
-            "--connections",
-            "50",
-            "--processes",
-            "4",
-            "--driver",
-            &driver,
-        ];
-        let child = start(&[&["hold", &address], &size[..]].concat());
+        let (mut server, address) = Server::somewhere("hold", &format!("-v --driver {driver}"));
+        let load = format!("hold {address} --connections 50 --processes 4 --driver {driver}");
+        let child = start(&words(&load));
         server.wait_for("accepted", 50);
         let (told, code) = interrupt(child);
         assert_eq!(code, Some(130), "{told}");
@@ -172,9 +160,12 @@ fn what_cannot_be_divided_is_refused_in_one_line() {
     for (arguments, cure) in [
         (&["echo", &path, "--processes", "2"][..], "--threads"),
         (&["hold", &taken, "--processes", "2"], shared),
-        (&["hold", "--processes", "257"], "1..=256"),
-        (&["load", "hold", "--processes", "0"], "1..=256"),
-        (&["load", "hold", "--processes", "2", "--part"], "--part"),
+        (&["hold", "--processes", "257"], "from 1 to 256"),
+        (&["load", "hold", "--processes", "0"], "from 1 to 256"),
+        (
+            &["load", "--part", "hold", "--processes", "2"],
+            "use --processes",
+        ),
     ] {
         let mut command: Command = program();
         let output = command.args(arguments).stdin(Stdio::null()).output();
@@ -193,8 +184,7 @@ fn a_shared_address_is_not_shared_with_another_server() {
         return;
     }
     for several in ["--processes", "--threads"] {
-        let server = Server::start(&["hold", "127.0.0.1:0", several, "2"]);
-        let address = server.address().to_string();
+        let (server, address) = Server::somewhere("hold", &format!("{several} 2"));
         let mut other = program()
             .args(["hold", &address, several, "2"])
             .stdout(Stdio::piped())

@@ -21,6 +21,12 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     program.output().expect("the program starts")
 }
 
+/// The words of a command line that has no quotes.
+#[cfg(unix)]
+pub(crate) fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
 /// The exit code, as far as it is known.
 pub(crate) fn code_of(status: ExitStatus) -> Code {
     codes::code_of(status, is_native())
@@ -55,7 +61,7 @@ mod unix {
     use rustix::process::{Pid, Signal, kill_process};
     use serde_json::Value;
 
-    use super::{code_of, program};
+    use super::{code_of, program, words};
 
     /// A running server and its first line.
     pub(crate) struct Server {
@@ -69,6 +75,15 @@ mod unix {
             let mut command = program();
             command.args(arguments);
             Server::start_command(command)
+        }
+
+        /// Starts one at a port that the system chooses; answers its address too, to be told to a
+        /// load.
+        pub(crate) fn somewhere(service: &str, options: &str) -> (Self, String) {
+            let place = [service, "127.0.0.1:0"];
+            let server = Server::start(&[&place[..], &words(options)].concat());
+            let address = server.address().to_string();
+            (server, address)
         }
 
         /// Starts a command that becomes a server.
@@ -98,8 +113,18 @@ mod unix {
             address_of(&next_line(&mut self.lines))
         }
 
+        /// The address of its door, where it has one.
+        pub(crate) fn admin(&self) -> String {
+            let admin = self.listening["admin"].as_str();
+            admin.expect("a text").to_owned()
+        }
+
         pub(crate) fn connect(&self) -> TcpStream {
             connect_to(self.address())
+        }
+
+        pub(crate) fn connect_so_many(&self, count: usize) -> Vec<TcpStream> {
+            (0..count).map(|_| self.connect()).collect()
         }
 
         pub(crate) fn signal(&self, signal: Signal) {

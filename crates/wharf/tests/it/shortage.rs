@@ -1,9 +1,9 @@
 //! More connections than there is room for: by `--max-connections`, or for lack of descriptors.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
+use crate::load::last_line;
 use crate::program::{Server, drivers, needs_native};
 
 #[test]
@@ -13,7 +13,7 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
             let options = ["--max-connections", "3", "-v", "--threads", threads];
             let place = ["hold", "127.0.0.1:0", "--driver", &driver];
             let mut server = Server::start(&[&place[..], &options[..]].concat());
-            let mut clients: Vec<TcpStream> = (0..5).map(|_| server.connect()).collect();
+            let mut clients = server.connect_so_many(5);
             if threads == "1" {
                 server.wait_for("accepted", 3);
                 clients.drain(..3).for_each(drop);
@@ -62,7 +62,7 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
     for driver in drivers() {
         let arguments = ["hold", "127.0.0.1:0", "-v", "--driver", &driver];
         let mut server = Server::start_command(with_descriptors(64, &arguments));
-        let mut clients: Vec<TcpStream> = (0..100).map(|_| server.connect()).collect();
+        let mut clients = server.connect_so_many(100);
         let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
         let mut complaint = String::new();
         complaints.read_line(&mut complaint).expect("a line");
@@ -89,5 +89,27 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
         let mut rest = String::new();
         complaints.read_to_string(&mut rest).expect("text");
         assert_eq!(rest, "", "{driver}: it said so once already");
+    }
+}
+
+/// What closes each connection as soon as it is there needs few descriptors, and no other process.
+#[test]
+fn what_connects_and_closes_gets_by_with_few_descriptors() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let place = ["load", "connect", &address, "--driver", &driver];
+        let size = ["--connections", "3000", "--format", "json"];
+        for more in [&["--threads", "2"][..], &["--rate", "20000"]] {
+            let load = with_descriptors(90, &[&place[..], &size, more].concat()).output();
+            let (told, code) = last_line(&load.expect("it runs"));
+            assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
+            assert_eq!(told["processes"], 1, "{driver} {more:?}: {told}");
+            assert_eq!(told["connected"], 3000, "{driver} {more:?}: {told}");
+        }
+        server.stop();
     }
 }

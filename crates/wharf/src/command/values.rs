@@ -1,0 +1,105 @@
+//! Values on the command line, and what is said of those that cannot be read: how to write it.
+//!
+//! The texts of the crates that read them were rejected, as they tell what is wrong with a digit
+//! and not what would be right.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use wharf_port::{Address, DriverChoice, DriverKind};
+
+use crate::address::Place;
+
+/// Reads whole numbers of a range.
+pub(crate) fn whole<T>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
+    move |text| match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "write a whole number from {} to {}, such as \"10\"",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
+/// Numbers of things a second.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e8).contains(&rate) => Ok(rate),
+        _ => Err(
+            "write a number from 0.001 to 100000000 a second, such as \"1000\" or \"2.5\"".into(),
+        ),
+    }
+}
+
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unreadable = |_| "write it as \"10s\", \"500ms\" or \"2m\"".to_owned();
+    humantime::parse_duration(text).map_err(unreadable)
+}
+
+/// An amount of memory.
+pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
+    let unreadable = |_| "write an amount such as 2GiB or 500MB".to_owned();
+    text.parse().map_err(unreadable)
+}
+
+pub(crate) fn parse_driver(text: &str) -> Result<DriverChoice, String> {
+    let kind = match text {
+        "auto" => return Ok(DriverChoice::Auto),
+        "iocp" => DriverKind::Iocp,
+        "uring" => DriverKind::Uring,
+        "poll" => DriverKind::Poll,
+        _ => return Err("name one of auto, iocp, uring, poll".into()),
+    };
+    Ok(DriverChoice::Require(kind))
+}
+
+/// An internet address, and not a range of them.
+pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
+    let place: Place = text.parse()?;
+    match <[Address; 1]>::try_from(place.addresses) {
+        Ok([address]) if address.internet().is_some() => Ok(address),
+        _ => Err("name one host:port or [v6]:port".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_have_a_range() {
+        let few = whole(1..=256_u16);
+        assert_eq!((few("1"), few("256")), (Ok(1), Ok(256)));
+        for wrong in ["0", "257", "70000", "-1", "1.5", "4k", "many", ""] {
+            let error = few(wrong).expect_err(wrong);
+            assert!(error.contains("from 1 to 256"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rates_have_bounds() {
+        assert_eq!(parse_rate("2.5"), Ok(2.5));
+        for wrong in ["0", "-1", "inf", "NaN", "fast", "1e9"] {
+            let error = parse_rate(wrong).expect_err(wrong);
+            assert!(error.contains("such as \"1000\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for wrong in ["1", "abc", "", "-1s", "5 parsecs", "99999999999999999999s"] {
+            let error = parse_duration(wrong).expect_err(wrong);
+            assert!(error.contains("\"500ms\""), "{error}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The tables of docs/ that tell the members of `--format json`: what the program prints is in
+//! them, and what is in them it prints.
+
+use std::collections::BTreeSet;
+use std::io::BufRead;
+
+use serde_json::Value;
+
+use crate::ledgers::{asked, open_server};
+use crate::load::load;
+use crate::program::{Server, drivers};
+
+const SERVERS: &str = include_str!("../../../../docs/servers.md");
+const LOAD: &str = include_str!("../../../../docs/load.md");
+
+/// The members that the table below a heading has.
+fn documented(page: &str, heading: &str) -> BTreeSet<String> {
+    let section = page.split("\n#").find(|it| {
+        let first = it.lines().next().unwrap_or_default();
+        first.trim_matches(['#', ' ']) == heading
+    });
+    let section = section.unwrap_or_else(|| panic!("no section {heading}"));
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let first_cells = rows.map(|row| row[2..].split('|').next().expect("a cell"));
+    let names = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.map(str::to_owned).collect()
+}
+
+/// The members of an object; of one within it with a dot.
+fn members(told: &Value) -> BTreeSet<String> {
+    let told = told.as_object().expect("an object").iter();
+    let each = told.flat_map(|(name, value)| match value {
+        Value::Object(_) if name == "refused" => {
+            let within = members(value).into_iter();
+            within.map(|inner| format!("{name}.{inner}")).collect()
+        }
+        _ => vec![name.clone()],
+    });
+    each.collect()
+}
+
+#[test]
+fn every_member_that_a_server_prints_is_in_its_table() {
+    for service in ["hold", "echo"] {
+        let place = [service, "127.0.0.1:0", "--admin", "127.0.0.1:0", "-v"];
+        let mut server = Server::start(&place);
+        let admin = server.admin();
+        let standing = asked(&admin, b"");
+        drop(server.connect());
+        let mut next = || {
+            let mut line = String::new();
+            server.lines.read_line(&mut line).expect("a line");
+            serde_json::from_str::<Value>(&line).expect("an object")
+        };
+        let (accepted, left) = (next(), next());
+        let listening = server.listening.clone();
+        let account = server.stop();
+        for (told, event, heading) in [
+            (&listening, "listening", "`listening`"),
+            (&accepted, "accepted", "`accepted` and `left`"),
+            (&left, "left", "`accepted` and `left`"),
+            (&standing, "standing", "`account` and `standing`"),
+            (&account, "account", "`account` and `standing`"),
+        ] {
+            assert_eq!(told["event"], event, "{told}");
+            assert_eq!(members(told), documented(SERVERS, heading), "{told}");
+        }
+    }
+}
+
+#[test]
+fn every_member_that_a_load_prints_is_in_its_table() {
+    let (server, address, admin) = open_server("echo", &drivers()[0]);
+    let options = ["--admin", &admin, "--for", "100ms"];
+    let (told, _) = load(&[&["echo", &address], &options[..]].concat());
+    let table = documented(LOAD, "What `wharf load` prints");
+    assert_eq!(members(&told), table, "{told}");
+    server.stop();
+}
