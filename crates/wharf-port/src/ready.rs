@@ -2,7 +2,7 @@
 //!
 //! One queue for the whole port, in the order in which things became ready. Sockets stand in it by
 //! number (at most once each, so it is bounded by the table); listeners' packets, which know no
-//! turns, stand in it themselves. Sockets whose bulk filled a whole batch stand behind all others,
+//! turns, stand in it themselves. Sockets whose bulk filled most of a batch stand behind all others,
 //! and the first of them is read until it is empty, or until it has had `RUN_BYTES_MAX`: read by
 //! turns, none of them was ever emptied, megabytes stood in each, and came from memory instead of
 //! the cache at twice the price. Posts have a lane beside it and every second place in a batch:

@@ -49,7 +49,7 @@ pub(crate) struct Local {
     limit: usize,
     /// Bytes that were read into this batch.
     pub(crate) bytes: usize,
-    /// The socket whose bulk filled this batch, and how much it read into it.
+    /// The socket whose bulk filled this batch, and how much was read from it.
     pub(crate) filled_by: Option<(u32, usize)>,
 }
 
@@ -102,10 +102,12 @@ impl Local {
         }
     }
 
-    /// A socket had its turn, before which the batch had so many bytes.
+    /// A socket had its turn, before which the batch had so many bytes. It fills the batch if most
+    /// of it is its own: the last of several equals would stand behind them for nothing.
     pub(crate) fn note_turn(&mut self, index: u32, bytes_before: usize) {
-        if self.bytes >= BATCH_BYTES_MAX && self.bytes > bytes_before {
-            self.filled_by = Some((index, self.bytes - bytes_before));
+        let own = self.bytes - bytes_before;
+        if self.bytes >= BATCH_BYTES_MAX && own > BATCH_BYTES_MAX / 2 {
+            self.filled_by = Some((index, own));
         }
     }
 

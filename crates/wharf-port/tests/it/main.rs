@@ -36,6 +36,7 @@ mod pool;
 mod port;
 mod receive;
 mod send;
+mod shares;
 mod shutdown;
 mod sim_peer;
 mod sim_seeds;
@@ -72,6 +73,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("waiters", waiters::CASES),
     ("looking before sleeping", spin::CASES),
     ("turns", turns::CASES),
+    ("shares", shares::CASES),
     ("bounds", bounds::CASES),
     ("exhaustion", exhaust::CASES),
     ("the end of a port", end::CASES),

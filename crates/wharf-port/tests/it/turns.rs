@@ -6,15 +6,12 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Address, Event, Key, Packet, Wait};
+use wharf_port::{Event, Key, Packet, Wait};
 
-use crate::case::{Case, Where, case, several_waiters, unix_sockets};
+use crate::case::{Case, Where, case, several_waiters};
 use crate::crew::crew;
 use crate::rig::{FIRST, Rig, lock, noise};
-use crate::system::{Directory, patience};
-
-/// The key of sockets that always have more.
-const BUSY_KEY: Key = Key(1);
+use crate::system::patience;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -50,18 +47,6 @@ pub(crate) const CASES: &[Case] = &[
         "io_uring: task work of a thread that is not interrupted"
     )
     .skip(several_waiters),
-    case!(a_busy_socket_does_not_shut_out_others, [C5], "contract"),
-    case!(
-        bulk_does_not_keep_others_from_being_found,
-        [C5],
-        "found in review: a full batch asked for one event"
-    )
-    .skip(unix_sockets),
-    case!(
-        a_batch_holds_few_packets_of_one_socket,
-        [C5, C13],
-        "contract"
-    ),
 ];
 
 /// The first bytes any waiter gets of a fresh connection, and who got them.
@@ -339,120 +324,4 @@ fn a_waiter_that_computes_delays_only_its_own_batch(at: &Where) {
 
 fn sleep() {
     thread::sleep(Duration::from_millis(1));
-}
-
-fn a_busy_socket_does_not_shut_out_others(at: &Where) {
-    let mut rig = Rig::with(at, |builder| builder.batch_max(8));
-    let (busy, mut busy_peer) = rig.connection();
-    let (quiet, mut quiet_peer) = rig.connection();
-    busy.receive().expect("nothing else reads");
-    quiet.receive().expect("nothing else reads");
-    let bytes = noise(64 << 10);
-    for round in 0..20u8 {
-        // As much as the system takes: there is always more of the busy one.
-        while busy_peer.try_send(&bytes).is_some_and(|count| count > 0) {}
-        rig.say(&mut quiet_peer, &[round]);
-        let mut of_busy = 0;
-        rig.until("the quiet one's byte", |rig| {
-            while rig.find(|packet| packet.socket == busy.socket()).is_some() {
-                of_busy += 1;
-                let _ = busy_peer.try_send(&bytes);
-            }
-            rig.find(|packet| packet.socket == quiet.socket())
-        });
-        assert!(of_busy < 10_000, "{of_busy} packets before it");
-    }
-    rig.allowed.packets = true;
-}
-
-/// Sockets that always have more fill every batch, while many others become ready at once. What is
-/// counted are waits: how long one takes is the machine's affair.
-fn bulk_does_not_keep_others_from_being_found(at: &Where) {
-    const BUSY: usize = 40;
-    const QUIET: usize = 40;
-    const WAITS_MAX: usize = 100;
-    // So small that no read of a busy one finds less than it has room for.
-    let pool = wharf_port::PoolOptions {
-        buffer_bytes: 4096,
-        ..Default::default()
-    };
-    let mut rig = Rig::with(at, |builder| builder.pool(pool).batch_max(256));
-    let mut quiet: Vec<_> = (0..QUIET).map(|_| rig.connection()).collect();
-    // What a peer has room for again shows at once on a Unix socket; TCP opens its window late.
-    let directory = Directory::new();
-    let address = Address::unix(directory.path().join("socket"));
-    let _listener = rig.listen(address.clone());
-    let busy = (0..BUSY).map(|_| {
-        let peer = rig.network.connect(&address);
-        let accepted = rig.accepted();
-        let stream = rig.port.associate(accepted, BUSY_KEY).expect("room");
-        (stream, peer)
-    });
-    let mut busy: Vec<_> = busy.collect();
-    for (stream, _) in busy.iter().chain(&quiet) {
-        stream.receive().expect("nothing else reads");
-    }
-    let bytes = noise(64 << 10);
-    let mut fill = || {
-        for (_, peer) in &mut busy {
-            while peer.try_send(&bytes).is_some_and(|count| count > 0) {}
-        }
-    };
-    for _ in 0..20 {
-        fill();
-        rig.pump(Duration::from_millis(1));
-        rig.forget(|_| true);
-    }
-    for (_, peer) in &mut quiet {
-        assert_eq!(peer.try_send(b"x"), Some(1), "a byte always fits");
-    }
-    let mut waits = 0;
-    for (stream, _) in &quiet {
-        rig.until("a quiet one's byte", |rig| {
-            let told = rig.find(|packet| packet.socket == stream.socket());
-            if told.is_none() {
-                rig.forget(|packet| packet.key == BUSY_KEY);
-                fill();
-                waits += 1;
-            }
-            told
-        });
-    }
-    assert!(waits <= WAITS_MAX, "{waits} waits for {QUIET} sockets");
-    rig.allowed.packets = true;
-}
-
-fn a_batch_holds_few_packets_of_one_socket(at: &Where) {
-    let pool = wharf_port::PoolOptions {
-        buffer_bytes: 512,
-        ..Default::default()
-    };
-    let mut rig = Rig::with(at, |builder| {
-        builder
-            .pool(pool)
-            .batch_max(64)
-            .turn_packets_max(3)
-            .leases_per_socket(32)
-    });
-    let (stream, mut peer) = rig.connection();
-    rig.say(&mut peer, &noise(512 * 12));
-    stream.receive().expect("nothing else reads");
-    let mut bytes = 0;
-    while bytes < 512 * 12 {
-        let Wait::Packets(batch) = rig.waiter().wait(None).expect("waits") else {
-            panic!("bytes wait");
-        };
-        let packets: Vec<Packet> = batch.collect();
-        assert!(
-            packets.len() <= 3,
-            "{} packets of one socket",
-            packets.len()
-        );
-        for packet in packets {
-            match packet.event {
-                Event::Received(lease) => bytes += lease.len(),
-                other => panic!("not asked for: {other:?}"),
-            }
-        }
-    }
 }
