@@ -89,7 +89,8 @@
 //!   simulated network, whose clock jumps to what comes next.
 //! - On a shared port on `uring`, what comes for a connection may wait while the thread that had
 //!   asked for it computes: until it enters the kernel, at the latest until the next tick of the
-//!   clock (1 to 10 ms). Elsewhere another waiter has it at once.
+//!   clock (1 to 10 ms). A thread that the kernel holds up where nothing interrupts it (a disk, the
+//!   start of a process) keeps it until it is let go. Elsewhere another waiter has it at once.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
 

@@ -5,9 +5,7 @@
 //! a request in it is certainly not with the kernel, which is what the end of a port must know.
 //!
 //! Sleep and queue share a lock, so that "nothing is queued, I sleep" and "queued, is anybody
-//! asleep?" cannot pass each other unseen. Whoever finds the thread asleep rings a bell, an
-//! eventfd that the ring reads. `MSG_RING` was rejected: it needs a ring on the ringing side, and
-//! its gain (46 to 57 microseconds) is lost in the wake-up of the processor.
+//! asleep?" cannot pass each other unseen. Whoever finds the thread asleep rings a bell (`bell`).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +24,7 @@ use super::request::{BUFFER_GROUP, Kind, Name, is_reported};
 use crate::lock;
 use crate::sys;
 
+mod bell;
 mod table;
 
 /// How much goes into a ring at a time.
@@ -90,6 +89,8 @@ const SETUPS_SHARED: [Setup; 3] = [
 pub(super) struct Ring {
     ring: IoUring,
     queue: Mutex<Queue>,
+    /// Whether the sleep in the kernel is ended by a message instead of the bell.
+    takes_messages: bool,
     /// Rung to end a sleep in the kernel, which reads into `rung`.
     bell: OwnedFd,
     rung: Box<AtomicU64>,
@@ -137,15 +138,18 @@ impl Ring {
                 break;
             }
         }
-        let (ring, setup) = result?;
+        let (mut ring, setup) = result?;
+        let bound = matches!(setup, Setup::Bound { .. });
         let bell = eventfd(0, EventfdFlags::CLOEXEC).map_err(rustix::io::Errno::raw_os_error)?;
         Ok(Ring {
+            // The thread of a bound ring is the one that asks for the read, and it is disabled yet.
+            takes_messages: !bound && bell::takes_messages(&mut ring),
             ring,
             queue: Mutex::default(),
             bell,
             rung: Box::default(),
             handed_over: AtomicU64::new(0),
-            bound: matches!(setup, Setup::Bound { .. }),
+            bound,
             owner: AtomicI32::new(0),
             forks: sys::forks(),
             has_table: false,
@@ -274,21 +278,6 @@ impl Ring {
         std::mem::take(&mut lock(&self.queue).wakes)
     }
 
-    /// The read of the bell ended.
-    pub(super) fn bell_ended(&self) {
-        lock(&self.queue).bell_armed = false;
-    }
-
-    /// Whether the kernel may still write to `rung`.
-    pub(super) fn is_bell_armed(&self) -> bool {
-        lock(&self.queue).bell_armed
-    }
-
-    fn ring_the_bell(&self) {
-        // It fails only when 2^64 rings wait already.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-    }
-
     /// Hands the queued requests over and sleeps, at most so long, until something completes.
     ///
     /// # Safety
@@ -352,7 +341,7 @@ impl Ring {
     unsafe fn prepare(&self, may_sleep: bool, purpose: Purpose) -> (u32, bool) {
         let mut queue = lock(&self.queue);
         let serves = purpose == Purpose::Serve;
-        if serves && !queue.bell_armed {
+        if serves && !self.takes_messages && !queue.bell_armed {
             queue.bell_armed = true;
             let read = opcode::Read::new(
                 types::Fd(self.bell.as_raw_fd()),

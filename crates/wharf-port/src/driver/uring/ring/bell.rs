@@ -1,0 +1,71 @@
+//! The bell: how the thread that sleeps in the kernel is woken.
+//!
+//! A message from outside, where the kernel takes one (Linux 6.13): it goes into the ring by
+//! itself. Elsewhere an eventfd that the ring reads. That read ends on the thread that had asked for
+//! it, which on a shared port may be another than the sleeper: as long as that thread was held up in
+//! the kernel, by a disk or by the start of a process, nobody woke for posts, for requests and for
+//! the end of the port. A read for each thread was rejected: every ring would wake all of them.
+//!
+//! Messages between rings were rejected too: they need a ring on the ringing side.
+
+use std::os::fd::AsRawFd;
+
+use io_uring::{IoUring, opcode, types};
+
+use super::Ring;
+use crate::driver::uring::request::{Kind, Name};
+use crate::lock;
+
+/// `IORING_REGISTER_SEND_MSG_RING`: a message to a ring, from no ring (linux/io_uring.h).
+const SEND_MESSAGE: libc::c_uint = 31;
+/// The descriptor of no ring.
+const NO_RING: libc::c_int = -1;
+
+impl Ring {
+    /// Ends the sleep of the thread in the kernel.
+    pub(super) fn ring_the_bell(&self) {
+        if self.takes_messages {
+            // It fails only when the ring is full and there is no memory for more: nobody sleeps
+            // in a ring that is full.
+            send_message(&self.ring);
+        } else {
+            // It fails only when 2^64 rings wait already.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// The read of the bell ended.
+    pub(in crate::driver::uring) fn bell_ended(&self) {
+        lock(&self.queue).bell_armed = false;
+    }
+
+    /// Whether the kernel may still write to `rung`.
+    pub(in crate::driver::uring) fn is_bell_armed(&self) -> bool {
+        lock(&self.queue).bell_armed
+    }
+}
+
+/// Whether messages can be sent to a fresh ring, in which nothing is left of the trial.
+pub(super) fn takes_messages(ring: &mut IoUring) -> bool {
+    send_message(ring) && ring.completion().next().is_some()
+}
+
+fn send_message(ring: &IoUring) -> bool {
+    let name = Name::own(Kind::Bell).encode();
+    let to = types::Fd(ring.as_raw_fd());
+    let message = opcode::MsgRingData::new(to, 0, name, None).build();
+    // SAFETY: the kernel reads one request, which lives through the call.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            NO_RING,
+            SEND_MESSAGE,
+            &raw const message,
+            1,
+        )
+    };
+    sent == 0
+}
+
+#[cfg(test)]
+mod tests;
