@@ -15,7 +15,7 @@
 //! so that the thread whose stack is warm runs next. One condition variable for all was rejected:
 //! the kernel's events would need a thread of their own.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::thread::Thread;
 
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ const KEEP_ENTRIES: usize = 64;
 const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Entries taken before one of those behind them is, if there are any.
-const TAKEN_BEFORE_BULK_MAX: u32 = 64;
+const TAKEN_BEFORE_BULK_MAX: u32 = 16;
 
 /// What stands in the queue.
 #[derive(Debug)]
@@ -89,6 +89,8 @@ struct State {
     order: VecDeque<Entry>,
     /// Sockets whose bulk filled a batch, behind all of `order`.
     behind: VecDeque<u32>,
+    /// With so many of them, doubles are looked for.
+    behind_max: usize,
     /// Sockets taken from there that stay at its head, one for each waiter, with the bytes that they
     /// have had of their run.
     runs: VecDeque<(u32, usize)>,
@@ -358,7 +360,18 @@ impl State {
             }
             self.runs.remove(run);
         }
+        if self.behind.len() >= self.behind_max {
+            self.forget_doubles();
+        }
         self.behind.push_back(index);
+    }
+
+    /// A socket that closed here left its entry, and the next in its place may bring another. Once
+    /// there are twice as many as there were, each is looked at.
+    fn forget_doubles(&mut self) {
+        let mut seen = HashSet::new();
+        self.behind.retain(|index| seen.insert(*index));
+        self.behind_max = KEEP_ENTRIES.max(2 * self.behind.len());
     }
 
     fn take_bulk(&mut self) -> Option<u32> {

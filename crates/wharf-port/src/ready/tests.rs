@@ -84,5 +84,25 @@ fn bulk_waits_for_others_but_not_for_ever() {
     let taken: Vec<_> = (0..101).map(|_| take(&ready)).collect();
     let others = TAKEN_BEFORE_BULK_MAX as usize;
     assert_eq!(taken.iter().position(|&index| index == 1), Some(others));
-    assert!(taken[..others].iter().copied().eq(100..164));
+    assert!(taken[..others].iter().copied().eq((100..).take(others)));
+}
+
+#[test]
+fn places_that_are_used_again_do_not_lengthen_the_queue() {
+    let ready = with_waiters(1);
+    for _ in 0..100 {
+        for index in 0..1_000 {
+            push_bulk(&ready, index);
+        }
+    }
+    assert!(lock(&ready.state).behind.len() <= 2_000);
+    let taken: HashSet<_> = (0..2_000).map_while(|_| taken(&ready)).collect();
+    assert_eq!(taken.len(), 1_000, "each is still there");
+}
+
+fn taken(ready: &Ready) -> Option<u32> {
+    match lock(&ready.state).take_other()? {
+        Taken::Socket(index) => Some(index),
+        other => panic!("not a socket: {other:?}"),
+    }
 }
