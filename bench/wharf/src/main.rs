@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::sync::Arc;
 
 use bench_common::{Pattern, Work};
 use wharf_port::{Close, DriverKind, Event, Key, PoolOptions, Port, SocketRef, Wait, Waiter};
@@ -59,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn serve(port: &Port, mut waiter: Waiter, work: Work) -> Result<(), Box<dyn Error>> {
-    let pattern = Pattern::default();
+    let block: Arc<[u8]> = Pattern::default().of_source(0).into();
     while let Wait::Packets(packets) = waiter.wait(None)? {
         for packet in packets {
             match packet.event {
@@ -68,7 +69,7 @@ fn serve(port: &Port, mut waiter: Waiter, work: Work) -> Result<(), Box<dyn Erro
                     if let Ok(stream) = port.associate(accepted, CONNECTION) {
                         let socket = stream.set_aside();
                         let started = match work {
-                            Work::Source => source(socket, &pattern),
+                            Work::Source => source(socket, &block),
                             _ => socket.receive().is_ok(),
                         };
                         if !started {
@@ -94,7 +95,8 @@ fn serve(port: &Port, mut waiter: Waiter, work: Work) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// Sends the first block; it goes out again each time it comes back.
-fn source(socket: SocketRef, pattern: &Pattern) -> bool {
-    socket.send_reported(pattern.of_source(0).to_vec()).is_ok()
+/// Sends the first block; it goes out again each time it comes back. All sockets have the same, as
+/// with the servers that lend a block to each write.
+fn source(socket: SocketRef, block: &Arc<[u8]>) -> bool {
+    socket.send_reported(Arc::clone(block)).is_ok()
 }
