@@ -30,26 +30,26 @@ impl Core {
     /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
     /// has of it, and on a single-waiter port after this wait.
     pub(crate) fn look_again(&self, id: SlotId, state: &mut SocketState, local: &mut Local) {
-        if !self.options.shared && local.filled_by.is_some_and(|(bulk, _)| bulk == id.index) {
-            self.enqueue_after_turn(id, state, local);
-        } else if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
+        if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
             // It has had its share: in the queue it would come up again and again in this wait.
             state.set(flag::QUEUED);
             local.later.push(id.index);
         } else {
-            self.enqueue(id, state);
+            self.enqueue_after_turn(id, state, local);
         }
     }
 
     /// A socket that had its turn has more: it stands behind the others, and where its bulk has
-    /// filled the whole batch, behind all that bring less.
+    /// filled most of the batch, behind all that bring less.
     fn enqueue_after_turn(&self, id: SlotId, state: &mut SocketState, local: &Local) {
-        match local.filled_by {
-            Some((index, bytes)) if index == id.index && !state.has(flag::QUEUED) => {
+        let filled_by = local.filled_by.filter(|(index, _)| *index == id.index);
+        match filled_by {
+            None => self.enqueue(id, state),
+            Some((index, bytes)) if self.turn_is_free(state) && !state.has(flag::QUEUED) => {
                 state.set(flag::QUEUED);
                 self.wake(self.ready.push_bulk(index, bytes));
             }
-            _ => self.enqueue(id, state),
+            Some(_) => {}
         }
     }
 
