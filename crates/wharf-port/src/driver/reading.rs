@@ -34,6 +34,8 @@ pub(super) fn stream(
     out: &mut Out<'_>,
 ) {
     while state.receiving == Receiving::Stream && state.has(READABLE) && out.may_take(core, state) {
+        // Whatever it waited for, it tries: another packet may have given it this turn.
+        state.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
         if !core.reserve_lease(id, state) {
             return;
         }

@@ -63,6 +63,11 @@ pub(crate) const CASES: &[Case] = &[
     .alone()
     .seconds_max(60),
     case!(a_stream_that_waits_still_ends, [C8, C2], "contract"),
+    case!(
+        a_pause_that_is_over_does_not_stop_a_stream_later,
+        [C8, C13],
+        "a load under Wine whose last bytes never came"
+    ),
 ];
 
 const BYTES: u32 = 512;
@@ -459,4 +464,31 @@ fn a_stream_that_waits_still_ends(at: &Where) {
     assert_eq!(lease.len(), BYTES as usize);
     drop(lease);
     rig.expect_nothing();
+}
+
+/// A stream waits for a lease; another packet gives it a turn before its call to go on is heard, and
+/// in that turn it empties its socket and is armed. It was taken for one that still waits then: the
+/// call found it armed and left its mark, and the next turn that ended at its bound of packets was
+/// its last.
+fn a_pause_that_is_over_does_not_stop_a_stream_later(at: &Where) {
+    let mut rig = Rig::with(at, |builder| {
+        builder
+            .pool(small(64))
+            .leases_per_socket(2)
+            .turn_packets_max(2)
+    });
+    let (stream, mut peer) = rig.connection();
+    stream.receive().expect("nothing else reads");
+    let full = BYTES as usize;
+    let bytes = noise(8 * full);
+    rig.say(&mut peer, &bytes[..2 * full + 1]);
+    let held = [rig.lease(stream.socket()), rig.lease(stream.socket())];
+    rig.expect_nothing();
+    let finished = stream.shutdown().expect("it is open");
+    drop(held);
+    assert_eq!(rig.receive(stream.socket(), 1), bytes[2 * full..=2 * full]);
+    assert_eq!(rig.ended(finished).how, End::Finished);
+    rig.expect_nothing();
+    rig.say(&mut peer, &bytes[..5 * full]);
+    assert!(rig.receive(stream.socket(), 5 * full) == bytes[..5 * full]);
 }
