@@ -5,7 +5,7 @@
 //! and while the server runs, held.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -31,7 +31,8 @@ pub(crate) struct Ledger {
     resident_bytes_at_start: Option<u64>,
     spare: Mutex<Spare>,
     accepted: AtomicU64,
-    held: AtomicU64,
+    /// For a moment less than none, while one that has left is looked at again.
+    held: AtomicI64,
     peak: AtomicU64,
     memory: Peak,
     left_fin: AtomicU64,
@@ -53,7 +54,7 @@ impl Ledger {
             resident_bytes_at_start: memory::resident_bytes(),
             spare: Mutex::new(Spare::keep()),
             accepted: AtomicU64::new(0),
-            held: AtomicU64::new(0),
+            held: AtomicI64::new(0),
             peak: AtomicU64::new(0),
             memory: Peak::new(),
             left_fin: AtomicU64::new(0),
@@ -69,18 +70,39 @@ impl Ledger {
 
     pub(crate) fn accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let held = self.held.fetch_add(1, Ordering::Relaxed) + 1;
+        let held = at_least_none(self.held.fetch_add(1, Ordering::Relaxed) + 1);
         if held > self.peak.fetch_max(held, Ordering::Relaxed) {
             self.memory.reached(held);
         }
     }
 
     pub(crate) fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
+        at_least_none(self.held.load(Ordering::Relaxed))
     }
 
+    /// A connection leaves by this close, which answers whether it was open still; what was closed
+    /// already was counted already.
+    ///
+    /// It is held no more before its place is free: whoever takes the place may be counted before
+    /// this thread runs on. A peak above the maximum was told so.
+    pub(crate) fn leaves(&self, how: Left, close: impl FnOnce() -> bool) -> bool {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        let was_open = close();
+        if was_open {
+            self.count_left(how);
+        } else {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        }
+        was_open
+    }
+
+    /// A connection could not be served; it is closed.
     pub(crate) fn left(&self, how: Left) {
         self.held.fetch_sub(1, Ordering::Relaxed);
+        self.count_left(how);
+    }
+
+    fn count_left(&self, how: Left) {
         let counter = match how {
             Left::Fin => &self.left_fin,
             Left::Reset => &self.left_reset,
@@ -115,7 +137,7 @@ impl Ledger {
     /// How it stands while the server runs.
     pub(crate) fn standing(&self) -> PartAccount {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (held, peak) = (read(&self.held), read(&self.peak));
+        let (held, peak) = (self.held(), read(&self.peak));
         let stats = self.ports.iter().map(Port::stats);
         let growth = self.memory.sample().and_then(|sample| {
             let before = self.resident_bytes_at_start?;
@@ -159,6 +181,10 @@ impl Ledger {
 pub(crate) struct PartAccount {
     account: Account,
     growth: Option<Growth>,
+}
+
+fn at_least_none(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
 
 /// What a process has grown by when it held so many.
@@ -280,6 +306,22 @@ pub(crate) struct Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_takes_the_place_of_one_that_leaves_is_no_higher_peak() {
+        let ledger = Ledger::new(&[]);
+        ledger.accepted();
+        let next_comes_meanwhile = || {
+            ledger.accepted();
+            true
+        };
+        assert!(ledger.leaves(Left::Fin, next_comes_meanwhile));
+        // One that is looked at again, though it is closed, counts nowhere.
+        assert!(!ledger.leaves(Left::Error, || false));
+        let account = ledger.standing().account;
+        assert_eq!((account.peak, account.held), (1, 1));
+        assert_eq!((account.left_by_fin, account.left_by_error), (1, 0));
+    }
 
     #[test]
     fn balances_whatever_happened() {

@@ -21,7 +21,7 @@ use crate::congestion;
 use crate::descriptors::Descriptors;
 use crate::output::{self, Output};
 use crate::processes::Part;
-use crate::service::{Kind, Service, Step};
+use crate::service::{Kind, Service};
 use crate::signals::{self, Signals};
 use admin::Admin;
 use listening::Opened;
@@ -292,8 +292,7 @@ impl Server {
 
     fn serve_connection(&self, service: &mut Service, packet: Packet) {
         let key = packet.key.0;
-        if let Step::Leaves(left) = service.handle(packet, &self.ledger) {
-            self.ledger.left(left);
+        if let Some(left) = service.handle(packet, &self.ledger) {
             let detail = || Some(format!("{left:?}").to_lowercase());
             self.output.connection("left", key, detail);
         }

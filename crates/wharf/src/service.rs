@@ -25,13 +25,6 @@ pub(crate) enum Service {
     Echo(echo::Echo),
 }
 
-/// What became of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
-    Stays,
-    Leaves(Left),
-}
-
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -60,9 +53,10 @@ impl Kind {
 }
 
 impl Service {
-    pub(crate) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Step {
+    /// Answers how the connection left, if it did.
+    pub(crate) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Option<Left> {
         match self {
-            Service::Hold(hold) => hold.handle(&packet),
+            Service::Hold(hold) => hold.handle(&packet, ledger),
             Service::Echo(echo) => echo.handle(packet, ledger),
         }
     }

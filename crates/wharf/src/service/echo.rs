@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 
 use wharf_port::{Buffer, Close, End, ErrorKind, Event, Operation, Packet, SocketRef};
 
-use super::Step;
 use crate::account::{Ledger, Left};
 
 #[derive(Debug, Default)]
@@ -24,14 +23,15 @@ struct Waiting {
 }
 
 impl Echo {
-    pub(super) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Step {
+    pub(super) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Option<Left> {
         let socket = packet.socket;
         match (packet.op.operation(), packet.event) {
             (_, Event::Received(lease)) => {
                 ledger
                     .bytes_in
                     .fetch_add(lease.len() as u64, Ordering::Relaxed);
-                self.send(socket, lease.into(), ledger)
+                self.send(socket, lease.into(), ledger);
+                None
             }
             (_, Event::SendReady) => self.send_on(socket, ledger),
             (
@@ -39,86 +39,83 @@ impl Echo {
                 Event::Ended {
                     how: End::Finished, ..
                 },
-            ) => self.finish(socket),
+            ) => self.finish(socket, ledger),
             (
                 Operation::Shutdown,
                 Event::Ended {
                     how: End::Finished, ..
                 },
-            ) => self.leave(socket, Close::Flush, Left::Fin),
+            ) => self.leave(socket, Close::Flush, Left::Fin, ledger),
             (Operation::Send, Event::Ended { how, buffer, count }) => {
                 let unsent = buffer.map_or(0, |buffer| buffer.len()) - count.unwrap_or(0);
                 ledger.bytes_out.fetch_sub(unsent as u64, Ordering::Relaxed);
-                self.leave(socket, Close::Reset, left_by_end(how))
+                self.leave(socket, Close::Reset, left_by_end(how), ledger)
             }
-            (_, Event::Ended { how, .. }) => self.leave(socket, Close::Reset, left_by_end(how)),
-            _ => Step::Stays,
+            (_, Event::Ended { how, .. }) => {
+                self.leave(socket, Close::Reset, left_by_end(how), ledger)
+            }
+            _ => None,
         }
     }
 
-    fn send(&mut self, socket: SocketRef, buffer: Buffer, ledger: &Ledger) -> Step {
+    fn send(&mut self, socket: SocketRef, buffer: Buffer, ledger: &Ledger) {
         if let Some(waiting) = self.waiting.get_mut(&socket) {
-            waiting.buffers.push_back(buffer);
-            return Step::Stays;
+            return waiting.buffers.push_back(buffer);
         }
         let bytes = buffer.len() as u64;
         match socket.send(buffer) {
             Ok(_) => {
                 ledger.bytes_out.fetch_add(bytes, Ordering::Relaxed);
-                Step::Stays
             }
             Err(refused) if refused.error.kind() == ErrorKind::Full => {
-                self.waiting
-                    .entry(socket)
-                    .or_default()
-                    .buffers
-                    .push_back(refused.value);
-                Step::Stays
+                let waiting = self.waiting.entry(socket).or_default();
+                waiting.buffers.push_back(refused.value);
             }
             // The end of the write side tells itself, or has been told.
-            Err(_) => Step::Stays,
+            Err(_) => {}
         }
     }
 
     /// Sends what waited, as far as it goes now.
-    fn send_on(&mut self, socket: SocketRef, ledger: &Ledger) -> Step {
-        let Some(mut waiting) = self.waiting.remove(&socket) else {
-            return Step::Stays;
-        };
+    fn send_on(&mut self, socket: SocketRef, ledger: &Ledger) -> Option<Left> {
+        let mut waiting = self.waiting.remove(&socket)?;
         while let Some(buffer) = waiting.buffers.pop_front() {
-            let step = self.send(socket, buffer, ledger);
+            self.send(socket, buffer, ledger);
             if let Some(again) = self.waiting.get_mut(&socket) {
                 again.buffers.append(&mut waiting.buffers);
                 again.finished = waiting.finished;
-                return step;
+                return None;
             }
         }
         if waiting.finished {
-            self.finish(socket)
+            self.finish(socket, ledger)
         } else {
-            Step::Stays
+            None
         }
     }
 
     /// The peer has sent its FIN: ours goes out behind everything else.
-    fn finish(&mut self, socket: SocketRef) -> Step {
+    fn finish(&mut self, socket: SocketRef, ledger: &Ledger) -> Option<Left> {
         if let Some(waiting) = self.waiting.get_mut(&socket) {
             waiting.finished = true;
-            return Step::Stays;
+            return None;
         }
         match socket.shutdown() {
-            Ok(_) => Step::Stays,
-            Err(_) => self.leave(socket, Close::Reset, Left::Error),
+            Ok(_) => None,
+            Err(_) => self.leave(socket, Close::Reset, Left::Error, ledger),
         }
     }
 
-    fn leave(&mut self, socket: SocketRef, how: Close, left: Left) -> Step {
+    fn leave(
+        &mut self,
+        socket: SocketRef,
+        how: Close,
+        left: Left,
+        ledger: &Ledger,
+    ) -> Option<Left> {
         self.waiting.remove(&socket);
-        // Closed already means counted already.
-        match socket.close(how) {
-            Ok(_) => Step::Leaves(left),
-            Err(_) => Step::Stays,
-        }
+        let close = || socket.close(how).is_ok();
+        ledger.leaves(left, close).then_some(left)
     }
 }
 

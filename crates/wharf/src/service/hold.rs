@@ -2,8 +2,8 @@
 
 use wharf_port::{Close, Event, Packet};
 
-use super::{Step, left_by};
-use crate::account::Left;
+use super::left_by;
+use crate::account::{Ledger, Left};
 use crate::command::Notice;
 
 #[derive(Debug)]
@@ -16,17 +16,14 @@ impl Hold {
         Hold { notice }
     }
 
-    pub(super) fn handle(&mut self, packet: &Packet) -> Step {
+    pub(super) fn handle(&mut self, packet: &Packet, ledger: &Ledger) -> Option<Left> {
         debug_assert!(self.notice == Notice::Leave, "nothing else asks for events");
         let left = match packet.event {
             Event::PeerLeft(leave) => left_by(leave),
             Event::Ended { .. } => Left::Error,
-            _ => return Step::Stays,
+            _ => return None,
         };
-        // Closed already means counted already.
-        match packet.socket.close(Close::Flush) {
-            Ok(_) => Step::Leaves(left),
-            Err(_) => Step::Stays,
-        }
+        let close = || packet.socket.close(Close::Flush).is_ok();
+        ledger.leaves(left, close).then_some(left)
     }
 }
