@@ -1,9 +1,9 @@
 //! The command line: help, manual, completions and environment variables from one definition.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::builder::BoolishValueParser;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use wharf_port::{Address, DriverChoice};
 
 use crate::address::Place;
@@ -12,12 +12,14 @@ use crate::compare::CompareOptions;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
 pub(crate) use division::{DivisionOptions, PART};
+use origin::Given;
 pub(crate) use values::{
-    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, whole,
+    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, parse_switch, whole,
 };
 
 mod division;
 mod mistakes;
+mod origin;
 mod values;
 
 const AFTER_HELP: &str = "\
@@ -187,17 +189,17 @@ pub(crate) struct ServingOptions {
     #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
     pub(crate) congestion_control: Option<String>,
     /// End when standard input ends, as with Ctrl-C: for a program that starts this one
-    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
     pub(crate) until_eof: bool,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
     /// Print a line for each connection, with its key
-    #[arg(short, long, env = "WHARF_VERBOSE", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, env = "WHARF_VERBOSE", value_parser = parse_switch)]
     pub(crate) verbose: bool,
     /// Print nothing but the account (and in JSON where it listens)
     #[arg(short, long, conflicts_with = "verbose", env = "WHARF_QUIET",
-          value_parser = BoolishValueParser::new())]
+          value_parser = parse_switch)]
     pub(crate) quiet: bool,
 }
 
@@ -212,16 +214,40 @@ pub(crate) enum Format {
 
 /// Reads the command line; the exit code when there is nothing to run.
 pub(crate) fn read() -> Result<Command, ExitCode> {
-    let mut words = std::env::args_os().collect();
+    let mut words: Vec<OsString> = std::env::args_os().collect();
     let part = division::take_part(&mut words);
-    let parsed = WharfCommand::try_parse_from(words);
-    let mut command = parsed
-        .map(|parsed| parsed.command)
-        .map_err(|error| mistakes::refuse(&error, &WharfCommand::command()))?;
+    let mut command = parse(&words).map_err(|(error, definition)| {
+        let given = Given {
+            words: &words,
+            definition: &definition,
+        };
+        mistakes::refuse(&error, &given)
+    })?;
     if let Some(division) = command.division() {
         division.part = part;
     }
     Ok(command)
+}
+
+/// Reads these words, or says what is wrong with them by which definition.
+fn parse(words: &[OsString]) -> Result<Command, (clap::Error, clap::Command)> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    let read = |definition: &clap::Command| {
+        let matches = definition.clone().try_get_matches_from(words);
+        matches.and_then(|matches| WharfCommand::from_arg_matches(&matches))
+    };
+    let mut definition = WharfCommand::command();
+    let mut parsed = read(&definition);
+    // Help names all variables, and so it is not printed from what is left of the definition.
+    let is_help = |error: &clap::Error| matches!(error.kind(), DisplayHelp | DisplayVersion);
+    if parsed.as_ref().is_err_and(|error| !is_help(error)) {
+        definition = origin::without_switches_off(definition);
+        parsed = read(&definition);
+    }
+    match parsed {
+        Ok(parsed) => Ok(parsed.command),
+        Err(error) => Err((error, definition)),
+    }
 }
 
 /// The manual page of one command, or of the program.
@@ -288,8 +314,13 @@ mod tests {
         ];
         for (arguments, expected) in cases {
             let words = ["wharf"].iter().chain(arguments);
-            let error = WharfCommand::try_parse_from(words).expect_err("a mistake");
-            let line = mistakes::line(&error, &WharfCommand::command());
+            let words: Vec<_> = words.map(Into::into).collect();
+            let (error, definition) = parse(&words).expect_err("a mistake");
+            let given = Given {
+                words: &words,
+                definition: &definition,
+            };
+            let line = mistakes::line(&error, &given);
             assert!(line.contains(expected), "{arguments:?}: {line}");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
             assert!(!line.contains("wharf ") && !line.contains("-- "), "{line}");

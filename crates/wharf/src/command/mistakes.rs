@@ -5,15 +5,17 @@
 //! hint on an option that a command does not have was a wrong one: to pass it as a value, or another
 //! option that is written alike, where the option is simply that of another command.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::origin::{Given, Variable};
 use crate::output;
 
 /// Says what is wrong in one line, or prints the help that was asked for.
-pub(super) fn refuse(error: &clap::Error, all: &Command) -> ExitCode {
+pub(super) fn refuse(error: &clap::Error, given: &Given<'_>) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             output::bytes(error.render().to_string().as_bytes())
@@ -23,28 +25,88 @@ pub(super) fn refuse(error: &clap::Error, all: &Command) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            output::complaint(&line(error, all));
+            output::complaint(&line(error, given));
             ExitCode::from(2)
         }
     }
 }
 
 /// The mistake and its cure.
-pub(super) fn line(error: &clap::Error, all: &Command) -> String {
-    match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(argument))) => {
-            let similar = match error.get(ContextKind::SuggestedArg) {
-                Some(ContextValue::String(similar)) => Some(similar.as_str()),
-                _ => None,
-            };
-            unknown(argument, similar, all)
+pub(super) fn line(error: &clap::Error, given: &Given<'_>) -> String {
+    let said = match error.kind() {
+        ErrorKind::UnknownArgument => match given.error_of_negative() {
+            Some(negative) => return line(&negative, given),
+            None => unknown(error, given.definition),
+        },
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => wrong_value(error, given),
+        ErrorKind::InvalidUtf8 => no_text(given),
+        ErrorKind::ArgumentConflict => Some(conflict(error, given)),
+        _ => None,
+    };
+    said.unwrap_or_else(|| one_line(&error.render().to_string()))
+}
+
+/// A value that an option does not take, from wherever it came.
+fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
+    let option = text(error, ContextKind::InvalidArg)?;
+    let cure = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(names)) if !names.is_empty() => {
+            format!("name one of {}", names.join(", "))
         }
-        _ => one_line(&error.render().to_string()),
+        _ => error.source()?.to_string(),
+    };
+    let similar = text(error, ContextKind::SuggestedValue);
+    let similar = similar.map_or(String::new(), |name| format!("; did you mean '{name}'?"));
+    let value = text(error, ContextKind::InvalidValue).filter(|value| !value.is_empty());
+    let subject = match (given.variable_of(option, error), value) {
+        (Some(variable), Some(value)) if variable.value.to_string_lossy() != value => {
+            format!("'{value}' in {}", variable.told())
+        }
+        (Some(variable), _) => variable.told(),
+        (None, Some(value)) => format!("invalid value '{value}' for '{option}'"),
+        (None, None) => format!("a value is required for '{option}'"),
+    };
+    Some(format!("{subject}: {cure}{similar}"))
+}
+
+/// What is not UTF-8 where only that can be read, shown as well as it can be.
+fn no_text(given: &Given<'_>) -> Option<String> {
+    let variable = || {
+        let variable = given.variable_that_is_no_text()?;
+        Some(variable.told())
+    };
+    let word = given.word_that_is_no_text().map(|word| format!("'{word}'"));
+    let what = word.or_else(variable)?;
+    Some(format!("{what} is not UTF-8: write it in UTF-8"))
+}
+
+/// Options that exclude each other, and those of them that nobody sees on the command line.
+fn conflict(error: &clap::Error, given: &Given<'_>) -> String {
+    let of = |kind| match error.get(kind) {
+        Some(ContextValue::String(option)) => vec![option.as_str()],
+        Some(ContextValue::Strings(options)) => options.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let mut options = of(ContextKind::InvalidArg);
+    options.extend(of(ContextKind::PriorArg));
+    let variable = |option: &&str| given.variable_of(option, error);
+    let variables = options.iter().filter_map(variable);
+    let told = variables.map(|it: Variable| format!("; {} is set", it.told()));
+    let said = one_line(&error.render().to_string());
+    format!("{said}{}", told.collect::<String>())
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        _ => None,
     }
 }
 
 /// An argument that the command does not take.
-fn unknown(argument: &str, similar: Option<&str>, all: &Command) -> String {
+fn unknown(error: &clap::Error, all: &Command) -> Option<String> {
+    let argument = text(error, ContextKind::InvalidArg)?;
+    let similar = text(error, ContextKind::SuggestedArg);
     let owners = owners(argument, all);
     let cure = match (&owners[..], similar) {
         ([], Some(similar)) => format!("; did you mean '{similar}'?"),
@@ -56,7 +118,7 @@ fn unknown(argument: &str, similar: Option<&str>, all: &Command) -> String {
             format!(": it is an option of '{rest}' and '{last}'")
         }
     };
-    format!("unexpected argument '{argument}'{cure}")
+    Some(format!("unexpected argument '{argument}'{cure}"))
 }
 
 /// The commands that have this option.

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use wharf_port::{Address, ConnectOptions, DriverChoice};
@@ -18,7 +17,7 @@ use super::touch::Touch;
 use crate::address::Place;
 use crate::command::{
     DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
-    parse_size, whole,
+    parse_size, parse_switch, whole,
 };
 
 /// Connections that one source address makes to one target before the next source has its turn.
@@ -130,7 +129,7 @@ pub(crate) struct LoadOptions {
     pub(crate) touch: Option<Touch>,
     /// End the connections of connect and hold with RST, so that none of their ports waits in
     /// TIME_WAIT
-    #[arg(long, env = "WHARF_RESET", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_RESET", value_parser = parse_switch)]
     pub(crate) reset: bool,
     /// Begin no more connects once the machine has less memory than this available, such as 2GiB
     #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]
@@ -154,11 +153,11 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
     pub(crate) congestion_control: Option<String>,
     /// End when standard input ends, as with Ctrl-C: for a program that starts this one
-    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
     pub(crate) until_eof: bool,
     /// Allow a target that is neither on this machine nor in a private network
     #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
-          value_parser = BoolishValueParser::new())]
+          value_parser = parse_switch)]
     pub(crate) i_own_this_target: bool,
     #[command(flatten)]
     pub(super) compat: CompatOptions,
