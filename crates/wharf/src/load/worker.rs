@@ -149,10 +149,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.count_unsent();
-        if self.orders.reset {
-            self.reset_all(&mut waiter)?;
-        }
-        Ok(())
+        self.end_all(&mut waiter)
     }
 
     fn is_done(&self) -> bool {
