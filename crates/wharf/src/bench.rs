@@ -165,7 +165,7 @@ fn measure(options: &BenchOptions) -> Result<u8, String> {
     let interrupted = interrupted.load(Ordering::Relaxed);
     let report = Report::new(&plan, &place, &found, interrupted);
     match options.format {
-        Format::Text => drop(output::bytes(page::text(&report).as_bytes())),
+        Format::Text => output::bytes(page::text(&report).as_bytes()),
         Format::Json => output::json(&report),
     }
     Ok(if interrupted {

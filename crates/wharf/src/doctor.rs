@@ -65,7 +65,7 @@ pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
     };
     match options.format {
         Format::Json => output::json(&report),
-        Format::Text => drop(output::bytes(report::text(&report).as_bytes())),
+        Format::Text => output::bytes(report::text(&report).as_bytes()),
     }
     match &report.plan {
         Some(plan) if !plan.now.server_process => ExitCode::from(NOT_NOW),

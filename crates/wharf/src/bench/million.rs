@@ -163,7 +163,7 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
     found.driver = driver;
     let report = Report::new(options, &found);
     match options.format {
-        Format::Text => drop(output::bytes(report.text().as_bytes())),
+        Format::Text => output::bytes(report.text().as_bytes()),
         Format::Json => output::json(&report),
     }
     Ok(if found.interrupted {

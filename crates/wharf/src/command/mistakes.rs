@@ -18,7 +18,8 @@ use crate::output;
 pub(super) fn refuse(error: &clap::Error, given: &Given<'_>) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            output::bytes(error.render().to_string().as_bytes())
+            output::bytes(error.render().to_string().as_bytes());
+            ExitCode::SUCCESS
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             output::complaint_as_is(&error.render().to_string());
@@ -40,7 +41,10 @@ pub(super) fn line(error: &clap::Error, given: &Given<'_>) -> String {
         },
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => wrong_value(error, given),
         ErrorKind::InvalidUtf8 => no_text(given),
-        ErrorKind::ArgumentConflict => Some(conflict(error, given)),
+        ErrorKind::ArgumentConflict => conflict(error, given),
+        ErrorKind::MissingRequiredArgument => missing(error, given),
+        ErrorKind::InvalidSubcommand => no_command(error, given.definition),
+        ErrorKind::TooManyValues => no_value(error),
         _ => None,
     };
     said.unwrap_or_else(|| one_line(&error.render().to_string()))
@@ -81,25 +85,83 @@ fn no_text(given: &Given<'_>) -> Option<String> {
 }
 
 /// Options that exclude each other, and those of them that nobody sees on the command line.
-fn conflict(error: &clap::Error, given: &Given<'_>) -> String {
-    let of = |kind| match error.get(kind) {
-        Some(ContextValue::String(option)) => vec![option.as_str()],
-        Some(ContextValue::Strings(options)) => options.iter().map(String::as_str).collect(),
-        _ => Vec::new(),
-    };
-    let mut options = of(ContextKind::InvalidArg);
-    options.extend(of(ContextKind::PriorArg));
-    let variable = |option: &&str| given.variable_of(option, error);
-    let variables = options.iter().filter_map(variable);
+fn conflict(error: &clap::Error, given: &Given<'_>) -> Option<String> {
+    let others = texts(error, ContextKind::PriorArg);
+    if let Some(command) = text(error, ContextKind::InvalidSubcommand) {
+        let others = others.join("', '");
+        return Some(format!(
+            "'{others}' is not for '{command}', which has options of its own: leave it out"
+        ));
+    }
+    let one = text(error, ContextKind::InvalidArg)?;
+    if others.contains(&one) {
+        return Some(format!("'{one}' is there twice: say it once"));
+    }
+    if others.is_empty() {
+        return None;
+    }
+    let variable = |option: &str| given.variable_of(option, error);
+    let variables = std::iter::once(one).chain(others.iter().copied());
+    let variables = variables.filter_map(variable);
     let told = variables.map(|it: Variable| format!("; {} is set", it.told()));
-    let said = one_line(&error.render().to_string());
-    format!("{said}{}", told.collect::<String>())
+    let told: String = told.collect();
+    let others = others.join("', '");
+    Some(format!(
+        "'{one}' cannot be used with '{others}': leave one of them out{told}"
+    ))
+}
+
+/// What a command cannot do without, and what it may be where only some words will do.
+fn missing(error: &clap::Error, given: &Given<'_>) -> Option<String> {
+    let missing = texts(error, ContextKind::InvalidArg);
+    let [first, rest @ ..] = &missing[..] else {
+        return None;
+    };
+    let names = given.possible_values(first);
+    Some(match (rest.is_empty(), names.is_empty()) {
+        (true, false) => format!("{first} is missing: name one of {}", names.join(", ")),
+        (true, true) => format!("{first} is missing; --help says what it is"),
+        (false, _) => {
+            let all = missing.join(" and ");
+            format!("{all} are missing; --help says what they are")
+        }
+    })
+}
+
+/// A command that there is not.
+fn no_command(error: &clap::Error, all: &Command) -> Option<String> {
+    let name = text(error, ContextKind::InvalidSubcommand)?;
+    let similar = texts(error, ContextKind::SuggestedSubcommand);
+    let cure = match similar.first() {
+        Some(similar) => format!("; did you mean '{similar}'?"),
+        None => {
+            let names: Vec<&str> = all.get_subcommands().map(Command::get_name).collect();
+            format!(": name one of {}", names.join(", "))
+        }
+    };
+    Some(format!("there is no command '{name}'{cure}"))
+}
+
+/// A value for an option that takes none.
+fn no_value(error: &clap::Error) -> Option<String> {
+    let option = text(error, ContextKind::InvalidArg)?;
+    let value = text(error, ContextKind::InvalidValue)?;
+    Some(format!("'{option}' takes no value: leave '={value}' out"))
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),
         _ => None,
+    }
+}
+
+/// The same where there may be several.
+fn texts(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text],
+        Some(ContextValue::Strings(texts)) => texts.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -111,7 +173,7 @@ fn unknown(error: &clap::Error, all: &Command) -> Option<String> {
     let cure = match (&owners[..], similar) {
         ([], Some(similar)) => format!("; did you mean '{similar}'?"),
         ([], None) if argument.starts_with('-') => "; --help lists the options".to_owned(),
-        ([], None) => String::new(),
+        ([], None) => "; --help says what there is".to_owned(),
         ([only], _) => format!(": it is an option of '{only}'"),
         ([rest @ .., last], _) => {
             let rest = rest.join("', '");

@@ -54,6 +54,17 @@ impl Given<'_> {
         (!same).then_some(variable)
     }
 
+    /// The words that an argument may be, if only some will do.
+    pub(super) fn possible_values(&self, argument: &str) -> Vec<String> {
+        let command = self.command();
+        // One that another option replaces is named as if it could be left out.
+        let bare = |name: &str| name.trim_matches(['<', '>', '[', ']']).to_owned();
+        let mut arguments = command.get_arguments();
+        let found = arguments.find(|it| bare(&it.to_string()) == bare(argument));
+        let values = found.map(Arg::get_possible_values).unwrap_or_default();
+        values.iter().map(|it| it.get_name().to_owned()).collect()
+    }
+
     /// The word of the command line that is not text where text is wanted, with its option.
     pub(super) fn word_that_is_no_text(&self) -> Option<String> {
         let no_text = |word: &OsString| word.to_str().is_none();

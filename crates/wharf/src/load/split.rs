@@ -112,12 +112,14 @@ impl Plan {
             }
             _ => String::new(),
         };
+        let plural = if connections == 1 { "" } else { "s" };
         let need = match processes {
+            1 if connections == 1 => format!("one process needs {files} open files"),
             1 => format!("one process need {files} open files"),
             several => format!("{several} processes need {files} open files each"),
         };
         format!(
-            "{connections} connections in {need} and the limit is {limit}: {split}as root run \
+            "{connections} connection{plural} in {need} and the limit is {limit}: {split}as root run \
              \"ulimit -n {files}\""
         )
     }

@@ -31,7 +31,34 @@ fn a_mistake_gets_one_line_and_exit_code_2() {
     refused(&["echo", "--backlog", "0"], "--backlog");
     refused(&["hold", "--notice", "maybe"], "never");
     refused(&["echo", "-q", "-v"], "cannot be used with");
-    refused(&["holt"], "hold");
+    let both = "'--verbose' cannot be used with '--quiet': leave one of them out";
+    refused(&["echo", "-v", "-q"], both);
+    refused(
+        &["echo", "-v", "-v"],
+        "'--verbose' is there twice: say it once",
+    );
+    refused(
+        &["echo", "--verbose=yes"],
+        "takes no value: leave '=yes' out",
+    );
+    refused(&["echo", "--notice"], "is an option of 'hold'");
+    refused(&["hold", "--notice"], "name one of leave, never");
+    refused(
+        &["holt"],
+        "there is no command 'holt'; did you mean 'hold'?",
+    );
+    refused(&["serve"], "name one of hold, echo, load, compare");
+    refused(&["load"], "<MODE> is missing: name one of connect, hold");
+    refused(&["compare"], "<A> and <B> are missing");
+    refused(&["doctor", "now"], "'now'; --help says");
+    refused(
+        &["bench", "--quick", "million"],
+        "'--quick' is not for 'million'",
+    );
+    // Too long for a name, so that nobody is asked for it.
+    let nameless = format!("{}:1", "a".repeat(70));
+    refused(&["hold", &nameless], "correct the name");
+    refused(&["load", "hold", "--connect-timeout", "0s"], "1ms at least");
     for wrong in ["abc", "1", "1 parsec"] {
         let arguments = ["load", "hold", "--for", wrong];
         refused(&arguments, "write it as \"10s\", \"500ms\" or \"2m\"");
@@ -89,6 +116,21 @@ fn a_path_that_cannot_be_gets_its_cure() {
     }
     let missing = format!("unix:{}/nowhere/socket", env!("CARGO_TARGET_TMPDIR"));
     refused(&["hold", &missing], "make its directory first");
+    refused(&["load", "hold", &missing], "start its server first");
+    let no_socket = format!("unix:{}", env!("CARGO_TARGET_TMPDIR"));
+    refused(
+        &["hold", &no_socket],
+        "that is no socket, choose another path",
+    );
+    let no_file = format!("{}/nowhere/file", env!("CARGO_TARGET_TMPDIR"));
+    let hdr = ["load", "hold", "127.0.0.1:9", "--hdr"];
+    refused(
+        &[&hdr[..], &[&no_file]].concat(),
+        "make its directory first",
+    );
+    let directory = env!("CARGO_TARGET_TMPDIR");
+    refused(&[&hdr[..], &[directory]].concat(), "name a file in it");
+    refused(&["compare", &no_file, &no_file], "name a file with what");
     let long = format!("unix:/{}", "a".repeat(200));
     refused(&["hold", &long], "choose a shorter path");
 }
@@ -259,6 +301,77 @@ fn what_is_not_utf_8_is_shown() {
     let variables = [("WHARF_HDR", cafe), ("WHARF_CONGESTION_CONTROL", cafe)];
     let expected = "wharf: WHARF_CONGESTION_CONTROL=caf\u{fffd} is not UTF-8";
     refused_with(&variables, &["load", "hold"], expected);
+}
+
+/// A result that is lost is no success, whatever it was.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written_is_said_once_and_fails() {
+    use std::fs::File;
+
+    use crate::program::needs_native;
+    if !needs_native() {
+        return;
+    }
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = nobody.local_addr().expect("it is bound").to_string();
+    let load = format!("load connect {address}");
+    for line in ["--help", "man", "doctor --no-measure", &load] {
+        for format in ["text", "json"] {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            if words.len() > 1 {
+                words.extend(["--format", format]);
+            }
+            let full = File::options().write(true).open("/dev/full");
+            let output = program()
+                .args(&words)
+                .stdout(full.expect("Linux has it"))
+                .output();
+            let output = output.expect("the program starts");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(code_of(output.status), Some(1), "{words:?}: {text}");
+            assert!(text.starts_with("wharf: cannot write"), "{words:?}: {text}");
+            assert_eq!(text.lines().count(), 1, "{words:?}: {text}");
+        }
+    }
+    let hdr = [&load, " --hdr /dev/full"].concat();
+    let output = run(&hdr.split(' ').collect::<Vec<_>>());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code_of(output.status), Some(1), "{text}");
+    assert!(text.contains("cannot write /dev/full"), "{text}");
+}
+
+#[test]
+fn no_line_of_help_is_wider_than_80_columns() {
+    for line in [
+        "",
+        "hold",
+        "echo",
+        "load",
+        "compare",
+        "bench",
+        "bench million",
+        "doctor",
+        "man",
+        "completions",
+    ] {
+        for help in ["-h", "--help"] {
+            let mut program = program();
+            program.args(line.split_whitespace()).arg(help);
+            let output = program.env("COLUMNS", "200").output();
+            let output = output.expect("the program starts");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("Usage: wharf"), "{line}: {text}");
+            let wide = text.lines().find(|it| it.chars().count() > 80);
+            assert_eq!(wide, None, "{line} {help}");
+        }
+    }
+    let text = run(&["load", "--help"]).stdout;
+    let text = String::from_utf8_lossy(&text);
+    assert!(
+        text.contains("wharf load [OPTIONS] <MODE> [ADDRESS]"),
+        "{text}"
+    );
 }
 
 #[test]
