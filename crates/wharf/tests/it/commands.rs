@@ -273,6 +273,11 @@ fn a_variable_that_excludes_an_option_is_named() {
 #[test]
 fn what_is_not_utf_8_is_shown() {
     use std::os::unix::ffi::OsStrExt;
+
+    use crate::program::needs_native;
+    if !needs_native() {
+        return;
+    }
     let cafe = OsStr::from_bytes(b"caf\xe9");
     for (arguments, expected) in [
         (&["hold"][..], "'caf\u{fffd}' is not UTF-8"),
