@@ -78,11 +78,12 @@ fn resolve(host: &str) -> Result<SocketAddr, String> {
     }
     let found = (host, 0)
         .to_socket_addrs()
-        .map_err(|error| format!("\"{host}\": {error}: name an address of this machine"))?;
+        .map_err(|error| format!("\"{host}\": {error}: correct the name, or write its address"))?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
     let first = found.first().copied();
-    first.ok_or_else(|| format!("\"{host}\" has no address: name an address of this machine"))
+    first
+        .ok_or_else(|| format!("\"{host}\" has no address: correct the name, or write its address"))
 }
 
 #[cfg(test)]

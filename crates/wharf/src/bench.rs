@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_port::{DriverChoice, Port};
 
-use crate::command::{Format, parse_driver, parse_duration, whole};
+use crate::command::{Format, parse_driver, parse_duration, parse_switch, whole};
 use crate::congestion;
 use crate::doctor;
 use crate::output;
@@ -76,13 +75,13 @@ pub(crate) struct BenchOptions {
     connections: Option<u32>,
     /// A first look, in seconds: one round, 300 ms a run, and 1,000 held connections, unless told
     /// otherwise
-    #[arg(long, env = "WHARF_QUICK", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_QUICK", value_parser = parse_switch)]
     quick: bool,
     /// How to print: for people, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     format: Format,
     /// Print nothing but the page, and nothing on the way to it
-    #[arg(short, long, env = "WHARF_QUIET", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, env = "WHARF_QUIET", value_parser = parse_switch)]
     quiet: bool,
 }
 
@@ -166,7 +165,7 @@ fn measure(options: &BenchOptions) -> Result<u8, String> {
     let interrupted = interrupted.load(Ordering::Relaxed);
     let report = Report::new(&plan, &place, &found, interrupted);
     match options.format {
-        Format::Text => drop(output::bytes(page::text(&report).as_bytes())),
+        Format::Text => output::bytes(page::text(&report).as_bytes()),
         Format::Json => output::json(&report),
     }
     Ok(if interrupted {

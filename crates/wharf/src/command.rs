@@ -1,9 +1,9 @@
 //! The command line: help, manual, completions and environment variables from one definition.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::builder::BoolishValueParser;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use wharf_port::{Address, DriverChoice};
 
 use crate::address::Place;
@@ -12,40 +12,50 @@ use crate::compare::CompareOptions;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
 pub(crate) use division::{DivisionOptions, PART};
+use origin::Given;
 pub(crate) use values::{
-    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, whole,
+    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, parse_switch, whole,
 };
 
 mod division;
 mod mistakes;
+mod origin;
 mod values;
+
+const AFTER_ALL_HELP: &str = "\
+To begin with, run \"wharf hold\", and from another terminal \"wharf load hold --connections 1000 --for \
+5s\". Each command has a --help of its own, and -h is the same in short.";
 
 const AFTER_HELP: &str = "\
 Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
 takes several addresses with commas between them.
 
 Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
-with code 0, or 1 if one of several processes died; a second one ends at once, with code 130. A \
+with code 0, or 1 if one of several processes died or the account could not be written; a second one ends at once, with code 130. A \
 mistake on the command line, or an address or a driver that cannot be had, ends with code 2. The \
 objects of --format json are described in docs/servers.md.";
+
+/// The one that clap writes has MODE as if it could be left out: it can with that option.
+const LOAD_USAGE: &str = "wharf load [OPTIONS] <MODE> [ADDRESS]
+       wharf load [OPTIONS] --compat-rust-echo-bench";
 
 const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
 
-Ends with 0; with 1 if nothing could be connected, bytes were wrong, or one of several processes \
-died; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
+Ends with 0; with 1 if nothing could be connected, bytes were wrong, one of several processes \
+died, or the result could not be written; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
 ledgers of both ends do not agree; with 130 after Ctrl-C, also then with the account. The objects \
 of --format json are described in docs/load.md.";
 
 const AFTER_COMPARE_HELP: &str = "\
-Ends with 0; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
+Ends with 0; with 1 if the result could not be written; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
 server do not agree. What beyond the spread means is in docs/load.md.";
 
 const AFTER_BENCH_HELP: &str = "\
 Server and load are processes of their own, on loopback only; where the system allows it each has a \
 processor to itself. Every byte is compared and both ledgers have to agree.
 
-Ends with 0; with 2 if nothing could be measured; with 3 if a run is not to be trusted, which the \
+Ends with 0; with 1 if the page could not be written; with 2 if nothing could be measured; with 3 if a run is not to be trusted, which the \
 page names; with 130 after Ctrl-C, also then with what it has. What each figure is, and the object \
 of --format json, is in docs/bench.md.";
 
@@ -53,7 +63,7 @@ const AFTER_DOCTOR_HELP: &str = "\
 To measure what one costs it opens up to 4,000 connections to itself, on loopback, and closes them \
 again (Linux only; --no-measure leaves it out). It changes nothing of the system.
 
-Ends with 0; with 3 if one process cannot hold --goal as the machine is; with 2 if the command \
+Ends with 0; with 1 if the report could not be written; with 3 if one process cannot hold --goal as the machine is; with 2 if the command \
 line is wrong. What each line means, and the object of --format json, is in docs/doctor.md.";
 
 /// A TCP peer that accepts everything: it holds connections, or echoes them, and accounts for each.
@@ -62,7 +72,9 @@ line is wrong. What each line means, and the object of --format json, is in docs
     name = "wharf",
     version,
     propagate_version = true,
-    subcommand_required = true
+    subcommand_required = true,
+    max_term_width = 80,
+    after_help = AFTER_ALL_HELP
 )]
 #[command(arg_required_else_help = true)]
 struct WharfCommand {
@@ -79,7 +91,7 @@ pub(crate) enum Command {
     #[command(after_help = AFTER_HELP)]
     Echo(EchoOptions),
     /// Open connections to any server, drive them, and account for each one
-    #[command(after_help = AFTER_LOAD_HELP)]
+    #[command(after_help = AFTER_LOAD_HELP, override_usage = LOAD_USAGE)]
     Load(Box<LoadOptions>),
     /// Set two results of load side by side, or a load and the account of its server
     #[command(after_help = AFTER_COMPARE_HELP)]
@@ -187,17 +199,17 @@ pub(crate) struct ServingOptions {
     #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
     pub(crate) congestion_control: Option<String>,
     /// End when standard input ends, as with Ctrl-C: for a program that starts this one
-    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
     pub(crate) until_eof: bool,
     /// How to print: for people, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
     /// Print a line for each connection, with its key
-    #[arg(short, long, env = "WHARF_VERBOSE", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, env = "WHARF_VERBOSE", value_parser = parse_switch)]
     pub(crate) verbose: bool,
     /// Print nothing but the account (and in JSON where it listens)
     #[arg(short, long, conflicts_with = "verbose", env = "WHARF_QUIET",
-          value_parser = BoolishValueParser::new())]
+          value_parser = parse_switch)]
     pub(crate) quiet: bool,
 }
 
@@ -212,16 +224,40 @@ pub(crate) enum Format {
 
 /// Reads the command line; the exit code when there is nothing to run.
 pub(crate) fn read() -> Result<Command, ExitCode> {
-    let mut words = std::env::args_os().collect();
+    let mut words: Vec<OsString> = std::env::args_os().collect();
     let part = division::take_part(&mut words);
-    let parsed = WharfCommand::try_parse_from(words);
-    let mut command = parsed
-        .map(|parsed| parsed.command)
-        .map_err(|error| mistakes::refuse(&error, &WharfCommand::command()))?;
+    let mut command = parse(&words).map_err(|(error, definition)| {
+        let given = Given {
+            words: &words,
+            definition: &definition,
+        };
+        mistakes::refuse(&error, &given)
+    })?;
     if let Some(division) = command.division() {
         division.part = part;
     }
     Ok(command)
+}
+
+/// Reads these words, or says what is wrong with them by which definition.
+fn parse(words: &[OsString]) -> Result<Command, (clap::Error, Box<clap::Command>)> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    let read = |definition: &clap::Command| {
+        let matches = definition.clone().try_get_matches_from(words);
+        matches.and_then(|matches| WharfCommand::from_arg_matches(&matches))
+    };
+    let mut definition = WharfCommand::command();
+    let mut parsed = read(&definition);
+    // Help names all variables, and so it is not printed from what is left of the definition.
+    let is_help = |error: &clap::Error| matches!(error.kind(), DisplayHelp | DisplayVersion);
+    if parsed.as_ref().is_err_and(|error| !is_help(error)) {
+        definition = origin::without_switches_off(definition);
+        parsed = read(&definition);
+    }
+    match parsed {
+        Ok(parsed) => Ok(parsed.command),
+        Err(error) => Err((error, Box::new(definition))),
+    }
 }
 
 /// The manual page of one command, or of the program.
@@ -288,8 +324,13 @@ mod tests {
         ];
         for (arguments, expected) in cases {
             let words = ["wharf"].iter().chain(arguments);
-            let error = WharfCommand::try_parse_from(words).expect_err("a mistake");
-            let line = mistakes::line(&error, &WharfCommand::command());
+            let words: Vec<_> = words.map(Into::into).collect();
+            let (error, definition) = parse(&words).expect_err("a mistake");
+            let given = Given {
+                words: &words,
+                definition: &definition,
+            };
+            let line = mistakes::line(&error, &given);
             assert!(line.contains(expected), "{arguments:?}: {line}");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
             assert!(!line.contains("wharf ") && !line.contains("-- "), "{line}");

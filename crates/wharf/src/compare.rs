@@ -84,15 +84,17 @@ fn ledger(format: Format, load: &Results, server: &Results) -> Result<u8, String
 fn tell(format: Format, object: &impl serde::Serialize, text: &str) {
     match format {
         Format::Json => output::json(object),
-        Format::Text => drop(output::bytes(text.as_bytes())),
+        Format::Text => output::bytes(text.as_bytes()),
     }
 }
 
 impl Results {
     fn read(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {name}: {error}"))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let cure = "name a file with what --format json printed";
+            format!("cannot read {name}: {error}: {cure}")
+        })?;
         Results::parse(name, &text)
     }
 

@@ -59,13 +59,16 @@ impl Descriptors {
     pub(crate) fn of_port(self, builder: Builder, share: Option<u32>, limit: u64) -> Builder {
         match self {
             Descriptors::Ordinary => builder,
-            Descriptors::Direct => {
-                let places = u32::try_from(limit.clamp(1, TABLE_MAX)).unwrap_or(u32::MAX);
-                let wanted = share.map_or(places, |share| share.max(TABLE_MIN));
-                builder.direct_descriptors(wanted.min(places))
-            }
+            Descriptors::Direct => builder.direct_descriptors(places(share, limit)),
         }
     }
+}
+
+/// Places of the table of a thread that has this share of the connections.
+pub(crate) fn places(share: Option<u32>, limit: u64) -> u32 {
+    let places = u32::try_from(limit.clamp(1, TABLE_MAX)).unwrap_or(u32::MAX);
+    let wanted = share.map_or(places, |share| share.max(TABLE_MIN));
+    wanted.min(places)
 }
 
 /// The share of a thread among all.

@@ -7,12 +7,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use serde::Serialize;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use wharf_port::{DriverKind, Port};
 
-use crate::command::{Format, whole};
+use crate::command::{Format, parse_switch, whole};
 use crate::output;
 use crate::sys::limits;
 use facts::{Driver, Facts, Memory};
@@ -40,7 +39,7 @@ pub(crate) struct DoctorOptions {
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
     /// Open no connections; the memory of one is then what other machines have shown
-    #[arg(long, env = "WHARF_NO_MEASURE", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_NO_MEASURE", value_parser = parse_switch)]
     pub(crate) no_measure: bool,
 }
 
@@ -66,7 +65,7 @@ pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
     };
     match options.format {
         Format::Json => output::json(&report),
-        Format::Text => drop(output::bytes(report::text(&report).as_bytes())),
+        Format::Text => output::bytes(report::text(&report).as_bytes()),
     }
     match &report.plan {
         Some(plan) if !plan.now.server_process => ExitCode::from(NOT_NOW),

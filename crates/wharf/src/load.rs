@@ -42,7 +42,7 @@ mod traffic;
 mod watch;
 mod worker;
 
-/// Nothing could be connected, bytes were wrong, or a process died.
+/// Nothing could be connected, bytes were wrong, a process died, or the result could not be written.
 const NOTHING_OR_WRONG: u8 = 1;
 const CANNOT_BEGIN: u8 = 2;
 const GATE_MISSED: u8 = 3;
@@ -109,11 +109,15 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     // Of a server that is gone there is no ledger, and of the load there still is one.
     let joint = server.map(|server| server.after(&standing));
     let code = run.conclude(&standing, joint.as_ref());
-    if let Some(hdr) = hdr {
-        let duration = Duration::from_secs_f64(standing.counts.seconds);
-        hdr.write(&standing.latencies, duration)?;
+    let duration = Duration::from_secs_f64(standing.counts.seconds);
+    match hdr.map_or(Ok(()), |it| it.write(&standing.latencies, duration)) {
+        Ok(()) => Ok(code),
+        // It has begun and it is over, so that this is not what keeps it from beginning.
+        Err(text) => {
+            output::complaint(&text);
+            Ok(if code == 0 { NOTHING_OR_WRONG } else { code })
+        }
     }
-    Ok(code)
 }
 
 /// One run of load.
@@ -141,7 +145,7 @@ impl Run<'_> {
             ..self.moment(standing)
         };
         match self.options.format {
-            Format::Text => drop(output::bytes(self.text(&moment).as_bytes())),
+            Format::Text => output::bytes(self.text(&moment).as_bytes()),
             Format::Json => output::json(&moment.object("load")),
         }
         let counts = &standing.counts;

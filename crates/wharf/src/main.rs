@@ -31,16 +31,21 @@ use service::Kind;
 fn main() -> ExitCode {
     let command = match command::read() {
         Ok(command) => command,
-        Err(code) => return code,
+        Err(code) => return output::exit(code),
     };
-    match command {
+    output::exit(match command {
         Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
         Command::Load(options) => load::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Doctor(options) => doctor::run(&options),
-        Command::Man { command } => output::bytes(&command::manual(command.as_deref())),
-        Command::Completions { shell } => output::bytes(&command::completions(shell)),
-    }
+        Command::Man { command } => print(&command::manual(command.as_deref())),
+        Command::Completions { shell } => print(&command::completions(shell)),
+    })
+}
+
+fn print(bytes: &[u8]) -> ExitCode {
+    output::bytes(bytes);
+    ExitCode::SUCCESS
 }

@@ -1,9 +1,12 @@
 //! What the program prints: lines for people, or one JSON object a line.
 //!
-//! Nobody has to be listening: a closed pipe is no reason to stop serving.
+//! Nobody has to be listening: a closed pipe is no reason to stop serving. But a full disk is none to
+//! say that all went well: it is told once, and remembered until the end. Each command would otherwise
+//! have to carry what became of every line; some had let a result go without a word.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use wharf_port::{Address, DriverReport};
@@ -175,8 +178,11 @@ fn row(text: &str) {
     }
 }
 
+/// Something could not be written, and somebody wanted it.
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+    bytes(format!("{text}\n").as_bytes());
 }
 
 pub(crate) fn json(value: &impl Serialize) {
@@ -196,14 +202,24 @@ pub(crate) fn complaint_as_is(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Prints what a command was asked for; the exit of that command. Whoever has read enough may
-/// close the pipe.
-pub(crate) fn bytes(bytes: &[u8]) -> ExitCode {
-    match io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complaint(&format!("cannot write: {error}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
+/// Prints it. Whoever has read enough may close the pipe.
+pub(crate) fn bytes(bytes: &[u8]) {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !UNWRITTEN.swap(true, Ordering::Relaxed)
+    {
+        complaint(&format!(
+            "cannot write to standard output: {error}: make room, or write elsewhere"
+        ));
+    }
+}
+
+/// The exit of a command that has printed what it had to say, or has it fail if it could not.
+pub(crate) fn exit(code: ExitCode) -> ExitCode {
+    match UNWRITTEN.load(Ordering::Relaxed) {
+        true if code == ExitCode::SUCCESS => ExitCode::FAILURE,
+        _ => code,
     }
 }

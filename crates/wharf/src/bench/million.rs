@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use indicatif::ProgressBar;
 use serde_json::Value;
 use wharf_port::DriverChoice;
@@ -20,7 +19,7 @@ use wharf_port::DriverChoice;
 use super::ends::{End, Place, Server, Standing, Stop};
 use super::parts::{self, Moment};
 use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
-use crate::command::{Format, parse_driver, parse_size, whole};
+use crate::command::{Format, parse_driver, parse_size, parse_switch, whole};
 use crate::congestion;
 use crate::descriptors::Descriptors;
 use crate::doctor;
@@ -72,7 +71,7 @@ pub(crate) struct MillionOptions {
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     format: Format,
     /// Print nothing but the page, and nothing on the way to it
-    #[arg(short, long, env = "WHARF_QUIET", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, env = "WHARF_QUIET", value_parser = parse_switch)]
     quiet: bool,
 }
 
@@ -164,7 +163,7 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
     found.driver = driver;
     let report = Report::new(options, &found);
     match options.format {
-        Format::Text => drop(output::bytes(report.text().as_bytes())),
+        Format::Text => output::bytes(report.text().as_bytes()),
         Format::Json => output::json(&report),
     }
     Ok(if found.interrupted {

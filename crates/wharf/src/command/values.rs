@@ -30,6 +30,15 @@ where
     }
 }
 
+/// Whether an option that takes no value is meant, as its variable says it.
+pub(crate) fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "t" | "y" => Ok(true),
+        "false" | "no" | "off" | "0" | "f" | "n" => Ok(false),
+        _ => Err("write true, yes, on or 1, or else false, no, off or 0".into()),
+    }
+}
+
 /// Numbers of things a second.
 pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -82,6 +91,20 @@ mod tests {
         for wrong in ["0", "257", "70000", "-1", "1.5", "4k", "many", ""] {
             let error = few(wrong).expect_err(wrong);
             assert!(error.contains("from 1 to 256"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_on_or_off() {
+        for on in ["true", "YES", "on", "1", "t", "y"] {
+            assert_eq!(parse_switch(on), Ok(true), "{on}");
+        }
+        for off in ["false", "No", "OFF", "0", "f", "n"] {
+            assert_eq!(parse_switch(off), Ok(false), "{off}");
+        }
+        for wrong in ["", "maybe", "2", " 1"] {
+            let error = parse_switch(wrong).expect_err(wrong);
+            assert!(error.contains("true, yes, on or 1"), "{error}");
         }
     }
 

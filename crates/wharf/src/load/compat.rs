@@ -13,7 +13,7 @@ use clap::Args;
 use super::options::{LoadOptions, Mode};
 use super::report::{Moment, Percentiles};
 use crate::address::Place;
-use crate::command::whole;
+use crate::command::{parse_switch, whole};
 use crate::wrap::wrapped;
 
 const ADDRESS: &str = "127.0.0.1:12345";
@@ -29,7 +29,7 @@ pub(crate) struct CompatOptions {
     /// Run and print as rust_echo_bench does: no MODE and no ADDRESS, but -a, -c (or -n), -t and
     /// -l; short reads are put together, and latencies are told too
     #[arg(long, env = "WHARF_COMPAT_RUST_ECHO_BENCH", conflicts_with = "mode",
-          value_parser = clap::builder::BoolishValueParser::new())]
+          value_parser = parse_switch)]
     pub(super) compat_rust_echo_bench: bool,
     /// The echo server; 127.0.0.1:12345 unless told otherwise
     #[arg(

@@ -5,7 +5,7 @@
 //! percentiles cannot be.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +24,14 @@ pub(crate) struct HdrFile {
 
 impl HdrFile {
     pub(crate) fn create(path: &Path) -> Result<Self, String> {
-        let file = File::create(path)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        let file = File::create(path).map_err(|error| {
+            let cure = match error.kind() {
+                ErrorKind::NotFound => "make its directory first",
+                ErrorKind::IsADirectory => "name a file in it",
+                _ => "name a file that you may write to",
+            };
+            format!("cannot write {}: {error}: {cure}", path.display())
+        })?;
         Ok(HdrFile {
             path: path.to_owned(),
             file,

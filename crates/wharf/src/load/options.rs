@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use wharf_port::{Address, ConnectOptions, DriverChoice};
@@ -18,8 +17,9 @@ use super::touch::Touch;
 use crate::address::Place;
 use crate::command::{
     DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
-    parse_size, whole,
+    parse_size, parse_switch, whole,
 };
+use crate::sys;
 
 /// Connections that one source address makes to one target before the next source has its turn.
 ///
@@ -27,7 +27,7 @@ use crate::command::{
 /// (`__inet_hash_connect`). When those are taken, each further connect walks past all 14,116: 19,000
 /// from one address once took 4.3 s, and from two 0.5 s. Loopback has addresses enough.
 const CONNECTIONS_PER_SOURCE: u32 = 10_000;
-/// How often `--interval` tells at most.
+/// How often `--interval` tells at most, and how long a connect may take at least.
 const INTERVAL_LEAST: Duration = Duration::from_millis(1);
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
@@ -94,7 +94,7 @@ pub(crate) struct LoadOptions {
     pub(crate) source: Vec<Source>,
     /// Give up a connect after this long
     #[arg(long, default_value = "10s", env = "WHARF_CONNECT_TIMEOUT", value_name = "DURATION",
-          value_parser = parse_duration)]
+          value_parser = parse_interval)]
     pub(crate) connect_timeout: Duration,
     /// What to run on: the best that works here, or this one or none
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
@@ -130,7 +130,7 @@ pub(crate) struct LoadOptions {
     pub(crate) touch: Option<Touch>,
     /// End the connections of connect and hold with RST, so that none of their ports waits in
     /// TIME_WAIT
-    #[arg(long, env = "WHARF_RESET", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_RESET", value_parser = parse_switch)]
     pub(crate) reset: bool,
     /// Begin no more connects once the machine has less memory than this available, such as 2GiB
     #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]
@@ -154,11 +154,11 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
     pub(crate) congestion_control: Option<String>,
     /// End when standard input ends, as with Ctrl-C: for a program that starts this one
-    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
     pub(crate) until_eof: bool,
     /// Allow a target that is neither on this machine nor in a private network
     #[arg(long, env = "WHARF_I_OWN_THIS_TARGET",
-          value_parser = BoolishValueParser::new())]
+          value_parser = parse_switch)]
     pub(crate) i_own_this_target: bool,
     #[command(flatten)]
     pub(super) compat: CompatOptions,
@@ -211,7 +211,7 @@ impl FromStr for Source {
     }
 }
 
-/// Lines faster than anybody reads would be the load's only work.
+/// Lines faster than anybody reads would be the load's only work, and no connect is over at once.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval >= INTERVAL_LEAST {
@@ -279,7 +279,12 @@ impl LoadOptions {
             None if !self.source.is_empty() => Err(format!(
                 "--source is for internet addresses, and {target} is none"
             )),
-            None => Ok(target.clone()),
+            None => match target {
+                Address::Unix(path) if !sys::is_socket(path) => Err(format!(
+                    "there is no socket at {target}: start its server first"
+                )),
+                _ => Ok(target.clone()),
+            },
         }
     }
 

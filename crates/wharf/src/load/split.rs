@@ -12,7 +12,7 @@ use super::options::{LoadOptions, Mode};
 use super::standing::Standing;
 use super::watch::{LIVE_EVERY, News, Watched, watch};
 use super::{CANNOT_BEGIN, Run};
-use crate::descriptors::Descriptors;
+use crate::descriptors::{Descriptors, places};
 use crate::output;
 use crate::processes::{
     DESCRIPTORS_BESIDES, Family, Member, Order, PROCESSES_MAX, Part, Superior, Threads, needed,
@@ -41,9 +41,10 @@ impl Plan {
 
     fn within(options: &LoadOptions, limit: u64) -> Result<Self, String> {
         if options.division.descriptors == Descriptors::Direct {
-            let (open, asked) = (at_once(options, 1, limit) as u32, options.threads);
-            let threads =
-                Descriptors::threads(Some(open), asked, options.division.processes, limit)?;
+            // Where each is closed at once, the next one waits for a place of the thread's own table.
+            let open = Some(options.connections).filter(|_| options.mode != Mode::Connect);
+            let processes = options.division.processes;
+            let threads = Descriptors::threads(open, options.threads, processes, limit)?;
             return Ok(Plan {
                 processes: 1,
                 threads: threads.min(options.connections),
@@ -111,12 +112,14 @@ impl Plan {
             }
             _ => String::new(),
         };
+        let plural = if connections == 1 { "" } else { "s" };
         let need = match processes {
+            1 if connections == 1 => format!("one process needs {files} open files"),
             1 => format!("one process need {files} open files"),
             several => format!("{several} processes need {files} open files each"),
         };
         format!(
-            "{connections} connections in {need} and the limit is {limit}: {split}as root run \
+            "{connections} connection{plural} in {need} and the limit is {limit}: {split}as root run \
              \"ulimit -n {files}\""
         )
     }
@@ -145,7 +148,14 @@ pub(super) fn open_at_once_max(options: &LoadOptions, threads: u32, limit: u64) 
     if options.mode != Mode::Connect {
         return u32::MAX;
     }
-    let room = room(threads, limit) / u64::from(threads);
+    let room = match options.division.descriptors {
+        Descriptors::Ordinary => room(threads, limit) / u64::from(threads),
+        // Each thread has a table of its own, and the limit is that of each table.
+        Descriptors::Direct => {
+            let share = options.connections.div_ceil(threads);
+            places(Some(share), limit).into()
+        }
+    };
     let room = u32::try_from(room).unwrap_or(u32::MAX).max(1);
     match options.pace() {
         // In an open loop what is due begins, as long as it can.
@@ -308,6 +318,27 @@ mod tests {
             plan(&["hold", "--connections", "9000000"], u64::MAX),
             Ok((1, 1))
         );
+    }
+
+    #[test]
+    fn each_table_of_direct_descriptors_has_the_limit_for_itself() {
+        let at_once = |arguments: &[&str]| {
+            let words = ["load", "connect", "--connections", "1000000"];
+            let options = Line::parse_from(words.iter().chain(arguments)).options;
+            open_at_once_max(&options, options.threads.into(), 1_000)
+        };
+        let (direct, rate) = (["--descriptors", "direct"], ["--rate", "5000"]);
+        let on_threads = ["--threads", "4"];
+        assert_eq!(at_once(&rate), 936);
+        assert_eq!(at_once(&[rate, on_threads].concat()), 231);
+        assert_eq!(at_once(&[rate, direct].concat()), 1_000);
+        assert_eq!(at_once(&[rate, direct, on_threads].concat()), 1_000);
+        let connect = ["connect", "--connections", "1000000"];
+        let direct = [&connect[..], &direct].concat();
+        assert_eq!(plan(&direct, 1_000), Ok((1, 1)));
+        assert_eq!(plan(&[&direct[..], &rate].concat(), 1_000), Ok((1, 1)));
+        let four = [&direct[..], &rate, &on_threads].concat();
+        assert_eq!(plan(&four, 1_000), Ok((1, 4)));
     }
 
     #[test]

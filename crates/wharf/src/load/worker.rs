@@ -35,6 +35,8 @@ const FINISHED: &str = "finished by the peer";
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
 const CONNECTING_MAX: u32 = 512;
+/// After this long a connect that found no place is tried again: nothing tells when there is one.
+const PLACE_IS_FREE_WITHIN: Duration = Duration::from_millis(1);
 /// How long messages that are under way at the end may take to come back, at least and with each
 /// connection of all threads: when a million end at once, some end while others still echo.
 const DRAINS_WITHIN: Duration = Duration::from_secs(5);
@@ -88,6 +90,8 @@ pub(crate) struct Worker<'a> {
     /// A timer is set for the next connect. Whoever connects meanwhile needs no other one, and many
     /// for the same time would all set the next.
     connect_is_timed: bool,
+    /// A connect that was begun at this time, and waits for a place.
+    put_off: Option<Instant>,
     /// Where the next message of an open loop goes.
     next_talker: usize,
     /// A message of the open loop is due, and no connection is there to send it.
@@ -122,6 +126,7 @@ impl<'a> Worker<'a> {
             connecting: 0,
             open: 0,
             connect_is_timed: false,
+            put_off: None,
             next_talker: 0,
             nobody_talks: false,
             stopping: false,
@@ -149,10 +154,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.count_unsent();
-        if self.orders.reset {
-            self.reset_all(&mut waiter)?;
-        }
-        Ok(())
+        self.end_all(&mut waiter)
     }
 
     fn is_done(&self) -> bool {
@@ -209,51 +211,76 @@ impl<'a> Worker<'a> {
         let has_room = |it: &Self| it.connecting + it.open < it.orders.open_at_once_max;
         let all = self.orders.connections;
         while !self.stopping && self.next < all && has_room(self) && self.has_memory() {
-            match &mut self.orders.arrivals {
-                None if self.connecting >= CONNECTING_MAX => return Ok(()),
-                None => self.connect(Instant::now()),
-                Some(arrivals) => {
-                    let Some(due) = arrivals.take(Instant::now()) else {
-                        let at = arrivals.next_at();
-                        if std::mem::replace(&mut self.connect_is_timed, true) {
-                            return Ok(());
-                        }
-                        return self.at(at, CONNECT_DUE);
-                    };
-                    self.ledger
-                        .late
-                        .fetch_add(u64::from(due.late), Ordering::Relaxed);
-                    // An open loop: whatever it waited for here is part of its latency.
-                    self.connect(due.at);
-                }
+            let Some(begun) = self.next_begin()? else {
+                return Ok(());
+            };
+            if !self.connect(begun) {
+                self.put_off = Some(begun);
+                return self.connect_at(Instant::now() + PLACE_IS_FREE_WITHIN);
             }
         }
         Ok(())
     }
 
-    fn connect(&mut self, begun: Instant) {
+    /// When the next connect counts as begun, if that is now.
+    fn next_begin(&mut self) -> Result<Option<Instant>, String> {
+        if self.put_off.is_some() && self.connect_is_timed {
+            return Ok(None);
+        }
+        if let Some(begun) = self.put_off.take() {
+            return Ok(Some(begun));
+        }
+        let Some(arrivals) = &mut self.orders.arrivals else {
+            let few = self.connecting < CONNECTING_MAX;
+            return Ok(few.then(Instant::now));
+        };
+        let Some(due) = arrivals.take(Instant::now()) else {
+            let at = arrivals.next_at();
+            return self.connect_at(at).map(|()| None);
+        };
+        self.ledger
+            .late
+            .fetch_add(u64::from(due.late), Ordering::Relaxed);
+        // An open loop: whatever it waited for here is part of its latency.
+        Ok(Some(due.at))
+    }
+
+    /// Has a timer set for the next connect.
+    fn connect_at(&mut self, at: Instant) -> Result<(), String> {
+        if std::mem::replace(&mut self.connect_is_timed, true) {
+            return Ok(());
+        }
+        self.at(at, CONNECT_DUE)
+    }
+
+    /// Begins a connect; answers false where there is no place for it yet.
+    fn connect(&mut self, begun: Instant) -> bool {
         let number = self.next;
-        self.next += 1;
-        self.ledger.asked.fetch_add(1, Ordering::Relaxed);
         let mut to = self.orders.connect.clone();
         if !self.orders.sources.is_empty() {
             let turn = self.identity(number);
             to = to.source(self.orders.sources[turn as usize % self.orders.sources.len()]);
         }
+        let key = Key(CONNECTION_FIRST + u64::from(number));
+        let result = self.port.connect(to, key);
         let place = &mut self.connections[number as usize];
-        match self
-            .port
-            .connect(to, Key(CONNECTION_FIRST + u64::from(number)))
-        {
+        match result {
             Ok(_) => {
                 *place = Connection::Connecting(begun);
                 self.connecting += 1;
+            }
+            // A place in a table of direct descriptors is free a moment after its connection is.
+            Err(error) if error.kind() == ErrorKind::Full && self.orders.mode == Mode::Connect => {
+                return false;
             }
             Err(error) => {
                 *place = Connection::Gone;
                 self.ledger.failed(error.kind());
             }
         }
+        self.next += 1;
+        self.ledger.asked.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     fn connected(&mut self, number: u32, stream: Stream) -> Result<(), String> {

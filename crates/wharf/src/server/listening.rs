@@ -150,8 +150,8 @@ impl Opening<'_> {
                     _ => port.listen(at, key),
                 };
                 let told = |error: Error| {
-                    let cure = cure_of_path(&address, &error);
-                    (error.kind(), format!("{address}: {error}{cure}"))
+                    let said = cure_of_path(&address, &error).unwrap_or(error.to_string());
+                    (error.kind(), format!("{address}: {said}"))
                 };
                 listeners.push(listener.map_err(told)?);
             }
@@ -208,16 +208,30 @@ fn is_in_use(address: &Address) -> bool {
 }
 
 /// What to do about a path that the system refuses; the library knows no path by its errors.
-fn cure_of_path(address: &Address, error: &Error) -> &'static str {
-    match (address, error.kind()) {
-        (Address::Unix(path), ErrorKind::Other) if path.parent().is_some_and(is_missing) => {
-            ": make its directory first"
+fn cure_of_path(address: &Address, error: &Error) -> Option<String> {
+    let Address::Unix(path) = address else {
+        return None;
+    };
+    let cure = match error.kind() {
+        // A port would be no help, and a file that is no socket has nobody who holds it.
+        ErrorKind::AddressInUse if sys::is_socket(path) => {
+            return Some(
+                "listen: address in use: choose another path, or end the program that listens there"
+                    .into(),
+            );
         }
-        (Address::Unix(_), ErrorKind::InvalidInput) => {
-            ": choose a shorter path, systems take some hundred bytes"
+        ErrorKind::AddressInUse => {
+            return Some(
+                "listen: address in use: there is a file that is no socket, choose another path"
+                    .into(),
+            );
         }
-        _ => "",
-    }
+        ErrorKind::Other if path.parent().is_some_and(is_missing) => "make its directory first",
+        ErrorKind::Other => "choose a path where files can be made",
+        ErrorKind::InvalidInput => "choose a shorter path, systems take some hundred bytes",
+        _ => return None,
+    };
+    Some(format!("{error}: {cure}"))
 }
 
 fn is_missing(directory: &Path) -> bool {

@@ -43,6 +43,14 @@ pub(crate) fn processor_time() -> Option<Duration> {
     Some(Duration::new(seconds.ok()?, nanoseconds.ok()?))
 }
 
+/// Whether this path leads to a Unix socket, as far as anybody can tell.
+pub(crate) fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).map_or_else(
+        |error| error.kind() == io::ErrorKind::PermissionDenied,
+        |file| file.file_type().is_socket(),
+    )
+}
+
 /// Removes the file of a Unix socket that nobody listens on any more; answers whether it did.
 ///
 /// A server that was killed leaves its file, and nobody can bind there until it is gone. Whether

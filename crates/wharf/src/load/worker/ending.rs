@@ -1,19 +1,19 @@
 //! What a thread does when it would exceed its machine, and before it ends: looking at the memory that
-//! is left, touching held connections, and resetting them.
+//! is left, touching held connections, and ending them.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Close, Event, Wait, Waiter};
+use wharf_port::{Close, Event, Key, Wait, Waiter};
 
-use super::{Connection, Worker};
+use super::{CONNECTION_FIRST, Connection, Worker};
 use crate::doctor;
 use crate::load::worker::talking::Talk;
 
 /// Connects between two looks at the memory; they take some megabytes.
 const LOOK_EVERY: u32 = 256;
-/// How long resets may take, of as many connections as a process has, on a machine that is busy.
-const RESET_AT_MOST: Duration = Duration::from_secs(120);
+/// How long ends may take, of as many connections as a process has, on a machine that is busy.
+const ENDING_AT_MOST: Duration = Duration::from_secs(120);
 
 impl Worker<'_> {
     /// Whether another connect leaves the memory that is to be left. Once it has not, it stays so.
@@ -60,17 +60,25 @@ impl Worker<'_> {
         }
     }
 
-    /// Ends what is open with RST, and waits until all of it has ended.
-    pub(super) fn reset_all(&mut self, waiter: &mut Waiter) -> Result<(), String> {
-        let open = self.connections.iter().filter_map(|it| match it {
-            Connection::Open(socket, _) => Some(*socket),
-            _ => None,
-        });
-        // One that has ended by itself in this moment refuses.
-        let mut closing = open
-            .filter(|socket| socket.close(Close::Reset).is_ok())
-            .count();
-        let give_up_at = Instant::now() + RESET_AT_MOST;
+    /// Ends what is open, and waits until all of it has ended.
+    ///
+    /// Left to the end of the process, connections of io_uring end a moment after it: what is armed
+    /// on them is cancelled by a thread of the kernel's own. A server that was stopped as soon as the
+    /// load had gone had then to close some of them itself, and counted them so.
+    pub(super) fn end_all(&mut self, waiter: &mut Waiter) -> Result<(), String> {
+        let how = match self.orders.reset {
+            true => Close::Reset,
+            false => Close::Flush,
+        };
+        let mut closing = 0;
+        for place in &mut self.connections {
+            // One that has ended by itself in this moment refuses.
+            match place {
+                Connection::Open(socket, _) if socket.close(how).is_ok() => closing += 1,
+                _ => *place = Connection::Gone,
+            }
+        }
+        let give_up_at = Instant::now() + ENDING_AT_MOST;
         while closing > 0 {
             let left = give_up_at.saturating_duration_since(Instant::now());
             let packets = match waiter.wait(Some(left)) {
@@ -78,11 +86,20 @@ impl Worker<'_> {
                 Ok(Wait::TimedOut | Wait::Closed) => return Ok(()),
                 Err(error) => return Err(error.to_string()),
             };
-            closing -= packets
-                .filter(|it| matches!(it.event, Event::Closed))
-                .count()
-                .min(closing);
+            for packet in packets {
+                // Those that were given up before are not waited for.
+                if matches!(packet.event, Event::Closed) && self.ended(packet.key) {
+                    closing -= 1;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Whether this was the end of an open connection.
+    fn ended(&mut self, key: Key) -> bool {
+        let number = (key.0 - CONNECTION_FIRST) as usize;
+        let before = std::mem::replace(&mut self.connections[number], Connection::Gone);
+        matches!(before, Connection::Open(..))
     }
 }
