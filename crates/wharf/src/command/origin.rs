@@ -78,7 +78,7 @@ impl Given<'_> {
         });
         let place = suspects.next()?;
         let word = self.words[place].to_string_lossy();
-        let before = self.words[place - 1].to_string_lossy();
+        let before = self.words.get(place.checked_sub(1)?)?.to_string_lossy();
         Some(match before.starts_with('-') && !word.starts_with('-') {
             true => format!("{before} {word}"),
             false => word.into_owned(),
@@ -111,7 +111,7 @@ impl Given<'_> {
             first.is_some_and(|it| it.is_ascii_digit() || it == '.')
         };
         let place = words.iter().position(|word| is_negative(word))?;
-        let option = words[place - 1];
+        let option = *words.get(place.checked_sub(1)?)?;
         if !option.starts_with('-') || option.contains('=') {
             return None;
         }
