@@ -28,7 +28,7 @@ mod talking;
 const CONNECT_DUE: Key = Key(2);
 const MESSAGE_DUE: Key = Key(3);
 const TIME_UP: Key = Key(4);
-const DRAINED_AT_LAST: Key = Key(5);
+const DRAIN_STEP: Key = Key(5);
 const CONNECTION_FIRST: u64 = 100;
 /// Why a connection went that its peer has ended in order.
 const FINISHED: &str = "finished by the peer";
@@ -37,10 +37,6 @@ const FINISHED: &str = "finished by the peer";
 const CONNECTING_MAX: u32 = 512;
 /// After this long a connect that found no place is tried again: nothing tells when there is one.
 const PLACE_IS_FREE_WITHIN: Duration = Duration::from_millis(1);
-/// How long messages that are under way at the end may take to come back, at least and with each
-/// connection of all threads: when a million end at once, some end while others still echo.
-const DRAINS_WITHIN: Duration = Duration::from_secs(5);
-const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
 
 /// What a thread is to do; the same for all, but for its share.
 #[derive(Debug)]
@@ -102,6 +98,12 @@ pub(crate) struct Worker<'a> {
     /// Messages at the end of hold that have not come back.
     touching: u32,
     stopped_at: Option<Instant>,
+    /// Packets of connections so far, and how many there were at the last step of draining; the steps
+    /// there were, and those in a row that brought none.
+    heard: u64,
+    heard_before: u64,
+    drain_steps: u32,
+    silent_steps: u32,
 }
 
 impl<'a> Worker<'a> {
@@ -133,6 +135,10 @@ impl<'a> Worker<'a> {
             held_back: false,
             touching: 0,
             stopped_at: None,
+            heard: 0,
+            heard_before: 0,
+            drain_steps: 0,
+            silent_steps: 0,
         }
     }
 
@@ -186,7 +192,10 @@ impl<'a> Worker<'a> {
                 self.stop()
             }
             (TIME_UP, _) => {
-                // What is due by now is sent, whichever of two timers came first.
+                // What is due by now is begun and sent, whichever of two timers came first.
+                if self.orders.arrivals.is_some() {
+                    self.connect_more()?;
+                }
                 self.send_due()?;
                 self.stop()
             }
@@ -195,11 +204,9 @@ impl<'a> Worker<'a> {
                 self.connect_more()
             }
             (MESSAGE_DUE, _) => self.send_due(),
-            (DRAINED_AT_LAST, _) => {
-                self.give_up();
-                Ok(())
-            }
+            (DRAIN_STEP, _) => self.drain(),
             (key, event) => {
+                self.heard += 1;
                 let number = (key.0 - CONNECTION_FIRST) as u32;
                 self.handle_connection(number, packet.op.operation(), event)
             }
@@ -412,26 +419,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.touch_all();
-        // All threads have as many as this one, but for one.
-        let all = self.orders.connections.saturating_mul(self.orders.threads);
-        let patience = DRAINS_WITHIN + DRAINS_FOR_EACH * all;
-        self.at(Instant::now() + patience, DRAINED_AT_LAST)
-    }
-
-    /// Whatever has not come back by now does not count as held, but as lost.
-    fn give_up(&mut self) {
-        for number in 0..self.connections.len() {
-            if matches!(&self.connections[number], Connection::Connecting(_)) {
-                // It stays unfinished in the ledger.
-                self.connections[number] = Connection::Gone;
-            }
-            let waits = |talk: &Option<Box<Talk>>| talk.as_ref().is_some_and(|it| it.waits());
-            let touched = matches!(&self.connections[number], Connection::Open(_, it) if waits(it));
-            if self.orders.mode != Mode::Hold || touched {
-                self.gone(number as u32, "did not come back in time");
-            }
-        }
-        self.connecting = 0;
+        self.listen_on()
     }
 
     /// Its number among those of all threads.
@@ -454,43 +442,4 @@ fn leave_name(leave: Leave) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::load::schedule::Pace;
-
-    #[test]
-    fn one_timer_is_set_for_the_next_connect_whoever_asks() {
-        let port = Port::builder().single_waiter().build().expect("a port");
-        let pace = Pace {
-            per_second: 0.001,
-            ramp: Duration::ZERO,
-        };
-        let later = Instant::now() + Duration::from_secs(3_600);
-        let orders = Orders {
-            mode: Mode::Hold,
-            connect: ConnectOptions::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
-            sources: &[],
-            connections: 10,
-            open_at_once_max: u32::MAX,
-            size: 64,
-            pipeline: 1,
-            arrivals: Some(Schedule::new(later, pace, 0, 1)),
-            requests: None,
-            touch: None,
-            seed: 1,
-            reset: false,
-            leave_memory_bytes: None,
-            time_up_at: None,
-            thread: 0,
-            threads: 1,
-        };
-        let (noise, ledger) = (Noise::new(1), Ledger::new(Instant::now()));
-        let latencies = Mutex::new(Latencies::new());
-        let mut worker = Worker::new(&port, orders, &noise, &ledger, &latencies);
-        for _ in 0..5 {
-            // As every connection does that has connected.
-            worker.connect_more().expect("a timer");
-        }
-        assert_eq!(port.stats().timers, 1);
-    }
-}
+mod tests;
