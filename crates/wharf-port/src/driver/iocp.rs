@@ -45,8 +45,11 @@ mod watch;
 const BUFFERS_MAX: usize = 16;
 /// Bytes that one call takes: a count of them must fit the 32 bits that Winsock has for it.
 const SEND_BYTES_MAX: usize = 1 << 30;
-/// How long the end of a port waits for the system to give its requests back.
+/// How long the end of a port waits for the system while it gives no request back, and for how much
+/// of that one wait counts at most: a process that is stopped meanwhile, or not scheduled for
+/// seconds, has not waited for all of that time.
 const END_AT_MOST: Duration = Duration::from_secs(2);
+const END_STEP: Duration = Duration::from_millis(50);
 
 /// The completion port driver.
 #[derive(Debug)]
@@ -417,27 +420,31 @@ impl Driver for Iocp {
     }
 
     fn end(&self, core: &Arc<Core>) -> u64 {
-        let deadline = Instant::now() + END_AT_MOST;
+        let mut waited = Duration::ZERO;
         loop {
             let left = self.outstanding.load(Ordering::Relaxed);
-            let time = deadline.saturating_duration_since(Instant::now());
             if left == 0 {
                 return 0;
             }
-            if time.is_zero() {
+            if waited >= END_AT_MOST {
                 // The system may still write to the blocks: the tables they are in stay for ever.
                 std::mem::forget(Arc::clone(core));
                 return left;
             }
+            let begun = Instant::now();
             let collected = self
                 .queue
-                .dequeue(Some(time), usize::MAX, |packet| match packet {
+                .dequeue(Some(END_STEP), usize::MAX, |packet| match packet {
                     Dequeued::Wake => {}
                     Dequeued::Request(index, address) => {
                         self.completed(core, index, address, &mut Out::queue());
                     }
                 });
             debug_assert!(collected.is_ok(), "the completion port is open");
+            waited += begun.elapsed().min(END_STEP);
+            if self.outstanding.load(Ordering::Relaxed) != left {
+                waited = Duration::ZERO;
+            }
         }
     }
 }

@@ -25,9 +25,11 @@ use crate::core::{Core, Out};
 use crate::lock;
 use crate::slot::flag;
 
-/// How long to wait for the kernel.
+/// How long to wait for the kernel while nothing comes back.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How long one sleep may take, so that the limit is kept.
+/// How long one sleep may take, and how much of the limit it uses up at most: a process that is
+/// stopped meanwhile, or not scheduled for seconds, has not waited for all of that time. With one
+/// deadline for all, it leaked what had come back long before.
 const STEP: Duration = Duration::from_millis(50);
 /// How many ends one enter asks for: fewer than there is room for.
 const ENDS_MAX: u64 = 4096;
@@ -105,19 +107,23 @@ impl Uring {
     /// only `more` goes to it.
     fn empty_kernel(&self, core: &Arc<Core>, out: &mut Out<'_>, more: impl Fn(Kind) -> bool) {
         self.ring.push(request::cancel(Name::own(Kind::Bell)));
-        let deadline = Instant::now() + LIMIT;
+        let mut waited = Duration::ZERO;
         let mut kept = VecDeque::new();
         loop {
             kept.append(&mut self.ring.take_queued(|kind| !more(kind)));
-            let left = self.ring.unended();
-            if left == 0 && !self.ring.is_bell_armed() || Instant::now() >= deadline {
+            let left = (self.ring.unended(), self.ring.is_bell_armed());
+            if left == (0, false) || waited >= LIMIT {
                 break;
             }
-            let want = left.clamp(1, ENDS_MAX) as u32;
+            let (begun, want) = (Instant::now(), left.0.clamp(1, ENDS_MAX) as u32);
             if self.enter_to_end(STEP, want).is_err() {
                 break;
             }
             self.reap(core, out);
+            waited += begun.elapsed().min(STEP);
+            if (self.ring.unended(), self.ring.is_bell_armed()) != left {
+                waited = Duration::ZERO;
+            }
         }
         self.ring.put_back(kept);
     }
