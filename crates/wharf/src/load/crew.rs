@@ -101,9 +101,11 @@ impl Crew {
         sources: &'a [std::net::SocketAddr],
     ) -> Orders<'a> {
         let threads = self.threads.total;
-        let schedule = |pace: Pace| Schedule::new(self.start, pace, thread, threads);
         let talks = options.mode.talks();
         let duration = options.duration.or(talks.then_some(TALK_FOR));
+        let time_up_at = duration.and_then(|duration| self.start.checked_add(duration));
+        let schedule =
+            |pace: Pace| Schedule::new(self.start, pace, thread, threads).until(time_up_at);
         let requests = options.requests_per_second.filter(|_| talks);
         let requests = requests.map(|per_second| Pace {
             per_second,
@@ -124,7 +126,7 @@ impl Crew {
             seed: options.seed,
             reset: options.reset,
             leave_memory_bytes: options.leave_memory.map(|size| size.as_u64()),
-            time_up_at: duration.and_then(|duration| self.start.checked_add(duration)),
+            time_up_at,
             thread,
             threads,
         }

@@ -14,6 +14,9 @@ pub(crate) struct Schedule {
     thread: u32,
     threads: u32,
     begun: u64,
+    /// Nothing is due from here on, however late somebody looks: a load that was not scheduled when
+    /// its time was up once sent what had become due since, and more than was asked for.
+    end: Option<Instant>,
 }
 
 /// How fast things are to begin.
@@ -56,7 +59,13 @@ impl Schedule {
             thread,
             threads,
             begun: 0,
+            end: None,
         }
+    }
+
+    /// The same, until then.
+    pub(crate) fn until(self, end: Option<Instant>) -> Self {
+        Schedule { end, ..self }
     }
 
     /// When the next is to begin.
@@ -68,7 +77,7 @@ impl Schedule {
     /// The next, if its time has come.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Due> {
         let at = self.next_at();
-        if at > now {
+        if at > now || self.end.is_some_and(|end| at >= end) {
             return None;
         }
         self.begun += 1;
@@ -118,6 +127,17 @@ mod tests {
                 "{number}: {time:?}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_is_due_at_the_end_or_after_it() {
+        let start = Instant::now();
+        let end = start + Duration::from_millis(200);
+        let mut schedule = Schedule::new(start, even(10.0), 0, 1).until(Some(end));
+        let late = start + Duration::from_secs(3);
+        assert!(schedule.take(late).is_some_and(|due| due.late));
+        assert!(schedule.take(late).is_some_and(|due| due.late));
+        assert_eq!(schedule.take(late), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wharf_port::{
     Close, ConnectOptions, End, Error, ErrorKind, Event, Key, Leave, Operation, Packet, Port,
@@ -28,18 +28,13 @@ mod talking;
 const CONNECT_DUE: Key = Key(2);
 const MESSAGE_DUE: Key = Key(3);
 const TIME_UP: Key = Key(4);
-const DRAINED_AT_LAST: Key = Key(5);
+const DRAIN_STEP: Key = Key(5);
 const CONNECTION_FIRST: u64 = 100;
 /// Why a connection went that its peer has ended in order.
 const FINISHED: &str = "finished by the peer";
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
 const CONNECTING_MAX: u32 = 512;
-/// How long messages that are under way at the end may take to come back, at least and with each
-/// connection of all threads: when a million end at once, some end while others still echo.
-const DRAINS_WITHIN: Duration = Duration::from_secs(5);
-const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
-
 /// What a thread is to do; the same for all, but for its share.
 #[derive(Debug)]
 pub(crate) struct Orders<'a> {
@@ -98,6 +93,11 @@ pub(crate) struct Worker<'a> {
     /// Messages at the end of hold that have not come back.
     touching: u32,
     stopped_at: Option<Instant>,
+    /// Packets of connections so far, and how many there were at the last step of draining, and the
+    /// steps in a row that brought none.
+    heard: u64,
+    heard_before: u64,
+    silent_steps: u32,
 }
 
 impl<'a> Worker<'a> {
@@ -128,6 +128,9 @@ impl<'a> Worker<'a> {
             held_back: false,
             touching: 0,
             stopped_at: None,
+            heard: 0,
+            heard_before: 0,
+            silent_steps: 0,
         }
     }
 
@@ -184,7 +187,10 @@ impl<'a> Worker<'a> {
                 self.stop()
             }
             (TIME_UP, _) => {
-                // What is due by now is sent, whichever of two timers came first.
+                // What is due by now is begun and sent, whichever of two timers came first.
+                if self.orders.arrivals.is_some() {
+                    self.connect_more()?;
+                }
                 self.send_due()?;
                 self.stop()
             }
@@ -193,11 +199,9 @@ impl<'a> Worker<'a> {
                 self.connect_more()
             }
             (MESSAGE_DUE, _) => self.send_due(),
-            (DRAINED_AT_LAST, _) => {
-                self.give_up();
-                Ok(())
-            }
+            (DRAIN_STEP, _) => self.drain(),
             (key, event) => {
+                self.heard += 1;
                 let number = (key.0 - CONNECTION_FIRST) as u32;
                 self.handle_connection(number, packet.op.operation(), event)
             }
@@ -385,26 +389,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.touch_all();
-        // All threads have as many as this one, but for one.
-        let all = self.orders.connections.saturating_mul(self.orders.threads);
-        let patience = DRAINS_WITHIN + DRAINS_FOR_EACH * all;
-        self.at(Instant::now() + patience, DRAINED_AT_LAST)
-    }
-
-    /// Whatever has not come back by now does not count as held, but as lost.
-    fn give_up(&mut self) {
-        for number in 0..self.connections.len() {
-            if matches!(&self.connections[number], Connection::Connecting(_)) {
-                // It stays unfinished in the ledger.
-                self.connections[number] = Connection::Gone;
-            }
-            let waits = |talk: &Option<Box<Talk>>| talk.as_ref().is_some_and(|it| it.waits());
-            let touched = matches!(&self.connections[number], Connection::Open(_, it) if waits(it));
-            if self.orders.mode != Mode::Hold || touched {
-                self.gone(number as u32, "did not come back in time");
-            }
-        }
-        self.connecting = 0;
+        self.listen_on()
     }
 
     /// Its number among those of all threads.
@@ -428,6 +413,8 @@ fn leave_name(leave: Leave) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::load::schedule::Pace;
 

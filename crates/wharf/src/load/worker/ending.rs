@@ -6,12 +6,20 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{Close, Event, Wait, Waiter};
 
-use super::{Connection, Worker};
+use super::{Connection, DRAIN_STEP, Worker};
 use crate::doctor;
+use crate::load::options::Mode;
 use crate::load::worker::talking::Talk;
 
 /// Connects between two looks at the memory; they take some megabytes.
 const LOOK_EVERY: u32 = 256;
+/// How long nothing at all may come back of the messages that are under way at the end, at least and
+/// with each connection of all threads: when a million end at once, some end while others still echo.
+const DRAINS_WITHIN: Duration = Duration::from_secs(5);
+const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
+/// It is waited for in so many pieces: a load that is not scheduled for seconds has not listened for
+/// more than one of them, and what came meanwhile is not lost.
+const DRAIN_STEPS: u32 = 10;
 /// How long resets may take, of as many connections as a process has, on a machine that is busy.
 const RESET_AT_MOST: Duration = Duration::from_secs(120);
 
@@ -58,6 +66,43 @@ impl Worker<'_> {
             self.ledger.touched.fetch_add(1, Ordering::Relaxed);
             self.send(number, Instant::now());
         }
+    }
+
+    /// Another piece of the time in which something has to come back.
+    pub(super) fn listen_on(&mut self) -> Result<(), String> {
+        self.heard_before = self.heard;
+        // All threads have as many as this one, but for one.
+        let all = self.orders.connections.saturating_mul(self.orders.threads);
+        let patience = DRAINS_WITHIN + DRAINS_FOR_EACH * all;
+        self.at(Instant::now() + patience / DRAIN_STEPS, DRAIN_STEP)
+    }
+
+    pub(super) fn drain(&mut self) -> Result<(), String> {
+        self.silent_steps += 1;
+        if self.heard > self.heard_before {
+            self.silent_steps = 0;
+        }
+        if self.silent_steps < DRAIN_STEPS {
+            return self.listen_on();
+        }
+        self.give_up();
+        Ok(())
+    }
+
+    /// Whatever has not come back by now does not count as held, but as lost.
+    fn give_up(&mut self) {
+        for number in 0..self.connections.len() {
+            if matches!(&self.connections[number], Connection::Connecting(_)) {
+                // It stays unfinished in the ledger.
+                self.connections[number] = Connection::Gone;
+            }
+            let waits = |talk: &Option<Box<Talk>>| talk.as_ref().is_some_and(|it| it.waits());
+            let touched = matches!(&self.connections[number], Connection::Open(_, it) if waits(it));
+            if self.orders.mode != Mode::Hold || touched {
+                self.gone(number as u32, "did not come back in time");
+            }
+        }
+        self.connecting = 0;
     }
 
     /// Ends what is open with RST, and waits until all of it has ended.

@@ -77,7 +77,9 @@ impl Worker<'_> {
                 break;
             };
             let due = self.orders.requests.as_mut().and_then(|it| it.take(now));
-            let due = due.expect("its time has come");
+            let Some(due) = due else {
+                break; // It would be due after the end.
+            };
             self.ledger
                 .messages_late
                 .fetch_add(u64::from(due.late), Ordering::Relaxed);
