@@ -4,7 +4,7 @@
 //! processes may be told by one of them late, so the second answer is asked for again while it lacks
 //! something.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,16 +14,17 @@ use serde_json::Value;
 use super::standing::Standing;
 use crate::compare::ledgers::{BothEnds, Joint};
 
-/// How long one answer may take. A server in several processes asks each of them, for two seconds
+/// How long one answer may take. A server in several processes asks each of them, for five seconds
 /// at most, and somebody else may have asked before.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the server may take to account for what has connected, at least and with each connection,
-/// and how often it is asked.
+/// How long the server may account for no more of what has connected, at least and with each
+/// connection, and how often it is asked. The answers are counted, not the time: a server that is
+/// not scheduled for seconds answers once meanwhile, and has had no time to accept anything.
 const ACCOUNTS_WITHIN: Duration = Duration::from_secs(2);
 const ACCOUNTS_FOR_EACH: Duration = Duration::from_micros(20);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// An account is a few hundred bytes.
-const ANSWER_BYTES_MAX: u64 = 65_536;
+const ANSWER_BYTES_MAX: usize = 65_536;
 
 /// A server that tells, and what it told before the load.
 #[derive(Debug)]
@@ -52,7 +53,8 @@ impl Asked {
         let counts = &standing.counts;
         // Nobody knows how far those came whose process died.
         let unknown = standing.failed_with_their_process();
-        let give_up_at = Instant::now() + accounts_within(counts.connected);
+        let answers_max = answers_max(counts.connected);
+        let (mut same, mut known) = (0, None);
         loop {
             let now = ask(self.address)?;
             let ends = BothEnds {
@@ -65,7 +67,10 @@ impl Asked {
                 bytes_received: counts.bytes_received,
                 bytes_out: now.bytes_out.saturating_sub(self.before.bytes_out),
             };
-            if !lacks(&ends) || Instant::now() >= give_up_at {
+            let knows = Some(accounted(&ends));
+            same = if known == knows { same + 1 } else { 0 };
+            known = knows;
+            if !lacks(&ends) || same >= answers_max {
                 return Ok(Joint::of(ends));
             }
             thread::sleep(ASK_EVERY);
@@ -73,9 +78,20 @@ impl Asked {
     }
 }
 
-fn accounts_within(connected: u64) -> Duration {
+/// Answers in a row that account for no more than the one before.
+fn answers_max(connected: u64) -> u128 {
     let connected = u32::try_from(connected).unwrap_or(u32::MAX);
-    ACCOUNTS_WITHIN + ACCOUNTS_FOR_EACH * connected
+    let patience = ACCOUNTS_WITHIN + ACCOUNTS_FOR_EACH * connected;
+    patience.as_nanos() / ASK_EVERY.as_nanos()
+}
+
+/// What the server has told of this load, whatever others do there.
+fn accounted(ends: &BothEnds) -> [u64; 3] {
+    [
+        ends.accepted.min(ends.connected),
+        ends.bytes_in.min(ends.bytes_sent),
+        ends.bytes_out.min(ends.bytes_received),
+    ]
 }
 
 /// Whether the server may still have something to tell. Where connections were lost, nobody knows
@@ -103,12 +119,24 @@ fn failed(address: SocketAddr, why: &dyn std::fmt::Display) -> String {
 
 fn ask_all(address: SocketAddr) -> Result<String, String> {
     let failed = |error: std::io::Error| failed(address, &error);
+    let give_up_at = Instant::now() + PATIENCE;
     let mut client = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
-    client.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut text = String::new();
-    let mut limited = (&mut client).take(ANSWER_BYTES_MAX);
-    limited.read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+    let (mut text, mut part) = (Vec::new(), [0; 4096]);
+    while text.len() < ANSWER_BYTES_MAX {
+        // A limit of each read alone begins anew with every byte, and with every signal: a program
+        // that was stopped and continued again and again once waited for ever.
+        let left = give_up_at.saturating_duration_since(Instant::now());
+        let left = left.max(Duration::from_millis(1));
+        client.set_read_timeout(Some(left)).map_err(failed)?;
+        match client.read(&mut part) {
+            Ok(0) => break,
+            Ok(count) => text.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted && Instant::now() < give_up_at => {
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn parse(text: &str) -> Option<Told> {
@@ -150,7 +178,15 @@ mod tests {
             lost,
             ..all
         }));
-        assert_eq!(accounts_within(1_000_000), Duration::from_secs(22));
+        // In 2 s, and in 22 s.
+        assert_eq!((answers_max(0), answers_max(1_000_000)), (40, 440));
+        // Traffic of others is no progress.
+        let others = BothEnds {
+            accepted: 9,
+            bytes_in: 999,
+            ..all
+        };
+        assert_eq!(accounted(&others), accounted(&all));
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::sys;
 
 /// How long a member may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take to tell how it stands.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long it may take to tell how it stands: one that is not scheduled for seconds is still there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The processes that this one has started. They end with it, in whatever way it ends.
 #[derive(Debug)]
