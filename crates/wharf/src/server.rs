@@ -36,8 +36,13 @@ pub(crate) const CONTROL: Key = Key(1);
 /// The value of the packet that ends a thread.
 pub(crate) const STOP: u64 = 0;
 
-/// How long what happened before the stop is still counted, where peers go on sending.
+/// How long what happened before the stop is still counted, where peers go on sending, and how many
+/// packets of each connection and besides are counted however long it takes: all that waits in the
+/// order it came. A server that was not scheduled for the time of the limit once said of peers that
+/// had left long before that it had closed them.
 const LAST_AT_MOST: Duration = Duration::from_millis(200);
+const LAST_OF_EACH: u64 = 2;
+const LAST_BESIDES: u64 = 4_096;
 
 /// The key of the first connection, as in the series; the next has the next.
 const CONNECTION_FIRST: u64 = 100;
@@ -182,25 +187,27 @@ impl Server {
         for listener in listeners {
             listener.accept().map_err(text)?;
         }
-        let mut give_up_at = None;
+        let (mut give_up_at, mut last) = (None, 0);
         loop {
             let patience = give_up_at.map(|_| Duration::ZERO);
             let Wait::Packets(packets) = waiter.wait(patience).map_err(text)? else {
                 return Ok(());
             };
             for packet in packets {
+                last = u64::saturating_sub(last, 1);
                 match packet.op.operation() {
                     // What happened before the stop is counted: all that waits to be taken. A peer
                     // that saw the last FIN and stopped the server at once was once not among those
                     // that had left.
                     Operation::Post => {
+                        last = LAST_OF_EACH * self.ledger.held() + LAST_BESIDES;
                         give_up_at.get_or_insert_with(|| Instant::now() + LAST_AT_MOST);
                     }
                     Operation::Accept => self.handle_accept(port, packet.event)?,
                     _ => self.serve_connection(&mut service, packet),
                 }
             }
-            if give_up_at.is_some_and(|at| Instant::now() >= at) {
+            if last == 0 && give_up_at.is_some_and(|at| Instant::now() >= at) {
                 return Ok(());
             }
         }
