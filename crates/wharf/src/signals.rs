@@ -21,6 +21,10 @@ const ENDED_BY_SIGNAL: i32 = 130;
 /// to its group, and nobody presses Ctrl-C twice as fast to be rid of it.
 const SAME_WITHIN: Duration = Duration::from_millis(250);
 
+/// How long one that has ended others may take to be seen here, by a thread that has to be scheduled
+/// first. Only one who has lost another process waits for it.
+const COMES_WITHIN: Duration = Duration::from_secs(2);
+
 /// How often somebody who waits for one looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -72,7 +76,7 @@ impl Signals {
 
     /// Whether one has come, or comes in a moment: what it has done to others may be seen before.
     pub(crate) fn have_come(&self) -> bool {
-        let give_up_at = Instant::now() + SAME_WITHIN;
+        let give_up_at = Instant::now() + COMES_WITHIN;
         loop {
             let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if told.stopping || Instant::now() >= give_up_at {

@@ -21,7 +21,7 @@ use crate::sys::{self, processors};
 
 /// How long a program may take to start, and to end once its input has, where it has no more than
 /// one process.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often somebody who waits looks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

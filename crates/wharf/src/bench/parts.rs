@@ -37,8 +37,9 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 const SETTLED_BYTES: u64 = 256 << 10;
 /// The code of a load that was told to end.
 pub(super) const INTERRUPTED: i32 = 130;
-/// What starting, connecting and ending may take on top of what is measured.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What starting, connecting and ending may take on top of what is measured. It ends what hangs, and
+/// is far longer than anything takes, even where another system is emulated on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One thing that is measured, on each driver in each round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
