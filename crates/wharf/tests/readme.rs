@@ -255,18 +255,27 @@ fn load_accounts_for_what_it_opens() {
     let hold = "cargo run --release -- load hold --connections 1000 --for 5s --expect held=1000";
     for (service, command) in [("hold", hold), ("echo", echo), ("echo", &open_loop)] {
         let server = Server::start(&format!("{PROGRAM}{service}"));
-        let shorter = shown(command).replace("--for 5s", "--for 500ms");
-        // How fast this machine is at the moment is not what is tested.
-        let patient = shorter.replace("--max-p99 50ms", "--max-p99 1m");
-        let load = shell(&patient)
-            .env("WHARF_ADDRESS", server.address().to_string())
-            .env("WHARF_FORMAT", "json")
-            .output()
-            .expect("there is a shell");
+        // How fast this machine is at the moment is not what is tested: where half a second is not
+        // enough to connect a thousand, or for any message, more is.
+        let load = |time: &str| {
+            let command = shown(command).replace("--for 5s", time);
+            let patient = command.replace("--max-p99 50ms", "--max-p99 10m");
+            let load = shell(&patient)
+                .env("WHARF_ADDRESS", server.address().to_string())
+                .env("WHARF_FORMAT", "json")
+                .output()
+                .expect("there is a shell");
+            let told: Value = serde_json::from_slice(&load.stdout).expect("one object");
+            assert_eq!(told["lost"], 0, "{told}");
+            (load, told)
+        };
+        let mut last = load("--for 500ms");
+        if !last.0.status.success() {
+            last = load("--for 1m");
+        }
+        let (load, told) = last;
         assert!(load.status.success(), "{command}: {load:?}");
-        let told: Value = serde_json::from_slice(&load.stdout).expect("one object");
         assert_eq!(told["held"], told["connections"], "{told}");
-        assert_eq!(told["lost"], 0, "{told}");
     }
 }
 

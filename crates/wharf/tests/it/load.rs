@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::codes::Code;
+use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
 use crate::program::{Server, code_of, drivers, free_ports, program, reset, run};
 
 /// Runs a load to its end; answers its last line, and its exit code.
@@ -46,18 +47,22 @@ fn echo_verifies_every_byte_on_every_driver() {
             &["--threads", "2", "--requests-per-second", "2000"],
             &["--size", "300000", "--seed", "9"],
         ] {
-            let place = ["echo", &address, "--connections", "20", "--for", "500ms"];
-            let place = [&place[..], &["--driver", &driver], more].concat();
-            let (told, code) = load(&place);
-            assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
-            assert_eq!(told["held"], 20, "{told}");
-            assert_eq!(told["lost"], 0, "{told}");
-            assert_eq!(told["bytes_sent"], told["bytes_received"], "{told}");
-            assert!(told["messages"].as_u64() > Some(20), "{told}");
-            let message = &told["message_us"];
-            assert!(message["p50"].as_f64() > Some(0.0), "{told}");
-            assert!(message["p50"].as_f64() <= message["max"].as_f64(), "{told}");
-            assert_eq!(told["driver"], driver.as_str());
+            given_time(|factor| {
+                let time = milliseconds(500, factor);
+                let place = ["echo", &address, "--connections", "20", "--for", &time];
+                let place = [&place[..], &["--driver", &driver], more].concat();
+                let (told, code) = load(&place);
+                assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
+                assert_eq!(told["held"], 20, "{told}");
+                assert_eq!(told["lost"], 0, "{told}");
+                assert_eq!(told["bytes_sent"], told["bytes_received"], "{told}");
+                let message = &told["message_us"];
+                let has_some = has_messages(&told);
+                assert_eq!(message["p50"].as_f64() > Some(0.0), has_some, "{told}");
+                assert!(message["p50"].as_f64() <= message["max"].as_f64(), "{told}");
+                assert_eq!(told["driver"], driver.as_str());
+                enough(told["messages"].as_u64() > Some(20), &told)
+            });
         }
         server.stop();
     }
@@ -91,20 +96,27 @@ fn hold_and_connect_agree_with_the_server() {
 fn a_missed_gate_ends_with_3_and_says_which() {
     let server = Server::start(&["echo", "127.0.0.1:0"]);
     let address = server.address().to_string();
-    let place = ["echo", &address, "--for", "100ms"];
-    for gate in [
-        &["--expect", "held=2"][..],
-        &["--expect", "messages<=0"],
-        &["--max-p99", "1ns"],
-    ] {
-        let (told, code) = load(&[&place[..], gate].concat());
-        assert_eq!(code, Some(3), "{told}");
-        assert_eq!(told["missed"].as_array().map(Vec::len), Some(1), "{told}");
-        let verdict = told["verdict"].as_str().expect("a sentence");
-        assert!(verdict.contains("expected"), "{verdict}");
-    }
-    let gates = ["--expect", "held=1,lost=0", "--max-p99", "1m"];
-    assert_eq!(load(&[&place[..], &gates].concat()).1, Some(0));
+    given_time(|factor| {
+        let time = milliseconds(100, factor);
+        let place = ["echo", &address, "--for", &time];
+        for gate in [
+            &["--expect", "held=2"][..],
+            &["--expect", "messages<=0"],
+            &["--max-p99", "1ns"],
+        ] {
+            let (told, code) = load(&[&place[..], gate].concat());
+            enough(has_messages(&told), &told)?;
+            assert_eq!(code, Some(3), "{told}");
+            assert_eq!(told["missed"].as_array().map(Vec::len), Some(1), "{told}");
+            let verdict = told["verdict"].as_str().expect("a sentence");
+            assert!(verdict.contains("expected"), "{verdict}");
+        }
+        let gates = ["--expect", "held=1,lost=0", "--max-p99", "10m"];
+        let (told, code) = load(&[&place[..], &gates].concat());
+        enough(has_messages(&told), &told)?;
+        assert_eq!(code, Some(0), "{told}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -205,7 +217,8 @@ fn losses_are_counted_with_their_reason_and_second() {
     });
     for driver in drivers() {
         for (address, reason) in [(&resets, "reset"), (&finishes, "finished by the peer")] {
-            let options = ["--connections", "5", "--for", "20s", "--driver", &driver];
+            // It is over as soon as all are lost.
+            let options = ["--connections", "5", "--for", "5m", "--driver", &driver];
             let (told, code) = load(&[&["echo", address], &options[..]].concat());
             assert_eq!(code, Some(0), "{told}");
             assert_eq!(
@@ -238,7 +251,8 @@ fn a_server_that_changes_one_byte_is_found_out() {
         }
     });
     for driver in drivers() {
-        let options = ["--size", "100", "--for", "20s", "--driver", &driver];
+        // It is over as soon as the only one is lost.
+        let options = ["--size", "100", "--for", "5m", "--driver", &driver];
         let (told, code) = load(&[&["echo", &address], &options[..]].concat());
         assert_eq!(code, Some(1), "{told}");
         assert_eq!(told["corrupt"], 1, "{told}");
@@ -271,16 +285,15 @@ fn connections_come_from_the_sources_that_are_named() {
 fn intervals_tell_how_it_stands() {
     let server = Server::start(&["echo", "127.0.0.1:0"]);
     let address = server.address().to_string();
-    let options = ["--for", "500ms", "--interval", "100ms", "--format", "json"];
-    let output = run(&[&["load", "echo", &address], &options[..]].concat());
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("an object a line"))
-        .collect();
-    let (last, before) = lines.split_last().expect("lines");
-    assert_eq!(last["event"], "load");
-    assert!(!before.is_empty() && before.iter().all(|line| line["event"] == "interval"));
+    let mut watched = Watched::start(&["echo", &address, "--interval", "20ms"]);
+    // Each tells more than the one before.
+    let mut messages = 0;
+    for _ in 0..3 {
+        let line = watched.until(|line| line["messages"].as_u64() > Some(messages));
+        messages = line["messages"].as_u64().expect("a number");
+    }
+    let last = watched.interrupt();
+    assert!(last["messages"].as_u64() >= Some(messages), "{last}");
 }
 
 /// What follows a word in one of the lines.
@@ -300,54 +313,62 @@ fn it_takes_and_prints_what_rust_echo_bench_does() {
     let server = Server::start(&["echo", "127.0.0.1:0"]);
     let address = server.address().to_string();
     for options in [
-        &["-a", &address, "-c", "5", "-t", "1", "-l", "64"][..],
+        &["-c", "5", "-t", "TIME", "-l", "64", "-a"][..],
         &[
-            "-a",
-            &address,
+            "--processes",
+            "2",
             "-n",
             "5",
             "-t",
-            "1",
+            "TIME",
             "-l",
             "64",
-            "--processes",
-            "2",
+            "-a",
         ],
         &[
-            "--address",
-            &address,
             "--number",
             "5",
             "--duration",
-            "1",
+            "TIME",
             "--length",
             "64",
+            "--address",
         ],
     ] {
-        let output = run(&[&["load", "--compat-rust-echo-bench"], options].concat());
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(code_of(output.status), Some(0), "{options:?}: {output:?}");
-        let heading =
-            format!("Benchmarking: {address}\n5 clients, running 64 bytes, 1 sec.\n\nSpeed: ");
-        assert!(text.starts_with(&heading), "{text}");
-        let requests = number_after(&text, "Requests: ");
-        assert!(requests > 5, "{text}");
-        assert_eq!(number_after(&text, "Responses: "), requests, "{text}");
-        assert_eq!(
-            number_after(&text, "Speed: "),
-            requests,
-            "in one second: {text}"
-        );
-        assert!(
-            text.contains(" request/sec, ") && text.contains(" response/sec\n"),
-            "{text}"
-        );
-        let latency = text.lines().find(|line| line.starts_with("Latency: "));
-        let latency = latency.unwrap_or_else(|| panic!("{text}"));
-        for quantile in ["p50 ", "p90 ", "p99 ", "p99.9 ", "max "] {
-            assert!(latency.contains(quantile), "{text}");
-        }
+        given_time(|seconds| {
+            let time = seconds.to_string();
+            let options: Vec<&str> = options
+                .iter()
+                .map(|word| if *word == "TIME" { &time } else { *word })
+                .chain([&*address])
+                .collect();
+            stands_in(&options, &address, seconds)
+        });
     }
+}
+
+/// What the program that it stands in for would print, with percentiles.
+fn stands_in(options: &[&str], address: &str, seconds: u32) -> Result<(), String> {
+    let output = run(&[&["load", "--compat-rust-echo-bench"], options].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(code_of(output.status), Some(0), "{options:?}: {output:?}");
+    let heading =
+        format!("Benchmarking: {address}\n5 clients, running 64 bytes, {seconds} sec.\n\nSpeed: ");
+    assert!(text.starts_with(&heading), "{text}");
+    let requests = number_after(&text, "Requests: ");
+    assert_eq!(number_after(&text, "Responses: "), requests, "{text}");
+    let speed = requests / u64::from(seconds);
+    assert_eq!(number_after(&text, "Speed: "), speed, "in its time: {text}");
+    assert!(
+        text.contains(" request/sec, ") && text.contains(" response/sec\n"),
+        "{text}"
+    );
+    let latency = text.lines().find(|line| line.starts_with("Latency: "));
+    let latency = latency.unwrap_or_else(|| panic!("{text}"));
+    for quantile in ["p50 ", "p90 ", "p99 ", "p99.9 ", "max "] {
+        assert!(latency.contains(quantile), "{text}");
+    }
+    if requests > 5 { Ok(()) } else { Err(text) }
 }
 
 #[test]
@@ -391,23 +412,26 @@ fn answers_in_pieces_are_put_together() {
         }
     });
     for driver in drivers() {
-        let options = [
-            "-a", &address, "-n", "3", "-t", "1", "-l", "64", "--driver", &driver,
-        ];
-        let output = run(&[&["load", "--compat-rust-echo-bench"], &options[..]].concat());
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(code_of(output.status), Some(0), "{driver}: {output:?}");
-        let requests = number_after(&text, "Requests: ");
-        assert!(requests > 3, "{driver}: {text}");
-        assert_eq!(
-            number_after(&text, "Responses: "),
-            requests,
-            "{driver}: {text}"
-        );
-        assert!(
-            text.contains("all 3 connected, and every byte came back"),
-            "{text}"
-        );
+        given_time(|seconds| {
+            let time = seconds.to_string();
+            let options = [
+                "-a", &address, "-n", "3", "-t", &time, "-l", "64", "--driver", &driver,
+            ];
+            let output = run(&[&["load", "--compat-rust-echo-bench"], &options[..]].concat());
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(code_of(output.status), Some(0), "{driver}: {output:?}");
+            let requests = number_after(&text, "Requests: ");
+            assert_eq!(
+                number_after(&text, "Responses: "),
+                requests,
+                "{driver}: {text}"
+            );
+            assert!(
+                text.contains("all 3 connected, and every byte came back"),
+                "{text}"
+            );
+            if requests > 3 { Ok(()) } else { Err(text) }
+        });
     }
 }
 

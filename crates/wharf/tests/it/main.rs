@@ -27,6 +27,8 @@ mod load;
 #[cfg(unix)]
 mod loops;
 #[cfg(unix)]
+mod patience;
+#[cfg(unix)]
 mod places;
 #[cfg(unix)]
 mod processes;

@@ -204,10 +204,14 @@ mod unix {
     ///
     /// Each test names a `first` of its own, below the ports that systems hand out for port 0.
     /// Two tests once looked for free ports in the same place, and the one that connected until
-    /// its server answered was counted by the server of the other.
+    /// its server answered was counted by the server of the other. Two runs of the tests at the same
+    /// time would do the same, and so each begins somewhere else.
     pub(crate) fn free_ports(first: u16, count: u16) -> u16 {
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        let mut places = (first..first + 2_000).step_by(17);
+        let mut places: Vec<u16> = (first..first + 2_000).step_by(17).collect();
+        let begin = std::process::id() as usize % places.len();
+        places.rotate_left(begin);
+        let mut places = places.into_iter();
         let found = places.find(|&place| (place..place + count).all(free));
         found.unwrap_or_else(|| panic!("no {count} ports in a row are free"))
     }

@@ -1,0 +1,84 @@
+//! What a case about times needs on a machine that is busy, or stands still for seconds: more time,
+//! or none at all.
+//!
+//! A load of half a second once had to bring twenty messages, which on such a machine may not even
+//! be enough to connect. A case that needs some of them tries again in more time; one that waits for
+//! a line has a load without an end, and tells it to end. Longer times for all were rejected: they
+//! cost every run what one in a thousand needs.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::load::start;
+use crate::program::code_of;
+
+/// Tries again in more time what did not come as far as the case needs. The factor makes all times
+/// of the case longer. What has nothing to do with time is asserted in each attempt.
+pub(crate) fn given_time(mut attempt: impl FnMut(u32) -> Result<(), String>) {
+    let is_enough = [1, 8].into_iter().any(|factor| attempt(factor).is_ok());
+    if !is_enough && let Err(told) = attempt(64) {
+        panic!("even in 64 times the time: {told}");
+    }
+}
+
+/// What an attempt answers.
+pub(crate) fn enough(is_enough: bool, told: &Value) -> Result<(), String> {
+    is_enough.then_some(()).ok_or_else(|| told.to_string())
+}
+
+pub(crate) fn milliseconds(count: u32, factor: u32) -> String {
+    format!("{}ms", count * factor)
+}
+
+pub(crate) fn has_messages(told: &Value) -> bool {
+    told["messages"].as_u64() > Some(0)
+}
+
+/// A load without an end whose lines are read while it runs.
+pub(crate) struct Watched {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watched {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = start(arguments);
+        let output = child.stdout.take().expect("a pipe");
+        let lines = BufReader::new(output).lines();
+        Watched { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("it goes on").expect("text");
+        serde_json::from_str(&line).expect("an object a line")
+    }
+
+    /// The first line of an interval that is as asked for.
+    pub(crate) fn until(&mut self, is: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.next();
+            assert_eq!(line["event"], "interval", "{line}");
+            if is(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Ends it; answers its last line.
+    pub(crate) fn interrupt(mut self) -> Value {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+        let mut last = self.next();
+        while last["event"] != "load" {
+            last = self.next();
+        }
+        assert_eq!(
+            code_of(self.child.wait().expect("it ends")),
+            Some(130),
+            "{last}"
+        );
+        last
+    }
+}
