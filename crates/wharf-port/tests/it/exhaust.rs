@@ -89,7 +89,7 @@ impl Seen {
     }
 
     fn until(&mut self, rig: &mut Rig, reason: PauseReason, done: impl Fn(&Seen) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + system::patience(20);
         while !done(self) {
             if Instant::now() > deadline {
                 rig.fail("the listener did not come to it");

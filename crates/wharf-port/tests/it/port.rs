@@ -295,6 +295,13 @@ fn a_wait_is_never_early(at: &Where) {
 /// Posts and sockets used to stand in one line. A connection waited behind as many posts as there
 /// may be, and its data again: seconds of them, where threads posted faster than one could take.
 fn posts_do_not_hold_traffic_back(at: &Where) {
+    // Where the system is slow to bring the traffic, the posts are taken meanwhile. In one line with
+    // them it would never be before half of them.
+    let is_before = (0..20).any(|_| traffic_is_before_most_posts(at));
+    assert!(is_before, "traffic comes behind most of the posts");
+}
+
+fn traffic_is_before_most_posts(at: &Where) -> bool {
     const POSTS: u64 = 60_000;
     let mut rig = Rig::new(at);
     rig.allowed.packets = true;
@@ -305,8 +312,7 @@ fn posts_do_not_hold_traffic_back(at: &Where) {
     stream.receive().expect("nothing else reads");
     rig.say(&mut peer, b"now");
     assert_eq!(rig.receive(stream.socket(), 3), b"now");
-    let waiting = rig.port.stats().posts as u64;
-    assert!(waiting > POSTS / 2, "{waiting} posts are left");
+    rig.port.stats().posts as u64 > POSTS / 2
 }
 
 fn posts_are_refused_at_the_bound_with_their_value(at: &Where) {

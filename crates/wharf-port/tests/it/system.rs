@@ -19,10 +19,12 @@ pub(crate) fn is_wine() -> bool {
     *IS_WINE.get_or_init(|| cfg!(windows) && Path::new(r"C:\windows\system32\winecfg.exe").exists())
 }
 
-/// After so long a case hangs, or what it waits for never comes. Every call of Wine goes through
-/// one server, on a busy machine a hundred times slower than a system: there it is longer.
+/// After so long a case hangs, or what it waits for never comes: so many seconds on a machine that
+/// is idle, and more of them on any that may be busy, or stand still for some. Every call of Wine
+/// goes through one server, on a busy machine a hundred times slower than a system: there it is
+/// longer.
 pub(crate) fn patience(seconds: u64) -> Duration {
-    Duration::from_secs(seconds * if is_wine() { 8 } else { 1 })
+    Duration::from_secs(seconds * if is_wine() { 8 } else { 3 })
 }
 
 /// How many descriptors this process has open. Means something in a process of one case only.

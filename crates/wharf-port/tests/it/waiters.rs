@@ -333,7 +333,7 @@ fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
     let (stream, mut peer) = rig.connection();
     let (port, socket) = (rig.port.clone(), stream.socket());
     let submitter = thread::spawn(move || {
-        let deadline = Instant::now() + patience(10);
+        let deadline = Instant::now() + patience(20);
         let mut heard = 0;
         while heard < ROUNDS && Instant::now() < deadline {
             socket.send("x").expect("the last one was heard");
