@@ -2,7 +2,9 @@
 //!
 //! A process tells Wine's server that it ends before it calls `exit`; when more than half a
 //! second passes between the two, the server ends it with SIGKILL, and its code is lost. It
-//! happened once in some thousand runs, after a load had printed all its account. Such an end
+//! happened once in some thousand runs, after a load had printed all its account. Another time a
+//! process that had stood still on its way out found its connection to that server gone, said so
+//! and ended with code 1; the tests of the program take that for the same. Such an end
 //! counts as any code, a few times in a run of the suite; what the program printed is compared
 //! all the same. Running it again was rejected: many tests count what the server has seen. So
 //! was a launcher that is told the code by Windows' means: it stands between the tests and the

@@ -2,18 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::load::{last_line, load, misbehaving};
-use crate::patience::{enough, given_time, has_messages, milliseconds};
-use crate::program::{Server, drivers, is_native, run};
+use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
+use crate::program::{Server, drivers, is_native, needs_native, run};
 
 /// How long a stall of the load that runs is.
 static STALL_MS: AtomicU32 = AtomicU32::new(400);
@@ -98,6 +99,51 @@ fn messages_that_nobody_can_send_keep_their_time() {
             let max = told["message_us"]["max"].as_f64().expect("a number");
             assert!(max >= 300_000.0 * f64::from(factor), "{told}");
             assert!(told["messages_late"].as_u64() >= Some(30), "{told}");
+            Ok(())
+        });
+    }
+}
+
+/// Its time for answers was over when it went on, and it gave up before it had looked.
+#[test]
+fn what_came_back_while_a_load_stood_still_is_not_lost() {
+    static ANSWERS: AtomicBool = AtomicBool::new(false);
+    if !needs_native() {
+        return;
+    }
+    let address = misbehaving(|mut client| {
+        let mut bytes = [0; 64];
+        while client.read_exact(&mut bytes).is_ok() {
+            while !ANSWERS.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            if client.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    });
+    for driver in drivers() {
+        given_time(|factor| {
+            ANSWERS.store(false, Ordering::Release);
+            let time = milliseconds(100, factor);
+            let size = ["--for", &time, "--interval", "20ms", "--driver", &driver];
+            let mut load = Watched::start(&[&["echo", &address], &size[..]].concat());
+            let is_up = f64::from(factor) * 0.1;
+            let line = load.until(|line| line["seconds"].as_f64() > Some(is_up));
+            load.signal(Signal::STOP);
+            ANSWERS.store(true, Ordering::Release);
+            // The fault: it stands still for longer than it waits for answers.
+            thread::sleep(Duration::from_secs(6));
+            load.signal(Signal::CONT);
+            let (told, code) = load.end();
+            assert_eq!(code, Some(0), "{told}");
+            // It may not have sent anything in its time.
+            enough(line["bytes_sent"] == 64, &told)?;
+            assert_eq!(
+                (&told["messages"], &told["lost"]),
+                (&1.into(), &0.into()),
+                "{told}"
+            );
             Ok(())
         });
     }

@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdout};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::codes::Code;
 use crate::load::start;
 use crate::program::code_of;
 
@@ -67,18 +68,24 @@ impl Watched {
         }
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
     /// Ends it; answers its last line.
-    pub(crate) fn interrupt(mut self) -> Value {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+    pub(crate) fn interrupt(self) -> Value {
+        self.signal(Signal::INT);
+        let (last, code) = self.end();
+        assert_eq!(code, Some(130), "{last}");
+        last
+    }
+
+    /// Its last line and its code, once it ends.
+    pub(crate) fn end(mut self) -> (Value, Code) {
         let mut last = self.next();
         while last["event"] != "load" {
             last = self.next();
         }
-        assert_eq!(
-            code_of(self.child.wait().expect("it ends")),
-            Some(130),
-            "{last}"
-        );
-        last
+        (last, code_of(self.child.wait().expect("it ends")))
     }
 }

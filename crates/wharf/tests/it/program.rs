@@ -18,7 +18,44 @@ pub(crate) fn program() -> Command {
 pub(crate) fn run(arguments: &[&str]) -> Output {
     let mut program = program();
     program.args(arguments);
-    program.output().expect("the program starts")
+    let output = program.output().expect("the program starts");
+    if is_native() {
+        output
+    } else {
+        without_words_of_wine(output)
+    }
+}
+
+/// What the program has said and how it ended, where a thread of it lost Wine's server while the
+/// program left: that thread complains and ends the process with a code of its own. The program's
+/// is lost then as it is when the server was first.
+#[cfg(unix)]
+fn without_words_of_wine(output: Output) -> Output {
+    use std::os::unix::process::ExitStatusExt;
+
+    const WORDS: &[u8] = b"wine client error:";
+    let lines = output.stderr.split_inclusive(|byte| *byte == b'\n');
+    let stderr: Vec<u8> = lines
+        .filter(|line| !line.starts_with(WORDS))
+        .collect::<Vec<_>>()
+        .concat();
+    if stderr.len() == output.stderr.len() {
+        return output;
+    }
+    let killed = ExitStatus::from_raw(9);
+    let is_lost = output.status.code() == Some(1);
+    let status = if is_lost { killed } else { output.status };
+    Output {
+        status,
+        stderr,
+        ..output
+    }
+}
+
+/// Nothing runs under Wine from here.
+#[cfg(not(unix))]
+fn without_words_of_wine(output: Output) -> Output {
+    output
 }
 
 /// The words of a command line that has no quotes.
