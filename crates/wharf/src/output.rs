@@ -14,6 +14,7 @@ use wharf_port::{Address, DriverReport};
 use crate::account::Account;
 use crate::command::{Format, ServingOptions};
 use crate::processes::Superior;
+use crate::sys;
 use crate::wrap::{COLUMN, wrapped};
 
 /// Prints for one run of a server.
@@ -207,7 +208,7 @@ pub(crate) fn bytes(bytes: &[u8]) {
     let mut stdout = io::stdout();
     let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     if let Err(error) = written
-        && error.kind() != io::ErrorKind::BrokenPipe
+        && !sys::is_closed_pipe(&error)
         && !UNWRITTEN.swap(true, Ordering::Relaxed)
     {
         complaint(&format!(

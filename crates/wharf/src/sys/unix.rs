@@ -36,6 +36,11 @@ pub(crate) fn keep_from_terminal(command: &mut Command) {
     command.process_group(0);
 }
 
+/// Whether whoever read what this program prints has gone.
+pub(crate) fn is_closed_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
 /// The processor time of all threads of this process, in the kernel too.
 pub(crate) fn processor_time() -> Option<Duration> {
     let time = clock_gettime(ClockId::ProcessCPUTime);

@@ -23,6 +23,14 @@ pub(crate) fn keep_from_terminal(command: &mut Command) {
     command.creation_flags(NEW_GROUP);
 }
 
+/// Whether whoever read what this program prints has gone. A pipe tells of that in three ways, of
+/// which the library knows two.
+pub(crate) fn is_closed_pipe(error: &io::Error) -> bool {
+    /// `ERROR_PIPE_NOT_CONNECTED`, the only one of Wine.
+    const NOT_CONNECTED: i32 = 233;
+    error.kind() == io::ErrorKind::BrokenPipe || error.raw_os_error() == Some(NOT_CONNECTED)
+}
+
 /// The processor time of all threads of this process, in the kernel too; whole milliseconds.
 pub(crate) fn processor_time() -> Option<Duration> {
     let this = sysinfo::get_current_pid().ok()?;
