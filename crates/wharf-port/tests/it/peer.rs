@@ -40,7 +40,7 @@ pub(crate) trait Peer: Send {
 }
 
 /// Takes connections of the port.
-pub(crate) trait Host {
+pub(crate) trait Host: Send {
     fn address(&self) -> Address;
 
     fn try_accept(&mut self) -> Option<Box<dyn Peer>>;
