@@ -145,6 +145,25 @@ impl Network for System {
     }
 }
 
+impl System {
+    /// A connection that no port has made and through which little fits at a time: the end that a
+    /// port may associate, and the far end.
+    pub(crate) fn narrow_pair(&self, bytes: usize) -> (Socket, Box<dyn Peer>) {
+        let (listener, address) = socket_for(&LOOPBACK.into());
+        listener.bind(&address).expect("loopback has a free port");
+        listener.listen(1).expect("a bound socket listens");
+        let (far, _) = socket_for(&LOOPBACK.into());
+        // Before the connect: what is offered once is not taken back.
+        far.set_recv_buffer_size(bytes).expect("an open socket");
+        let address = listener.local_addr().expect("a bound socket");
+        far.connect(&address).expect("it listens");
+        let (near, _) = listener.accept().expect("it has connected");
+        near.set_send_buffer_size(bytes).expect("an open socket");
+        near.set_tcp_nodelay(true).expect("an open socket");
+        (near, Box::new(SystemPeer::new(far)))
+    }
+}
+
 impl SystemPeer {
     fn new(socket: Socket) -> Self {
         socket.set_nonblocking(true).expect("an open socket");

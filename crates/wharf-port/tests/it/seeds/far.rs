@@ -129,10 +129,12 @@ impl Far {
         }
     }
 
-    /// Says and hears as much as there is; answers whether it has heard the end.
-    pub(crate) fn settle(&mut self) -> bool {
-        self.say(1 << 20);
-        self.hear(1 << 17);
+    /// Says and hears what there is, in parts small and large, so that the port's end is sometimes
+    /// empty and sometimes never; answers whether it has heard the end.
+    pub(crate) fn settle(&mut self, plan: &Plan, dice: &mut Dice) -> bool {
+        let piece = plan.act_bytes_max / 8;
+        self.say(dice.pick(&[0, piece / 8, piece, 1 << 20]));
+        self.hear(dice.pick(&[1 + piece / 8, piece, 1 << 17]));
         self.ended.is_some() || self.peer.is_none()
     }
 

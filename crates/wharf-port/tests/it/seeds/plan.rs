@@ -1,7 +1,7 @@
 //! What a seed decides before it starts: the bounds of the port, who waits on it, and how much is
 //! said by whom.
 //!
-//! Bounds are small, because that is where things wait for each other; a few seeds move bulk,
+//! Bounds are small, because that is where things wait for each other; half of them move bulk,
 //! in buffers large enough that it passes what a batch and a turn of bulk may bring.
 
 use wharf_port::{Builder, PoolOptions};
@@ -11,6 +11,9 @@ use crate::sim_seeds::plan::Dice;
 
 /// How many unkind things there are to do.
 pub(crate) const WAYS: usize = 6;
+/// How many seeds in a thousand move bulk. In these most streams pause and go on, which a stream that
+/// lost its wake-up under Wine has shown: bulk that is sent back found it, and little else did.
+const BULK: usize = 500;
 
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -50,11 +53,13 @@ pub(crate) struct Plan {
     /// How often in a thousand turns a far end leaves without having said all.
     pub(crate) rude: usize,
     pub(crate) connects_out: bool,
+    /// How often in a thousand a far end's connection has little room for what is under way.
+    pub(crate) narrow: usize,
 }
 
 impl Plan {
     pub(crate) fn new(at: &Where, dice: &mut Dice) -> Self {
-        let bulk = dice.chance(60);
+        let bulk = dice.chance(BULK);
         let (waiters, threads) = match at.mode {
             Mode::Shared if dice.chance(400) => (1, dice.between(1, 2)),
             Mode::Shared => (dice.between(1, 3), 0),
@@ -67,7 +72,7 @@ impl Plan {
         let bytes_max = match bulk {
             true => dice.pick(&[1 << 20, 6 << 20]),
             // A buffer at a time takes long enough without many of them.
-            false => buffer_bytes as usize * dice.pick(&[1, 5, 40]),
+            false => buffer_bytes as usize * dice.pick(&[1, 5, 40, 100]),
         };
         Plan {
             waiters,
@@ -96,6 +101,7 @@ impl Plan {
             silent: dice.pick(&[0, 300, 900]),
             rude: if dice.chance(500) { 0 } else { 8 },
             connects_out: dice.chance(300),
+            narrow: dice.pick(&[0, 500, 1_000]),
         }
     }
 

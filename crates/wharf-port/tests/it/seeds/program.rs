@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{
     Accepted, Address, ConnectOptions, End, ErrorKind, Event, Key, Leave, Listener, Op, Packet,
-    Port, SocketRef, Stream,
+    Port, Refused, SocketRef, Stream,
 };
 
 use crate::peer::{Host, Network, Peer, System};
@@ -27,6 +27,8 @@ const POSTS: Key = Key(2 << 32);
 const CONNECTS: Key = Key(3 << 32);
 const TIMERS: Key = Key(4 << 32);
 const FIRST: u64 = 100;
+/// What a narrow connection's buffers have room for.
+const NARROW_BYTES: usize = 8 << 10;
 /// A failure shows so many packets.
 const REPORTED_MAX: usize = 60;
 
@@ -221,6 +223,19 @@ impl Program {
         number
     }
 
+    /// A connection that was made elsewhere, and on which a send is soon more than fits.
+    fn associate_narrow(&mut self) {
+        let (near, peer) = System.narrow_pair(NARROW_BYTES);
+        let key = Key(FIRST + self.connections.len() as u64);
+        match self.world.port.associate(near, key) {
+            Ok(stream) => {
+                let far = self.join(peer);
+                self.adopt(stream, key, far);
+            }
+            Err(Refused { error, .. }) => assert_eq!(error.kind(), ErrorKind::Full, "C13"),
+        }
+    }
+
     fn about_connection(&mut self, packet: Packet) {
         let socket = packet.socket;
         let place = self.connections.iter().rposition(|it| it.socket == socket);
@@ -268,7 +283,10 @@ impl Program {
         self.take_visitor();
         self.world.ledger.waits();
         if self.fars.len() < self.world.plan.fars && self.world.dice.chance(400) {
-            self.join(System.connect(&self.address));
+            match self.world.dice.chance(self.world.plan.narrow) {
+                true => self.associate_narrow(),
+                false => _ = self.join(System.connect(&self.address)),
+            }
         }
         for far in &mut self.fars {
             if self.world.dice.chance(400) {
@@ -368,7 +386,7 @@ impl Program {
         self.world.ledger.waits();
         let mut done = true;
         for far in &mut self.fars {
-            done &= far.settle();
+            done &= far.settle(&self.world.plan, &mut self.world.dice);
         }
         for connection in &mut self.connections {
             let (far, world) = (&mut self.fars[connection.far], &mut self.world);
