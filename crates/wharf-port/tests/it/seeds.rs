@@ -34,7 +34,7 @@ mod run;
 const SEEDS: &str = "WHARF_SEEDS";
 const SEED: &str = "WHARF_SEED";
 /// How many seeds a plain run takes.
-const SEEDS_PLAIN: u64 = 100;
+const SEEDS_PLAIN: u64 = 30;
 /// How often a seed that was asked for is tried.
 const TRIES: u64 = 20;
 /// A seed that takes longer hangs where no deadline of its own could end it.

@@ -257,7 +257,13 @@ impl Connection {
     }
 
     /// An operation that reads is over; whether this one does.
-    pub(crate) fn read_ended(&mut self, op: Op, how: End, far: &mut Far, world: &mut World) -> bool {
+    pub(crate) fn read_ended(
+        &mut self,
+        op: Op,
+        how: End,
+        far: &mut Far,
+        world: &mut World,
+    ) -> bool {
         let known = match &self.reading {
             Reading::Stream(reads) | Reading::Watch(reads) => *reads == op,
             Reading::Into(ops) => ops.contains(&op),
@@ -287,7 +293,10 @@ impl Connection {
     }
 
     fn check_finished(&self, far: &Far) {
-        assert!(far.finished || far.left, "C9: the end of a stream that goes on");
+        assert!(
+            far.finished || far.left,
+            "C9: the end of a stream that goes on"
+        );
         assert!(
             self.received == far.said || far.left,
             "C10: {} of {} bytes of {} are lost",
@@ -299,7 +308,11 @@ impl Connection {
 
     pub(crate) fn check_broken(kind: ErrorKind, far: &mut Far) {
         assert!(far.left, "C9: {kind:?} on a connection that nobody broke");
-        assert_eq!(kind, ErrorKind::Reset, "C9: what a far end that left leads to");
+        assert_eq!(
+            kind,
+            ErrorKind::Reset,
+            "C9: what a far end that left leads to"
+        );
         far.clean = false;
     }
 
@@ -315,7 +328,10 @@ impl Connection {
         match how {
             End::Finished => panic!("C2: a send has no end in order but Sent"),
             End::Cancelled | End::Aborted => {
-                assert!(!far.clean || far.left, "C10: {how:?}, and nobody asked for it");
+                assert!(
+                    !far.clean || far.left,
+                    "C10: {how:?}, and nobody asked for it"
+                );
             }
             End::Failed(error) if error.kind() == ErrorKind::NotConnected => {
                 assert!(far.left, "C9: a shutdown of nothing");
@@ -393,7 +409,8 @@ impl Connection {
     /// Whether a flush has used up its time.
     fn flush_is_over(&self, world: &World) -> bool {
         let most = Duration::from_millis(world.plan.flush_ms_max.into());
-        self.closing_since.is_some_and(|since| since.elapsed() >= most)
+        self.closing_since
+            .is_some_and(|since| since.elapsed() >= most)
     }
 
     /// Something that a peer would not like, or a reader of one way that takes another.

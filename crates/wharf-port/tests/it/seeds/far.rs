@@ -195,7 +195,10 @@ impl Far {
             return;
         }
         let number = self.number;
-        assert_eq!(self.heard, self.owed, "C6: far end {number} was to hear all");
+        assert_eq!(
+            self.heard, self.owed,
+            "C6: far end {number} was to hear all"
+        );
         let ended = &self.ended;
         assert_eq!(
             *ended,

@@ -192,13 +192,20 @@ impl Program {
         }
         let key = Key(FIRST + self.connections.len() as u64);
         let stream = self.world.port.associate(accepted, key);
-        self.adopt(stream.expect("C2: an accepted socket has its place"), key, far);
+        self.adopt(
+            stream.expect("C2: an accepted socket has its place"),
+            key,
+            far,
+        );
     }
 
     fn adopt(&mut self, stream: Stream, key: Key, far: usize) {
         let far = &mut self.fars[far];
         let mut connection = Connection::new(stream, key, far, &mut self.world);
-        connection.read(&mut self.world);
+        // One that does not read yet is known to the system by what it sends alone.
+        if self.world.dice.chance(600) {
+            connection.read(&mut self.world);
+        }
         connection.talk(far, &mut self.world);
         self.connections.push(connection);
     }
@@ -307,9 +314,10 @@ impl Program {
             // In any order: what is queued first is heard first.
             let things = if world.dice.chance(400) { 4 } else { 0 };
             for _ in 0..things {
-                match world.dice.below(4) {
-                    0 => connection.let_go(world),
-                    1 => connection.talk(far, world),
+                match world.dice.below(8) {
+                    0 | 1 => connection.let_go(world),
+                    2 | 3 => connection.talk(far, world),
+                    4 if world.dice.chance(300) => connection.read(world),
                     _ if !connection.gone && world.dice.chance(world.plan.unkind) => {
                         connection.be_unkind(far, world);
                     }
@@ -365,7 +373,11 @@ impl Program {
         if self.connect.is_some() || self.arrived.is_some() {
             return;
         }
-        match self.world.port.connect(ConnectOptions::new(host.address()), CONNECTS) {
+        match self
+            .world
+            .port
+            .connect(ConnectOptions::new(host.address()), CONNECTS)
+        {
             Ok(op) => {
                 self.world.ledger.accepted(Asked::Connect, op, None);
                 self.connect = Some(op);
@@ -435,8 +447,17 @@ impl Program {
             let far = &self.fars[connection.far];
             text += &format!("    {connection:?}\n      with {far:?}\n");
         }
-        let alone = |far: &&Far| self.connections.iter().all(|it| it.far != far.number || it.gone);
-        for far in self.fars.iter().filter(alone).filter(|it| it.ended.is_none()) {
+        let alone = |far: &&Far| {
+            self.connections
+                .iter()
+                .all(|it| it.far != far.number || it.gone)
+        };
+        for far in self
+            .fars
+            .iter()
+            .filter(alone)
+            .filter(|it| it.ended.is_none())
+        {
             text += &format!("    {far:?}\n");
         }
         let packets: Vec<_> = self.log.iter().map(String::as_str).collect();

@@ -23,6 +23,8 @@ const CALM_SECONDS_MAX: u64 = 10;
 const STEP: Duration = Duration::from_millis(1);
 /// How long a thread besides waits at most.
 const BESIDES: Duration = Duration::from_millis(5);
+/// After so many waits it ends, and another takes its place.
+const WAITS_OF_THREAD: usize = 30;
 
 /// What all threads of a seed have in common.
 struct Common {
@@ -139,7 +141,14 @@ impl Run {
             false => usize::MAX,
         };
         if count == 1 || !self.dice.chance(200) {
-            wait(common, &mut self.waiters[first], first, at_most, most, || {});
+            wait(
+                common,
+                &mut self.waiters[first],
+                first,
+                at_most,
+                most,
+                || {},
+            );
             return;
         }
         let second = (first + 1 + self.dice.below(count - 1)) % count;
@@ -196,15 +205,25 @@ fn wait(
     }
 }
 
-/// The work of a thread that waits besides.
+/// The work of a thread that waits besides: others do it for a while each, because what a thread
+/// has asked of the system may end with it.
 fn wait_besides(common: &Common, number: usize) {
-    let done = caught(|| {
-        let mut waiter = common.port.waiter().expect("room for a waiter");
-        while !common.stop.load(Ordering::Relaxed) {
-            wait(common, &mut waiter, number, BESIDES, usize::MAX, || {});
+    while !common.stop.load(Ordering::Relaxed) && lock(&common.failed).is_none() {
+        let waits = || {
+            let mut waiter = common.port.waiter().expect("room for a waiter");
+            for _ in 0..WAITS_OF_THREAD {
+                if common.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                wait(common, &mut waiter, number, BESIDES, usize::MAX, || {});
+            }
+        };
+        let done = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| caught(waits));
+            thread.join().expect("it was caught")
+        });
+        if let Err(failed) = done {
+            *lock(&common.failed) = Some(failed);
         }
-    });
-    if let Err(failed) = done {
-        *lock(&common.failed) = Some(failed);
     }
 }
