@@ -153,7 +153,7 @@ impl Connection {
     pub(crate) fn filled(
         &mut self,
         op: Op,
-        buffer: Vec<u8>,
+        buffer: &[u8],
         count: usize,
         far: &mut Far,
         world: &mut World,

@@ -258,7 +258,7 @@ impl Program {
                 connection.lent(lease, far, world);
             }
             Event::ReceivedInto { buffer, count } => {
-                connection.filled(packet.op, buffer, count, far, world);
+                connection.filled(packet.op, &buffer, count, far, world);
             }
             Event::Sent { .. } => {}
             Event::SendReady => connection.send_ready(far, world),
