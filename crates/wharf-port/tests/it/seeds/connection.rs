@@ -384,6 +384,8 @@ impl Connection {
         if self.closing || self.gone {
             return;
         }
+        // Before the close: the port's own count of time begins in it.
+        self.closing_since = Some(Instant::now());
         let op = match self.stream.take() {
             Some(stream) => stream.close(how),
             None => self.socket.close(how),
@@ -394,7 +396,6 @@ impl Connection {
         far.clean &= is_done && self.to_say == 0 && how == Close::Flush;
         far.port_finished = true;
         self.closing = true;
-        self.closing_since = Some(Instant::now());
         self.outbox.clear();
     }
 
