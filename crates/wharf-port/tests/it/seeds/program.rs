@@ -103,12 +103,13 @@ impl Program {
         if self.log.len() == REPORTED_MAX {
             self.log.pop_front();
         }
-        self.log.push_back(describe(&packet));
+        let words = describe(&packet);
+        self.log.push_back(format!("waiter {waiter}: {words}"));
         if is_in_turn(&packet) {
             let holder = *self.holders.entry(packet.socket).or_insert(waiter);
             assert_eq!(
                 holder, waiter,
-                "C18: a packet while another waiter has its socket's turn"
+                "C18: while another waiter has its socket's turn: {words}"
             );
         }
         if !self.is_out_of_order(&packet) {
