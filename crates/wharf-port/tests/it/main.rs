@@ -35,6 +35,7 @@ mod held;
 mod pool;
 mod port;
 mod receive;
+mod seeds;
 mod send;
 mod shares;
 mod shutdown;
@@ -80,6 +81,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("errors", errors::CASES),
     ("handles", handles::CASES),
     ("storms", storms::CASES),
+    ("seeds", seeds::CASES),
     ("driver choice", driver_choice::CASES),
     ("direct descriptors", direct::CASES),
 ];

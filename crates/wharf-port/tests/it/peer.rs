@@ -40,7 +40,7 @@ pub(crate) trait Peer: Send {
 }
 
 /// Takes connections of the port.
-pub(crate) trait Host {
+pub(crate) trait Host: Send {
     fn address(&self) -> Address;
 
     fn try_accept(&mut self) -> Option<Box<dyn Peer>>;
@@ -142,6 +142,25 @@ impl Network for System {
             waiting.push(socket);
         }
         (address_of(&address), Box::new(waiting))
+    }
+}
+
+impl System {
+    /// A connection that no port has made and through which little fits at a time: the end that a
+    /// port may associate, and the far end.
+    pub(crate) fn narrow_pair(&self, bytes: usize) -> (Socket, Box<dyn Peer>) {
+        let (listener, address) = socket_for(&LOOPBACK.into());
+        listener.bind(&address).expect("loopback has a free port");
+        listener.listen(1).expect("a bound socket listens");
+        let (far, _) = socket_for(&LOOPBACK.into());
+        // Before the connect: what is offered once is not taken back.
+        far.set_recv_buffer_size(bytes).expect("an open socket");
+        let address = listener.local_addr().expect("a bound socket");
+        far.connect(&address).expect("it listens");
+        let (near, _) = listener.accept().expect("it has connected");
+        near.set_send_buffer_size(bytes).expect("an open socket");
+        near.set_tcp_nodelay(true).expect("an open socket");
+        (near, Box::new(SystemPeer::new(far)))
     }
 }
 

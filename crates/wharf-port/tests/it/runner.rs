@@ -99,10 +99,14 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
 
 /// Runs a case on this thread and answers what it said when it failed.
 fn run_here(case: &Case, at: &Where, observed: Arc<Observed>) -> Result<(), String> {
-    IS_CASE.set(true);
     OBSERVED.set(observed);
-    let result = catch_unwind(AssertUnwindSafe(|| (case.run)(at)));
-    result.map_err(|payload| {
+    caught(|| (case.run)(at))
+}
+
+/// Does a part of a case, on this thread, and answers what it said when it failed.
+pub(crate) fn caught<T>(part: impl FnOnce() -> T) -> Result<T, String> {
+    IS_CASE.set(true);
+    catch_unwind(AssertUnwindSafe(part)).map_err(|payload| {
         let said = SAID.take();
         said.unwrap_or_else(|| words_of(&*payload).to_owned())
     })

@@ -27,8 +27,8 @@ use run::{Run, Tally};
 
 mod connection;
 mod crowd;
-mod ledger;
-mod plan;
+pub(crate) mod ledger;
+pub(crate) mod plan;
 mod program;
 mod run;
 mod waiting;
@@ -91,7 +91,7 @@ fn a_seed_decides_everything() -> Result<(), String> {
     Ok(())
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     let number = text.parse();
     Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
