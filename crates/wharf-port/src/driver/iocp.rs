@@ -244,7 +244,11 @@ impl Iocp {
     ) {
         let work = state.work.as_mut().expect("a send keeps its work");
         match work.driver.sending().result() {
-            Err(code) if sys::is_cancelled(code) => core.send_cut_short(id, state, out),
+            // Whatever it fails with once the handle is closed is our own close: Wine says 6 as well,
+            // "invalid handle", where the request had gone to the system again.
+            Err(code) if sys::is_cancelled(code) || state.has(flag::HUNG_UP) => {
+                core.send_cut_short(id, state, out);
+            }
             result => core.send_stopped(id, state, result, out),
         }
     }
