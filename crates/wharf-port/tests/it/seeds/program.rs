@@ -479,10 +479,6 @@ pub(crate) fn some_time(dice: &mut Dice) -> Duration {
 
 /// Whether this packet takes its socket's turn; timers, posts and listeners know no turns.
 fn is_in_turn(packet: &Packet) -> bool {
-    // A `Closed` comes when its slot is free, and takes no turn either.
-    let loose = matches!(
-        packet.event,
-        Event::Timer | Event::Posted(_) | Event::Closed
-    );
+    let loose = matches!(packet.event, Event::Timer | Event::Posted(_));
     !loose && packet.key != LISTENER && packet.key != TIMERS
 }
