@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command::{cargo, run};
+use crate::command::{cargo, run, target_directory};
 use crate::{targets, tidy, wine};
 
 /// One thing that continuous integration checks.
@@ -21,7 +21,7 @@ pub(crate) struct Leg {
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
 /// In the order of running: what is quick to mend fails first.
-pub(crate) static LEGS: [Leg; 8] = [
+pub(crate) static LEGS: [Leg; 9] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
@@ -51,6 +51,11 @@ pub(crate) static LEGS: [Leg; 8] = [
         name: "seccomp",
         about: "The contract suite where io_uring is forbidden: Auto takes poll and says why",
         work: seccomp,
+    },
+    Leg {
+        name: "polling",
+        about: "The contract suite on the readiness of kqueue and the rest, as far as Linux shows it",
+        work: polling,
     },
     Leg {
         name: "check-targets",
@@ -136,6 +141,17 @@ const DRIVERS: &str = if cfg!(windows) {
 fn test() -> Result<()> {
     run(cargo(&["test"]).env(DRIVERS_REQUIRED, DRIVERS))?;
     run(&mut cargo(&["test", "--package", "xtask"]))
+}
+
+/// Other systems run on the crate `polling`, and nobody may have one at hand. A stream that ended right
+/// behind its data hung there, for as long as only the code for epoll was ever run.
+fn polling() -> Result<()> {
+    let suite = ["--package", "wharf-port", "--test", "it", "--", "poll/"];
+    let mut test = cargo(&[&["test"], &suite[..]].concat());
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    test.env("RUSTFLAGS", format!("{flags} --cfg wharf_polling"));
+    test.env("CARGO_TARGET_DIR", target_directory().join("polling"));
+    run(test.env(DRIVERS_REQUIRED, "poll,sim"))
 }
 
 #[cfg(target_os = "linux")]

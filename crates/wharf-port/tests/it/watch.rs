@@ -2,7 +2,7 @@
 
 use wharf_port::{End, ErrorKind, Event, Leave};
 
-use crate::case::{Case, Where, case};
+use crate::case::{Case, Driver, Where, case};
 use crate::receive::failed_as;
 use crate::rig::Rig;
 
@@ -19,6 +19,11 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn fin_behind_data(at: &Where) -> Option<&'static str> {
+    let by_polling =
+        at.driver == Driver::Poll && cfg!(any(not(target_os = "linux"), wharf_polling));
+    if by_polling {
+        return Some("the crate `polling` does not tell of a FIN behind unread data");
+    }
     at.wine
         .then_some("Wine does not tell of a FIN behind unread data")
 }

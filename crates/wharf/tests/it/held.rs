@@ -111,22 +111,3 @@ fn a_load_leaves_the_memory_that_it_is_told_to() {
     assert!(text.contains("--touch is for hold"), "{text}");
     server.stop();
 }
-
-/// The kernel ends the connections of an exited load on io_uring a moment after it, and a server that
-/// was stopped in that moment had once closed up to 8,000 of them itself. How often that happens is a
-/// matter of chance, and so there are several rounds.
-#[test]
-fn a_load_that_is_gone_has_left_nothing_for_the_server_to_close() {
-    for driver in drivers() {
-        for round in 0..4 {
-            let (server, address) = Server::somewhere("hold", &format!("--driver {driver}"));
-            let size = format!("--connections 4000 --for 500ms --driver {driver}");
-            let (told, code) = load(&words(&format!("hold {address} {size}")));
-            assert_eq!(code, Some(0), "{told}");
-            let account = server.stop();
-            let what = format!("{driver}, round {round}: {account} of {told}");
-            assert_eq!(account["closed_by_us"], 0, "{what}");
-            assert_eq!(account["left_by_fin"], told["held"], "{what}");
-        }
-    }
-}

@@ -1,14 +1,25 @@
 //! What a thread does by itself, without anybody to connect to.
 
+use std::net::{SocketAddr, TcpListener};
+
 use super::*;
 use crate::load::schedule::Pace;
 
 /// A thread that has ten connections to hold, and the port that it waits on.
 fn with_worker(arrivals: Option<Schedule>, work: impl FnOnce(&Port, Worker<'_>)) {
     let port = Port::builder().single_waiter().build().expect("a port");
+    with_worker_on(&port, SocketAddr::from(([127, 0, 0, 1], 9)), arrivals, work);
+}
+
+fn with_worker_on(
+    port: &Port,
+    target: SocketAddr,
+    arrivals: Option<Schedule>,
+    work: impl FnOnce(&Port, Worker<'_>),
+) {
     let orders = Orders {
         mode: Mode::Hold,
-        connect: ConnectOptions::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9))),
+        connect: ConnectOptions::new(target),
         sources: &[],
         connections: 10,
         open_at_once_max: u32::MAX,
@@ -63,6 +74,26 @@ fn what_is_silent_is_given_up_and_what_drips_too() {
                 worker.drain().expect("a timer");
             }
             assert_eq!(worker.connecting, 0, "dripping: {drips}");
+        });
+    }
+}
+
+/// The kernel ends the connections of an exited process on io_uring a moment after it. A server that
+/// was stopped in that moment had once to close up to 8,000 of them itself, and counted them so.
+#[test]
+fn a_thread_that_is_done_has_left_nothing_open() {
+    for driver in wharf_port::drivers_present() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let target = listener.local_addr().expect("it listens");
+        let builder = Port::builder().driver(driver.into()).single_waiter();
+        let port = builder.build().expect("a driver that is present");
+        with_worker_on(&port, target, None, |port, mut worker| {
+            worker.orders.time_up_at = Some(Instant::now() + Duration::from_millis(50));
+            let ledger = worker.ledger;
+            worker.run().expect("a port that works");
+            // However far it came in its time, and here it comes far.
+            assert_eq!(ledger.counts().connected, 10, "{driver}");
+            assert_eq!(port.stats().sockets, 0, "{driver}");
         });
     }
 }
