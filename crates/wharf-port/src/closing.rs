@@ -114,16 +114,13 @@ impl Core {
         if how == Close::Reset && !state.has(flag::SENDING) {
             self.end_writing(id, state, End::Aborted, out);
         }
-        let flushing = has_sends(state);
+        if has_sends(state) && how == Close::Flush {
+            let time = Duration::from_millis(u64::from(self.options.flush_ms_max));
+            self.set_limit(state, time, TimerTarget::Flush(id));
+        }
         self.settle(id, state, out);
         drop(guard);
         drop(discarded);
-        if flushing && how == Close::Flush {
-            let limit = Duration::from_millis(u64::from(self.options.flush_ms_max));
-            if let Some(deadline) = self.driver.now().checked_add(limit) {
-                self.set_timer(deadline, TimerTarget::Flush(id));
-            }
-        }
         Ok(Op::of(self.id, id, sequence, OpKind::Close))
     }
 
@@ -160,6 +157,7 @@ impl Core {
             return;
         }
         self.give_held_back(state);
+        self.end_limit(state);
         self.driver.release(id, state);
         state.set(flag::HANDLE_CLOSED);
         self.socket_gone();

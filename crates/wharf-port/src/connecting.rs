@@ -124,13 +124,10 @@ impl Core {
             state.receive_sequence = state.next_sequence();
             let op = Op::of(self.id, id, state.receive_sequence, OpKind::Connect);
             self.work(state).connect_to = Some(address.clone());
-            self.driver.arm(self, id, state, &mut Out::queue());
-            drop(guard);
-            if let Some(limit) = to.at_most
-                && let Some(deadline) = self.driver.now().checked_add(limit)
-            {
-                self.set_timer(deadline, TimerTarget::Deadline(id));
+            if let Some(time) = to.at_most {
+                self.set_limit(state, time, TimerTarget::Deadline(id));
             }
+            self.driver.arm(self, id, state, &mut Out::queue());
             return Ok(op);
         }
         let handle = state.handle.take().expect("set above");
@@ -153,6 +150,7 @@ impl Core {
     ) {
         state.clear(flag::ARMED);
         state.receiving = Receiving::Nothing;
+        self.end_limit(state);
         let name = (state.receive_sequence, OpKind::Connect);
         if let Some(work) = &mut state.work {
             work.connect_to = None;
@@ -183,6 +181,7 @@ impl Core {
         out: &mut Out<'_>,
     ) {
         let name = (state.receive_sequence, OpKind::Connect);
+        self.end_limit(state);
         self.driver.release(id, state);
         self.socket_gone();
         if state.has(flag::SILENT) {

@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::lock;
 use crate::op::Op;
 use crate::packet::{Event, Packet};
-use crate::slot::SlotId;
+use crate::slot::{SlotId, SocketState};
 use crate::socket::SocketRef;
 use crate::timer::TimerId;
 use crate::waiter::Local;
@@ -42,6 +42,24 @@ impl Core {
             self.wake(self.ready.wake_all());
         }
         Some(timer)
+    }
+
+    /// Sets the limit of what a socket with work does from now on.
+    pub(crate) fn set_limit(&self, state: &mut SocketState, time: Duration, target: TimerTarget) {
+        // Later than the clock goes is never.
+        if let Some(deadline) = self.driver.now().checked_add(time) {
+            self.work(state).limit = self.set_timer(deadline, target);
+        }
+    }
+
+    /// Takes back the limit of what is over. Left to run out, those of a program that connects and
+    /// closes without end were a million: no more than a port has timers, and then callers had none.
+    pub(crate) fn end_limit(&self, state: &mut SocketState) {
+        let limit = state.work.as_mut().and_then(|work| work.limit.take());
+        if let Some(timer) = limit {
+            // One that has run out is not found.
+            lock(&self.timers).cancel(timer);
+        }
     }
 
     /// Turns timers that are due into packets, as long as the batch has room.

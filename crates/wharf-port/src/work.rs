@@ -19,6 +19,7 @@ use crate::packet::Packet;
 use crate::pool::PoolBuffer;
 use crate::slot::{SocketState, flag};
 use crate::sys;
+use crate::timer::TimerId;
 
 /// Work blocks a port keeps for reuse; more than this many busy sockets allocate theirs.
 const SPARE_WORK_MAX: usize = 1024;
@@ -53,6 +54,8 @@ pub(crate) struct Work {
     /// How many of `sends` the request in the kernel covers, and which of them is being cancelled.
     pub(crate) sends_in_request: usize,
     pub(crate) cancelled_send: Option<u32>,
+    /// What ends a connect, or the flush of a close, that takes too long.
+    pub(crate) limit: Option<TimerId>,
     /// Whom a connect goes to, at a stable address.
     pub(crate) connect_to: Option<SockAddr>,
     /// What the driver keeps per busy socket at a stable address: message headers, addresses.
@@ -98,6 +101,7 @@ impl Work {
             && self.sends.is_empty()
             && self.intos.is_empty()
             && self.connect_to.is_none()
+            && self.limit.is_none()
     }
 
     /// Fills `slices` with what is queued and not sent, up to a shutdown; answers how many.

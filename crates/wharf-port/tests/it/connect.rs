@@ -83,7 +83,7 @@ fn connected(rig: &mut Rig, op: Op) -> Stream {
     }
 }
 
-fn taken(rig: &mut Rig, host: &mut Box<dyn Host>) -> Box<dyn Peer> {
+pub(crate) fn taken(rig: &mut Rig, host: &mut Box<dyn Host>) -> Box<dyn Peer> {
     rig.until("a connection for the far end", |_| host.try_accept())
 }
 

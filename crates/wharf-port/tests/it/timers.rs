@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Cancel, End, ErrorKind, Event, Key, Op, Packet, Wait};
+use wharf_port::{Cancel, Close, ConnectOptions, End, ErrorKind, Event, Key, Op, Packet, Wait};
 
 use crate::case::{Case, Where, case, real_time, several_waiters};
+use crate::connect::taken;
 use crate::crew::crew;
-use crate::rig::Rig;
+use crate::peer::Heard;
+use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(a_timer_is_a_packet_and_never_early, [C17], "libuv core.c").skip(real_time),
@@ -38,6 +40,11 @@ pub(crate) const CASES: &[Case] = &[
     case!(timers_are_refused_at_the_bound, [C13, C17], "contract"),
     case!(a_hundred_thousand_timers_come_and_go, [C17], "contract"),
     case!(a_deadline_for_ever_away_is_kept, [C17], "contract"),
+    case!(
+        limits_that_are_over_leave_no_timer,
+        [C13, C17],
+        "the seeds of every driver"
+    ),
     case!(traffic_does_not_hold_timers_back, [C5, C17], "contract").skip(real_time),
     case!(timers_do_not_hold_traffic_back, [C5, C17], "contract").skip(real_time),
 ];
@@ -268,4 +275,29 @@ fn timers_do_not_hold_traffic_back(at: &Where) {
         again(rig);
         rig.find_accepted()
     });
+}
+
+/// The limits of connects and flushes stayed until they ran out. A program that connects a hundred
+/// thousand times a second, each within ten seconds, had as many as there may be of all.
+fn limits_that_are_over_leave_no_timer(at: &Where) {
+    let mut rig = Rig::new(at);
+    let mut host = rig.network.listen();
+    let to = ConnectOptions::new(host.address()).at_most(Duration::from_secs(3_600));
+    let op = rig.port.connect(to, Key(7)).expect("room for one");
+    let packet = rig.expect("the connect", |packet| packet.op == op);
+    let Event::Connected(stream) = packet.event else {
+        rig.fail("it connects");
+    };
+    assert_eq!(rig.port.stats().timers, 0, "of a connect");
+    let mut peer = taken(&mut rig, &mut host);
+    // More than goes out before somebody reads.
+    let bytes = noise(8 << 20);
+    stream.send(bytes.clone()).expect("an empty queue");
+    let socket = stream.socket();
+    stream.close(Close::Flush).expect("it is open");
+    let (heard, end) = rig.hear_end(&mut peer);
+    assert!(heard == bytes, "the bytes differ");
+    assert!(matches!(end, Heard::Finished), "{end:?}");
+    rig.closed(socket);
+    assert_eq!(rig.port.stats().timers, 0, "of a flush");
 }
