@@ -37,10 +37,7 @@ fn with_worker_on(
     };
     let (noise, ledger) = (Noise::new(1), Ledger::new(Instant::now()));
     let latencies = Mutex::new(Latencies::new());
-    work(
-        &port,
-        Worker::new(&port, orders, &noise, &ledger, &latencies),
-    );
+    work(port, Worker::new(port, orders, &noise, &ledger, &latencies));
 }
 
 #[test]
