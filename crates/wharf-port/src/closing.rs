@@ -116,6 +116,7 @@ impl Core {
         }
         if has_sends(state) && how == Close::Flush {
             let time = Duration::from_millis(u64::from(self.options.flush_ms_max));
+            // Where all timers are set it has none: bytes that were taken are not lost for that.
             self.set_limit(state, time, TimerTarget::Flush(id));
         }
         self.settle(id, state, out);

@@ -60,7 +60,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Ends the connect as timed out after this long; the system's own limit applies as well.
+    /// Ends the connect as timed out after this long; the system's own limit applies as well. It
+    /// takes one of the port's timers, and is refused as full where none is left.
     ///
     /// ```
     /// use std::time::Duration;
@@ -119,21 +120,27 @@ impl Core {
         state.set(flag::CONNECTING);
         let associated = self.driver.associate(id, state, false);
         let address = to.address.to_system().map_err(failed);
-        if let (Ok(()), Ok(address)) = (associated, &address) {
+        let deadline = TimerTarget::Deadline(id);
+        let limited = to
+            .at_most
+            .is_none_or(|time| self.set_limit(state, time, deadline));
+        if let (Ok(()), Ok(address), true) = (associated, &address, limited) {
             state.receiving = Receiving::Connect;
             state.receive_sequence = state.next_sequence();
             let op = Op::of(self.id, id, state.receive_sequence, OpKind::Connect);
             self.work(state).connect_to = Some(address.clone());
-            if let Some(time) = to.at_most {
-                self.set_limit(state, time, TimerTarget::Deadline(id));
-            }
             self.driver.arm(self, id, state, &mut Out::queue());
             return Ok(op);
         }
+        self.end_limit(state);
+        self.recycle(state);
         let handle = state.handle.take().expect("set above");
         self.slots.free(id, state);
         drop(guard);
         self.driver.abandon(handle);
+        if !limited {
+            return Err(Error::new(Operation::Connect, ErrorKind::Full));
+        }
         associated.map_err(|code| Error::from_os(Operation::Connect, code))?;
         Err(address
             .err()

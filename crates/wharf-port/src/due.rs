@@ -44,16 +44,25 @@ impl Core {
         Some(timer)
     }
 
-    /// Sets the limit of what a socket with work does from now on.
-    pub(crate) fn set_limit(&self, state: &mut SocketState, time: Duration, target: TimerTarget) {
+    /// Sets the limit of what a socket with work does from now on; answers whether it has one, or
+    /// needs none.
+    pub(crate) fn set_limit(
+        &self,
+        state: &mut SocketState,
+        time: Duration,
+        target: TimerTarget,
+    ) -> bool {
         // Later than the clock goes is never.
-        if let Some(deadline) = self.driver.now().checked_add(time) {
-            self.work(state).limit = self.set_timer(deadline, target);
-        }
+        let Some(deadline) = self.driver.now().checked_add(time) else {
+            return true;
+        };
+        let limit = self.set_timer(deadline, target);
+        self.work(state).limit = limit;
+        limit.is_some()
     }
 
     /// Takes back the limit of what is over. Left to run out, those of a program that connects and
-    /// closes without end were a million: no more than a port has timers, and then callers had none.
+    /// closes without end were hundreds of thousands, and each was looked at when it was due.
     pub(crate) fn end_limit(&self, state: &mut SocketState) {
         let limit = state.work.as_mut().and_then(|work| work.limit.take());
         if let Some(timer) = limit {

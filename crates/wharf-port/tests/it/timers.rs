@@ -40,6 +40,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(timers_are_refused_at_the_bound, [C13, C17], "contract"),
     case!(a_hundred_thousand_timers_come_and_go, [C17], "contract"),
     case!(a_deadline_for_ever_away_is_kept, [C17], "contract"),
+    case!(a_connect_with_a_limit_needs_a_timer, [C13, C17], "contract"),
     case!(
         limits_that_are_over_leave_no_timer,
         [C13, C17],
@@ -277,8 +278,8 @@ fn timers_do_not_hold_traffic_back(at: &Where) {
     });
 }
 
-/// The limits of connects and flushes stayed until they ran out. A program that connects a hundred
-/// thousand times a second, each within ten seconds, had as many as there may be of all.
+/// The limits of connects and flushes stayed until they ran out: a program that connects fifty
+/// thousand times a second, each within ten seconds, had half a million.
 fn limits_that_are_over_leave_no_timer(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
@@ -300,4 +301,32 @@ fn limits_that_are_over_leave_no_timer(at: &Where) {
     assert!(matches!(end, Heard::Finished), "{end:?}");
     rig.closed(socket);
     assert_eq!(rig.port.stats().timers, 0, "of a flush");
+}
+
+fn a_connect_with_a_limit_needs_a_timer(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.timers_max(1));
+    let host = rig.network.listen();
+    let timer = rig
+        .port
+        .timer(soon(3_600_000), Key(1))
+        .expect("room for it");
+    let to = ConnectOptions::new(host.address());
+    let limited = to.clone().at_most(Duration::from_secs(3_600));
+    let refused = rig
+        .port
+        .connect(limited.clone(), Key(7))
+        .expect_err("no room");
+    assert_eq!(refused.kind(), ErrorKind::Full);
+    assert_eq!(rig.port.stats().sockets, 0);
+    // One without a limit needs none.
+    let connects = |rig: &mut Rig, to| {
+        let op = rig.port.connect(to, Key(7)).expect("room for one");
+        let packet = rig.expect("the connect", |packet| packet.op == op);
+        assert!(matches!(packet.event, Event::Connected(_)), "{packet:?}");
+    };
+    connects(&mut rig, to);
+    assert_eq!(rig.port.cancel(timer), Cancel::Requested);
+    assert_eq!(rig.ended(timer).how, End::Cancelled);
+    connects(&mut rig, limited);
+    rig.allowed.packets = true;
 }
