@@ -65,9 +65,15 @@ impl Core {
     /// closes without end were hundreds of thousands, and each was looked at when it was due.
     pub(crate) fn end_limit(&self, state: &mut SocketState) {
         let limit = state.work.as_mut().and_then(|work| work.limit.take());
-        if let Some(timer) = limit {
+        let Some(timer) = limit else {
+            return;
+        };
+        let mut timers = lock(&self.timers);
+        // The last one of a shared port stays: the next limit would be nearer than all that sleepers
+        // know of, and each of them woken for it.
+        if !self.options.shared || timers.len() > 1 {
             // One that has run out is not found.
-            lock(&self.timers).cancel(timer);
+            timers.cancel(timer);
         }
     }
 
