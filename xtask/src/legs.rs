@@ -151,7 +151,7 @@ fn polling() -> Result<()> {
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     test.env("RUSTFLAGS", format!("{flags} --cfg wharf_polling"));
     test.env("CARGO_TARGET_DIR", target_directory().join("polling"));
-    run(test.env(DRIVERS_REQUIRED, "poll,sim"))
+    run(test.env(DRIVERS_REQUIRED, "poll"))
 }
 
 #[cfg(target_os = "linux")]

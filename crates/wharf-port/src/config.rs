@@ -289,7 +289,8 @@ impl Builder {
         self
     }
 
-    /// How many milliseconds a closing socket may take to send what is queued; 5,000 by default.
+    /// How many milliseconds a closing socket may take to send what is queued; 5,000 by default. It
+    /// takes one of the port's timers; where none is left, it has no limit.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().flush_ms_max(1_000);

@@ -157,7 +157,6 @@ impl Core {
     ) {
         state.clear(flag::ARMED);
         state.receiving = Receiving::Nothing;
-        self.end_limit(state);
         let name = (state.receive_sequence, OpKind::Connect);
         if let Some(work) = &mut state.work {
             work.connect_to = None;
@@ -165,6 +164,7 @@ impl Core {
         let how = match result {
             _ if state.has(flag::CLOSING) => End::Aborted,
             Ok(()) => {
+                self.end_limit(state);
                 state.clear(flag::CONNECTING | flag::CANCEL_RECEIVE | flag::DEADLINE);
                 let stream = Stream::new(self.socket(id));
                 self.deliver(id, state, name, Event::Connected(stream), out);

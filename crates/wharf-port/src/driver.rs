@@ -37,6 +37,8 @@ mod iocp;
 #[cfg(unix)]
 mod poll;
 mod reading;
+#[cfg(any(windows, target_os = "linux"))]
+mod silence;
 pub(crate) mod sim;
 #[cfg(target_os = "linux")]
 mod uring;

@@ -22,6 +22,7 @@ use windows_sys::Win32::Networking::WinSock::{WSABUF, WSAECONNRESET};
 use windows_sys::Win32::System::IO::OVERLAPPED;
 
 use super::reading::{self, READABLE};
+use super::silence::Silence;
 use super::{Driver, Unavailable};
 use crate::config::Options;
 use crate::core::{Core, Out};
@@ -45,11 +46,6 @@ mod watch;
 const BUFFERS_MAX: usize = 16;
 /// Bytes that one call takes: a count of them must fit the 32 bits that Winsock has for it.
 const SEND_BYTES_MAX: usize = 1 << 30;
-/// How long the end of a port waits for the system while it gives no request back, and for how much
-/// of that one wait counts at most: a process that is stopped meanwhile, or not scheduled for
-/// seconds, has not waited for all of that time.
-const END_AT_MOST: Duration = Duration::from_secs(2);
-const END_STEP: Duration = Duration::from_millis(50);
 
 /// The completion port driver.
 #[derive(Debug)]
@@ -424,13 +420,13 @@ impl Driver for Iocp {
     }
 
     fn end(&self, core: &Arc<Core>) -> u64 {
-        let mut waited = Duration::ZERO;
+        let mut silence = Silence::default();
         loop {
             let left = self.outstanding.load(Ordering::Relaxed);
             if left == 0 {
                 return 0;
             }
-            if waited >= END_AT_MOST {
+            if silence.is_too_long() {
                 // The system may still write to the blocks: the tables they are in stay for ever.
                 std::mem::forget(Arc::clone(core));
                 return left;
@@ -438,17 +434,17 @@ impl Driver for Iocp {
             let begun = Instant::now();
             let collected = self
                 .queue
-                .dequeue(Some(END_STEP), usize::MAX, |packet| match packet {
+                .dequeue(Some(Silence::STEP), usize::MAX, |packet| match packet {
                     Dequeued::Wake => {}
                     Dequeued::Request(index, address) => {
                         self.completed(core, index, address, &mut Out::queue());
                     }
                 });
             debug_assert!(collected.is_ok(), "the completion port is open");
-            waited += begun.elapsed().min(END_STEP);
-            if self.outstanding.load(Ordering::Relaxed) != left {
-                waited = Duration::ZERO;
-            }
+            silence.waited(
+                begun.elapsed(),
+                self.outstanding.load(Ordering::Relaxed) != left,
+            );
         }
     }
 }

@@ -252,7 +252,7 @@ fn a_deadline_that_is_not_reached_does_nothing(at: &Where) {
         .find_map(|millis| in_time(Duration::from_millis(millis)));
     let (stream, mut host) = found.expect("20 s are enough to connect");
     let mut peer = taken(&mut rig, &mut host);
-    rig.until_stats("the deadline passes", |stats| stats.timers == 0);
+    rig.until_stats("the deadline is over", |stats| stats.timers == 0);
     talk(&mut rig, &stream, &mut peer);
     rig.expect_nothing();
 }

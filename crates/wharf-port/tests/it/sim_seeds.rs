@@ -25,13 +25,14 @@ use crate::rig::lock;
 use plan::Dice;
 use run::{Run, Tally};
 
+pub(crate) mod asking;
 mod connection;
 mod crowd;
 pub(crate) mod ledger;
 pub(crate) mod plan;
 mod program;
 mod run;
-mod waiting;
+pub(crate) mod waiting;
 
 const SEEDS: &str = "WHARF_SIM_SEEDS";
 const SEED: &str = "WHARF_SIM_SEED";

@@ -213,18 +213,14 @@ fn cure_of_path(address: &Address, error: &Error) -> Option<String> {
         return None;
     };
     let cure = match error.kind() {
-        // A port would be no help, and a file that is no socket has nobody who holds it.
-        ErrorKind::AddressInUse if sys::is_socket(path) => {
-            return Some(
-                "listen: address in use: choose another path, or end the program that listens there"
-                    .into(),
-            );
-        }
+        // A port, as the library has it, would be no help; and a file that is no socket has nobody
+        // who holds it.
         ErrorKind::AddressInUse => {
-            return Some(
-                "listen: address in use: there is a file that is no socket, choose another path"
-                    .into(),
-            );
+            let cure = match sys::is_socket(path) {
+                true => "choose another path, or end the program that listens there",
+                false => "there is a file that is no socket, choose another path",
+            };
+            return Some(format!("{}: {}: {cure}", error.operation(), error.kind()));
         }
         ErrorKind::Other if path.parent().is_some_and(is_missing) => "make its directory first",
         ErrorKind::Other => "choose a path where files can be made",

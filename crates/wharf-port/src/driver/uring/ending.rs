@@ -22,15 +22,10 @@ use super::request::{Kind, Name, is_reported};
 use super::ring::Purpose;
 use super::{Uring, request};
 use crate::core::{Core, Out};
+use crate::driver::silence::Silence;
 use crate::lock;
 use crate::slot::flag;
 
-/// How long to wait for the kernel while nothing comes back.
-const LIMIT: Duration = Duration::from_secs(2);
-/// How long one sleep may take, and how much of the limit it uses up at most: a process that is
-/// stopped meanwhile, or not scheduled for seconds, has not waited for all of that time. With one
-/// deadline for all, it leaked what had come back long before.
-const STEP: Duration = Duration::from_millis(50);
 /// How many ends one enter asks for: fewer than there is room for.
 const ENDS_MAX: u64 = 4096;
 
@@ -107,23 +102,21 @@ impl Uring {
     /// only `more` goes to it.
     fn empty_kernel(&self, core: &Arc<Core>, out: &mut Out<'_>, more: impl Fn(Kind) -> bool) {
         self.ring.push(request::cancel(Name::own(Kind::Bell)));
-        let mut waited = Duration::ZERO;
+        let mut silence = Silence::default();
         let mut kept = VecDeque::new();
         loop {
             kept.append(&mut self.ring.take_queued(|kind| !more(kind)));
             let left = (self.ring.unended(), self.ring.is_bell_armed());
-            if left == (0, false) || waited >= LIMIT {
+            if left == (0, false) || silence.is_too_long() {
                 break;
             }
             let (begun, want) = (Instant::now(), left.0.clamp(1, ENDS_MAX) as u32);
-            if self.enter_to_end(STEP, want).is_err() {
+            if self.enter_to_end(Silence::STEP, want).is_err() {
                 break;
             }
             self.reap(core, out);
-            waited += begun.elapsed().min(STEP);
-            if (self.ring.unended(), self.ring.is_bell_armed()) != left {
-                waited = Duration::ZERO;
-            }
+            let now = (self.ring.unended(), self.ring.is_bell_armed());
+            silence.waited(begun.elapsed(), now != left);
         }
         self.ring.put_back(kept);
     }

@@ -3,26 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use wharf_port::{
-    Buffer, Cancel, Close, End, ErrorKind, Key, Lease, Op, Refused, SocketRef, Stream,
-};
+use wharf_port::{Buffer, Cancel, Close, End, ErrorKind, Key, Lease, Op, SocketRef, Stream};
 
+use crate::sim_seeds::asking::{self, Reading};
 use crate::sim_seeds::ledger::Asked;
 
 use super::far::{Far, check, pattern};
 use super::plan::WAYS;
 use super::program::World;
-
-/// How a connection reads.
-#[derive(Debug)]
-pub(crate) enum Reading {
-    Nothing,
-    Stream(Op),
-    Into(VecDeque<Op>),
-    Watch(Op),
-    /// Its end was told.
-    Over,
-}
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -53,12 +41,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(stream: Stream, key: Key, far: &mut Far, world: &mut World) -> Self {
         let socket = stream.socket();
-        let stream = if world.dice.chance(500) {
-            stream.set_aside();
-            None
-        } else {
-            Some(stream)
-        };
+        let stream = asking::own(stream, &mut world.dice);
         far.taken = true;
         let silent = world.dice.chance(world.plan.silent);
         far.echoed = !silent && world.dice.chance(500);
@@ -115,18 +98,9 @@ impl Connection {
         let Reading::Into(ops) = &mut self.reading else {
             return;
         };
-        let buffer = vec![0; world.dice.pick(&[0, 1, 100, 600, 6_000, 100_000])];
-        let capacity = buffer.len();
-        match self.socket.receive_into(buffer) {
-            Ok(op) => {
-                world.ledger.accepted(Asked::Into, op, Some(self.socket));
-                ops.push_back(op);
-            }
-            Err(Refused { error, value }) => {
-                assert_eq!(error.kind(), ErrorKind::Full, "C13: one bound refuses");
-                assert_eq!(value.len(), capacity, "C2: a refusal brings the buffer");
-            }
-        }
+        let capacity = world.dice.pick(&[0, 1, 100, 600, 6_000, 100_000]);
+        let asked = asking::receive_into(self.socket, capacity, &mut world.ledger);
+        ops.extend(asked);
     }
 
     /// A lease came: it goes back at once or later, here or elsewhere, or is what is sent.
@@ -164,9 +138,7 @@ impl Connection {
             far.owed += count;
             self.outbox.push_back(buffer[..count].to_vec().into());
         }
-        if let Reading::Into(ops) = &mut self.reading {
-            ops.retain(|other| *other != op);
-        }
+        self.reading.goes_on_without(op);
         if !self.closing && !world.kindly {
             self.read_into(world);
         }
@@ -224,30 +196,18 @@ impl Connection {
             let Some(buffer) = self.outbox.pop_front() else {
                 break;
             };
-            let (count, reported) = (buffer.len(), world.dice.chance(300));
-            let (sent, asked) = match reported {
-                true => (self.socket.send_reported(buffer), Asked::ReportedSend),
-                false => (self.socket.send(buffer), Asked::Send),
-            };
-            match sent {
-                Ok(op) => {
-                    world.ledger.accepted(asked, op, Some(self.socket));
-                    self.sends.push(op);
+            let reported = world.dice.chance(300);
+            match asking::send(self.socket, buffer, reported, &mut world.ledger) {
+                Ok(op) => self.sends.push(op),
+                Err((ErrorKind::Full, buffer)) => {
+                    self.blocked = true;
+                    self.outbox.push_front(buffer);
                 }
-                Err(Refused { error, value }) => {
-                    assert_eq!(value.len(), count, "C2: a refusal brings the buffer");
-                    match error.kind() {
-                        ErrorKind::Full => {
-                            self.blocked = true;
-                            self.outbox.push_front(value);
-                        }
-                        ErrorKind::Aborted => {
-                            assert!(!far.clean || far.left, "C10: nothing ended the sends");
-                            self.write_over = true;
-                        }
-                        other => panic!("C9: a send is refused as {other:?}"),
-                    }
+                Err((ErrorKind::Aborted, _)) => {
+                    assert!(!far.clean || far.left, "C10: nothing ended the sends");
+                    self.write_over = true;
                 }
+                Err((other, _)) => panic!("C9: a send is refused as {other:?}"),
             }
         }
         if self.write_over || self.closing {
@@ -264,12 +224,7 @@ impl Connection {
         far: &mut Far,
         world: &mut World,
     ) -> bool {
-        let known = match &self.reading {
-            Reading::Stream(reads) | Reading::Watch(reads) => *reads == op,
-            Reading::Into(ops) => ops.contains(&op),
-            Reading::Nothing | Reading::Over => false,
-        };
-        if !known {
+        if !self.reading.is_by(op) {
             return false;
         }
         match how {
@@ -278,11 +233,8 @@ impl Connection {
             End::Aborted => assert!(self.closing, "C9: aborted, and nobody closed"),
             End::Failed(error) => Self::check_broken(error.kind(), far),
         }
-        if let Reading::Into(ops) = &mut self.reading {
-            ops.retain(|other| *other != op);
-            if !ops.is_empty() {
-                return true;
-            }
+        if self.reading.goes_on_without(op) {
+            return true;
         }
         self.reading = match how {
             End::Cancelled => Reading::Nothing,
@@ -386,12 +338,7 @@ impl Connection {
         }
         // Before the close: the port's own count of time begins in it.
         self.closing_since = Some(Instant::now());
-        let op = match self.stream.take() {
-            Some(stream) => stream.close(how),
-            None => self.socket.close(how),
-        };
-        let op = op.expect("it was open");
-        world.ledger.accepted(Asked::Close, op, Some(self.socket));
+        asking::close(self.stream.take(), self.socket, how, &mut world.ledger);
         let is_done = matches!(self.reading, Reading::Over) && self.outbox.is_empty();
         far.clean &= is_done && self.to_say == 0 && how == Close::Flush;
         far.port_finished = true;
@@ -409,7 +356,7 @@ impl Connection {
 
     /// Whether a flush has used up its time.
     fn flush_is_over(&self, world: &World) -> bool {
-        let most = Duration::from_millis(world.plan.flush_ms_max.into());
+        let most = Duration::from_millis(world.plan.bounds.flush_ms_max.into());
         self.closing_since
             .is_some_and(|since| since.elapsed() >= most)
     }
@@ -453,12 +400,7 @@ impl Connection {
     }
 
     pub(crate) fn cancel_reading(&self, world: &mut World) {
-        let op = match &self.reading {
-            Reading::Stream(op) | Reading::Watch(op) => Some(*op),
-            Reading::Into(ops) if !ops.is_empty() => Some(ops[world.dice.below(ops.len())]),
-            Reading::Into(_) | Reading::Nothing | Reading::Over => None,
-        };
-        if let Some(op) = op {
+        if let Some(op) = self.reading.some_op(&mut world.dice) {
             // Whatever it answers, the last packet tells.
             let _ = world.port.cancel(op);
         }

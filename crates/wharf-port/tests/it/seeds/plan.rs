@@ -4,10 +4,10 @@
 //! Bounds are small, because that is where things wait for each other; half of them move bulk,
 //! in buffers large enough that it passes what a batch and a turn of bulk may bring.
 
-use wharf_port::{Builder, PoolOptions};
+use wharf_port::Builder;
 
 use crate::case::{Mode, Where};
-use crate::sim_seeds::plan::Dice;
+use crate::sim_seeds::plan::{Bounds, Dice};
 
 /// How many unkind things there are to do.
 pub(crate) const WAYS: usize = 6;
@@ -23,16 +23,8 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     /// Packets are left in batches.
     pub(crate) leaves_some: bool,
-    pub(crate) batch_max: usize,
-    sockets_max: u32,
-    turn_packets_max: u8,
-    leases_per_socket: u16,
-    send_queue_bytes_max: usize,
-    operations_per_socket_max: usize,
+    pub(crate) bounds: Bounds,
     accepts_posted: u16,
-    pub(crate) flush_ms_max: u32,
-    buffer_bytes: u32,
-    pub(crate) buffers: usize,
     spin_us_max: u32,
     pub(crate) fars: usize,
     pub(crate) bytes_max: usize,
@@ -65,30 +57,23 @@ impl Plan {
             Mode::Shared => (dice.between(1, 3), 0),
             Mode::Single | Mode::Direct => (1, 0),
         };
-        let buffer_bytes = match bulk {
-            true => dice.pick(&[16 << 10, 64 << 10]),
-            false => dice.pick(&[512, 700, 4096]),
+        let buffers_bytes: &[u32] = match bulk {
+            true => &[16 << 10, 64 << 10],
+            false => &[512, 700, 4096],
         };
+        let bounds = Bounds::new(dice, 4, &[20, 5_000, 5_000], buffers_bytes);
         let bytes_max = match bulk {
             true => dice.pick(&[1 << 20, 6 << 20]),
             // A buffer at a time takes long enough without many of them.
-            false => buffer_bytes as usize * dice.pick(&[1, 5, 40, 100]),
+            false => bounds.buffer_bytes as usize * dice.pick(&[1, 5, 40, 100]),
         };
         Plan {
             waiters,
             threads,
             // With several, what one leaves is rightly overtaken where no turn holds it.
             leaves_some: waiters == 1 && threads == 0 && dice.chance(300),
-            batch_max: dice.pick(&[1, 2, 3, 8, 64]),
-            sockets_max: dice.between(4, 20) as u32,
-            turn_packets_max: dice.pick(&[1, 2, 8]),
-            leases_per_socket: dice.pick(&[1, 2, 4]),
-            send_queue_bytes_max: dice.pick(&[1, 600, 4_000, 64_000]),
-            operations_per_socket_max: dice.pick(&[1, 3, 64]),
+            bounds,
             accepts_posted: dice.pick(&[1, 4, 16]),
-            flush_ms_max: dice.pick(&[20, 5_000, 5_000]),
-            buffer_bytes,
-            buffers: dice.between(1, 8),
             spin_us_max: if dice.chance(100) { 50 } else { 0 },
             fars: dice.between(1, if bulk { 3 } else { 10 }),
             bytes_max,
@@ -107,19 +92,8 @@ impl Plan {
 
     pub(crate) fn builder(&self, at: &Where) -> Builder {
         let builder = at.builder().spin_us_max(self.spin_us_max);
-        builder
-            .sockets_max(self.sockets_max)
-            .batch_max(self.batch_max)
-            .turn_packets_max(self.turn_packets_max)
-            .leases_per_socket(self.leases_per_socket)
-            .send_queue_bytes_max(self.send_queue_bytes_max)
-            .operations_per_socket_max(self.operations_per_socket_max)
+        self.bounds
+            .apply(builder)
             .accepts_posted(self.accepts_posted)
-            .flush_ms_max(self.flush_ms_max)
-            .pool(PoolOptions {
-                buffer_bytes: self.buffer_bytes,
-                pool_bytes_max: self.buffers * self.buffer_bytes as usize,
-                revoke_returned: false,
-            })
     }
 }

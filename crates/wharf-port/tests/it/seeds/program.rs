@@ -13,16 +13,17 @@ use wharf_port::{
 };
 
 use crate::peer::{Host, Network, Peer, System};
-use crate::rig::describe;
+use crate::rig::{LISTENER, describe};
+use crate::sim_seeds::asking::Reading;
 use crate::sim_seeds::ledger::{Asked, Ledger};
 use crate::sim_seeds::plan::Dice;
+use crate::sim_seeds::waiting::in_turn;
 
-use super::connection::{Connection, Reading};
+use super::connection::Connection;
 use super::dropper::Dropper;
 use super::far::Far;
 use super::plan::Plan;
 
-pub(super) const LISTENER: Key = Key(90);
 const POSTS: Key = Key(2 << 32);
 const CONNECTS: Key = Key(3 << 32);
 const TIMERS: Key = Key(4 << 32);
@@ -105,7 +106,8 @@ impl Program {
         }
         let words = describe(&packet);
         self.log.push_back(format!("waiter {waiter}: {words}"));
-        if is_in_turn(&packet) {
+        // Timers that were cancelled are told as ended, and know no turns either.
+        if packet.key != TIMERS && in_turn(&packet).is_some() {
             let holder = *self.holders.entry(packet.socket).or_insert(waiter);
             assert_eq!(
                 holder, waiter,
@@ -475,10 +477,4 @@ impl Program {
 pub(crate) fn some_time(dice: &mut Dice) -> Duration {
     let most = dice.pick(&[0, 0, 0, 100, 2_000]);
     Duration::from_micros(dice.below(most + 1) as u64)
-}
-
-/// Whether this packet takes its socket's turn; timers, posts and listeners know no turns.
-fn is_in_turn(packet: &Packet) -> bool {
-    let loose = matches!(packet.event, Event::Timer | Event::Posted(_));
-    !loose && packet.key != LISTENER && packet.key != TIMERS
 }

@@ -56,7 +56,7 @@ impl Run {
         let waiter = |_| port.waiter().expect("room for a waiter");
         let waiters: Vec<_> = (0..plan.waiters).map(waiter).collect();
         let (threads, ticks) = (plan.threads, plan.ticks);
-        let (batch_max, leaves_some) = (plan.batch_max, plan.leaves_some);
+        let (batch_max, leaves_some) = (plan.bounds.batch_max, plan.leaves_some);
         let common = Arc::new(Common {
             port: port.clone(),
             program: Mutex::new(Program::new(port, plan, Dice::new(!seed))),
@@ -84,7 +84,12 @@ impl Run {
     }
 
     pub(crate) fn describe(&self) -> String {
-        lock(&self.common.program).describe()
+        let failed = lock(&self.common.failed).take();
+        // What it left undone may be all that was found here.
+        let first = failed.map_or(String::new(), |why| {
+            format!("before that, besides: {why}\n  ")
+        });
+        first + &lock(&self.common.program).describe()
     }
 
     pub(crate) fn go(&mut self) {
@@ -112,7 +117,7 @@ impl Run {
         self.until("the end of all operations", |program| program.owed() == 0);
         self.until("the end of all sockets", |program| {
             let stats = program.world.port.stats();
-            // Not the timers: that of a flush stays until its time has come.
+            // Not the timers: the last of a flush stays on a shared port until its time has come.
             stats.sockets == 0 && stats.accepts_posted == 0
         });
         self.common.stop.store(true, Ordering::Relaxed);

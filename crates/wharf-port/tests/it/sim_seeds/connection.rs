@@ -4,25 +4,15 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use wharf_port::sim::Network;
-use wharf_port::{Buffer, Close, End, ErrorKind, Key, Op, Port, Refused, SocketRef, Stream};
+use wharf_port::{Buffer, Close, End, ErrorKind, Key, Op, Port, SocketRef, Stream};
 
+use super::asking::{self, Reading};
 use super::crowd::{Client, byte_at};
 use super::ledger::{Asked, Ledger};
 use super::plan::{Dice, Plan};
 
 /// Timers of connections have their keys above this.
 pub(crate) const TIMERS: u64 = 1 << 32;
-
-/// How a connection reads.
-#[derive(Debug)]
-pub(crate) enum Reading {
-    Nothing,
-    Stream(Op),
-    Into(VecDeque<Op>),
-    Watch(Op),
-    /// Its end was told.
-    Over,
-}
 
 /// What a connection needs besides itself.
 pub(crate) struct Hands<'a> {
@@ -62,12 +52,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(stream: Stream, key: Key, client: usize, dice: &mut Dice) -> Self {
         let socket = stream.socket();
-        let stream = if dice.chance(500) {
-            stream.set_aside();
-            None
-        } else {
-            Some(stream)
-        };
+        let stream = asking::own(stream, dice);
         Connection {
             socket,
             stream,
@@ -123,18 +108,8 @@ impl Connection {
         let Reading::Into(ops) = &mut self.reading else {
             return;
         };
-        let buffer = vec![0; hands.dice.pick(&[0, 1, 100, 600])];
-        let capacity = buffer.len();
-        match self.socket.receive_into(buffer) {
-            Ok(op) => {
-                hands.ledger.accepted(Asked::Into, op, Some(self.socket));
-                ops.push_back(op);
-            }
-            Err(Refused { error, value }) => {
-                assert_eq!(error.kind(), ErrorKind::Full, "C13: one bound refuses");
-                assert_eq!(value.len(), capacity, "C2: a refusal brings the buffer");
-            }
-        }
+        let capacity = hands.dice.pick(&[0, 1, 100, 600]);
+        ops.extend(asking::receive_into(self.socket, capacity, hands.ledger));
     }
 
     /// Bytes came: they are what the client said, and go back to it.
@@ -176,9 +151,7 @@ impl Connection {
 
     /// One receive into a buffer is over with bytes: another one follows.
     pub(crate) fn done_into(&mut self, op: Op, hands: &mut Hands<'_>, kindly: bool) {
-        if let Reading::Into(ops) = &mut self.reading {
-            ops.retain(|other| *other != op);
-        }
+        self.reading.goes_on_without(op);
         if !self.closing && !kindly {
             self.read_into(hands);
         }
@@ -210,33 +183,14 @@ impl Connection {
                 break;
             };
             let reported = hands.dice.chance(300);
-            let count = buffer.len();
-            let sent = if reported {
-                self.socket.send_reported(buffer)
-            } else {
-                self.socket.send(buffer)
-            };
-            match sent {
-                Ok(op) => {
-                    let asked = if reported {
-                        Asked::ReportedSend
-                    } else {
-                        Asked::Send
-                    };
-                    hands.ledger.accepted(asked, op, Some(self.socket));
-                    self.sends.push(op);
+            match asking::send(self.socket, buffer, reported, hands.ledger) {
+                Ok(op) => self.sends.push(op),
+                Err((ErrorKind::Full, buffer)) => {
+                    self.blocked = true;
+                    self.outbox.push_front(buffer);
                 }
-                Err(Refused { error, value }) => {
-                    assert_eq!(value.len(), count, "C2: a refusal brings the buffer");
-                    match error.kind() {
-                        ErrorKind::Full => {
-                            self.blocked = true;
-                            self.outbox.push_front(value);
-                        }
-                        ErrorKind::Aborted | ErrorKind::Closed => self.write_over = true,
-                        other => panic!("a send is refused as {other:?}"),
-                    }
-                }
+                Err((ErrorKind::Aborted | ErrorKind::Closed, _)) => self.write_over = true,
+                Err((other, _)) => panic!("a send is refused as {other:?}"),
             }
         }
         if self.write_over || self.closing {
@@ -261,14 +215,7 @@ impl Connection {
                 self.check_broken(error.kind(), client, hands.plan);
             }
         }
-        let more = match &mut self.reading {
-            Reading::Into(ops) => {
-                ops.retain(|other| *other != op);
-                !ops.is_empty()
-            }
-            _ => false,
-        };
-        if more {
+        if self.reading.goes_on_without(op) {
             return;
         }
         let over = !matches!(how, End::Cancelled);
@@ -369,12 +316,7 @@ impl Connection {
         if self.closing || self.gone {
             return;
         }
-        let op = match self.stream.take() {
-            Some(stream) => stream.close(how),
-            None => self.socket.close(how),
-        };
-        let op = op.expect("it was open");
-        hands.ledger.accepted(Asked::Close, op, Some(self.socket));
+        asking::close(self.stream.take(), self.socket, how, hands.ledger);
         let is_done = matches!(self.reading, Reading::Over) && self.outbox.is_empty();
         client.clean &= is_done && how == Close::Flush;
         client.port_finished = true;
@@ -388,7 +330,7 @@ impl Connection {
     pub(crate) fn closed(&mut self, client: &mut Client, hands: &Hands<'_>) {
         let since = self.closing_since.expect("C11: Closed, and nobody closed");
         let flushing = hands.network.now() - since;
-        client.clean &= flushing < Duration::from_millis(hands.plan.flush_ms_max.into());
+        client.clean &= flushing < Duration::from_millis(hands.plan.bounds.flush_ms_max.into());
         self.gone = true;
     }
 
@@ -422,12 +364,7 @@ impl Connection {
                 }
             }
             _ => {
-                let op = match &self.reading {
-                    Reading::Stream(op) | Reading::Watch(op) => Some(*op),
-                    Reading::Into(ops) => Some(ops[hands.dice.below(ops.len())]),
-                    Reading::Nothing | Reading::Over => None,
-                };
-                if let Some(op) = op {
+                if let Some(op) = self.reading.some_op(hands.dice) {
                     // Whatever it answers, the last packet tells.
                     let _ = hands.port.cancel(op);
                 }

@@ -41,6 +41,58 @@ impl Dice {
     }
 }
 
+/// The bounds of a port: small ones, because that is where things wait for each other.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    sockets_max: u32,
+    pub(crate) batch_max: usize,
+    turn_packets_max: u8,
+    pub(crate) leases_per_socket: u16,
+    send_queue_bytes_max: usize,
+    operations_per_socket_max: usize,
+    pub(crate) flush_ms_max: u32,
+    pub(crate) buffer_bytes: u32,
+    pub(crate) buffers: usize,
+}
+
+impl Bounds {
+    /// The rest of them is for every network the same.
+    pub(crate) fn new(
+        dice: &mut Dice,
+        sockets_least: usize,
+        flushes_ms_max: &[u32],
+        buffers_bytes: &[u32],
+    ) -> Self {
+        Bounds {
+            sockets_max: dice.between(sockets_least, 20) as u32,
+            batch_max: dice.pick(&[1, 2, 3, 8, 64]),
+            turn_packets_max: dice.pick(&[1, 2, 8]),
+            leases_per_socket: dice.pick(&[1, 2, 4]),
+            send_queue_bytes_max: dice.pick(&[1, 600, 4_000, 64_000]),
+            operations_per_socket_max: dice.pick(&[1, 3, 64]),
+            flush_ms_max: dice.pick(flushes_ms_max),
+            buffer_bytes: dice.pick(buffers_bytes),
+            buffers: dice.between(1, 8),
+        }
+    }
+
+    pub(crate) fn apply(&self, builder: Builder) -> Builder {
+        builder
+            .sockets_max(self.sockets_max)
+            .batch_max(self.batch_max)
+            .turn_packets_max(self.turn_packets_max)
+            .leases_per_socket(self.leases_per_socket)
+            .send_queue_bytes_max(self.send_queue_bytes_max)
+            .operations_per_socket_max(self.operations_per_socket_max)
+            .flush_ms_max(self.flush_ms_max)
+            .pool(PoolOptions {
+                buffer_bytes: self.buffer_bytes,
+                pool_bytes_max: self.buffers * self.buffer_bytes as usize,
+                revoke_returned: false,
+            })
+    }
+}
+
 /// Everything that a seed decides beforehand.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -50,15 +102,7 @@ pub(crate) struct Plan {
     pub(crate) waiters: usize,
     /// Packets are left in batches.
     pub(crate) leaves_some: bool,
-    pub(crate) sockets_max: u32,
-    pub(crate) batch_max: usize,
-    pub(crate) turn_packets_max: u8,
-    pub(crate) leases_per_socket: u16,
-    pub(crate) send_queue_bytes_max: usize,
-    pub(crate) operations_per_socket_max: usize,
-    pub(crate) flush_ms_max: u32,
-    pub(crate) buffer_bytes: u32,
-    pub(crate) buffers: usize,
+    pub(crate) bounds: Bounds,
     pub(crate) clients: usize,
     pub(crate) bytes_max: usize,
     pub(crate) ticks: usize,
@@ -81,15 +125,7 @@ impl Plan {
             waiters,
             // With several, what one leaves is rightly overtaken where no turn holds it.
             leaves_some: waiters == 1 && dice.chance(400),
-            sockets_max: dice.between(10, 20) as u32,
-            batch_max: dice.pick(&[1, 2, 3, 8, 64]),
-            turn_packets_max: dice.pick(&[1, 2, 8]),
-            leases_per_socket: dice.pick(&[1, 2, 4]),
-            send_queue_bytes_max: dice.pick(&[1, 600, 4_000, 64_000]),
-            operations_per_socket_max: dice.pick(&[1, 3, 64]),
-            flush_ms_max: dice.pick(&[1, 50, 5_000]),
-            buffer_bytes: dice.pick(&[512, 700, 4096]),
-            buffers: dice.between(1, 8),
+            bounds: Bounds::new(dice, 10, &[1, 50, 5_000], &[512, 700, 4096]),
             clients: dice.between(1, 12),
             // A byte at a time takes long enough without many of them.
             bytes_max: match storm.buffer_bytes {
@@ -110,19 +146,7 @@ impl Plan {
         } else {
             builder.shared()
         };
-        builder
-            .sockets_max(self.sockets_max)
-            .batch_max(self.batch_max)
-            .turn_packets_max(self.turn_packets_max)
-            .leases_per_socket(self.leases_per_socket)
-            .send_queue_bytes_max(self.send_queue_bytes_max)
-            .operations_per_socket_max(self.operations_per_socket_max)
-            .flush_ms_max(self.flush_ms_max)
-            .pool(PoolOptions {
-                buffer_bytes: self.buffer_bytes,
-                pool_bytes_max: self.buffers * self.buffer_bytes as usize,
-                revoke_returned: false,
-            })
+        self.bounds.apply(builder)
     }
 
     /// Whether a connection may break though neither side wants it.

@@ -9,13 +9,15 @@ use wharf_port::{
     Accepted, ConnectOptions, End, ErrorKind, Event, Key, Leave, Listener, Op, Packet, Port, Stream,
 };
 
-use super::connection::{Connection, Hands, Reading, TIMERS};
+use crate::rig::LISTENER;
+
+use super::asking::Reading;
+use super::connection::{Connection, Hands, TIMERS};
 use super::crowd::Crowd;
 use super::ledger::{Asked, Ledger};
 use super::plan::{Dice, Plan};
 use super::waiting::Waiters;
 
-pub(super) const LISTENER: Key = Key(90);
 const POSTS: Key = Key(2 << 32);
 const CONNECTS: Key = Key(3 << 32);
 const FIRST: u64 = 100;
@@ -269,12 +271,7 @@ impl Program {
             }
             Event::Closed => connection.closed(client, &hands),
             Event::Ended { how, .. } => {
-                let reads = match &connection.reading {
-                    Reading::Stream(op) | Reading::Watch(op) => *op == packet.op,
-                    Reading::Into(ops) => ops.contains(&packet.op),
-                    Reading::Nothing | Reading::Over => false,
-                };
-                if reads {
+                if connection.reading.is_by(packet.op) {
                     connection.read_ended(packet.op, how, client, &mut hands, kindly);
                 } else {
                     connection.write_ended(packet.op, how, client, plan);

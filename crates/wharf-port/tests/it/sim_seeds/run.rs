@@ -143,9 +143,9 @@ impl Run {
         let listener = program.port.listen(([127, 0, 0, 1], 7), Key(7));
         let listener = listener.expect("nobody listens there");
         listener.accept().expect("a fresh listener");
-        let each = usize::from(self.plan.leases_per_socket);
+        let each = usize::from(self.plan.bounds.leases_per_socket);
         let mut peers = Vec::new();
-        for _ in 0..self.plan.buffers.div_ceil(each) {
+        for _ in 0..self.plan.bounds.buffers.div_ceil(each) {
             let mut peer = program.network.connect(&address).expect("it listens");
             let small = self.plan.network.buffer_bytes as usize;
             // One byte at a time where no more fits, so that each is a lease of its own.
@@ -156,7 +156,7 @@ impl Run {
         let waiters = program.waiters.as_mut().expect("it waits until the end");
         let waiter = waiters.only_one();
         for _ in 0..10_000 {
-            if leases.len() == self.plan.buffers {
+            if leases.len() == self.plan.bounds.buffers {
                 break;
             }
             for peer in &mut peers {
@@ -179,7 +179,10 @@ impl Run {
             }
         }
         let count = leases.len();
-        assert_eq!(count, self.plan.buffers, "C8: buffers of the pool are lost");
+        assert_eq!(
+            count, self.plan.bounds.buffers,
+            "C8: buffers of the pool are lost"
+        );
     }
 
     /// The port closes, with connections and leases still there, and leaves nothing behind.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use wharf_port::sim::Network;
 use wharf_port::{Event, Packet, Port, SocketRef, Wait, Waiter};
 
+use crate::rig::LISTENER;
+
 use super::plan::{Dice, Plan};
 
 pub(crate) struct Waiters {
@@ -94,7 +96,7 @@ fn wait(
     match waiter.wait(Some(at_most)).expect("C5: no error") {
         Wait::Packets(mut batch) => {
             assert!(batch.len() > 0, "C5: packets, and there are none");
-            assert!(batch.len() <= plan.batch_max, "C4: {}", batch.len());
+            assert!(batch.len() <= plan.bounds.batch_max, "C4: {}", batch.len());
             take(&mut batch)
         }
         Wait::TimedOut => {
@@ -106,8 +108,7 @@ fn wait(
 }
 
 /// The socket whose turn this packet takes; timers, posts and listeners know no turns.
-fn in_turn(packet: &Packet) -> Option<SocketRef> {
-    let loose = matches!(packet.event, Event::Timer | Event::Posted(_))
-        || packet.key == super::program::LISTENER;
+pub(crate) fn in_turn(packet: &Packet) -> Option<SocketRef> {
+    let loose = matches!(packet.event, Event::Timer | Event::Posted(_)) || packet.key == LISTENER;
     (!loose).then_some(packet.socket)
 }
