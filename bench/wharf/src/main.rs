@@ -85,7 +85,7 @@ fn serve(port: &Port, mut waiter: Waiter, work: Work) -> Result<(), Box<dyn Erro
                 Event::Sent { buffer } => {
                     let _ = packet.socket.send_reported(buffer);
                 }
-                Event::Ended { .. } if packet.key == CONNECTION => {
+                Event::Ended { .. } | Event::SendFailed { .. } if packet.key == CONNECTION => {
                     let _ = packet.socket.close(Close::Flush);
                 }
                 _ => {}

@@ -63,7 +63,7 @@ fn accept_one() -> Result<(), Box<dyn Error>> {
                     println!("SUCCESS");
                     return Ok(());
                 }
-                Event::Ended { .. } if packet.key == CONNECTION => connection = None,
+                Event::SendFailed { .. } => connection = None,
                 _ => {} // One connection is enough: dropping the packet closes the others.
             }
         }

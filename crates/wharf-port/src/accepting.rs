@@ -122,11 +122,7 @@ impl Core {
         let name = (state.receive_sequence, OpKind::Accept);
         state.receiving = Receiving::Nothing;
         state.clear(flag::CANCEL_RECEIVE);
-        let event = Event::Ended {
-            how,
-            buffer: None,
-            count: None,
-        };
+        let event = Event::Ended { how, buffer: None };
         self.deliver(id, state, name, event, out);
     }
 

@@ -198,12 +198,7 @@ impl Core {
         }
         // `Closed` is not for the caller, who never had the stream: the slot goes with this packet.
         state.set(flag::HANDLE_CLOSED);
-        let event = Event::Ended {
-            how,
-            buffer: None,
-            count: None,
-        };
-        self.deliver(id, state, name, event, out);
+        self.deliver(id, state, name, Event::ConnectFailed { how }, out);
     }
 
     /// A connect ran into its deadline.

@@ -56,7 +56,7 @@
 //!   send, watch, shutdown, close. **Wait** for packets. **Post** packets of your own, set
 //!   **timers**, **cancel** what takes too long.
 //! - Every accepted operation has **one outcome**. Accept and receive stream: packets, then one
-//!   `Ended`. A plain `send` is silent on success.
+//!   `Ended`. A plain `send` is silent on success. [`Event`] has the table.
 //! - Operations **own** their buffers; these come back in packets, also on failure. Received bytes
 //!   are **lent**: drop the [`Lease`] and the stream goes on; an idle connection holds none.
 //! - A **shared** port has many waiters. While a waiter holds packets of a socket nobody else gets

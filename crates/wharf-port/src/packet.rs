@@ -47,7 +47,7 @@ impl Packet {
     pub(crate) fn is_last(&self) -> bool {
         matches!(
             (self.op.kind, &self.event),
-            (OpKind::Close, Event::Closed) | (OpKind::Connect, Event::Ended { .. })
+            (OpKind::Close, Event::Closed) | (OpKind::Connect, Event::ConnectFailed { .. })
         )
     }
 }
@@ -56,14 +56,32 @@ impl Packet {
 ///
 /// A streaming operation (accept, receive) gives any number of packets and then one
 /// [`Event::Ended`]; every other accepted operation gives exactly one, but a plain `send` that
-/// succeeds gives none.
+/// succeeds gives none. Each operation has events of its own, so that code which closes on
+/// [`Event::Ended`] does not close because a shutdown is done or a send was cancelled.
+///
+/// | operation | success | otherwise |
+/// |---|---|---|
+/// | accept | `Accepted`, any number (`Paused`, `Resumed` between) | `Ended` |
+/// | connect | `Connected` | `ConnectFailed` |
+/// | receive | `Received`, any number, then `Ended` with [`End::Finished`] | `Ended` |
+/// | receive into | `ReceivedInto` | `Ended` with the buffer |
+/// | watch | `PeerLeft` | `Ended` |
+/// | send | nothing | `SendFailed` with the buffer |
+/// | reported send | `Sent` with the buffer | `SendFailed` with the buffer |
+/// | shutdown | `ShutDown` with [`End::Finished`] | `ShutDown` |
+/// | timer | `Timer` | `TimerCancelled` |
+/// | close | `Closed` | |
 ///
 /// ```
-/// use wharf_port::Event;
-/// fn is_last(event: &Event) -> bool {
-///     matches!(event, Event::Ended { .. } | Event::Closed)
+/// use wharf_port::{Close, Event, Packet};
+/// fn handle(packet: Packet) {
+///     match packet.event {
+///         Event::Received(data) => _ = packet.socket.send(data),
+///         // The peer's FIN, a reset or a cancel: nothing more arrives.
+///         Event::Ended { .. } => _ = packet.socket.close(Close::Flush),
+///         _ => {}
+///     }
 /// }
-/// assert!(!is_last(&Event::SendReady));
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
@@ -105,15 +123,82 @@ pub enum Event {
     Posted(u64),
     /// An explicit close is over; the last packet about its socket.
     Closed,
-    /// An operation is over without the event it asked for.
+    /// An accept, a receive, a receive into a buffer or a watch is over: nothing more arrives
+    /// by it.
     Ended {
-        /// How.
+        /// How it ended; [`End::Finished`] is the peer's FIN.
         how: End,
-        /// What a send or a receive into a buffer had brought.
-        buffer: Option<Buffer>,
-        /// How many bytes of it were moved, where the system tells.
+        /// The caller's buffer of a receive into one, with nothing new in it.
+        buffer: Option<Vec<u8>>,
+    },
+    /// A connect failed, was cancelled or ran out of time; its socket is gone.
+    ConnectFailed {
+        /// How it ended; never [`End::Finished`].
+        how: End,
+    },
+    /// A send failed, was cancelled or was given up.
+    SendFailed {
+        /// How it ended; never [`End::Finished`].
+        how: End,
+        /// What was to be sent.
+        buffer: Buffer,
+        /// How many bytes of it went out, where the system tells.
         count: Option<usize>,
     },
+    /// A shutdown is over.
+    ShutDown {
+        /// How it ended: [`End::Finished`] when the FIN is out.
+        how: End,
+    },
+    /// A timer was cancelled before its deadline.
+    TimerCancelled,
+}
+
+impl Event {
+    /// The end of a send or a shutdown that did not go through, or of a shutdown that did.
+    pub(crate) fn of_write_side(
+        kind: OpKind,
+        how: End,
+        buffer: Buffer,
+        count: Option<usize>,
+    ) -> Self {
+        if kind == OpKind::Shutdown {
+            Event::ShutDown { how }
+        } else {
+            Event::SendFailed { how, buffer, count }
+        }
+    }
+
+    /// How the operation ended, for the events that say so; nothing for success that brings
+    /// something, and for events that are no end.
+    ///
+    /// ```
+    /// use wharf_port::{End, Event};
+    /// assert_eq!(Event::TimerCancelled.end(), Some(End::Cancelled));
+    /// assert_eq!(Event::Timer.end(), None);
+    /// ```
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        match self {
+            Event::Ended { how, .. }
+            | Event::ConnectFailed { how }
+            | Event::SendFailed { how, .. }
+            | Event::ShutDown { how } => Some(*how),
+            Event::TimerCancelled => Some(End::Cancelled),
+            Event::Accepted(_)
+            | Event::Connected(_)
+            | Event::Received(_)
+            | Event::ReceivedInto { .. }
+            | Event::Sent { .. }
+            | Event::SendReady
+            | Event::PeerLeft(_)
+            | Event::Paused { .. }
+            | Event::Resumed
+            | Event::Timer
+            | Event::Posted(_)
+            | Event::Closed => None,
+        }
+    }
 }
 
 /// How an operation ended.

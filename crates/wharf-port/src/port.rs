@@ -20,7 +20,7 @@ use crate::key::Key;
 use crate::listening::{ListenOptions, Listener};
 use crate::lock;
 use crate::op::{Cancel, Op, OpKind};
-use crate::packet::{End, Event, Packet};
+use crate::packet::{Event, Packet};
 use crate::ready::Unposted;
 use crate::socket::{SocketRef, Stream};
 use crate::waiter::{Waiter, handle_gone};
@@ -267,16 +267,11 @@ impl Port {
         let Some(TimerTarget::Caller(key)) = lock(&self.core.timers).cancel(id) else {
             return Cancel::NotFound;
         };
-        let event = Event::Ended {
-            how: End::Cancelled,
-            buffer: None,
-            count: None,
-        };
         let packet = Packet {
             key,
             op,
             socket: SocketRef::none(self.core.id),
-            event,
+            event: Event::TimerCancelled,
         };
         self.core.deliver_loose(packet, &mut Out::queue());
         Cancel::Requested

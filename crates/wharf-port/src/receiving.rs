@@ -209,7 +209,7 @@ impl Core {
                     .pop_front()
                     .expect("a receive into a buffer is queued");
                 sequence = into.sequence;
-                returned = Some(into.buffer.into());
+                returned = Some(into.buffer);
                 if work.intos.is_empty() {
                     state.receiving = Receiving::Nothing;
                 }
@@ -220,14 +220,10 @@ impl Core {
         let event = match (receiving, how) {
             (Receiving::Watch, End::Finished) => Event::PeerLeft(Leave::Finished),
             (Receiving::Watch, End::Failed(error)) => Event::PeerLeft(leave_of(error)),
-            _ => {
-                let count = returned.as_ref().map(|_| 0);
-                Event::Ended {
-                    how,
-                    buffer: returned,
-                    count,
-                }
-            }
+            _ => Event::Ended {
+                how,
+                buffer: returned,
+            },
         };
         self.deliver(id, state, name, event, out);
     }
@@ -292,11 +288,9 @@ impl Core {
             };
             if place > 0 {
                 let into = work.intos.remove(place).expect("found above");
-                let buffer = Some(into.buffer.into());
                 let event = Event::Ended {
                     how: End::Cancelled,
-                    buffer,
-                    count: Some(0),
+                    buffer: Some(into.buffer),
                 };
                 self.deliver(id, state, (op.sequence, op.kind), event, out);
                 return Cancel::Requested;

@@ -284,11 +284,7 @@ impl Core {
             .expect("the caller looked at the head");
         work.queued_bytes -= head.buffer.len() - work.head_sent;
         let sent = std::mem::take(&mut work.head_sent);
-        let (buffer, count) = match head.kind {
-            OpKind::Shutdown => (None, None),
-            _ => (Some(head.buffer), Some(sent)),
-        };
-        let event = Event::Ended { how, buffer, count };
+        let event = Event::of_write_side(head.kind, how, head.buffer, Some(sent));
         self.deliver(id, state, (head.sequence, head.kind), event, out);
     }
 
@@ -347,18 +343,10 @@ impl Core {
             .remove(place)
             .expect("the caller found the send there");
         work.queued_bytes -= send.buffer.len();
-        let (buffer, count) = match send.kind {
-            OpKind::Shutdown => {
-                state.clear(flag::SHUTDOWN);
-                (None, None)
-            }
-            _ => (Some(send.buffer), Some(0)),
-        };
-        let event = Event::Ended {
-            how: End::Cancelled,
-            buffer,
-            count,
-        };
+        if send.kind == OpKind::Shutdown {
+            state.clear(flag::SHUTDOWN);
+        }
+        let event = Event::of_write_side(send.kind, End::Cancelled, send.buffer, Some(0));
         self.deliver(id, state, (send.sequence, send.kind), event, out);
         self.tell_send_ready(id, state, out);
     }
@@ -454,13 +442,10 @@ impl Core {
         work.queued_bytes = 0;
         work.head_sent = 0;
         for (place, send) in std::mem::take(&mut work.sends).into_iter().enumerate() {
-            let (buffer, count) = match send.kind {
-                OpKind::Shutdown => (None, None),
-                _ => (Some(send.buffer), (place >= cut).then_some(0)),
-            };
+            let count = (place >= cut).then_some(0);
             let asked = target == Some(send.sequence) && !state.has(flag::CLOSING);
             let how = if asked { End::Cancelled } else { End::Aborted };
-            let event = Event::Ended { how, buffer, count };
+            let event = Event::of_write_side(send.kind, how, send.buffer, count);
             self.deliver(id, state, (send.sequence, send.kind), event, out);
         }
         self.tell_send_ready(id, state, out);

@@ -176,7 +176,7 @@ impl SocketRef {
         self.with(Operation::Watch, Core::watch)
     }
 
-    /// Sends; silent on success, `Ended` with the buffer otherwise. Sends of one socket go out
+    /// Sends; silent on success, `SendFailed` with the buffer otherwise. Sends of one socket go out
     /// whole and in order. An empty buffer is nothing to do.
     ///
     /// # Errors
@@ -225,7 +225,7 @@ impl SocketRef {
         })
     }
 
-    /// Ends the write side once the queued sends are out (FIN); one `Ended` tells when.
+    /// Ends the write side once the queued sends are out (FIN); one `ShutDown` tells when.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] for a stale reference or after another shutdown.

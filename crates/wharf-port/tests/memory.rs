@@ -215,7 +215,7 @@ fn arm_and_cancel(port: &Port, waiter: &mut Waiter, ops: &mut Vec<Op>) {
             assert_eq!(port.cancel(op), Cancel::Requested);
         }
         pump(waiter, |packet| {
-            assert!(matches!(packet.event, Event::Ended { .. }));
+            assert!(matches!(packet.event, Event::TimerCancelled));
             left -= 1;
             left == 0
         });

@@ -102,7 +102,7 @@ impl Bench {
             }
             spent += start.elapsed();
             take(&mut self.waiter, run.len(), |packet| {
-                matches!(packet.event, Event::Ended { .. })
+                matches!(packet.event, Event::TimerCancelled)
             });
         }
         spent

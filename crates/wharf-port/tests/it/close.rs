@@ -303,12 +303,12 @@ fn every_queued_send_ends_once_when_closed(at: &Where) {
                     assert_eq!(buffer.len(), 1 << 20);
                     true
                 }
-                Event::Ended {
+                Event::SendFailed {
                     how: End::Aborted,
                     buffer,
                     ..
                 } => {
-                    assert_eq!(buffer.map(|buffer| buffer.len()), Some(1 << 20));
+                    assert_eq!(buffer.len(), 1 << 20);
                     false
                 }
                 other => panic!("not asked for: {other:?}"),

@@ -118,10 +118,8 @@ fn a_refused_connect_is_a_packet(at: &Where) {
         .expect("it is refused later");
     let packet = rig.next("the end of the connect");
     assert_eq!((packet.op, packet.key), (op, Key(5)));
-    let Event::Ended {
+    let Event::ConnectFailed {
         how: End::Failed(error),
-        buffer: None,
-        ..
     } = packet.event
     else {
         panic!("nobody listens there: {packet:?}");
@@ -240,7 +238,7 @@ fn a_deadline_that_is_not_reached_does_nothing(at: &Where) {
         let packet = rig.expect("the end of a connect", |packet| packet.op == op);
         match packet.event {
             Event::Connected(stream) => Some((stream, host)),
-            Event::Ended { how, .. } => {
+            Event::ConnectFailed { how } => {
                 assert_eq!(failed_as(how), ErrorKind::TimedOut);
                 None
             }

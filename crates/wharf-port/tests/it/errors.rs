@@ -89,7 +89,7 @@ fn a_reset_that_a_send_met_first_is_no_end_of_the_stream(at: &Where) {
             let sent = stream.send_reported(vec![1; 10]);
             let op = sent.expect("no send has failed yet");
             let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
-            if let Event::Ended { how, .. } = packet.event {
+            if let Event::SendFailed { how, .. } = packet.event {
                 break how.error_kind();
             }
         };
@@ -178,9 +178,8 @@ fn every_error_names_its_operation_and_keeps_the_systems_code(at: &Where) {
     let (address, _guard) = rig.network.refusing();
     rig.port.connect(address, Key(1)).expect("room");
     let packet = rig.next("the end of the connect");
-    let Event::Ended {
+    let Event::ConnectFailed {
         how: End::Failed(error),
-        ..
     } = packet.event
     else {
         panic!("nobody listens there: {packet:?}");

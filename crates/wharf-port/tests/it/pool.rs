@@ -414,7 +414,7 @@ fn a_buffer_given_back_is_never_touched_again(at: &Where) {
                 while let Some(packet) = rig.find(|_| true) {
                     match packet.event {
                         Event::Received(lease) => drop(stream.send(lease)),
-                        Event::Ended { .. } | Event::Closed => {}
+                        Event::Ended { .. } | Event::SendFailed { .. } | Event::Closed => {}
                         other => panic!("not asked for: {other:?}"),
                     }
                 }

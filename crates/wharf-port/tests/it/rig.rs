@@ -339,15 +339,24 @@ impl Rig {
     /// The end of this operation.
     pub(crate) fn ended(&mut self, op: Op) -> Ended {
         let packet = self.expect("the end of an operation", |packet| {
-            packet.op == op && matches!(packet.event, Event::Ended { .. })
+            packet.op == op && packet.event.end().is_some()
         });
         match packet.event {
-            Event::Ended { how, buffer, count } => Ended {
+            Event::SendFailed { how, buffer, count } => Ended {
                 how,
-                buffer: buffer.map(wharf_port::Buffer::into_vec),
+                buffer: Some(buffer.into_vec()),
                 count,
             },
-            _ => unreachable!("asked for an end"),
+            Event::Ended { how, buffer } => Ended {
+                how,
+                count: buffer.as_ref().map(|_| 0),
+                buffer,
+            },
+            event => Ended {
+                how: event.end().expect("asked for an end"),
+                buffer: None,
+                count: None,
+            },
         }
     }
 

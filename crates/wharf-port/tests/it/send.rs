@@ -374,8 +374,7 @@ fn send_until_gone(rig: &mut Rig, socket: SocketRef) -> (Vec<u8>, ErrorKind) {
             Err(refused) => return (refused.value.into_vec(), refused.error.kind()),
             Ok(op) => {
                 let packet = rig.expect("the end of the send", |packet| packet.op == op);
-                if let Event::Ended { how, buffer, .. } = packet.event {
-                    let buffer = buffer.expect("a send's buffer comes back");
+                if let Event::SendFailed { how, buffer, .. } = packet.event {
                     return (buffer.into_vec(), failed_as(how));
                 }
             }

@@ -202,13 +202,7 @@ fn a_hundred_thousand_timers_come_and_go(at: &Where) {
         }
         while left > 0 {
             let packet = rig.next("the end of a timer");
-            assert!(matches!(
-                packet.event,
-                Event::Ended {
-                    how: End::Cancelled,
-                    ..
-                }
-            ));
+            assert!(matches!(packet.event, Event::TimerCancelled));
             left -= 1;
         }
     }

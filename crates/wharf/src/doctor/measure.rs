@@ -162,7 +162,9 @@ impl Trial<'_> {
                         .port
                         .associate(accepted, ACCEPTED)
                         .map_err(|refused| refused.error)?,
-                    Event::Ended { .. } | Event::Paused { .. } => return Ok(false),
+                    Event::ConnectFailed { .. } | Event::Ended { .. } | Event::Paused { .. } => {
+                        return Ok(false);
+                    }
                     _ => continue,
                 };
                 stream.watch()?;

@@ -337,7 +337,7 @@ impl<'a> Worker<'a> {
     ) -> Result<(), String> {
         match (operation, event) {
             (_, Event::Connected(stream)) => return self.connected(number, stream),
-            (Operation::Connect, Event::Ended { how, .. }) => {
+            (_, Event::ConnectFailed { how }) => {
                 self.connecting -= 1;
                 self.connections[number as usize] = Connection::Gone;
                 match how {
@@ -363,13 +363,11 @@ impl<'a> Worker<'a> {
             ) => {
                 self.peer_finished(number);
             }
+            (_, Event::ShutDown { how: End::Finished }) => {}
             (
-                Operation::Shutdown,
-                Event::Ended {
-                    how: End::Finished, ..
-                },
-            ) => {}
-            (_, Event::Ended { how, .. }) => {
+                _,
+                Event::Ended { how, .. } | Event::SendFailed { how, .. } | Event::ShutDown { how },
+            ) => {
                 let kind = how.error_kind().unwrap_or(ErrorKind::Other);
                 self.gone(number, &kind.to_string());
             }

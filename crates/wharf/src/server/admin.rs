@@ -94,7 +94,7 @@ impl Clients<'_> {
                 },
             ) => self.end(packet.key, Close::Flush),
             (Operation::Shutdown, _) => {}
-            (Operation::Timer, _) | (_, Event::Ended { .. }) => {
+            (Operation::Timer, _) | (_, Event::Ended { .. } | Event::SendFailed { .. }) => {
                 self.end(packet.key, Close::Reset);
             }
             _ => {}

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
-use wharf_port::{Buffer, Close, End, ErrorKind, Event, Operation, Packet, SocketRef};
+use wharf_port::{Buffer, Close, End, ErrorKind, Event, Packet, SocketRef};
 
 use crate::account::{Ledger, Left};
 
@@ -25,33 +25,27 @@ struct Waiting {
 impl Echo {
     pub(super) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Option<Left> {
         let socket = packet.socket;
-        match (packet.op.operation(), packet.event) {
-            (_, Event::Received(lease)) => {
+        match packet.event {
+            Event::Received(lease) => {
                 ledger
                     .bytes_in
                     .fetch_add(lease.len() as u64, Ordering::Relaxed);
                 self.send(socket, lease.into(), ledger);
                 None
             }
-            (_, Event::SendReady) => self.send_on(socket, ledger),
-            (
-                Operation::Receive,
-                Event::Ended {
-                    how: End::Finished, ..
-                },
-            ) => self.finish(socket, ledger),
-            (
-                Operation::Shutdown,
-                Event::Ended {
-                    how: End::Finished, ..
-                },
-            ) => self.leave(socket, Close::Flush, Left::Fin, ledger),
-            (Operation::Send, Event::Ended { how, buffer, count }) => {
-                let unsent = buffer.map_or(0, |buffer| buffer.len()) - count.unwrap_or(0);
+            Event::SendReady => self.send_on(socket, ledger),
+            Event::Ended {
+                how: End::Finished, ..
+            } => self.finish(socket, ledger),
+            Event::ShutDown { how: End::Finished } => {
+                self.leave(socket, Close::Flush, Left::Fin, ledger)
+            }
+            Event::SendFailed { how, buffer, count } => {
+                let unsent = buffer.len() - count.unwrap_or(0);
                 ledger.bytes_out.fetch_sub(unsent as u64, Ordering::Relaxed);
                 self.leave(socket, Close::Reset, left_by_end(how), ledger)
             }
-            (_, Event::Ended { how, .. }) => {
+            Event::Ended { how, .. } | Event::ShutDown { how } => {
                 self.leave(socket, Close::Reset, left_by_end(how), ledger)
             }
             _ => None,

@@ -156,17 +156,15 @@ impl Program {
                 );
                 (self.accept, self.paused) = (None, false);
             }
-            Event::Ended { how, .. } if self.connect == Some(packet.op) => {
-                self.connect = None;
+            Event::ConnectFailed { how } => {
                 panic!("C9: a connect to a host that listens ended: {how:?}");
             }
             Event::Timer => {
                 let at = self.timers.remove(&packet.op).expect("C17: a timer");
                 assert!(Instant::now() >= at, "C17: a timer came early");
             }
-            Event::Ended { how, .. } if packet.key == TIMERS => {
+            Event::TimerCancelled => {
                 self.timers.remove(&packet.op).expect("C17: a timer");
-                assert_eq!(how, End::Cancelled, "C17: nothing else ends a timer");
             }
             _ => self.about_connection(packet),
         }
@@ -278,9 +276,11 @@ impl Program {
             }
             Event::Closed => connection.closed(far, world),
             Event::Ended { how, .. } => {
-                if !connection.read_ended(packet.op, how, far, world) {
-                    connection.write_ended(packet.op, how, far, world);
-                }
+                let reading = connection.read_ended(packet.op, how, far, world);
+                assert!(reading, "C2: {how:?} of nothing that reads");
+            }
+            Event::SendFailed { how, .. } | Event::ShutDown { how } => {
+                connection.write_ended(packet.op, how, far, world);
             }
             other => panic!("a connection knows nothing of {other:?}"),
         }

@@ -90,20 +90,14 @@ impl Ledger {
                 self.ends(packet, &[Asked::Close]);
                 self.closed(packet);
             }
-            Event::Ended { .. } => {
-                let asked = [
-                    Asked::Accept,
-                    Asked::Connect,
-                    Asked::Receive,
-                    Asked::Into,
-                    Asked::Watch,
-                    Asked::Send,
-                    Asked::ReportedSend,
-                    Asked::Shutdown,
-                    Asked::Timer,
-                ];
-                self.ends(packet, &asked);
+            Event::Ended { buffer: Some(_), .. } => self.ends(packet, &[Asked::Into]),
+            Event::Ended { buffer: None, .. } => {
+                self.ends(packet, &[Asked::Accept, Asked::Receive, Asked::Watch]);
             }
+            Event::ConnectFailed { .. } => self.ends(packet, &[Asked::Connect]),
+            Event::SendFailed { .. } => self.ends(packet, &[Asked::Send, Asked::ReportedSend]),
+            Event::ShutDown { .. } => self.ends(packet, &[Asked::Shutdown]),
+            Event::TimerCancelled => self.ends(packet, &[Asked::Timer]),
             other => panic!("the ledger does not know {other:?}"),
         }
     }

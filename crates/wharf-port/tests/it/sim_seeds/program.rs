@@ -150,7 +150,8 @@ impl Program {
                 assert_eq!(how, expected, "C12: no error ends a listener");
                 (self.accept, self.paused) = (None, false);
             }
-            Event::Ended { how, .. } if self.connects.contains(&packet.op) => {
+            Event::ConnectFailed { how } => {
+                assert!(self.connects.contains(&packet.op), "C2: {packet:?}");
                 self.connects.retain(|op| *op != packet.op);
                 check_connect(how, plan);
             }
@@ -271,11 +272,10 @@ impl Program {
             }
             Event::Closed => connection.closed(client, &hands),
             Event::Ended { how, .. } => {
-                if connection.reading.is_by(packet.op) {
-                    connection.read_ended(packet.op, how, client, &mut hands, kindly);
-                } else {
-                    connection.write_ended(packet.op, how, client, plan);
-                }
+                connection.read_ended(packet.op, how, client, &mut hands, kindly);
+            }
+            Event::SendFailed { how, .. } | Event::ShutDown { how } => {
+                connection.write_ended(packet.op, how, client, plan);
             }
             other => panic!("a connection knows nothing of {other:?}"),
         }
