@@ -90,7 +90,9 @@ impl Ledger {
                 self.ends(packet, &[Asked::Close]);
                 self.closed(packet);
             }
-            Event::Ended { buffer: Some(_), .. } => self.ends(packet, &[Asked::Into]),
+            Event::Ended {
+                buffer: Some(_), ..
+            } => self.ends(packet, &[Asked::Into]),
             Event::Ended { buffer: None, .. } => {
                 self.ends(packet, &[Asked::Accept, Asked::Receive, Asked::Watch]);
             }
