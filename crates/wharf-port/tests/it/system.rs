@@ -22,9 +22,14 @@ pub(crate) fn is_wine() -> bool {
 /// After so long a case hangs, or what it waits for never comes: so many seconds on a machine that
 /// is idle, and more of them on any that may be busy, or stand still for some. Every call of Wine
 /// goes through one server, on a busy machine a hundred times slower than a system: there it is
-/// longer.
+/// longer. Where somebody knows the machine to be slow, `WHARF_TEST_SLOW` says how many times.
 pub(crate) fn patience(seconds: u64) -> Duration {
-    Duration::from_secs(seconds * if is_wine() { 8 } else { 3 })
+    static SLOW: OnceLock<u64> = OnceLock::new();
+    let slow = *SLOW.get_or_init(|| match std::env::var("WHARF_TEST_SLOW") {
+        Ok(times) => times.parse().expect("WHARF_TEST_SLOW is a number"),
+        Err(_) => 1,
+    });
+    Duration::from_secs(seconds * slow * if is_wine() { 8 } else { 3 })
 }
 
 /// How many descriptors this process has open. Means something in a process of one case only.
