@@ -32,6 +32,7 @@ use direct::Direct;
 use request::{Kind, Name};
 use ring::{Purpose, Ring, Size};
 
+mod abilities;
 mod buffers;
 mod completion;
 mod direct;
@@ -286,9 +287,8 @@ impl Driver for Uring {
 
     fn features(&self) -> Vec<&'static str> {
         let mut features = vec!["accepts that stream", "receives into provided buffers"];
-        if self.caps_streams {
-            features.push("receives that stream, capped");
-        }
+        features.push(abilities::CAPS_STREAMS.in_use(self.caps_streams));
+        features.extend(self.ring.features());
         if self.direct.is_some() {
             features.push("direct descriptors");
         }

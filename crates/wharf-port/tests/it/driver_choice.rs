@@ -2,7 +2,7 @@
 
 use wharf_port::{DriverChoice, DriverKind, ErrorKind, Operation, Port};
 
-use crate::case::{Case, Driver, Inapplicable, Where, case};
+use crate::case::{Case, Driver, Inapplicable, Mode, Where, case};
 use crate::rig::Rig;
 
 pub(crate) const CASES: &[Case] = &[
@@ -18,6 +18,11 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(drivers_have_names, [C15], "contract"),
+    case!(
+        a_driver_says_what_its_kernel_does_and_what_stands_in_for_the_rest,
+        [C15],
+        "contract"
+    ),
 ];
 
 pub(crate) const INAPPLICABLE: &[Inapplicable] = &[Inapplicable {
@@ -108,4 +113,46 @@ fn drivers_have_names(_: &Where) {
         .parse::<DriverKind>()
         .expect_err("no driver has this name");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+/// Has a table of what kernels differ in: the first version, the ports, the ability, its stand-in.
+const README: &str = include_str!("../../../../README.md");
+
+/// The rows of the table for a way of sharing: the ability and what stands in for it.
+fn kernel_differences(mode: Mode) -> Vec<(&'static str, &'static str)> {
+    let rows = README.lines().filter_map(|line| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let &[version, ports, ability, before] = &cells[..] else {
+            return None;
+        };
+        let here = match ports {
+            "all" => true,
+            "shared" => mode == Mode::Shared,
+            "single-waiter" => mode != Mode::Shared,
+            "direct" => mode == Mode::Direct,
+            _ => return None,
+        };
+        (version.starts_with("Linux ") && here).then_some((ability, before))
+    });
+    rows.collect()
+}
+
+fn a_driver_says_what_its_kernel_does_and_what_stands_in_for_the_rest(at: &Where) {
+    let port = at.builder().build().expect("it is present");
+    let features = &port.driver().features;
+    println!("{at} uses: {}", features.join("; "));
+    let rows = kernel_differences(at.mode);
+    assert!(
+        rows.len() > 2,
+        "the README has a table of kernels: {rows:?}"
+    );
+    for (ability, before) in rows {
+        let told = features.iter().filter(|it| [ability, before].contains(it));
+        let expected = usize::from(at.driver == Driver::Uring);
+        assert_eq!(
+            told.count(),
+            expected,
+            "{ability:?} or {before:?}: {features:?}"
+        );
+    }
 }

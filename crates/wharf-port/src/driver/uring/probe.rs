@@ -3,20 +3,23 @@
 //! It is refused in many places in many ways: with EPERM in containers, ENOSYS in sandboxes,
 //! EOPNOTSUPP in some clusters; or set-up is allowed and entering is not; or an operation exists
 //! and its streaming form does not. Asking which operations there are was rejected, because it
-//! tells neither. So a connection is accepted, a message received into a provided buffer, and a
+//! tells neither. So connections are accepted, a message received into a provided buffer, and a
 //! request cancelled, in well under a millisecond.
+//!
+//! Each step has a connection of its own. On one for all of them a step that a kernel refuses left
+//! its bytes unread, the next step found them, and every kernel before 6.17 was passed over.
 
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::cqueue::{buffer_select, more};
 use io_uring::squeue::Entry;
 use io_uring::{cqueue, opcode};
 use parking_lot::Mutex;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::buffers::Buffers;
 use super::request;
@@ -28,12 +31,12 @@ use crate::pool::Pool;
 use crate::sys::{self, Handle};
 
 /// How long one step may take before the machine counts as broken.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a working io_uring may be able to do besides.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Abilities {
-    /// It ends a multishot receive after so many bytes as it is told.
+    /// It ends a multishot receive after as many bytes as it is told.
     pub(super) caps_streams: bool,
 }
 
@@ -93,21 +96,10 @@ fn is_empty_list(list: &str) -> bool {
 }
 
 fn try_out() -> Result<Abilities, Unavailable> {
-    let size = Size {
-        submissions: 8,
-        completions: 16,
-    };
-    let ring = Ring::new(true, size).map_err(refused)?;
-    if !ring.has_features() {
-        return Err((LACKS, None));
-    }
-    ring.bind().map_err(refused)?;
-    let trial = Trial {
-        ring,
-        ended: Mutex::default(),
-    };
     let failed = |error: io::Error| refused(sys::code_of(&error));
-    let abilities = trial.operations().map_err(failed)?;
+    let listener = Listener::open().map_err(failed)?;
+    let trial = Trial::new(capped)?;
+    let abilities = trial.operations(&listener).map_err(failed)?;
     abilities.ok_or((WRONG, None))
 }
 
@@ -115,6 +107,8 @@ fn try_out() -> Result<Abilities, Unavailable> {
 struct Trial {
     ring: Ring,
     ended: Mutex<Vec<Ended>>,
+    /// How a receive that ends at a cap is asked for; tests ask as if the kernel knew none.
+    capped: fn(&Handle) -> Entry,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,14 +121,38 @@ struct Ended {
 /// Receives that take a buffer each.
 const RECEIVES: usize = 3;
 
+/// A message, and one byte less than the cap.
+const MESSAGE: &[u8] = b"wharf";
+
 const NOTHING: u64 = 1;
 const ACCEPT: u64 = 2;
 const RECEIVE: u64 = 3;
 const WATCH: u64 = 4;
 
+fn capped(handle: &Handle) -> Entry {
+    request::receive_many(handle, MESSAGE.len() as u32 + 1, false)
+}
+
 impl Trial {
-    /// Answers what it can do, if everything ended as it should.
-    fn operations(&self) -> io::Result<Option<Abilities>> {
+    fn new(capped: fn(&Handle) -> Entry) -> Result<Self, Unavailable> {
+        let size = Size {
+            submissions: 8,
+            completions: 16,
+        };
+        let ring = Ring::new(true, size).map_err(refused)?;
+        if !ring.has_features() {
+            return Err((LACKS, None));
+        }
+        ring.bind().map_err(refused)?;
+        Ok(Trial {
+            ring,
+            ended: Mutex::default(),
+            capped,
+        })
+    }
+
+    /// Returns what it can do, if everything ended as it should.
+    fn operations(&self, listener: &Listener) -> io::Result<Option<Abilities>> {
         self.ask(opcode::Nop::new().build(), NOTHING);
         if self.end_of(NOTHING)?.result != 0 {
             return Ok(None);
@@ -151,60 +169,86 @@ impl Trial {
         pool.take_many(RECEIVES, |buffer| {
             buffers.provide(buffer);
         });
-        let abilities = self.sockets(options.buffer_bytes)?;
-        // Nothing is with the kernel any more, but for what a wrong answer left there.
-        if abilities.is_none() {
+        let abilities = self.sockets(listener, options.buffer_bytes);
+        // Nothing is with the kernel any more, but for what a failure or a wrong result left there.
+        if !matches!(abilities, Ok(Some(_))) {
             std::mem::forget((pool, buffers));
         }
-        Ok(abilities)
+        abilities
     }
 
-    /// One accept of many, receives into provided buffers, one cancelled wait.
-    fn sockets(&self, buffer_bytes: u32) -> io::Result<Option<Abilities>> {
-        let (listener, address) = listener()?;
-        self.ask(request::accept(&listener, true), ACCEPT);
+    /// One accept of many, and under it a step for each thing a connection does.
+    fn sockets(&self, listener: &Listener, buffer_bytes: u32) -> io::Result<Option<Abilities>> {
+        self.ask(request::accept(&listener.handle, true), ACCEPT);
         self.enter()?;
-        let mut client = UnixStream::connect_addr(&address)?;
+        if !self.receives(listener, buffer_bytes)? || !self.waits(listener)? {
+            return Ok(None);
+        }
+        let Some(caps_streams) = self.caps_streams(listener)? else {
+            return Ok(None);
+        };
+        let cancelled = self.cancel(ACCEPT)?;
+        Ok(cancelled.then_some(Abilities { caps_streams }))
+    }
+
+    /// A connection of a step's own: the accepted end, and the client's.
+    fn connection(&self, listener: &Listener) -> io::Result<Option<(Handle, Socket)>> {
+        let client = listener.connect()?;
         let accepted = self.end_of(ACCEPT)?;
         if accepted.result < 0 || !more(accepted.flags) {
             return Ok(None);
         }
         // SAFETY: the kernel made the descriptor for this completion.
-        let accepted = unsafe { OwnedFd::from_raw_fd(accepted.result) }.into();
+        let accepted = unsafe { OwnedFd::from_raw_fd(accepted.result) };
+        Ok(Some((accepted.into(), client)))
+    }
+
+    /// Whether a message comes in a provided buffer.
+    fn receives(&self, listener: &Listener, buffer_bytes: u32) -> io::Result<bool> {
+        let Some((accepted, mut client)) = self.connection(listener)? else {
+            return Ok(false);
+        };
         self.ask(request::receive(&accepted, buffer_bytes, false), RECEIVE);
         self.enter()?;
-        client.write_all(b"wharf")?;
+        client.write_all(MESSAGE)?;
         let received = self.end_of(RECEIVE)?;
-        if received.result != 5 || buffer_select(received.flags).is_none() {
-            return Ok(None);
-        }
-        let caps_streams = self.caps_streams(&accepted, &mut client)?;
+        Ok(is_message(&received) && buffer_select(received.flags).is_some())
+    }
+
+    /// Whether a wait for what does not happen goes on until it is cancelled.
+    fn waits(&self, listener: &Listener) -> io::Result<bool> {
+        let Some((accepted, _client)) = self.connection(listener)? else {
+            return Ok(false);
+        };
         self.ask(request::wait(&accepted, libc::POLLIN), WATCH);
         self.enter()?;
-        let cancelled = self.cancel(WATCH)? && self.cancel(ACCEPT)?;
-        Ok(cancelled.then_some(Abilities { caps_streams }))
+        self.cancel(WATCH)
     }
 
-    /// Whether a receive of many goes on below its cap and ends at it. Before Linux 6.16 it is
-    /// refused instead.
-    fn caps_streams(&self, accepted: &Handle, client: &mut UnixStream) -> io::Result<bool> {
-        self.ask(request::receive_many(accepted, 6, false), RECEIVE);
+    /// Whether a receive of many goes on below its cap and ends at it. Before Linux 6.17 it is
+    /// refused instead. Nothing, where it does not even end when it is cancelled.
+    fn caps_streams(&self, listener: &Listener) -> io::Result<Option<bool>> {
+        let Some((accepted, mut client)) = self.connection(listener)? else {
+            return Ok(None);
+        };
+        self.ask((self.capped)(&accepted), RECEIVE);
         self.enter()?;
-        client.write_all(b"wharf")?;
+        client.write_all(MESSAGE)?;
         let first = self.end_of(RECEIVE)?;
-        if first.result != 5 || !more(first.flags) {
-            return Ok(false);
+        if !more(first.flags) {
+            return Ok(Some(false));
         }
-        client.write_all(b"s")?;
-        let last = self.end_of(RECEIVE)?;
-        if more(last.flags) {
-            self.cancel(RECEIVE)?;
-            return Ok(false);
+        if is_message(&first) {
+            client.write_all(b"s")?;
+            let last = self.end_of(RECEIVE)?;
+            if !more(last.flags) {
+                return Ok(Some(last.result == 1));
+            }
         }
-        Ok(last.result == 1)
+        Ok(self.cancel(RECEIVE)?.then_some(false))
     }
 
-    /// Cancels a request; answers whether both told so.
+    /// Cancels a request; returns whether both told so.
     fn cancel(&self, data: u64) -> io::Result<bool> {
         self.ask(opcode::AsyncCancel::new(data).build(), NOTHING);
         let (cancel, cancelled) = (self.end_of(NOTHING)?, self.end_of(data)?);
@@ -224,10 +268,13 @@ impl Trial {
         entered.map_err(io::Error::from_raw_os_error)
     }
 
-    /// Waits for a completion, and keeps others for later.
+    /// Waits for a completion, and keeps others for later. Signals and the others may end a sleep
+    /// any number of times before it comes.
     fn end_of(&self, data: u64) -> io::Result<Ended> {
         let purpose = Purpose::End { want: 1 };
-        for patience in [Duration::ZERO, PATIENCE, PATIENCE, PATIENCE] {
+        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Duration::ZERO;
+        loop {
             // SAFETY: as in `enter`.
             unsafe {
                 self.ring
@@ -240,9 +287,16 @@ impl Trial {
             if let Some(place) = ended.iter().position(|it| it.data == data) {
                 return Ok(ended.remove(place));
             }
+            patience = deadline.saturating_duration_since(Instant::now());
+            if patience.is_zero() {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
         }
-        Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
     }
+}
+
+fn is_message(ended: &Ended) -> bool {
+    usize::try_from(ended.result) == Ok(MESSAGE.len())
 }
 
 impl From<&cqueue::Entry> for Ended {
@@ -255,23 +309,51 @@ impl From<&cqueue::Entry> for Ended {
     }
 }
 
-/// A listener that needs neither a network nor a file: an abstract Unix address of its own.
-fn listener() -> io::Result<(Handle, SocketAddr)> {
-    static TRIALS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let trial = TRIALS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let name = format!("wharf-trial-{}-{trial}", std::process::id());
-    let address = SocketAddr::from_abstract_name(name)?;
-    let listener = UnixListener::bind_addr(&address)?;
-    Ok((OwnedFd::from(listener).into(), address))
+/// A listener of the trial's own.
+struct Listener {
+    handle: Handle,
+    address: SockAddr,
+}
+
+impl Listener {
+    /// Needs neither a network nor a file where Unix sockets are allowed; services are often
+    /// confined to the Internet's (`RestrictAddressFamilies=` of systemd).
+    fn open() -> io::Result<Self> {
+        Self::unix().or_else(|_| Self::loopback())
+    }
+
+    /// The kernel chooses a name that is free, as unix(7) says: one made of the process's number is
+    /// taken where two containers share a network.
+    fn unix() -> io::Result<Self> {
+        Self::at(&SockAddr::unix("")?)
+    }
+
+    fn loopback() -> io::Result<Self> {
+        Self::at(&SockAddr::from(std::net::SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            0,
+        ))))
+    }
+
+    fn at(address: &SockAddr) -> io::Result<Self> {
+        let listener = Socket::new(address.domain(), Type::STREAM, None)?;
+        listener.bind(address)?;
+        listener.listen(16)?;
+        let address = listener.local_addr()?;
+        let handle = OwnedFd::from(listener).into();
+        Ok(Listener { handle, address })
+    }
+
+    fn connect(&self) -> io::Result<Socket> {
+        let client = Socket::new(
+            Domain::from(i32::from(self.address.family())),
+            Type::STREAM,
+            None,
+        )?;
+        client.connect(&self.address)?;
+        Ok(client)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::is_empty_list;
-
-    #[test]
-    fn a_list_of_no_processors_is_known() {
-        assert!(is_empty_list("\n") && is_empty_list("(null)\n"));
-        assert!(!is_empty_list("1-3\n"));
-    }
-}
+mod tests;

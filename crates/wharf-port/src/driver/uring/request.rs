@@ -25,7 +25,7 @@ const POLL_FIRST: u16 = 1;
 /// `IORING_RECV_MULTISHOT`: go on after each message (linux/io_uring.h).
 const MULTISHOT: u16 = 2;
 /// Where `optlen` is in a request: the bytes after which a multishot receive ends, since Linux
-/// 6.16 (linux/io_uring.h; the place of `file_index`, for which older kernels refuse a receive).
+/// 6.17 (linux/io_uring.h; the place of `file_index`, for which older kernels refuse a receive).
 const OPTLEN_OFFSET: usize = 44;
 const _: () = assert!(
     size_of::<Entry>() == 64,

@@ -19,6 +19,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::abilities;
 use super::probe;
 use super::request::{BUFFER_GROUP, Kind, Name, is_reported};
 use crate::lock;
@@ -97,6 +98,8 @@ pub(super) struct Ring {
     /// Requests in the ring or with the kernel, of which an end will be reported. Only the thread
     /// inside the driver writes to it: a count shared with those who queue cost a fifth of a send.
     handed_over: AtomicU64,
+    single: bool,
+    setup: Setup,
     /// Whether only `owner` may enter; 0 before the first waiter.
     bound: bool,
     owner: AtomicI32,
@@ -149,6 +152,8 @@ impl Ring {
             bell,
             rung: Box::default(),
             handed_over: AtomicU64::new(0),
+            single,
+            setup,
             bound,
             owner: AtomicI32::new(0),
             forks: sys::forks(),
@@ -166,6 +171,25 @@ impl Ring {
             && parameters.is_feature_ext_arg()
             && parameters.is_feature_fast_poll()
             && parameters.is_feature_skip_cqe_on_success()
+    }
+
+    /// What this kernel does for the ring, and what stands in for the rest.
+    pub(super) fn features(&self) -> [&'static str; 3] {
+        let own = match self.setup {
+            Setup::Bound { .. } => abilities::DEFERS.in_use(true),
+            _ if self.single => abilities::DEFERS.in_use(false),
+            _ => abilities::TAKES_MESSAGES.in_use(self.takes_messages),
+        };
+        let index = !matches!(
+            self.setup,
+            Setup::Bound { sq_array: false } | Setup::Cooperative { sq_array: false }
+        );
+        let idles = self.ring.params().is_feature_no_iowait();
+        [
+            own,
+            abilities::NEEDS_NO_INDEX.in_use(!index),
+            abilities::IDLES.in_use(idles),
+        ]
     }
 
     /// Makes the calling thread the one that may enter, where there can be only one. Answers

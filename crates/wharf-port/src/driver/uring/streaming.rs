@@ -15,7 +15,7 @@
 //! message needs no guard.
 //!
 //! An uncapped multishot receive was rejected, and so was giving
-//! leases beyond the bound; kernels before 6.16, which know no cap, get one shot at a time.
+//! leases beyond the bound; kernels before 6.17, which know no cap, get one shot at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,0 +1,85 @@
+//! The trial on kernels that lack something, and on sockets of each kind.
+//!
+//! Older kernels are shown by requests that this one refuses or takes as they do; `cargo xtask
+//! kernels` runs the same tests on older kernels themselves.
+
+use super::*;
+
+fn try_with(listener: &Listener, capped: fn(&Handle) -> Entry) -> Option<Abilities> {
+    let trial = Trial::new(capped).expect("a ring");
+    trial.operations(listener).expect("no error of the system")
+}
+
+/// Whether io_uring is here at all; where it is not, no test can try it.
+fn is_here() -> bool {
+    let here = Trial::new(capped).is_ok();
+    if !here {
+        println!("no ring can be made here");
+    }
+    here
+}
+
+const WITHOUT_CAPS: Option<Abilities> = Some(Abilities {
+    caps_streams: false,
+});
+
+/// Bytes after which no kernel ends a receive of many here.
+const NO_CAP: u32 = 0;
+
+#[test]
+fn a_kernel_that_refuses_caps_works_without_them() {
+    // One request of many messages with MSG_WAITALL is refused by every kernel, as one with a cap
+    // is before Linux 6.17.
+    fn refused_here(handle: &Handle) -> Entry {
+        let whole = opcode::Recv::new(
+            io_uring::types::Fd(handle.number()),
+            std::ptr::null_mut(),
+            0,
+        );
+        let mut entry = whole
+            .flags(libc::MSG_WAITALL)
+            .buf_group(request::BUFFER_GROUP);
+        entry = entry.ioprio(2);
+        entry.build().flags(io_uring::squeue::Flags::BUFFER_SELECT)
+    }
+    if is_here() {
+        let listener = Listener::open().expect("a listener");
+        assert_eq!(try_with(&listener, refused_here), WITHOUT_CAPS);
+    }
+}
+
+#[test]
+fn a_kernel_that_ignores_caps_works_without_them() {
+    if is_here() {
+        let listener = Listener::open().expect("a listener");
+        let uncapped = |handle: &Handle| request::receive_many(handle, NO_CAP, false);
+        assert_eq!(try_with(&listener, uncapped), WITHOUT_CAPS);
+    }
+}
+
+#[test]
+fn a_kernel_that_streams_no_receives_works_without_them() {
+    if is_here() {
+        let listener = Listener::open().expect("a listener");
+        let one_shot = |handle: &Handle| request::receive(handle, 16, false);
+        assert_eq!(try_with(&listener, one_shot), WITHOUT_CAPS);
+    }
+}
+
+#[test]
+fn the_trial_works_on_each_kind_of_socket_and_twice() {
+    if is_here() {
+        for listener in [Listener::unix(), Listener::loopback()] {
+            let listener = listener.expect("a listener");
+            let first = try_with(&listener, capped);
+            assert!(first.is_some(), "it works on {:?}", listener.address);
+            assert_eq!(try_with(&listener, capped), first);
+        }
+    }
+}
+
+#[test]
+fn a_list_of_no_processors_is_known() {
+    assert!(is_empty_list("\n") && is_empty_list("(null)\n"));
+    assert!(!is_empty_list("1-3\n"));
+}
