@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::core::{Core, Out};
 use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::keepalive::Keepalive;
 use crate::key::Key;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
@@ -31,6 +32,7 @@ pub struct ConnectOptions {
     pub(crate) at_most: Option<Duration>,
     pub(crate) no_delay: bool,
     pub(crate) congestion_control: Option<Arc<str>>,
+    pub(crate) keepalive: Option<Keepalive>,
 }
 
 impl ConnectOptions {
@@ -46,6 +48,7 @@ impl ConnectOptions {
             at_most: None,
             no_delay: true,
             congestion_control: None,
+            keepalive: None,
         }
     }
 
@@ -93,6 +96,21 @@ impl ConnectOptions {
     /// ```
     pub fn congestion_control(mut self, name: impl Into<Arc<str>>) -> Self {
         self.congestion_control = Some(name.into());
+        self
+    }
+
+    /// Asks the peer whether it is still there when it is silent for long (`SO_KEEPALIVE`);
+    /// no by default. A figure that the system does not take is refused as
+    /// [`ErrorKind::InvalidInput`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf_port::{ConnectOptions, Keepalive};
+    /// let keepalive = Keepalive::after(Duration::from_secs(60));
+    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).keepalive(keepalive);
+    /// ```
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = Some(keepalive);
         self
     }
 }
@@ -225,6 +243,9 @@ pub(crate) fn open(to: &ConnectOptions) -> std::io::Result<sys::Handle> {
     let socket = sys::new_socket(to.address.domain(), protocol)?;
     if internet.is_some() && to.no_delay {
         socket.set_tcp_nodelay(true)?;
+    }
+    if let (Some(_), Some(keepalive)) = (internet, &to.keepalive) {
+        keepalive.set_on(&(&socket).into())?;
     }
     if let Some(name) = &to.congestion_control {
         sys::set_congestion_control(&socket, name)?;

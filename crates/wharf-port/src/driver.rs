@@ -201,6 +201,11 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         listening::open(at)
     }
 
+    /// A listener has its slot: the driver keeps what its accepted sockets do not inherit here.
+    fn listening(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
+        let _ = (id, state, at);
+    }
+
     /// Opens a socket that will connect.
     fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
         connecting::open(to)

@@ -60,7 +60,7 @@
 //! - Operations **own** their buffers; these come back in packets, also on failure. Received bytes
 //!   are **lent**: drop the [`Lease`] and the stream goes on; an idle connection holds none.
 //! - A **shared** port has many waiters. While a waiter holds packets of a socket nobody else gets
-//!   any of that socket, so that state per connection needs no lock.
+//!   any of that socket: a [`Table`] keeps state per connection without a lock of your own.
 //! - Every queue and table has a **bound** that the [`Builder`] sets. At a bound a request is
 //!   [`Refused`] with what it brought; a listener without descriptors or room pauses and resumes.
 //! - No error of one socket is an error of [`Waiter::wait`]: it is a packet of that socket, with the
@@ -105,6 +105,7 @@ mod core;
 mod driver;
 mod due;
 mod error;
+mod keepalive;
 mod key;
 mod listening;
 mod op;
@@ -120,6 +121,7 @@ mod slot;
 mod socket;
 mod spin;
 mod sys;
+mod table;
 mod timer;
 mod turn;
 mod waiter;
@@ -132,12 +134,14 @@ pub use config::{Builder, PoolOptions};
 pub use connecting::ConnectOptions;
 pub use driver::{DriverChoice, DriverKind, DriverReport, PassedOver, drivers_present};
 pub use error::{Error, ErrorKind, Operation, Refused, Result};
+pub use keepalive::Keepalive;
 pub use key::Key;
 pub use listening::{ListenOptions, Listener};
 pub use op::{Cancel, Op};
 pub use packet::{End, Event, Leave, Packet, PauseReason};
 pub use port::{Port, Stats};
 pub use socket::{Close, SocketRef, Stream};
+pub use table::Table;
 pub use waiter::{Batch, Wait, Waiter};
 
 /// What the README shows compiles, and what ends is run.

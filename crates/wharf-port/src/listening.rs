@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::keepalive::Keepalive;
 use crate::key::Key;
 use crate::op::Op;
 use crate::port::Port;
@@ -32,6 +33,7 @@ pub struct ListenOptions {
     pub(crate) share_port: bool,
     pub(crate) no_delay: bool,
     pub(crate) congestion_control: Option<Arc<str>>,
+    pub(crate) keepalive: Option<Keepalive>,
 }
 
 /// Connections the system keeps for a listener unless told otherwise; it caps the number by its
@@ -52,6 +54,7 @@ impl ListenOptions {
             share_port: false,
             no_delay: true,
             congestion_control: None,
+            keepalive: None,
         }
     }
 
@@ -115,6 +118,21 @@ impl ListenOptions {
     /// ```
     pub fn congestion_control(mut self, name: impl Into<Arc<str>>) -> Self {
         self.congestion_control = Some(name.into());
+        self
+    }
+
+    /// Asks the peer of each accepted connection whether it is still there when it is silent for long (`SO_KEEPALIVE`);
+    /// no by default. A figure that the system does not take is refused as
+    /// [`ErrorKind::InvalidInput`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wharf_port::{ListenOptions, Keepalive};
+    /// let keepalive = Keepalive::after(Duration::from_secs(60));
+    /// let options = ListenOptions::new(([127, 0, 0, 1], 80)).keepalive(keepalive);
+    /// ```
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = Some(keepalive);
         self
     }
 }
@@ -270,7 +288,12 @@ impl Core {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
-        self.listen_on(handle, key, flag::LISTENER)
+        let listener = self.listen_on(handle, key, flag::LISTENER)?;
+        let id = listener.socket().slot_id();
+        if let Some(state) = self.slots.lock(id) {
+            self.driver.listening(id, &state, at);
+        }
+        Ok(listener)
     }
 
     /// Takes a socket that listens.
@@ -310,6 +333,9 @@ pub(crate) fn open(at: &ListenOptions) -> std::io::Result<sys::Handle> {
         sys::prepare_bind(&socket)?;
         if at.no_delay {
             socket.set_tcp_nodelay(true)?;
+        }
+        if let Some(keepalive) = &at.keepalive {
+            keepalive.set_on(&(&socket).into())?;
         }
     }
     if at.share_port {

@@ -26,6 +26,7 @@ use super::silence::Silence;
 use super::{Driver, Unavailable};
 use crate::config::Options;
 use crate::core::{Core, Out};
+use crate::listening::ListenOptions;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
 use crate::waiter::Local;
@@ -303,6 +304,10 @@ impl Driver for Iocp {
         self.queue.associate(state.open_handle(), id)?;
         // For the reads, which are plain calls; requests are overlapped all the same.
         sys::set_nonblocking(state.open_handle(), true)
+    }
+
+    fn listening(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
+        self.keep_options(id, state, at);
     }
 
     fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {

@@ -90,6 +90,7 @@ fn a_bad_address_is_an_error_in_one_line() {
         "03_serving",
         "04_echoing",
         "several_threads",
+        "threads_with_state",
     ] {
         let ended = Program::start(example, &["127.0.0.1:a"]).end();
         assert_eq!(ended.code, Some(1), "{example}");
@@ -108,6 +109,7 @@ fn a_second_instance_says_that_the_address_is_in_use_and_leaves_the_first_alone(
         "03_serving",
         "04_echoing",
         "several_threads",
+        "threads_with_state",
     ] {
         let ended = Program::start(example, &[&address.to_string()]).end();
         assert_eq!(ended.code, Some(1), "{example}");
@@ -280,6 +282,33 @@ fn several_threads_echo_for_many_clients_at_once() {
     let packets: u64 = packets.sum();
     let least = 3 * u64::from(CLIENTS);
     assert!(packets >= least, "accept, data and end of each: {packets}");
+}
+
+#[test]
+fn threads_keep_the_state_of_each_connection_apart() {
+    let (mut program, address) = Program::serve("threads_with_state", &[]);
+    const CLIENTS: usize = 20;
+    const LINES: usize = 500;
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                let lines = |number: bool| {
+                    let line = |at| match number {
+                        true => format!("{} client {client}\n", at + 1),
+                        false => format!("client {client}\n"),
+                    };
+                    (0..LINES).map(line).collect::<String>()
+                };
+                let answer = exchange(address, lines(false).as_bytes());
+                assert!(answer == lines(true).as_bytes(), "client {client}");
+            });
+        }
+    });
+    let mut said: Vec<String> = (0..CLIENTS).map(|_| program.line()).collect();
+    said.sort_unstable();
+    let expected = |at: usize| format!("{} NUMBERED {LINES} LINES", 100 + at);
+    assert_eq!(said, (0..CLIENTS).map(expected).collect::<Vec<_>>());
+    program.interrupt_and_end();
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use wharf_port::{Close, ConnectOptions, ErrorKind, Event, Key, ListenOptions, SocketRef};
+use wharf_port::{
+    Close, ConnectOptions, ErrorKind, Event, Keepalive, Key, ListenOptions, SocketRef,
+};
 
 use crate::case::{Case, Driver, Where, a_system, case, descriptors, linux};
 use crate::rig::Rig;
@@ -29,6 +32,12 @@ pub(crate) const CASES: &[Case] = &[
         "servers: bbr paces on loopback too"
     )
     .skip(descriptors),
+    case!(
+        silent_peers_are_asked_where_that_is_wanted,
+        [C19, C9],
+        "peers that vanished were held for ever"
+    )
+    .skip(looked_at),
     case!(
         a_listener_may_start_again_at_once,
         [C19],
@@ -155,6 +164,44 @@ fn congestion_control_is_set_at_both_ends_or_refused(at: &Where) {
     let unknown = ConnectOptions::new(address).congestion_control("no-such-name");
     let error = rig.port.connect(unknown, Key(1)).expect_err("no such name");
     assert_eq!(refused(error), ErrorKind::InvalidInput);
+}
+
+fn silent_peers_are_asked_where_that_is_wanted(at: &Where) {
+    let mut rig = Rig::new(at);
+    let seconds = Duration::from_secs;
+    let ours = Keepalive::after(Duration::from_millis(59_001))
+        .interval(seconds(7))
+        .probes(4);
+    for (asked, expected) in [
+        (None, None),
+        (Some(ours), Some((seconds(60), seconds(7), 4))),
+    ] {
+        let mut options = ListenOptions::new(([127, 0, 0, 1], 0));
+        options = asked.map_or(options.clone(), |asked| options.keepalive(asked));
+        let listener = rig.listen(options);
+        let address = listener.local_address().expect("a listener has an address");
+        let mut options = ConnectOptions::new(address);
+        options = asked.map_or(options.clone(), |asked| options.keepalive(asked));
+        rig.port.connect(options, Key(1)).expect("room");
+        let connected = rig.expect("the stream", |packet| {
+            matches!(packet.event, Event::Connected(_))
+        });
+        let accepted = rig.accepted();
+        let server = rig.port.associate(accepted, Key(2)).expect("room");
+        for end in [server.socket(), connected.socket] {
+            let number = end.raw_number().expect("it is open");
+            assert_eq!(system::keepalive(number), expected, "{asked:?}");
+        }
+    }
+    // No time at all, and more probes than any system takes.
+    for wrong in [Keepalive::after(Duration::ZERO), ours.probes(1_000_000)] {
+        let at = ListenOptions::new(([127, 0, 0, 1], 0)).keepalive(wrong);
+        let error = rig.port.listen(at, Key(1)).expect_err("it makes no sense");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        let to = ConnectOptions::new(rig.address()).keepalive(wrong);
+        let error = rig.port.connect(to, Key(1)).expect_err("it makes no sense");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
 }
 
 fn a_listener_may_start_again_at_once(at: &Where) {

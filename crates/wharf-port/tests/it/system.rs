@@ -86,6 +86,21 @@ pub(crate) fn congestion_control(number: u64) -> String {
     name.trim_end_matches('\0').to_owned()
 }
 
+/// The idle time, the interval and the count of probes of a socket of this process that asks a
+/// silent peer; nothing where it does not ask.
+#[cfg(target_os = "linux")]
+pub(crate) fn keepalive(number: u64) -> Option<(Duration, Duration, u32)> {
+    let copy = copy_of(number);
+    let socket = socket2::SockRef::from(&copy);
+    if !socket.keepalive().expect("a socket of TCP") {
+        return None;
+    }
+    let idle = socket.tcp_keepalive_time().expect("a socket of TCP");
+    let interval = socket.tcp_keepalive_interval().expect("a socket of TCP");
+    let probes = socket.tcp_keepalive_retries().expect("a socket of TCP");
+    Some((idle, interval, probes))
+}
+
 #[cfg(target_os = "linux")]
 fn copy_of(number: u64) -> std::os::fd::OwnedFd {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -93,6 +108,11 @@ fn copy_of(number: u64) -> std::os::fd::OwnedFd {
     let number = i32::try_from(number).expect("a descriptor");
     let copy = pidfd_getfd(process, number, PidfdGetfdFlags::empty());
     copy.expect("a process may look at itself")
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn keepalive(_: u64) -> Option<(Duration, Duration, u32)> {
+    panic!("the case is skipped where nobody can look")
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -6,7 +6,7 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Event, Key, Packet, Wait};
+use wharf_port::{ErrorKind, Event, Key, Packet, Table, Wait};
 
 use crate::case::{Case, Where, case, several_waiters};
 use crate::crew::crew;
@@ -29,6 +29,22 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     )
     .skip(several_waiters),
+    case!(
+        a_table_has_the_state_of_each_connection,
+        [C18],
+        "state without a lock could not be written in safe Rust"
+    )
+    .skip(several_waiters),
+    case!(
+        state_is_found_by_packets_of_its_own_socket_alone,
+        [C18, C11],
+        "contract"
+    ),
+    case!(
+        a_packet_kept_beyond_its_turn_waits_for_the_state,
+        [C18],
+        "contract"
+    ),
     case!(
         a_slow_waiter_delays_only_its_own_batch_of_one,
         [C4],
@@ -236,6 +252,110 @@ fn a_hundred_connections_keep_their_order(at: &Where) {
         next.iter()
             .all(|next| next.load(Ordering::Relaxed) == usize::from(ROUNDS))
     );
+}
+
+fn a_table_has_the_state_of_each_connection(at: &Where) {
+    const CONNECTIONS: usize = 20;
+    const ROUNDS: u64 = 200;
+    let mut rig = Rig::new(at);
+    let table: Table<u64> = Table::new(&rig.port);
+    let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
+    for (stream, _) in &ends {
+        table.insert(stream, 0).expect("a socket of this port");
+        stream.receive().expect("nothing else reads");
+    }
+    rig.drop_waiter();
+    let port = rig.port.clone();
+    let left = AtomicUsize::new(CONNECTIONS);
+    let handle = |_: usize, packet: Packet| match packet.event {
+        Event::Received(ref lease) => {
+            let count = lease.len() as u64;
+            let sum = table.with(&packet, |sum| {
+                *sum += count;
+                *sum
+            });
+            let sum = sum.expect("it went in before the receive");
+            if sum == ROUNDS && left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                port.close();
+            }
+        }
+        ref other => panic!("not asked for: {other:?}"),
+    };
+    crew(&rig.port, 8, handle, || {
+        for _ in 0..ROUNDS {
+            for (_, peer) in &mut ends {
+                assert_eq!(peer.try_send(b"1"), Some(1), "a byte always fits");
+            }
+        }
+    });
+    assert_eq!(left.load(Ordering::Relaxed), 0, "each had all of its bytes");
+    assert_eq!(table.len(), CONNECTIONS);
+}
+
+fn state_is_found_by_packets_of_its_own_socket_alone(at: &Where) {
+    let mut rig = Rig::new(at);
+    let other_port = at.builder().build().expect("a second port");
+    let table: Table<&str> = Table::new(&rig.port);
+    let (stream, mut peer) = rig.connection();
+    let elsewhere = Table::new(&other_port);
+    let refused = elsewhere
+        .insert(&stream, "lost")
+        .expect_err("of another port");
+    assert_eq!(
+        (refused.error.kind(), refused.value),
+        (ErrorKind::InvalidInput, "lost")
+    );
+    assert_eq!(table.insert(&stream, "first").ok(), Some(None));
+    assert_eq!(table.insert(&stream, "second").ok(), Some(Some("first")));
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"1");
+    let packet = rig.next("a byte");
+    assert_eq!(table.with(&packet, |state| *state), Some("second"));
+    assert_eq!(elsewhere.with(&packet, |state| *state), None);
+    // The next socket in the same place finds nothing of the one before.
+    drop((stream, peer));
+    rig.until_stats("its place is free", |stats| stats.sockets == 1);
+    let (stream, mut peer) = rig.connection();
+    assert_eq!(table.len(), 1, "nobody has removed it");
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"1");
+    let next = rig.next("a byte");
+    assert_eq!(table.with(&next, |state| *state), None);
+    assert_eq!(table.remove(&next), None);
+    assert_eq!(table.insert(&stream, "third").ok(), Some(None));
+    assert_eq!(table.with(&packet, |state| *state), None, "it is stale");
+    assert_eq!(table.remove(&next), Some("third"));
+    assert!(table.is_empty());
+}
+
+fn a_packet_kept_beyond_its_turn_waits_for_the_state(at: &Where) {
+    let mut rig = Rig::new(at);
+    let table: Table<u64> = Table::new(&rig.port);
+    let (stream, mut peer) = rig.connection();
+    table.insert(&stream, 0).expect("a socket of this port");
+    stream.receive().expect("nothing else reads");
+    rig.say(&mut peer, b"1");
+    let packet = rig.next("a byte");
+    let inside = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            table.with(&packet, |state| {
+                inside.wait();
+                for _ in 0..1_000 {
+                    *state += 1;
+                    thread::yield_now();
+                }
+            });
+        });
+        inside.wait();
+        let seen = table.with(&packet, |state| *state);
+        assert_eq!(seen, Some(1_000), "the other thread was done");
+    });
+    let twice = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        table.with(&packet, |_| table.with(&packet, |_| ()));
+    }));
+    assert!(twice.is_err(), "a second use on one thread is no deadlock");
+    assert_eq!(table.with(&packet, |state| *state), Some(1_000));
 }
 
 /// One of eight waiters stays on the first batch it gets, while posts and as many bytes of as many

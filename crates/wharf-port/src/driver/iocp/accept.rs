@@ -25,6 +25,8 @@ use super::request::{self, Addresses, Extensions};
 use crate::accepted::Accepted;
 use crate::address::Address;
 use crate::core::{Core, Out};
+use crate::keepalive::Keepalive;
+use crate::listening::ListenOptions;
 use crate::lock;
 use crate::packet::PauseReason;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
@@ -61,6 +63,8 @@ struct Accepting {
     domain: Domain,
     extensions: Extensions,
     no_delay: bool,
+    /// Set on each connection: Windows does not promise that its times are inherited.
+    keepalive: Option<Keepalive>,
     posted: Vec<Lent<Posted>>,
     unplaced: Vec<(Handle, Option<Address>)>,
 }
@@ -109,6 +113,7 @@ impl Accepting {
             domain: address.domain(),
             extensions: driver.extensions(address.domain())?,
             no_delay: socket.tcp_nodelay().unwrap_or(false),
+            keepalive: None,
             posted: Vec::new(),
             unplaced: Vec::new(),
         })
@@ -116,6 +121,18 @@ impl Accepting {
 }
 
 impl Iocp {
+    /// Keeps the options of a listener that its connections get from us.
+    pub(super) fn keep_options(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
+        // Without them it is only longer until a peer is found to be gone: the first accept
+        // reports what is wrong with the listener.
+        if at.keepalive.is_some()
+            && let Ok(mut accepting) = Accepting::of(self, state.open_handle())
+        {
+            accepting.keepalive = at.keepalive;
+            self.listeners.put(id, accepting);
+        }
+    }
+
     /// Starts to accept, or goes on after a pause.
     pub(super) fn arm_accept(
         &self,
@@ -290,6 +307,9 @@ impl Iocp {
         if accepting.no_delay {
             // Windows does not promise that this one is inherited. Without it, it is only slower.
             let _ = SockRef::from(&posted.socket).set_tcp_nodelay(true);
+        }
+        if let Some(keepalive) = &accepting.keepalive {
+            let _ = keepalive.set_on(&SockRef::from(&posted.socket));
         }
         let addresses = posted.addresses.0.into_inner();
         let peer = accepting.extensions.peer(&addresses);

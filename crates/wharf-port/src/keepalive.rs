@@ -1,0 +1,111 @@
+//! Keepalive: noticing that a silent peer is gone.
+//!
+//! TCP sends nothing on an idle connection, so one whose peer lost power, or whose firewall forgot
+//! it, stays open for ever. Probes find that out. All three figures are set together, because the
+//! systems' own differ (Linux probes 9 times, Windows 10, one every second there and every 75
+//! here), and a program that names a time means the same time everywhere.
+//!
+//! Taking `socket2`'s type was rejected: each of its parts is optional, and what is left out is
+//! the system's.
+
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// When to ask a silent peer whether it is still there, and when to give it up.
+///
+/// After `idle` without a byte from the peer the system sends a probe, then one every `interval`;
+/// after `probes` of them without an answer the connection ends as
+/// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): a receive with
+/// [`Event::Ended`](crate::Event::Ended), a watch with
+/// [`Leave::Broken`](crate::Leave::Broken). So a peer that vanished is known after
+/// `idle + interval * probes`.
+///
+/// # Portability
+/// Parts of a second are rounded up to whole ones. Linux takes at most 32,767 seconds and 127
+/// probes. On Unix sockets, whose ends are on one machine, it does nothing, nor on the simulated
+/// network. Sources: tcp(7), `SIO_KEEPALIVE_VALS` and `TCP_KEEPCNT` of Winsock.
+///
+/// ```
+/// use std::time::Duration;
+/// use wharf_port::{Keepalive, ListenOptions};
+/// // Gone for 90 s at most before it is noticed.
+/// let keepalive = Keepalive::after(Duration::from_secs(60));
+/// let options = ListenOptions::new(([127, 0, 0, 1], 0)).keepalive(keepalive);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[must_use]
+pub struct Keepalive {
+    idle: Duration,
+    interval: Duration,
+    probes: u32,
+}
+
+impl Keepalive {
+    /// Probes after this long without a byte from the peer; then every 10 s, and gives up after 3
+    /// probes, unless told otherwise.
+    ///
+    /// ```
+    /// let keepalive = wharf_port::Keepalive::after(std::time::Duration::from_secs(60));
+    /// ```
+    pub fn after(idle: Duration) -> Self {
+        Keepalive {
+            idle,
+            interval: Duration::from_secs(10),
+            probes: 3,
+        }
+    }
+
+    /// How long after a probe without an answer the next one goes out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let keepalive = wharf_port::Keepalive::after(Duration::from_secs(60))
+    ///     .interval(Duration::from_secs(5));
+    /// ```
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How many probes without an answer end the connection.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let keepalive = wharf_port::Keepalive::after(Duration::from_secs(60)).probes(5);
+    /// ```
+    pub fn probes(mut self, probes: u32) -> Self {
+        self.probes = probes;
+        self
+    }
+
+    /// Sets it on a socket, where it is one of the internet.
+    pub(crate) fn set_on(&self, socket: &SockRef<'_>) -> std::io::Result<()> {
+        let parameters = TcpKeepalive::new()
+            .with_time(whole_seconds(self.idle))
+            .with_interval(whole_seconds(self.interval))
+            .with_retries(self.probes);
+        socket.set_tcp_keepalive(&parameters)
+    }
+}
+
+/// The systems count in seconds, and take what is less than one for none.
+fn whole_seconds(time: Duration) -> Duration {
+    let more = u64::from(time.subsec_nanos() > 0);
+    Duration::from_secs(time.as_secs().saturating_add(more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_second_are_rounded_up() {
+        let second = Duration::from_secs(1);
+        assert_eq!(whole_seconds(Duration::from_millis(1)), second);
+        assert_eq!(whole_seconds(second), second);
+        assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2 * second);
+        assert_eq!(whole_seconds(Duration::ZERO), Duration::ZERO);
+        assert_eq!(whole_seconds(Duration::MAX).as_secs(), u64::MAX);
+    }
+}
