@@ -102,7 +102,7 @@ fn handle(port: &Port, sessions: &Table<Session>, packet: Packet) {
             let lines = sessions.with(&packet, |session| session.take(data));
             // A client that does not read what it asked for loses its connection.
             let sent = lines.flatten().map(|lines| socket.send(lines));
-            if !sent.is_some_and(|sent| sent.is_ok()) {
+            if sent.is_none_or(|sent| sent.is_err()) {
                 end(sessions, &packet, Close::Reset);
             }
         }
