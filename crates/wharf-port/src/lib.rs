@@ -93,6 +93,10 @@
 //!   start of a process) keeps it until it is let go. Elsewhere another waiter has it at once.
 //! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
 //!   waits on `uring`.
+//!
+//! What a peer sends beside the bytes of a stream is delivered nowhere, on any driver: an urgent
+//! byte (`MSG_OOB`) is left out, unless the socket had `SO_OOBINLINE` set when it was associated, and
+//! descriptors that are passed over a Unix socket (`SCM_RIGHTS`) are closed.
 
 mod accepted;
 mod accepting;

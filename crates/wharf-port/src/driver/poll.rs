@@ -41,11 +41,11 @@ const WRITE_BLOCKED: u32 = 2 << flag::DRIVER_SHIFT;
 const PEER_ENDED: u32 = 4 << flag::DRIVER_SHIFT;
 /// The connection is broken; the socket's error says how.
 const BROKEN: u32 = 8 << flag::DRIVER_SHIFT;
-/// What says that an end may stand behind the data, so that a short read is not the last: of data
-/// and a FIN that came together there is one event. Where that does not tell the FIN, it may always
-/// be so.
-const END_MAY_FOLLOW: u32 = if Poller::TELLS_LEAVING {
-    PEER_ENDED | BROKEN
+/// What says that more may stand behind a short read: of data and a FIN that came together there is
+/// one event, and so there is of data with an urgent byte in it, before which a read stops. Where
+/// the poller does not tell of these, it may always be so.
+const MORE_MAY_FOLLOW: u32 = if Poller::TELLS_LEAVING {
+    PEER_ENDED | BROKEN | URGENT | STOPS_SHORT
 } else {
     READABLE
 };
@@ -53,6 +53,10 @@ const END_MAY_FOLLOW: u32 = if Poller::TELLS_LEAVING {
 const REGISTERED_WATCH: u32 = 16 << flag::DRIVER_SHIFT;
 /// Registered for everything.
 const REGISTERED_ALL: u32 = 32 << flag::DRIVER_SHIFT;
+/// An event told of an urgent byte that nobody has read past since.
+const URGENT: u32 = 64 << flag::DRIVER_SHIFT;
+/// Reads of this socket may stop anywhere, not only where it is empty.
+const STOPS_SHORT: u32 = 128 << flag::DRIVER_SHIFT;
 
 /// Slices of the send queue that one call takes.
 const SLICES_MAX: usize = 16;
@@ -90,6 +94,9 @@ impl Poll {
                 self.poller.change(handle, id, interest)?;
             }
             Interest::Watch | Interest::All => self.poller.add(handle, id, interest)?,
+        }
+        if !state.has(flag::LISTENER) && Poller::stops_short(state.open_handle()) {
+            state.set(STOPS_SHORT);
         }
         state.set(match interest {
             Interest::Watch => REGISTERED_WATCH,
@@ -165,6 +172,26 @@ impl Poll {
         }
     }
 
+    /// Looks whether the peer of a watched socket has left, where no event tells that.
+    fn look_for_leaving(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        if Poller::TELLS_LEAVING || state.receiving != Receiving::Watch {
+            return;
+        }
+        match sys::peek(state.open_handle()) {
+            Ok(0) => state.set(PEER_ENDED),
+            Err(code) if !sys::would_block(code) => {
+                core.receive_stopped(id, state, Some(code), out);
+            }
+            _ => {}
+        }
+    }
+
     /// Takes note of one event; the socket joins those that are ready if that brings something.
     fn note(&self, core: &Arc<Core>, id: SlotId, seen: Seen, local: &mut Local) {
         let Some(mut guard) = core.slots.lock(id) else {
@@ -180,21 +207,16 @@ impl Poll {
         if seen.broken {
             state.set(BROKEN | READABLE);
         }
-        if !Poller::TELLS_LEAVING && state.receiving == Receiving::Watch {
-            match sys::peek(state.open_handle()) {
-                Ok(0) => state.set(PEER_ENDED),
-                Err(code) if !sys::would_block(code) => {
-                    core.receive_stopped(id, state, Some(code), &mut Out(Some(local)));
-                }
-                _ => {}
-            }
+        if seen.urgent {
+            state.set(URGENT);
         }
         let mut out = Out(Some(local));
+        self.look_for_leaving(core, id, state, &mut out);
         if seen.writable || seen.broken {
             state.clear(WRITE_BLOCKED);
             if state.receiving == Receiving::Connect {
                 let result = sys::take_error(state.open_handle()).map_or(Ok(()), Err);
-                state.clear(BROKEN | PEER_ENDED);
+                // What else this event told of the peer is told only once: it stands.
                 core.connected(id, state, result, &mut out);
             } else if state
                 .work
@@ -250,6 +272,8 @@ impl Driver for Poll {
             }
             Ok(true) => {}
             Ok(false) => {
+                // Its event may have come when it was not watched yet.
+                self.look_for_leaving(core, id, state, out);
                 if self.has_more(state) {
                     core.enqueue(id, state);
                 }
@@ -331,9 +355,13 @@ impl Driver for Poll {
         match state.receiving {
             Receiving::Nothing | Receiving::Connect => {}
             Receiving::Accept => self.accept_some(core, id, state, out),
-            Receiving::Stream => reading::stream(core, id, state, END_MAY_FOLLOW, out),
-            Receiving::Into => reading::into(core, id, state, END_MAY_FOLLOW, out),
+            Receiving::Stream => reading::stream(core, id, state, MORE_MAY_FOLLOW, out),
+            Receiving::Into => reading::into(core, id, state, MORE_MAY_FOLLOW, out),
             Receiving::Watch => self.tell_leave(core, id, state, out),
+        }
+        if !state.has(READABLE) {
+            // It was read past the urgent byte; of a new one tells a new event.
+            state.clear(URGENT);
         }
     }
 

@@ -25,12 +25,12 @@ pub(super) fn has_more(state: &SocketState) -> bool {
     }
 }
 
-/// Reads for a streaming receive. `end_flags` say that an end stands behind the data.
+/// Reads for a streaming receive. `more_flags` say that something may stand behind a short read.
 pub(super) fn stream(
     core: &Arc<Core>,
     id: SlotId,
     state: &mut SocketState,
-    end_flags: u32,
+    more_flags: u32,
     out: &mut Out<'_>,
 ) {
     while state.receiving == Receiving::Stream && state.has(READABLE) && out.may_take(core, state) {
@@ -48,7 +48,7 @@ pub(super) fn stream(
         let capacity = space.len();
         match sys::receive(state.open_handle(), space) {
             Ok(count) if count > 0 => {
-                note_short_read(state, count < capacity, end_flags);
+                note_short_read(state, count < capacity, more_flags);
                 core.received(id, state, (buffer, count), out);
                 out.note_read(count);
             }
@@ -66,7 +66,7 @@ pub(super) fn into(
     core: &Arc<Core>,
     id: SlotId,
     state: &mut SocketState,
-    end_flags: u32,
+    more_flags: u32,
     out: &mut Out<'_>,
 ) {
     while state.receiving == Receiving::Into && state.has(READABLE) && out.may_take(core, state) {
@@ -82,7 +82,7 @@ pub(super) fn into(
         };
         match result {
             Ok(count) => {
-                note_short_read(state, count < capacity && count > 0, end_flags);
+                note_short_read(state, count < capacity && count > 0, more_flags);
                 core.received_into(id, state, count, out);
             }
             result => came_to_nothing(core, id, state, result, out),
@@ -90,10 +90,10 @@ pub(super) fn into(
     }
 }
 
-/// A read that did not fill its buffer has emptied the socket, unless an end stands behind the
-/// data: of that no further edge would tell.
-fn note_short_read(state: &mut SocketState, short: bool, end_flags: u32) {
-    if short && !state.has(end_flags) {
+/// A read that did not fill its buffer has emptied the socket, unless something may stand behind
+/// the data, such as its end: of that no further edge would tell.
+fn note_short_read(state: &mut SocketState, short: bool, more_flags: u32) {
+    if short && !state.has(more_flags) {
         state.clear(READABLE);
     }
 }

@@ -71,7 +71,7 @@ fn v6(at: &Where) -> Option<&'static str> {
     a_system(at).or_else(|| ipv6(at))
 }
 
-fn connected(rig: &mut Rig, op: Op) -> Stream {
+pub(crate) fn connected(rig: &mut Rig, op: Op) -> Stream {
     let packet = rig.expect("the end of a connect", |packet| packet.op == op);
     match packet.event {
         Event::Connected(stream) => {

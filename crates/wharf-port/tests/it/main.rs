@@ -27,6 +27,7 @@ mod close;
 mod connect;
 mod direct;
 mod driver_choice;
+mod edges;
 mod end;
 mod errors;
 mod exhaust;
@@ -65,6 +66,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("connect", connect::CASES),
     ("receive", receive::CASES),
     ("watch", watch::CASES),
+    ("edges", edges::CASES),
     ("pool", pool::CASES),
     ("held", held::CASES),
     ("send", send::CASES),

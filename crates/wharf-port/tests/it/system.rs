@@ -206,6 +206,83 @@ pub(crate) fn count_pipe_signals() -> impl Fn() -> usize {
     || panic!("the case is skipped where there are no signals")
 }
 
+/// The far end of a pair of Unix sockets.
+#[cfg(unix)]
+pub(crate) struct UnixFar(std::os::unix::net::UnixStream);
+
+/// The far end of something whose near end was passed to somebody.
+#[cfg(unix)]
+pub(crate) struct Passed(std::os::unix::net::UnixStream);
+
+/// Two Unix sockets without a name: one for a port, and the far end.
+#[cfg(unix)]
+pub(crate) fn unix_pair() -> (wharf_port::Unassociated, UnixFar) {
+    let pair = std::os::unix::net::UnixStream::pair();
+    let (near, far) = pair.expect("the system has sockets");
+    (near.into(), UnixFar(far))
+}
+
+#[cfg(unix)]
+impl UnixFar {
+    pub(crate) fn say(&self, bytes: &[u8]) {
+        use std::io::Write;
+        (&self.0).write_all(bytes).expect("an empty buffer");
+    }
+
+    /// Says something that brings a descriptor along, and keeps none of it but its far end.
+    pub(crate) fn pass(&self, bytes: &[u8]) -> Passed {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        use std::os::fd::AsFd;
+        let pair = std::os::unix::net::UnixStream::pair();
+        let (near, far) = pair.expect("the system has sockets");
+        far.set_nonblocking(true).expect("an open socket");
+        let descriptors = [near.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let bytes = &[std::io::IoSlice::new(bytes)];
+        let sent = sendmsg(&self.0, bytes, &mut control, SendFlags::empty());
+        assert!(sent.is_ok(), "an empty buffer: {sent:?}");
+        Passed(far)
+    }
+}
+
+#[cfg(unix)]
+impl Passed {
+    /// Whether nobody has the descriptor any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        use std::io::Read;
+        matches!((&self.0).read(&mut [0]), Ok(0))
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) struct UnixFar;
+
+#[cfg(not(unix))]
+pub(crate) struct Passed;
+
+#[cfg(not(unix))]
+pub(crate) fn unix_pair() -> (wharf_port::Unassociated, UnixFar) {
+    panic!("the case is skipped where there are no Unix sockets")
+}
+
+#[cfg(not(unix))]
+impl UnixFar {
+    pub(crate) fn say(&self, _: &[u8]) {}
+
+    pub(crate) fn pass(&self, _: &[u8]) -> Passed {
+        Passed
+    }
+}
+
+#[cfg(not(unix))]
+impl Passed {
+    pub(crate) fn is_closed(&self) -> bool {
+        false
+    }
+}
+
 /// The port number of a listener on an internet address.
 pub(crate) fn port_of(listener: &Listener) -> u16 {
     let address = listener.local_address().expect("a listener has an address");

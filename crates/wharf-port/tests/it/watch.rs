@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(a_watch_sees_a_fin_behind_unread_data, [C9], "wepoll").skip(fin_behind_data),
 ];
 
-fn fin_behind_data(at: &Where) -> Option<&'static str> {
+pub(crate) fn fin_behind_data(at: &Where) -> Option<&'static str> {
     let by_polling =
         at.driver == Driver::Poll && cfg!(any(not(target_os = "linux"), wharf_polling));
     if by_polling {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
+use socket2::Domain;
 
 use crate::slot::SlotId;
 use crate::sys::Handle;
@@ -30,6 +31,7 @@ pub(super) struct Seen {
     pub(super) writable: bool,
     pub(super) peer_ended: bool,
     pub(super) broken: bool,
+    pub(super) urgent: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,14 @@ impl Poller {
     pub(super) const CONCURRENT: bool = true;
     /// An event tells that the peer left.
     pub(super) const TELLS_LEAVING: bool = true;
+
+    /// Whether a read may stop before the socket is empty without an event that says so: a Unix
+    /// socket's stops behind each message that brought a descriptor (unix(7), `SCM_RIGHTS`). One
+    /// of TCP stops before an urgent byte alone, and of that an event tells (tcp(7)).
+    pub(super) fn stops_short(handle: &Handle) -> bool {
+        let domain = socket2::SockRef::from(handle).domain();
+        !domain.is_ok_and(|domain| domain == Domain::IPV4 || domain == Domain::IPV6)
+    }
 
     pub(super) fn new() -> Result<Self, i32> {
         Self::open().map_err(Errno::raw_os_error)
@@ -128,6 +138,7 @@ impl Poller {
                     writable: flags.contains(EventFlags::OUT),
                     peer_ended: flags.contains(EventFlags::RDHUP),
                     broken,
+                    urgent: flags.contains(EventFlags::PRI),
                 },
             );
         }
@@ -148,6 +159,6 @@ fn flags_of(interest: Interest) -> EventFlags {
     let watch = EventFlags::RDHUP | EventFlags::ET;
     match interest {
         Interest::Watch => watch,
-        Interest::All => watch | EventFlags::IN | EventFlags::OUT,
+        Interest::All => watch | EventFlags::IN | EventFlags::PRI | EventFlags::OUT,
     }
 }

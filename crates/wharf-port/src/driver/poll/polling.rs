@@ -28,6 +28,7 @@ pub(super) struct Seen {
     pub(super) writable: bool,
     pub(super) peer_ended: bool,
     pub(super) broken: bool,
+    pub(super) urgent: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +43,11 @@ impl Poller {
     pub(super) const CONCURRENT: bool = false;
     /// An event does not tell that the peer left.
     pub(super) const TELLS_LEAVING: bool = false;
+
+    /// No read is taken for the last here, whatever it brings.
+    pub(super) fn stops_short(_handle: &Handle) -> bool {
+        false
+    }
 
     pub(super) fn new() -> Result<Self, i32> {
         let poller = polling::Poller::new().map_err(|error| sys::code_of(&error))?;
@@ -107,6 +113,7 @@ impl Poller {
                     writable: event.writable,
                     peer_ended: false,
                     broken,
+                    urgent: false,
                 },
             );
         }
