@@ -4,17 +4,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockAddr;
+
 use crate::address::Address;
 use crate::core::{Core, Out};
 use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::keepalive::Keepalive;
 use crate::key::Key;
+use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::socket::Stream;
 use crate::sys;
+
+/// How long a connect to a Unix socket waits before it tries again; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_millis(1);
+const RETRY_LAST: Duration = Duration::from_millis(100);
 
 /// How to connect: what [`Port::connect`](crate::Port::connect) takes. Any address converts into
 /// it.
@@ -36,7 +43,9 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Connects to this address.
+    /// Connects to this address. One at which nobody listens is refused, also where the system
+    /// connects the socket with itself: a source port that is by chance the one it connects to. A
+    /// Unix socket whose backlog is full makes the connect wait for room.
     ///
     /// ```
     /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 10101));
@@ -176,13 +185,17 @@ impl Core {
         state.clear(flag::ARMED);
         state.receiving = Receiving::Nothing;
         let name = (state.receive_sequence, OpKind::Connect);
-        if let Some(work) = &mut state.work {
-            work.connect_to = None;
-        }
+        let to = state.work.as_mut().and_then(|work| work.connect_to.take());
         let how = match result {
             _ if state.has(flag::CLOSING) => End::Aborted,
+            Ok(()) if self.meets_itself(state, to.as_ref()) => {
+                // Closed in order it would stay in TIME_WAIT, and the port number with it.
+                state.set(flag::CLOSE_RESET);
+                End::Failed(Error::new(Operation::Connect, ErrorKind::Refused))
+            }
             Ok(()) => {
                 self.end_limit(state);
+                self.end_retry(state);
                 state.clear(flag::CONNECTING | flag::CANCEL_RECEIVE | flag::DEADLINE);
                 let stream = Stream::new(self.socket(id));
                 self.deliver(id, state, name, Event::Connected(stream), out);
@@ -192,7 +205,7 @@ impl Core {
                 End::Failed(Error::new(Operation::Connect, ErrorKind::TimedOut))
             }
             Err(_) if state.has(flag::CANCEL_RECEIVE) => End::Cancelled,
-            Err(code) => End::Failed(Error::from_os(Operation::Connect, code)),
+            Err(code) => End::Failed(Error::of_connect(code)),
         };
         self.connect_failed(id, state, how, out);
     }
@@ -206,7 +219,12 @@ impl Core {
         out: &mut Out<'_>,
     ) {
         let name = (state.receive_sequence, OpKind::Connect);
+        state.receiving = Receiving::Nothing;
         self.end_limit(state);
+        self.end_retry(state);
+        if let Some(work) = &mut state.work {
+            work.connect_to = None;
+        }
         self.driver.release(id, state);
         self.socket_gone();
         if state.has(flag::SILENT) {
@@ -217,6 +235,73 @@ impl Core {
         // `Closed` is not for the caller, who never had the stream: the slot goes with this packet.
         state.set(flag::HANDLE_CLOSED);
         self.deliver(id, state, name, Event::ConnectFailed { how }, out);
+    }
+
+    /// Whether a connection has this socket at both ends. TCP opens one where nobody listens and
+    /// the system chose the very port number that the connect goes to (RFC 9293, 3.5: simultaneous
+    /// open): whoever wrote to it would read its own bytes back.
+    fn meets_itself(&self, state: &SocketState, to: Option<&SockAddr>) -> bool {
+        let Some(to) = to.and_then(SockAddr::as_socket) else {
+            return false;
+        };
+        let local = self.driver.local_address(state);
+        let same_port = |local: &Address| {
+            let local = local.internet();
+            local.is_some_and(|local| local.port() == to.port())
+        };
+        let Some(local) = local.ok().filter(same_port) else {
+            return false;
+        };
+        let peer = self.driver.peer_address(state);
+        peer.is_ok_and(|peer| peer == local)
+    }
+
+    /// A driver has tried to connect a Unix socket, which succeeds or fails at once. Where the
+    /// listener's backlog is full no event ever tells that there is room: it tries again, a little
+    /// later each time, until the connect is cancelled or its time is over.
+    ///
+    /// Letting the system wait was rejected: a kernel thread of io_uring sleeps in each such connect.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn connect_tried(
+        &self,
+        id: SlotId,
+        state: &mut SocketState,
+        result: Result<(), i32>,
+        out: &mut Out<'_>,
+    ) {
+        if result.is_err_and(sys::would_block) && self.try_later(id, state) {
+            return;
+        }
+        self.connected(id, state, result, out);
+    }
+
+    /// Sets the timer of the next try, unless there are `timers_max`.
+    fn try_later(&self, id: SlotId, state: &mut SocketState) -> bool {
+        let last = state.work.as_ref().and_then(|work| work.connect_retry);
+        let wait = last.map_or(RETRY_FIRST, |(_, wait)| (wait * 2).min(RETRY_LAST));
+        let due = self.driver.now() + wait;
+        let timer = self.set_timer(due, TimerTarget::Connect(id));
+        self.work(state).connect_retry = timer.map(|timer| (timer, wait));
+        timer.is_some()
+    }
+
+    /// A connect that found no room tries again.
+    pub(crate) fn connect_again(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
+        if let Some(mut state) = self.slots.lock(id)
+            && state.receiving == Receiving::Connect
+            && !state.has(flag::ARMED)
+        {
+            self.driver.arm(self, id, &mut state, out);
+        }
+    }
+
+    /// Takes back the next try of a connect that is over.
+    fn end_retry(&self, state: &mut SocketState) {
+        let work = state.work.as_mut();
+        if let Some((timer, _)) = work.and_then(|work| work.connect_retry.take()) {
+            // One that has run out is not found.
+            lock(&self.timers).cancel(timer);
+        }
     }
 
     /// A connect ran into its deadline.

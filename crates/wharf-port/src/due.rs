@@ -25,6 +25,8 @@ pub(crate) enum TimerTarget {
     Flush(SlotId),
     /// A connect has had its time.
     Deadline(SlotId),
+    /// A connect that found the backlog of a Unix socket full tries again.
+    Connect(SlotId),
     /// A paused listener tries again.
     Accept(SlotId),
 }
@@ -83,6 +85,7 @@ impl Core {
             match target {
                 TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
                 TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
+                TimerTarget::Connect(id) => self.connect_again(id, &mut Out(Some(local))),
                 TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
                 TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
             }

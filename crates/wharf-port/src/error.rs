@@ -98,7 +98,7 @@ pub enum ErrorKind {
     TimedOut,
     /// No route leads to the address, or the network is down.
     Unreachable,
-    /// Another socket is bound to the address.
+    /// Another socket is bound to the address, or every source port of a connect is taken.
     AddressInUse,
     /// The address does not belong to this machine.
     AddressUnavailable,
@@ -217,6 +217,14 @@ impl Error {
         }
     }
 
+    /// A connect failed with a system code after its socket was opened and bound.
+    pub(crate) fn of_connect(code: i32) -> Self {
+        Error {
+            kind: sys::connect_error_kind(code),
+            ..Error::from_os(Operation::Connect, code)
+        }
+    }
+
     pub(crate) fn from_io(operation: Operation, error: &io::Error) -> Self {
         let own = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
         match error.raw_os_error() {
@@ -283,6 +291,10 @@ impl Error {
 
     fn cure(&self) -> Option<&'static str> {
         match (self.kind, self.operation) {
+            (ErrorKind::AddressInUse, Operation::Connect) => Some(
+                "no source port is free for this peer: name another source, wait until one is \
+                 free, or widen the range of ports that connects may use",
+            ),
             (ErrorKind::AddressInUse, _) => {
                 Some("choose another port, or end the program that holds it")
             }

@@ -91,8 +91,6 @@
 //!   asked for it computes: until it enters the kernel, at the latest until the next tick of the
 //!   clock (1 to 10 ms). A thread that the kernel holds up where nothing interrupts it (a disk, the
 //!   start of a process) keeps it until it is let go. Elsewhere another waiter has it at once.
-//! - A connect to a Unix socket whose backlog is full fails as [`ErrorKind::Full`] on `poll`, and
-//!   waits on `uring`.
 //!
 //! What a peer sends beside the bytes of a stream is delivered nowhere, on any driver: an urgent
 //! byte (`MSG_OOB`) is left out, unless the socket had `SO_OOBINLINE` set when it was associated, and

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::time::Duration;
 
 use socket2::SockAddr;
 
@@ -58,6 +59,8 @@ pub(crate) struct Work {
     pub(crate) limit: Option<TimerId>,
     /// Whom a connect goes to, at a stable address.
     pub(crate) connect_to: Option<SockAddr>,
+    /// When a connect tries again that found no room, and how long it waited for that.
+    pub(crate) connect_retry: Option<(TimerId, Duration)>,
     /// What the driver keeps per busy socket at a stable address: message headers, addresses.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) driver: sys::WorkBlock,
@@ -101,6 +104,7 @@ impl Work {
             && self.sends.is_empty()
             && self.intos.is_empty()
             && self.connect_to.is_none()
+            && self.connect_retry.is_none()
             && self.limit.is_none()
     }
 

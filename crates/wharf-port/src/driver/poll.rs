@@ -112,9 +112,14 @@ impl Poll {
         state: &mut SocketState,
         out: &mut Out<'_>,
     ) {
-        let address = state.work.as_mut().and_then(|work| work.connect_to.take());
+        let work = state.work.as_ref();
+        let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
-        let result = match sys::connect(state.open_handle(), &address) {
+        let tried = sys::connect(state.open_handle(), address);
+        if address.is_unix() {
+            return core.connect_tried(id, state, tried, out);
+        }
+        let result = match tried {
             Err(code) if sys::in_progress(code) => match self.register(id, state, Interest::All) {
                 Ok(_) => return,
                 Err(code) => Err(code),

@@ -148,18 +148,22 @@ impl Uring {
         self.ask_reading(kind, id, state, entry);
     }
 
-    fn arm_connect(&self, id: SlotId, state: &mut SocketState) {
+    fn arm_connect(&self, core: &Core, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         if !self.starts_elsewhere(id, state) {
-            self.ask_to_connect(id, state);
+            self.ask_to_connect(core, id, state, out);
         }
     }
 
-    fn ask_to_connect(&self, id: SlotId, state: &mut SocketState) {
-        let address = state
-            .work
-            .as_ref()
-            .and_then(|work| work.connect_to.as_ref());
+    fn ask_to_connect(&self, core: &Core, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let work = state.work.as_ref();
+        let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
+        if address.is_unix() {
+            // It never is under way: the kernel would have a thread of its own wait in it.
+            let try_it = |handle: &Handle| sys::connect_at_once(handle, address);
+            let tried = self.with_descriptor(state.open_handle(), try_it);
+            return core.connect_tried(id, state, tried.and_then(|tried| tried), out);
+        }
         let entry = request::connect(state.open_handle(), address);
         self.ask_reading(Kind::Connect, id, state, entry);
     }
@@ -344,7 +348,7 @@ impl Driver for Uring {
         match state.receiving {
             Receiving::Nothing => {}
             Receiving::Accept => self.arm_accept(core, id, state, out),
-            Receiving::Connect => self.arm_connect(id, state),
+            Receiving::Connect => self.arm_connect(core, id, state, out),
             Receiving::Stream => self.arm_stream(core, id, state, out),
             Receiving::Into => self.arm_into(core, id, state, out),
             Receiving::Watch => {

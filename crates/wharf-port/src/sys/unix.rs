@@ -78,7 +78,8 @@ pub(crate) fn error_kind(code: i32) -> ErrorKind {
         Errno::ACCESS | Errno::PERM => ErrorKind::PermissionDenied,
         Errno::MFILE | Errno::NFILE => ErrorKind::TooManyOpenFiles,
         Errno::NOMEM | Errno::NOBUFS => ErrorKind::OutOfMemory,
-        // A Unix socket's backlog is full, or an epoll set has as many members as it may.
+        // A Unix socket's backlog is full and no timer is left to try again, or an epoll set has as
+        // many members as it may.
         Errno::AGAIN | Errno::NOSPC => ErrorKind::Full,
         Errno::NOTCONN => ErrorKind::NotConnected,
         Errno::INVAL => ErrorKind::InvalidInput,
@@ -86,6 +87,15 @@ pub(crate) fn error_kind(code: i32) -> ErrorKind {
             ErrorKind::Unsupported
         }
         _ => ErrorKind::Other,
+    }
+}
+
+/// The kind of a code that a connect itself ended with, after its bind: connect(2) has EADDRNOTAVAIL
+/// for a source address all of whose port numbers are taken.
+pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
+    match Errno::from_raw_os_error(code) {
+        Errno::ADDRNOTAVAIL => ErrorKind::AddressInUse,
+        _ => error_kind(code),
     }
 }
 
@@ -257,6 +267,15 @@ pub(crate) fn connect(handle: &Handle, to: &SockAddr) -> Result<(), i32> {
     SockRef::from(handle)
         .connect(to)
         .map_err(|error| code_of(&error))
+}
+
+/// Connects a socket that may block, without waiting.
+#[cfg(target_os = "linux")]
+pub(crate) fn connect_at_once(handle: &Handle, to: &SockAddr) -> Result<(), i32> {
+    set_nonblocking(handle, true)?;
+    let connected = connect(handle, to);
+    set_nonblocking(handle, false)?;
+    connected
 }
 
 /// Receives into `bytes`, not blocking; 0 at the end of the stream.

@@ -125,6 +125,11 @@ impl Code {
 pub(crate) const CANCELLED: i32 = win32::ERROR_OPERATION_ABORTED.cast_signed();
 
 /// 995 on Windows; Wine says 676 where a handle was closed under a request.
+/// The kind of a code that a connect itself ended with, after its bind.
+pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
+    error_kind(code)
+}
+
 pub(crate) fn is_cancelled(code: i32) -> bool {
     error_kind(code) == ErrorKind::Cancelled
 }

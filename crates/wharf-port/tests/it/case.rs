@@ -31,10 +31,11 @@ pub(crate) enum Clause {
     C17,
     C18,
     C19,
+    C21,
 }
 
 impl Clause {
-    pub(crate) const ALL: [(Clause, &str); 19] = [
+    pub(crate) const ALL: [(Clause, &str); 20] = [
         (Clause::C1, "Keys are values"),
         (Clause::C2, "One outcome for every accepted operation"),
         (Clause::C3, "The operation owns its buffer"),
@@ -54,6 +55,7 @@ impl Clause {
         (Clause::C17, "Timers"),
         (Clause::C18, "Turns"),
         (Clause::C19, "Handles and options"),
+        (Clause::C21, "Connecting to oneself is refused"),
     ];
 }
 

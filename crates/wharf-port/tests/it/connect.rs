@@ -1,12 +1,17 @@
 //! Connecting: one packet each, with the stream or with why there is none.
 
 use std::collections::HashSet;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::time::Duration;
 
-use wharf_port::{Cancel, ConnectOptions, End, ErrorKind, Event, Key, Op, Operation, Stream};
+use socket2::{Domain, Socket, Type};
+use wharf_port::{
+    Address, Cancel, ConnectOptions, End, ErrorKind, Event, Key, Op, Operation, Stream,
+};
 
-use crate::case::{Case, Driver, Inapplicable, Where, a_system, case, ipv6, unix_sockets};
-use crate::peer::{Host, Peer};
+use crate::case::{Case, Driver, Inapplicable, Where, a_system, case, ipv6, linux, unix_sockets};
+use crate::peer::{Host, Peer, unix_host};
 use crate::receive::failed_as;
 use crate::rig::Rig;
 use crate::system;
@@ -36,6 +41,12 @@ pub(crate) const CASES: &[Case] = &[
         "libuv test-tcp-close-while-connecting.c"
     )
     .skip(silence),
+    case!(
+        a_connect_that_was_cancelled_is_not_found,
+        [C10, C2],
+        "contract"
+    )
+    .skip(silence),
     case!(a_connect_runs_into_its_deadline, [C9, C17], "contract").skip(silence),
     case!(
         a_deadline_that_is_not_reached_does_nothing,
@@ -45,6 +56,26 @@ pub(crate) const CASES: &[Case] = &[
     case!(a_port_may_connect_to_its_own_listener, [C1], "contract"),
     case!(a_connect_over_version_6, [C2], "contract").skip(v6),
     case!(a_connect_to_a_unix_socket, [C2, C9], "contract").skip(unix_sockets),
+    case!(
+        a_unix_connect_waits_for_room_in_the_backlog,
+        [C2, C9, C10, C17],
+        "contract"
+    )
+    .skip(unix_sockets)
+    .alone(),
+    case!(
+        a_connect_that_meets_itself_is_refused,
+        [C9, C21],
+        "RFC 9293, 3.5: simultaneous open"
+    )
+    .skip(a_system),
+    case!(
+        a_connect_without_a_free_source_port_says_so,
+        [C9],
+        "connect(2): EADDRNOTAVAIL"
+    )
+    .skip(few_ports)
+    .alone(),
 ];
 
 pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
@@ -65,6 +96,11 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
 fn silence(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Iocp)
         .then_some("on Windows no address of this machine leaves a connect unanswered")
+}
+
+fn few_ports(at: &Where) -> Option<&'static str> {
+    linux(at)
+        .or_else(|| (!at.namespaces).then_some("this user may not make a network with few ports"))
 }
 
 fn v6(at: &Where) -> Option<&'static str> {
@@ -217,6 +253,20 @@ fn cancelling_a_connect_ends_it_once(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 0);
 }
 
+/// Its packet is in the queue already: there is nothing left to cancel.
+fn a_connect_that_was_cancelled_is_not_found(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (address, _guard) = rig.network.silent();
+    let op = rig.port.connect(address, Key(5)).expect("room");
+    rig.expect_nothing();
+    assert_eq!(rig.port.cancel(op), Cancel::Requested);
+    assert_eq!(rig.port.cancel(op), Cancel::NotFound);
+    assert_eq!(rig.port.cancel(op), Cancel::NotFound);
+    assert_eq!(rig.ended(op).how, End::Cancelled);
+    rig.expect_nothing();
+    assert_eq!(rig.port.stats().sockets, 0);
+}
+
 fn a_connect_runs_into_its_deadline(at: &Where) {
     let mut rig = Rig::new(at);
     let (address, _guard) = rig.network.silent();
@@ -280,7 +330,7 @@ fn a_connect_over_version_6(at: &Where) {
 fn a_connect_to_a_unix_socket(at: &Where) {
     let mut rig = Rig::new(at);
     let directory = system::Directory::new();
-    let address = wharf_port::Address::unix(directory.path().join("socket"));
+    let address = Address::unix(directory.path().join("socket"));
     let listener = rig.listen(address.clone());
     let op = rig.port.connect(address.clone(), Key(5)).expect("room");
     let client = connected(&mut rig, op);
@@ -297,4 +347,141 @@ fn a_connect_to_a_unix_socket(at: &Where) {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Refused),
         Ok(op) => assert_eq!(failed_as(rig.ended(op).how), ErrorKind::Refused),
     }
+}
+
+/// More connects than the backlog holds wait for room, however many, and none of them takes a
+/// thread.
+fn a_unix_connect_waits_for_room_in_the_backlog(at: &Where) {
+    const CONNECTS: usize = 40;
+    let mut rig = Rig::new(at);
+    let directory = system::Directory::new();
+    let path = directory.path().join("narrow");
+    let mut host = unix_host(&path, 1);
+    let to = || ConnectOptions::new(Address::unix(&path));
+    let connect = |key| rig.port.connect(to(), Key(key)).expect("room");
+    let mut left: HashSet<Op> = (0..CONNECTS as u64).map(connect).collect();
+    let mut streams = Vec::new();
+    let mut take = |rig: &mut Rig, left: &mut HashSet<Op>| {
+        while let Some(packet) = rig.find(|packet| left.contains(&packet.op)) {
+            left.remove(&packet.op);
+            match packet.event {
+                Event::Connected(stream) => streams.push(stream),
+                other => panic!("it did not connect: {other:?}"),
+            }
+        }
+        CONNECTS - left.len()
+    };
+    rig.until("a full backlog", |rig| {
+        (take(rig, &mut left) > 1).then_some(())
+    });
+    rig.expect_nothing();
+    if at.linux {
+        assert_eq!(system::threads_named("iou-wrk"), 0, "threads of the kernel");
+    }
+    // One whose time runs out, and one that is cancelled, end as they do elsewhere.
+    let limited = to().at_most(Duration::from_millis(30));
+    let limited = rig.port.connect(limited, Key(77)).expect("room");
+    let cancelled = rig.port.connect(to(), Key(78)).expect("room");
+    assert_eq!(failed_as(rig.ended(limited).how), ErrorKind::TimedOut);
+    assert_eq!(rig.port.cancel(cancelled), Cancel::Requested);
+    assert_eq!(rig.port.cancel(cancelled), Cancel::NotFound);
+    assert_eq!(rig.ended(cancelled).how, End::Cancelled);
+    let mut peers = Vec::new();
+    rig.until("all of them", |rig| {
+        peers.extend(host.try_accept());
+        (take(rig, &mut left) == CONNECTS && peers.len() == CONNECTS).then_some(())
+    });
+    rig.expect_nothing();
+    assert_eq!(rig.port.stats().timers, 0, "no try is left");
+    talk(&mut rig, &streams[0], &mut peers[0]);
+    // Those that wait when the listener goes are refused.
+    let last: Vec<Op> = (0..4)
+        .map(|key| rig.port.connect(to(), Key(key)).expect("room"))
+        .collect();
+    rig.until("a full backlog", |rig| {
+        let waiting = last.iter().filter(|op| rig.has(**op)).count();
+        (waiting >= 2).then_some(())
+    });
+    drop(host);
+    let ends = last.into_iter().map(|op| {
+        let packet = rig.expect("the end of a connect", |packet| packet.op == op);
+        packet.event.end().map(failed_as)
+    });
+    let refused = ends.filter(|end| *end == Some(ErrorKind::Refused)).count();
+    assert_eq!(refused, 2);
+}
+
+/// Where nobody listens the system may choose the very port that the connect goes to.
+fn a_connect_that_meets_itself_is_refused(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (address, op) = loop {
+        // A port number that was free a moment ago; somebody may take it.
+        let free = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = free.local_addr().expect("a bound socket");
+        drop(free);
+        let options = ConnectOptions::new(address).source(address);
+        if let Ok(op) = rig.port.connect(options, Key(5)) {
+            break (address, op);
+        }
+    };
+    assert_eq!(failed_as(rig.ended(op).how), ErrorKind::Refused);
+    rig.expect_nothing();
+    assert_eq!(rig.port.stats().sockets, 0);
+    if at.linux {
+        // Not even for a minute does the port number stay with a connection that was none.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&address.into()).expect("the port is free");
+    }
+}
+
+/// Set for the process that runs in a network of its own, with two ports to connect from.
+const FEW_PORTS: &str = "WHARF_TEST_FEW_PORTS";
+
+fn a_connect_without_a_free_source_port_says_so(at: &Where) {
+    if std::env::var_os(FEW_PORTS).is_none() {
+        let range = "echo 40000 40001 > /proc/sys/net/ipv4/ip_local_port_range";
+        let inside = format!("ip link set lo up && {range} && exec \"$0\"");
+        let mut again = Command::new("unshare");
+        again.args(["-rn", "sh", "-c", &inside]);
+        again.arg(std::env::current_exe().expect("a test has a binary"));
+        let output = again
+            .env(FEW_PORTS, "1")
+            .output()
+            .expect("unshare ran before");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "inside: {said}{why}");
+        return;
+    }
+    let mut rig = Rig::new(at);
+    let address: SocketAddr = ([127, 0, 0, 1], 9999).into();
+    let host = TcpListener::bind(address).expect("nothing else is here");
+    let source = ([127, 0, 0, 1], 0).into();
+    let mut streams = Vec::new();
+    for with_source in [false, true] {
+        let error = loop {
+            let options = ConnectOptions::new(address);
+            let options = if with_source {
+                options.source(source)
+            } else {
+                options
+            };
+            let op = rig.port.connect(options, Key(5)).expect("room");
+            let packet = rig.expect("the end of a connect", |packet| packet.op == op);
+            match packet.event {
+                Event::Connected(stream) => streams.push(stream),
+                Event::ConnectFailed {
+                    how: End::Failed(error),
+                } => break error,
+                other => panic!("not asked for: {other:?}"),
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::AddressInUse, "{error}");
+        assert!(
+            error.to_string().contains("no source port is free"),
+            "{error}"
+        );
+        assert_eq!(streams.len(), 2);
+    }
+    drop(host);
 }

@@ -176,6 +176,15 @@ impl SystemPeer {
     }
 }
 
+/// A listener at a Unix path with a backlog of a certain length.
+pub(crate) fn unix_host(path: &std::path::Path, backlog: i32) -> Box<dyn Host> {
+    let (socket, address) = socket_for(&Address::unix(path));
+    socket.bind(&address).expect("a fresh path");
+    socket.listen(backlog).expect("a bound socket listens");
+    socket.set_nonblocking(true).expect("an open socket");
+    Box::new(SystemHost(socket))
+}
+
 impl Peer for SystemPeer {
     fn try_send(&mut self, bytes: &[u8]) -> Option<usize> {
         match self.socket.write(bytes) {

@@ -167,6 +167,11 @@ impl Rig {
         self.packets.remove(place)
     }
 
+    /// Whether a packet of this operation is there already.
+    pub(crate) fn has(&self, op: Op) -> bool {
+        self.packets.iter().any(|packet| packet.op == op)
+    }
+
     /// A packet that is there already, or comes within a moment.
     pub(crate) fn find_or_pump(&mut self) -> Option<Packet> {
         if self.packets.is_empty() {

@@ -182,6 +182,16 @@ impl SignalStorm {
     pub(crate) fn stop(self) {}
 }
 
+/// How many threads of this process have a name that begins so, the kernel's own among them.
+pub(crate) fn threads_named(begin: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");
+    let named = |task: std::io::Result<std::fs::DirEntry>| {
+        let name = std::fs::read_to_string(task.ok()?.path().join("comm")).ok()?;
+        name.starts_with(begin).then_some(())
+    };
+    tasks.filter_map(named).count()
+}
+
 /// Processor time that this process has used so far.
 pub(crate) fn processor_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");

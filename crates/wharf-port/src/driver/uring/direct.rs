@@ -312,7 +312,7 @@ impl Uring {
             return;
         }
         match self.take_in(state) {
-            Ok(()) => self.ask_to_connect(id, state),
+            Ok(()) => self.ask_to_connect(core, id, state, out),
             Err(code) => core.connected(id, state, Err(code), out),
         }
     }
