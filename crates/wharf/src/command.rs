@@ -42,8 +42,8 @@ const LOAD_USAGE: &str = "wharf load [OPTIONS] <MODE> [ADDRESS]
 const AFTER_LOAD_HELP: &str = "\
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
 
-Ends with 0; with 1 if nothing could be connected, bytes were wrong, one of several processes \
-died, or the result could not be written; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
+Ends with 0; with 1 if connections failed or were lost and no --expect names how many of them may \
+(such as 'lost<=5'), bytes were wrong, one of several processes died, or the result could not be written; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
 ledgers of both ends do not agree; with 130 after Ctrl-C, also then with the account. The objects \
 of --format json are described in docs/load.md.";
 

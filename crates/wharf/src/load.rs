@@ -4,6 +4,7 @@
 //! from a seed and is compared byte for byte when it comes back. Latencies of an open loop count
 //! from the time that something was to begin, so that a server that stalls cannot hide it.
 
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,11 +20,13 @@ use admin::Asked;
 use crew::{Crew, build_ports};
 use hdr::HdrFile;
 use options::{LoadOptions, Mode};
+use period::Periods;
 use report::Moment;
 pub(crate) use split::CONNECTED_AND_CLOSING_MAX;
 use split::Plan;
 use standing::Standing;
 pub(crate) use touch::Touch;
+use verdict::has_failed;
 use watch::watch;
 
 pub(crate) mod admin;
@@ -33,17 +36,21 @@ mod gates;
 mod hdr;
 mod ledger;
 pub(crate) mod options;
-pub(crate) mod report;
+pub(crate) mod percentiles;
+mod period;
+mod report;
 mod schedule;
 mod split;
 mod standing;
 mod touch;
 mod traffic;
+mod verdict;
 mod watch;
 mod worker;
 
-/// Nothing could be connected, bytes were wrong, a process died, or the result could not be written.
-const NOTHING_OR_WRONG: u8 = 1;
+/// Connections failed or were lost that no gate allows, bytes were wrong, a process died, or the
+/// result could not be written.
+const FAILED: u8 = 1;
 const CANNOT_BEGIN: u8 = 2;
 const GATE_MISSED: u8 = 3;
 const INTERRUPTED: u8 = 130;
@@ -94,6 +101,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         target,
         plan,
         port: ports[0].clone(),
+        periods: RefCell::new(Periods::new(options, hdr)),
     };
     if options.compat.compat_rust_echo_bench && options.format == Format::Text {
         output::bytes(options.compat.heading(options).as_bytes());
@@ -109,13 +117,12 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     // Of a server that is gone there is no ledger, and of the load there still is one.
     let joint = server.map(|server| server.after(&standing));
     let code = run.conclude(&standing, joint.as_ref());
-    let duration = Duration::from_secs_f64(standing.counts.seconds);
-    match hdr.map_or(Ok(()), |it| it.write(&standing.latencies, duration)) {
+    match run.periods.borrow_mut().end() {
         Ok(()) => Ok(code),
         // It has begun and it is over, so that this is not what keeps it from beginning.
         Err(text) => {
             output::complaint(&text);
-            Ok(if code == 0 { NOTHING_OR_WRONG } else { code })
+            Ok(if code == 0 { FAILED } else { code })
         }
     }
 }
@@ -128,6 +135,7 @@ struct Run<'a> {
     plan: Plan,
     /// One of its ports, or one like them.
     port: Port,
+    periods: RefCell<Periods>,
 }
 
 impl Run<'_> {
@@ -139,23 +147,32 @@ impl Run<'_> {
             Ok(joint) => Some(joint.verdict.trim_end_matches('.').to_owned()),
             Err(untold) => Some(untold.clone()),
         }));
+        let code = self.code(standing, &missed);
+        let period = self.periods.borrow_mut().next(standing);
         let moment = Moment {
             joint: joint.and_then(|joint| joint.as_ref().ok()),
+            period: Some(&period).filter(|_| self.options.interval.is_some()),
             missed: &missed,
+            exit_code: Some(code),
             ..self.moment(standing)
         };
         match self.options.format {
             Format::Text => output::bytes(self.text(&moment).as_bytes()),
             Format::Json => output::json(&moment.object("load")),
         }
+        code
+    }
+
+    /// The exit code.
+    fn code(&self, standing: &Standing, missed: &[String]) -> u8 {
         let counts = &standing.counts;
         let wrong = counts.corrupt > 0 || standing.is_short_of_a_process();
         if standing.interrupted {
             INTERRUPTED
         } else if !missed.is_empty() {
             GATE_MISSED
-        } else if counts.connected == 0 || wrong {
-            NOTHING_OR_WRONG
+        } else if counts.connected == 0 || wrong || has_failed(self.options, counts) {
+            FAILED
         } else {
             0
         }
@@ -179,20 +196,36 @@ impl Run<'_> {
         if self.options.touch.is_some() && echoed < touched {
             missed.push(format!("of {touched} touched, only {echoed} echoed"));
         }
-        if let Some(max_p99) = self.options.max_p99 {
-            let latencies = &standing.latencies;
-            let (name, histogram) = match self.options.mode {
-                Mode::Echo | Mode::Stream => ("messages", &latencies.message),
-                Mode::Connect | Mode::Hold => ("connects", &latencies.connect),
-            };
-            let p99 = Duration::from_nanos(histogram.value_at_quantile(0.99));
-            if histogram.is_empty() || p99 > max_p99 {
-                missed.push(format!(
-                    "expected p99 of {name} within {max_p99:?}: it is {p99:?}"
-                ));
-            }
-        }
+        missed.extend(
+            self.options
+                .max_p99
+                .and_then(|max| self.is_slower(standing, max)),
+        );
         missed
+    }
+
+    /// Why the 99th percentile of all that was due is longer than it may be, if it is.
+    fn is_slower(&self, standing: &Standing, max: Duration) -> Option<String> {
+        let (latencies, counts) = (&standing.latencies, &standing.counts);
+        let (name, answered, unanswered) = match self.options.mode {
+            Mode::Echo | Mode::Stream => {
+                ("messages", &latencies.message, counts.messages_unanswered)
+            }
+            Mode::Connect | Mode::Hold => {
+                ("connects", &latencies.connect, counts.connects_unanswered())
+            }
+        };
+        let p99 = percentiles::value_at(answered, unanswered, 0.99).map(Duration::from_nanos);
+        let is = match p99 {
+            Some(p99) if p99 <= max => return None,
+            Some(p99) => format!("it is {p99:?}"),
+            None if answered.is_empty() => "nothing was answered".to_owned(),
+            None => format!(
+                "{unanswered} of {} were not answered",
+                answered.len() + unanswered
+            ),
+        };
+        Some(format!("expected p99 of {name} within {max:?}: {is}"))
     }
 
     /// How it stands, to be told.
@@ -206,7 +239,9 @@ impl Run<'_> {
             latencies: &standing.latencies,
             interrupted: standing.interrupted,
             joint: None,
+            period: None,
             missed: &[],
+            exit_code: None,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::command::{Format, parse_driver, parse_size, parse_switch, whole};
 use crate::congestion;
 use crate::descriptors::Descriptors;
 use crate::doctor;
-use crate::load::report::Percentiles;
+use crate::load::percentiles::Percentiles;
 use crate::output;
 use crate::processes::raise_descriptors;
 use crate::sys::limits;

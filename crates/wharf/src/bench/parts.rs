@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::ends::{End, Place, Server, Standing, Stop};
 use crate::doctor::believable;
 use crate::load::CONNECTED_AND_CLOSING_MAX;
-use crate::load::report::Percentiles;
+use crate::load::percentiles::Percentiles;
 use crate::sys::limits;
 
 /// Bytes of a message, of a block of bulk, and connections that carry bulk.
@@ -333,7 +333,7 @@ pub(super) fn faults(told: &Value, code: Option<i32>, expected_code: i32) -> Vec
         let code = code.map_or("no code".to_owned(), |code| format!("code {code}"));
         faults.push(format!("the load ended with {code}: {verdict}"));
     }
-    for name in ["failed", "lost", "corrupt"] {
+    for name in ["failed", "unfinished", "lost", "corrupt"] {
         match told[name].as_u64() {
             Some(0) => {}
             Some(count) => faults.push(format!("{count} connections {name}")),
@@ -370,14 +370,17 @@ mod tests {
     fn a_ledger_that_does_not_balance_is_a_fault() {
         let told = |balances: bool, lost: u64| {
             let server = json!({"balances": balances, "verdict": "they do not agree."});
-            json!({"server": server, "failed": 0, "lost": lost, "corrupt": 0, "verdict": "so."})
+            json!({
+                "server": server, "failed": 0, "unfinished": 0, "lost": lost, "corrupt": 0,
+                "verdict": "so.",
+            })
         };
         assert_eq!(faults(&told(true, 0), Some(0), 0), [""; 0]);
         assert_eq!(faults(&told(false, 0), Some(0), 0), ["they do not agree"]);
         assert_eq!(faults(&told(true, 3), Some(0), 0), ["3 connections lost"]);
         let ended = faults(&told(true, 0), Some(1), 0);
         assert_eq!(ended, ["the load ended with code 1: so."]);
-        assert_eq!(faults(&Value::Null, None, 0).len(), 5);
+        assert_eq!(faults(&Value::Null, None, 0).len(), 6);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::parts::{
 use super::{Found, Plan};
 use crate::doctor;
 use crate::doctor::facts::Driver;
-use crate::load::report::Percentiles;
+use crate::load::percentiles::Percentiles;
 use crate::sys::limits;
 
 const VERSION: u32 = 1;
@@ -275,14 +275,18 @@ impl Work {
 
 impl Latency {
     fn of(samples: &[&Sample]) -> Option<Self> {
-        let of =
-            |value: fn(&Percentiles) -> f64| figure(samples, |it| it.latencies.as_ref().map(value));
+        let told = || samples.iter().filter_map(|it| it.latencies.as_ref());
+        // A run in which so many were not answered would be missing from the median.
+        let of = |value: fn(&Percentiles) -> Option<f64>| {
+            let values: Option<Vec<f64>> = told().map(value).collect();
+            Figure::of(values?)
+        };
         Some(Latency {
             p50: of(|it| it.p50)?,
             p90: of(|it| it.p90)?,
             p99: of(|it| it.p99)?,
             p99_9: of(|it| it.p99_9)?,
-            max: of(|it| it.max)?,
+            max: of(|it| Some(it.max))?,
         })
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::options::{LoadOptions, Mode};
-use super::report::{Moment, Percentiles};
+use super::percentiles::microseconds;
+use super::report::Moment;
 use crate::address::Place;
 use crate::command::{parse_switch, whole};
 use crate::wrap::wrapped;
@@ -98,19 +99,23 @@ impl CompatOptions {
         let requests = counts.bytes_sent / u64::from(moment.options.size());
         let responses = counts.messages;
         let per_second = |count: u64| (count as f64 / seconds) as u64;
-        let it = Percentiles::of(&moment.latencies.message);
+        let it = moment.messages();
+        let latency = it.map_or("nothing came back".to_owned(), |it| {
+            format!(
+                "p50 {}, p90 {}, p99 {}, p99.9 {}, max {:.1} us",
+                microseconds(it.p50),
+                microseconds(it.p90),
+                microseconds(it.p99),
+                microseconds(it.p99_9),
+                it.max
+            )
+        });
         let clients = wrapped(&format!("Clients: {}", moment.verdict()), CLIENTS);
         format!(
             "Speed: {} request/sec, {} response/sec\nRequests: {requests}\nResponses: {responses}\n\
-             Latency: p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1} us\n\
-             {}\n",
+             Latency: {latency}\n{}\n",
             per_second(requests),
             per_second(responses),
-            it.p50,
-            it.p90,
-            it.p99,
-            it.p99_9,
-            it.max,
             clients.join("\n")
         )
     }

@@ -118,6 +118,7 @@ impl Crew {
             sources,
             connections: self.threads.share(thread, options.connections),
             open_at_once_max: open_at_once_max(options, self.threads.count, descriptors_max),
+            connecting_max: options.connecting_max(self.threads, thread),
             size: options.size(),
             pipeline: options.pipeline(),
             arrivals: options.pace().map(schedule),

@@ -18,7 +18,7 @@ enum Comparison {
 }
 
 /// The counts that gates may name.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 13] = [
     "asked",
     "connected",
     "failed",
@@ -29,6 +29,8 @@ pub(crate) const NAMES: [&str; 11] = [
     "messages",
     "messages_late",
     "messages_unsent",
+    "messages_unanswered",
+    "unbegun",
     "corrupt",
 ];
 
@@ -68,6 +70,11 @@ impl FromStr for Expectation {
 }
 
 impl Expectation {
+    /// What it is about.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Why it does not hold, if it does not.
     pub(crate) fn missed(&self, count_of: impl Fn(&str) -> u64) -> Option<String> {
         let count = count_of(self.name);

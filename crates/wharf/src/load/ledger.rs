@@ -31,6 +31,9 @@ pub(crate) struct Ledger {
     pub(crate) messages: AtomicU64,
     pub(crate) messages_late: AtomicU64,
     messages_unsent: AtomicU64,
+    pub(crate) messages_begun: AtomicU64,
+    /// Connects that were due and never begun.
+    pub(crate) unbegun: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) corrupt: AtomicU64,
@@ -39,6 +42,16 @@ pub(crate) struct Ledger {
     failed: Mutex<BTreeMap<String, u64>>,
     /// By the second since the start, and the reason.
     lost: Mutex<BTreeMap<(u64, String), u64>>,
+    /// What each thread has told last of what it owes.
+    owed: Mutex<BTreeMap<u32, Owed>>,
+}
+
+/// What one thread owes: messages that are due and not begun, and since when the oldest counts of all
+/// that have not come back.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    overdue: u64,
+    oldest: Option<Instant>,
 }
 
 /// How long things took, in one thread.
@@ -46,6 +59,9 @@ pub(crate) struct Ledger {
 pub(crate) struct Latencies {
     pub(crate) connect: Histogram<u64>,
     pub(crate) message: Histogram<u64>,
+    /// How old messages were when their connection was lost, with which they were: no percentile of
+    /// those that came back has them.
+    pub(crate) unanswered: Histogram<u64>,
 }
 
 impl Latencies {
@@ -54,6 +70,7 @@ impl Latencies {
         Latencies {
             connect: histogram(),
             message: histogram(),
+            unanswered: histogram(),
         }
     }
 
@@ -61,6 +78,23 @@ impl Latencies {
         // Both resize by themselves, so nothing is out of range.
         let _ = self.connect.add(&other.connect);
         let _ = self.message.add(&other.message);
+        let _ = self.unanswered.add(&other.unanswered);
+    }
+
+    /// What has come since these were the same.
+    pub(crate) fn since(&self, before: &Latencies) -> Latencies {
+        let mut period = self.clone();
+        for (all, before) in [
+            (&mut period.connect, &before.connect),
+            (&mut period.message, &before.message),
+            (&mut period.unanswered, &before.unanswered),
+        ] {
+            // Each count was less or the same before, unless a process died and took its own along.
+            if all.subtract(before).is_err() {
+                all.reset();
+            }
+        }
+        period
     }
 }
 
@@ -85,6 +119,8 @@ impl Ledger {
             messages: count(),
             messages_late: count(),
             messages_unsent: count(),
+            messages_begun: count(),
+            unbegun: count(),
             bytes_sent: count(),
             bytes_received: count(),
             corrupt: count(),
@@ -92,7 +128,13 @@ impl Ledger {
             held_back: count(),
             failed: Mutex::default(),
             lost: Mutex::default(),
+            owed: Mutex::default(),
         }
+    }
+
+    /// What a thread owes as it stands.
+    pub(crate) fn tell_owed(&self, thread: u32, overdue: u64, oldest: Option<Instant>) {
+        lock(&self.owed).insert(thread, Owed { overdue, oldest });
     }
 
     pub(crate) fn connected(&self) {
@@ -138,6 +180,15 @@ impl Ledger {
         }
         let (asked, connected) = (read(&self.asked), read(&self.connected));
         let failed = failed_by_reason.values().sum();
+        // Those that came back are read first: none that begins meanwhile makes them too many.
+        let messages = read(&self.messages);
+        let owed = lock(&self.owed).clone();
+        let overdue: u64 = owed.values().map(|owed| owed.overdue).sum();
+        let messages_unsent = read(&self.messages_unsent);
+        let due = read(&self.messages_begun) + messages_unsent + overdue;
+        let unanswered = due.saturating_sub(messages);
+        let oldest = owed.values().filter_map(|owed| owed.oldest).min();
+        let oldest = oldest.filter(|_| unanswered > 0);
         Counts {
             seconds: self.start.elapsed().as_secs_f64(),
             asked,
@@ -150,9 +201,12 @@ impl Ledger {
             held: read(&self.held),
             lost: lost.values().sum(),
             lost_by_reason,
-            messages: read(&self.messages),
+            messages,
             messages_late: read(&self.messages_late),
-            messages_unsent: read(&self.messages_unsent),
+            messages_unsent,
+            messages_unanswered: unanswered,
+            oldest_unanswered_us: oldest.map(|oldest| oldest.elapsed().as_secs_f64() * 1e6),
+            unbegun: read(&self.unbegun),
             bytes_sent: read(&self.bytes_sent),
             bytes_received: read(&self.bytes_received),
             corrupt: read(&self.corrupt),
@@ -187,6 +241,12 @@ pub(crate) struct Counts {
     pub(crate) messages_late: u64,
     /// Due in an open loop, and never sent.
     pub(crate) messages_unsent: u64,
+    /// Due, and not come back: sent or not.
+    pub(crate) messages_unanswered: u64,
+    /// Since when the oldest of them was due.
+    pub(crate) oldest_unanswered_us: Option<f64>,
+    /// Connects that were due in an open loop, and never begun.
+    pub(crate) unbegun: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) corrupt: u64,
@@ -219,6 +279,8 @@ impl Counts {
             (&mut self.messages, other.messages),
             (&mut self.messages_late, other.messages_late),
             (&mut self.messages_unsent, other.messages_unsent),
+            (&mut self.messages_unanswered, other.messages_unanswered),
+            (&mut self.unbegun, other.unbegun),
             (&mut self.bytes_sent, other.bytes_sent),
             (&mut self.bytes_received, other.bytes_received),
             (&mut self.corrupt, other.corrupt),
@@ -227,6 +289,9 @@ impl Counts {
         ] {
             *sum += more;
         }
+        let oldest = self.oldest_unanswered_us.into_iter();
+        let oldest = oldest.chain(other.oldest_unanswered_us);
+        self.oldest_unanswered_us = oldest.reduce(f64::max);
         if let Some(more) = other.resident_bytes {
             self.resident_bytes = Some(self.resident_bytes.unwrap_or(0) + more);
         }
@@ -269,6 +334,11 @@ impl Counts {
         self
     }
 
+    /// Connects that were due and had not connected at the end: slower than any limit.
+    pub(crate) fn connects_unanswered(&self) -> u64 {
+        self.failed + self.unfinished + self.unbegun
+    }
+
     /// The count that a gate names.
     pub(crate) fn named(&self, name: &str) -> u64 {
         match name {
@@ -282,6 +352,8 @@ impl Counts {
             "messages" => self.messages,
             "messages_late" => self.messages_late,
             "messages_unsent" => self.messages_unsent,
+            "messages_unanswered" => self.messages_unanswered,
+            "unbegun" => self.unbegun,
             "corrupt" => self.corrupt,
             _ => unreachable!("gates are checked when they are read"),
         }

@@ -14,11 +14,13 @@ use super::compat::CompatOptions;
 use super::gates::Expectation;
 use super::schedule::Pace;
 use super::touch::Touch;
+use super::worker::CONNECTING_MAX;
 use crate::address::Place;
 use crate::command::{
     DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
     parse_size, parse_switch, whole,
 };
+use crate::processes::Threads;
 use crate::sys;
 
 /// Connections that one source address makes to one target before the next source has its turn.
@@ -64,6 +66,11 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_RAMP", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(crate) ramp: Option<Duration>,
+    /// So many connects under way at once, over all threads; 512 of each thread unless told otherwise.
+    /// With --rate, a connect that waits for its turn has that in its latency
+    #[arg(long, value_parser = whole(1_u32..=16_000_000),
+          env = "WHARF_CONNECTING", value_name = "N")]
+    pub(crate) connecting: Option<u32>,
     /// End after this long, such as 30s or 5m; by default connect ends when all is done, echo and
     /// stream after 10 s, hold at Ctrl-C
     #[arg(long = "for", env = "WHARF_FOR", value_name = "DURATION",
@@ -112,7 +119,7 @@ pub(crate) struct LoadOptions {
     pub(crate) seed: u64,
     /// Exit with 3 unless this holds at the end, such as held=1000 or 'failed<=5'; may be repeated.
     /// Names: asked, connected, failed, unfinished, late, held, lost, messages, messages_late,
-    /// messages_unsent, corrupt
+    /// messages_unsent, messages_unanswered, unbegun, corrupt
     #[arg(
         long,
         env = "WHARF_EXPECT",
@@ -232,6 +239,16 @@ impl LoadOptions {
     pub(crate) fn pipeline(&self) -> u32 {
         let bulk = self.mode == Mode::Stream;
         self.pipeline.unwrap_or(if bulk { 16 } else { 1 })
+    }
+
+    /// Connects that a thread may have under way.
+    pub(crate) fn connecting_max(&self, threads: Threads, thread: u32) -> u32 {
+        match (self.connecting, self.pace()) {
+            // None of them stands still.
+            (Some(all), _) => threads.share(thread, all).max(1),
+            (None, Some(_)) => u32::MAX,
+            (None, None) => CONNECTING_MAX,
+        }
     }
 
     /// How each connects, but for its source.

@@ -1,14 +1,20 @@
 //! What load tells: how it stands, the account, and one sentence.
 
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use serde::Serialize;
 use wharf_port::DriverReport;
 
 use super::ledger::{Counts, Latencies, LostInSecond};
 use super::options::{LoadOptions, Mode};
+use super::percentiles::{Percentiles, microseconds};
+use super::period::{Period, Told};
+use super::verdict::age;
 use crate::compare::ledgers::Joint;
 use crate::wrap::{COLUMN, SENTENCE, TIED, wrapped};
 
+/// What is not answered for so long is told of on the way.
+const TELLING_AGE: Duration = Duration::from_secs(1);
 /// The version of the objects of `--format json`; docs/load.md describes them.
 const VERSION: u32 = 1;
 
@@ -34,36 +40,19 @@ pub(crate) struct Report<'a> {
     interrupted: bool,
     #[serde(flatten)]
     counts: &'a Counts,
-    connect_us: Percentiles,
+    connect_us: Option<Percentiles>,
     message_us: Option<Percentiles>,
+    /// What has come since the interval before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<Told>,
     /// The ledger of both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a Joint>,
     verdict: String,
     missed: &'a [String],
-}
-
-/// Microseconds.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub(crate) struct Percentiles {
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
-    pub(crate) p99_9: f64,
-    pub(crate) max: f64,
-}
-
-impl Percentiles {
-    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Percentiles {
-            p50: at(0.50),
-            p90: at(0.90),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: histogram.max() as f64 / 1e3,
-        }
-    }
+    /// How the program ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
 }
 
 /// All there is to tell at one moment.
@@ -79,7 +68,11 @@ pub(crate) struct Moment<'a> {
     pub(crate) interrupted: bool,
     /// Of both ends, at the end, where the server was asked.
     pub(crate) joint: Option<&'a Joint>,
+    /// What has come since the interval before, where there are intervals.
+    pub(crate) period: Option<&'a Period>,
     pub(crate) missed: &'a [String],
+    /// How the program ends, at the end.
+    pub(crate) exit_code: Option<u8>,
 }
 
 impl Moment<'_> {
@@ -106,12 +99,26 @@ impl Moment<'_> {
             requests: talks.then(|| loop_name(self.options.requests_per_second.is_some())),
             interrupted: self.interrupted,
             counts: self.counts,
-            connect_us: Percentiles::of(&self.latencies.connect),
-            message_us: (talks || touches).then(|| Percentiles::of(&self.latencies.message)),
+            connect_us: self.connects(),
+            message_us: self.messages().filter(|_| talks || touches),
+            period: self.period.map(Period::told),
             server: self.joint,
             verdict: self.verdict(),
             missed: self.missed,
+            exit_code: self.exit_code,
         }
+    }
+
+    /// Of connects: at the end, of those too that were due and had not connected.
+    fn connects(&self) -> Option<Percentiles> {
+        let never = self.exit_code.map(|_| self.counts.connects_unanswered());
+        Percentiles::of(&self.latencies.connect, never.unwrap_or(0))
+    }
+
+    /// Of messages: at the end, of those too that were due and had not come back.
+    pub(super) fn messages(&self) -> Option<Percentiles> {
+        let never = self.exit_code.map(|_| self.counts.messages_unanswered);
+        Percentiles::of(&self.latencies.message, never.unwrap_or(0))
     }
 
     /// How it stands, in one line.
@@ -123,6 +130,17 @@ impl Moment<'_> {
         );
         if self.options.mode.talks() {
             text += &format!(", messages {}", counts.messages);
+            if let Some(age) = age(counts).filter(|age| *age >= TELLING_AGE) {
+                let unanswered = counts.messages_unanswered;
+                text += &format!(", unanswered {unanswered} (for {age:?})");
+            }
+        }
+        if let Some(told) = self.period.map(Period::told) {
+            let latency = told.message_us.or(told.connect_us);
+            let latency = latency.map(|it| (microseconds(it.p50), microseconds(it.p99)));
+            text += &latency.map_or(String::new(), |(p50, p99)| {
+                format!("; since then p50 {p50}, p99 {p99} us")
+            });
         }
         text
     }
@@ -167,13 +185,14 @@ impl Moment<'_> {
             ));
         }
         let open = self.options.pace().is_some();
-        lines.push(latency_line("connect", &self.latencies.connect, open));
+        lines.push(latency_line("connect", self.connects(), open));
         if self.options.touch.is_some() {
             lines.push(format!(
                 "touched         {:>12}   {} messages came back right",
                 counts.touched, counts.messages
             ));
-            lines.push(latency_line("message", &self.latencies.message, false));
+            lines.push(latency_line("message", self.messages(), false));
+            lines.push(self.unanswered());
         }
         lines.extend(self.message_lines());
         if let Some(joint) = self.joint {
@@ -199,6 +218,18 @@ impl Moment<'_> {
         lines.join("\n") + "\n"
     }
 
+    /// Messages that were due and did not come back; nothing where there are none.
+    fn unanswered(&self) -> String {
+        let counts = self.counts;
+        match age(counts) {
+            Some(age) if counts.messages_unanswered > 0 => format!(
+                "unanswered      {:>12}   messages, the oldest for {age:?}",
+                counts.messages_unanswered
+            ),
+            _ => String::new(),
+        }
+    }
+
     /// What became of the messages; nothing where there are none.
     fn message_lines(&self) -> Vec<String> {
         let counts = self.counts;
@@ -218,7 +249,8 @@ impl Moment<'_> {
                 loop_name(open),
                 counts.messages_late
             ),
-            latency_line("message", &self.latencies.message, open),
+            latency_line("message", self.messages(), open),
+            self.unanswered(),
             format!(
                 "bytes           {:>12}   out, {} back, {:.1}{TIED}MiB/s each{TIED}way",
                 counts.bytes_sent,
@@ -226,57 +258,6 @@ impl Moment<'_> {
                 counts.bytes_received as f64 / counts.seconds / f64::from(1 << 20)
             ),
         ]
-    }
-
-    /// One sentence.
-    pub(crate) fn verdict(&self) -> String {
-        let counts = self.counts;
-        let wanted = u64::from(self.options.connections);
-        let mut faults = Vec::new();
-        for (count, what) in [
-            (
-                wanted.saturating_sub(counts.asked + counts.held_back),
-                "were not begun in time",
-            ),
-            (counts.held_back, "were not begun, to leave memory"),
-            (counts.failed, "failed to connect"),
-            (counts.unfinished, "had not connected when it ended"),
-            (counts.lost, "were lost"),
-            (counts.corrupt, "brought wrong bytes"),
-        ] {
-            if count > 0 {
-                faults.push(format!("{count} {what}"));
-            }
-        }
-        let what = match self.options.mode {
-            Mode::Connect => "connected and closed",
-            Mode::Hold => "connected and held",
-            Mode::Echo | Mode::Stream => "connected, and every byte came back right",
-        };
-        let all = if faults.is_empty() {
-            let touched = match (self.options.touch, counts.touched) {
-                (Some(_), touched) => format!("; {touched} of them were touched, and echo"),
-                (None, _) => String::new(),
-            };
-            format!("all {wanted} {what}{touched}")
-        } else {
-            format!("of {wanted} wanted, {}", faults.join(", "))
-        };
-        let before = if self.interrupted {
-            "interrupted: "
-        } else {
-            ""
-        };
-        let agree = self.joint.filter(|joint| joint.balances);
-        let agree = agree.map_or(String::new(), |joint| {
-            format!("; {}", joint.verdict.trim_end_matches('.'))
-        });
-        let after: String = self
-            .missed
-            .iter()
-            .map(|missed| format!("; {missed}"))
-            .collect();
-        format!("{before}{all}{agree}{after}.")
     }
 }
 
@@ -313,20 +294,15 @@ fn losses(reason: &str, lost: &[LostInSecond]) -> String {
     }
 }
 
-/// One line of percentiles; nothing where nothing was measured.
-fn latency_line(name: &str, histogram: &Histogram<u64>, open: bool) -> String {
-    if histogram.is_empty() {
+/// One line of percentiles; nothing where nothing was answered.
+fn latency_line(name: &str, percentiles: Option<Percentiles>, open: bool) -> String {
+    let Some(it) = percentiles else {
         return String::new();
-    }
-    let it = Percentiles::of(histogram);
+    };
     format!(
-        "{name:<16}{:>9.1} us   p50; p90{TIED}{:.1}, p99{TIED}{:.1}, p99.9{TIED}{:.1}, \
-         max{TIED}{:.1}; from {}",
-        it.p50,
-        it.p90,
-        it.p99,
-        it.p99_9,
-        it.max,
+        "{name:<16}{:>9} us   p50; {}; from {}",
+        microseconds(it.p50),
+        it.text(),
         if open {
             "when each was due"
         } else {

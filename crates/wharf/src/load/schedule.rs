@@ -42,6 +42,16 @@ impl Pace {
         };
         Duration::from_secs_f64(seconds)
     }
+
+    /// About how many have had their time after so long.
+    fn count_within(self, elapsed: Duration) -> f64 {
+        let (ramp, seconds) = (self.ramp.as_secs_f64(), elapsed.as_secs_f64());
+        if seconds < ramp {
+            self.per_second * seconds * seconds / (2.0 * ramp)
+        } else {
+            self.per_second * (ramp / 2.0 + (seconds - ramp))
+        }
+    }
 }
 
 /// One time that has come.
@@ -70,8 +80,45 @@ impl Schedule {
 
     /// When the next is to begin.
     pub(crate) fn next_at(&self) -> Instant {
-        let number = self.begun * u64::from(self.threads) + u64::from(self.thread);
+        self.time_of(self.begun)
+    }
+
+    /// When this thread's own is to begin, counted from 0.
+    fn time_of(&self, own: u64) -> Instant {
+        let number = own * u64::from(self.threads) + u64::from(self.thread);
         self.start + self.pace.time_of(number)
+    }
+
+    /// How many times have come that were not taken. It is calculated: where they come faster than
+    /// anybody takes them, a loop over them has no end.
+    pub(crate) fn overdue(&self, now: Instant) -> u64 {
+        let is_due = |own: u64| {
+            let at = self.time_of(own);
+            at <= now && self.end.is_none_or(|end| at < end)
+        };
+        let until = self.end.map_or(now, |end| end.min(now));
+        let elapsed = until.saturating_duration_since(self.start);
+        let all = self.pace.count_within(elapsed) as u64 + 1;
+        let mut own = all
+            .saturating_sub(u64::from(self.thread))
+            .div_ceil(u64::from(self.threads));
+        // Rounding leaves it one or two beside the number.
+        while is_due(own) {
+            own += 1;
+        }
+        while own > 0 && !is_due(own - 1) {
+            own -= 1;
+        }
+        own.saturating_sub(self.begun)
+    }
+
+    /// How many times have come so long ago that they are late, and were not taken. They count as
+    /// taken from here on.
+    pub(crate) fn give_up(&mut self, now: Instant) -> u64 {
+        let late = now.checked_sub(LATE_AFTER);
+        let count = late.map_or(0, |late| self.overdue(late));
+        self.begun += count;
+        count
     }
 
     /// The next, if its time has come.
@@ -127,6 +174,37 @@ mod tests {
                 "{number}: {time:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_overdue_is_what_could_be_taken() {
+        let ramp = Pace {
+            per_second: 1_000.0,
+            ramp: Duration::from_secs(1),
+        };
+        let start = Instant::now();
+        for pace in [even(1_000.0), even(3.7), even(99_999.9), ramp] {
+            for (thread, threads) in [(0, 1), (1, 3), (2, 3)] {
+                for (after, end) in [(0, None), (1, None), (777, None), (900, Some(500))] {
+                    let end = end.map(|end| start + Duration::from_millis(end));
+                    let now = start + Duration::from_millis(after);
+                    let schedule = || Schedule::new(start, pace, thread, threads).until(end);
+                    let mut taken = schedule();
+                    let count = std::iter::from_fn(|| taken.take(now)).count() as u64;
+                    assert_eq!(schedule().overdue(now), count, "{pace:?} {thread} {after}");
+                    assert_eq!(taken.overdue(now), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_that_nobody_keeps_up_with_is_counted_at_once() {
+        let start = Instant::now();
+        let end = start + Duration::from_secs(36_000);
+        let mut schedule = Schedule::new(start, even(1e8), 0, 1).until(Some(end));
+        assert_eq!(schedule.give_up(end), 3_600_000_000_000 - 99_999);
+        assert_eq!(schedule.give_up(end), 0);
     }
 
     #[test]

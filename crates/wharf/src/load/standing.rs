@@ -30,6 +30,7 @@ struct Wire {
     /// Histograms in the format of their own.
     connect: Vec<u8>,
     message: Vec<u8>,
+    unanswered: Vec<u8>,
 }
 
 impl From<Standing> for Wire {
@@ -45,6 +46,7 @@ impl From<Standing> for Wire {
             interrupted: standing.interrupted,
             connect: bytes(&standing.latencies.connect),
             message: bytes(&standing.latencies.message),
+            unanswered: bytes(&standing.latencies.unanswered),
             counts: standing.counts,
         }
     }
@@ -62,6 +64,7 @@ impl TryFrom<Wire> for Standing {
         latencies.add(&Latencies {
             connect: histogram(&wire.connect)?,
             message: histogram(&wire.message)?,
+            unanswered: histogram(&wire.unanswered)?,
         });
         Ok(Standing {
             counts: wire.counts,
@@ -72,7 +75,8 @@ impl TryFrom<Wire> for Standing {
 }
 
 impl Standing {
-    fn nothing() -> Self {
+    /// Of a load that has not begun.
+    pub(super) fn nothing() -> Self {
         Standing {
             counts: Counts::default(),
             latencies: Latencies::new(),

@@ -110,6 +110,11 @@ impl Traffic {
     pub(crate) fn under_way(&self) -> usize {
         self.begun.len()
     }
+
+    /// Since when each message that has not come back counts, the oldest first.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.begun.iter().copied()
+    }
 }
 
 #[cfg(test)]

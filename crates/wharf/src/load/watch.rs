@@ -39,7 +39,7 @@ pub(super) enum News {
 pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String> {
     let options = run.options;
     let bar = bar(options);
-    let interval = options.interval.unwrap_or(Duration::MAX);
+    let interval = run.periods.borrow().length().unwrap_or(Duration::MAX);
     let mut next_interval = Instant::now().checked_add(interval);
     let mut result = Ok(());
     loop {
@@ -63,7 +63,14 @@ pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
         if let Some(at) = next_interval.filter(|at| Instant::now() >= *at) {
             next_interval = at.checked_add(interval);
             let standing = watched.standing();
-            tell(bar.as_ref(), options, &run.moment(&standing));
+            let period = run.periods.borrow_mut().next(&standing);
+            let moment = Moment {
+                period: Some(&period),
+                ..run.moment(&standing)
+            };
+            if options.interval.is_some() {
+                tell(bar.as_ref(), options, &moment);
+            }
         }
     }
     if let Some(bar) = bar {

@@ -4,13 +4,14 @@
 //! for a time is a timer of the port, everything that ends the thread a packet, so that it sleeps
 //! in one place only.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use wharf_port::{
     Close, ConnectOptions, End, Error, ErrorKind, Event, Key, Leave, Operation, Packet, Port,
-    SocketRef, Stream, Wait,
+    SocketRef, Wait,
 };
 
 use super::ledger::{Latencies, Ledger, record};
@@ -21,6 +22,7 @@ use super::traffic::Noise;
 use crate::server::CONTROL;
 use talking::Talk;
 
+mod connecting;
 mod ending;
 mod talking;
 
@@ -29,12 +31,17 @@ const CONNECT_DUE: Key = Key(2);
 const MESSAGE_DUE: Key = Key(3);
 const TIME_UP: Key = Key(4);
 const DRAIN_STEP: Key = Key(5);
+const LOOK: Key = Key(6);
 const CONNECTION_FIRST: u64 = 100;
 /// Why a connection went that its peer has ended in order.
 const FINISHED: &str = "finished by the peer";
+/// And why one went that had messages under way when the load ended, in every mode.
+const NOT_IN_TIME: &str = "did not come back in time";
 
 /// Connects that a thread has under way at once, where no rate says when they begin.
-const CONNECTING_MAX: u32 = 512;
+pub(super) const CONNECTING_MAX: u32 = 512;
+/// Turns that may follow when the time is up, for what was due by then.
+const LAST_TURNS_MAX: u32 = 64;
 /// After this long a connect that found no place is tried again: nothing tells when there is one.
 const PLACE_IS_FREE_WITHIN: Duration = Duration::from_millis(1);
 
@@ -45,8 +52,9 @@ pub(crate) struct Orders<'a> {
     pub(crate) connect: ConnectOptions,
     pub(crate) sources: &'a [std::net::SocketAddr],
     pub(crate) connections: u32,
-    /// Of these, at the same time.
+    /// Of these, at the same time; and of those, the ones that have not connected.
     pub(crate) open_at_once_max: u32,
+    pub(crate) connecting_max: u32,
     pub(crate) size: u32,
     pub(crate) pipeline: u32,
     pub(crate) arrivals: Option<Schedule>,
@@ -88,10 +96,14 @@ pub(crate) struct Worker<'a> {
     connect_is_timed: bool,
     /// A connect that was begun at this time, and waits for a place.
     put_off: Option<Instant>,
-    /// Where the next message of an open loop goes.
-    next_talker: usize,
-    /// A message of the open loop is due, and no connection is there to send it.
-    nobody_talks: bool,
+    /// The connections that can take a message of the open loop, the next one first.
+    talkers: VecDeque<u32>,
+    /// A timer is set for the next message.
+    message_is_timed: bool,
+    /// Since when the oldest message counts that will never come back.
+    oldest_lost: Option<Instant>,
+    /// Turns since the time was up.
+    last_turns: u32,
     stopping: bool,
     /// Connects are begun no more, to leave memory.
     held_back: bool,
@@ -129,8 +141,10 @@ impl<'a> Worker<'a> {
             open: 0,
             connect_is_timed: false,
             put_off: None,
-            next_talker: 0,
-            nobody_talks: false,
+            talkers: VecDeque::new(),
+            message_is_timed: false,
+            oldest_lost: None,
+            last_turns: 0,
             stopping: false,
             held_back: false,
             touching: 0,
@@ -150,7 +164,9 @@ impl<'a> Worker<'a> {
             self.port.timer(at, TIME_UP).map_err(text)?;
         }
         self.connect_more()?;
-        self.send_due()?;
+        if self.orders.mode.talks() {
+            self.look()?;
+        }
         while !self.is_done() {
             let Wait::Packets(packets) = waiter.wait(None).map_err(text)? else {
                 break;
@@ -159,7 +175,8 @@ impl<'a> Worker<'a> {
                 self.handle(packet)?;
             }
         }
-        self.count_unsent();
+        self.count_what_was_not_begun();
+        self.tell_owed();
         self.end_all(&mut waiter)
     }
 
@@ -191,20 +208,17 @@ impl<'a> Worker<'a> {
                 self.ledger.interrupted.store(true, Ordering::Relaxed);
                 self.stop()
             }
-            (TIME_UP, _) => {
-                // What is due by now is begun and sent, whichever of two timers came first.
-                if self.orders.arrivals.is_some() {
-                    self.connect_more()?;
-                }
-                self.send_due()?;
-                self.stop()
-            }
+            (TIME_UP, _) => self.time_up(),
             (CONNECT_DUE, _) => {
                 self.connect_is_timed = false;
                 self.connect_more()
             }
-            (MESSAGE_DUE, _) => self.send_due(),
+            (MESSAGE_DUE, _) => {
+                self.message_is_timed = false;
+                self.send_due()
+            }
             (DRAIN_STEP, _) => self.drain(),
+            (LOOK, _) => self.look(),
             (key, event) => {
                 self.heard += 1;
                 let number = (key.0 - CONNECTION_FIRST) as u32;
@@ -213,120 +227,20 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn connect_more(&mut self) -> Result<(), String> {
-        // Whoever makes room, by failing or by being closed, comes here again.
-        let has_room = |it: &Self| it.connecting + it.open < it.orders.open_at_once_max;
-        let all = self.orders.connections;
-        while !self.stopping && self.next < all && has_room(self) && self.has_memory() {
-            let Some(begun) = self.next_begin()? else {
-                return Ok(());
-            };
-            if !self.connect(begun) {
-                self.put_off = Some(begun);
-                return self.connect_at(Instant::now() + PLACE_IS_FREE_WITHIN);
-            }
+    /// What is due by now is begun and sent, whichever of two timers came first: in turns, and not
+    /// for ever.
+    fn time_up(&mut self) -> Result<(), String> {
+        (self.connect_is_timed, self.message_is_timed) = (false, false);
+        if self.orders.arrivals.is_some() {
+            self.connect_more()?;
         }
-        Ok(())
-    }
-
-    /// When the next connect counts as begun, if that is now.
-    fn next_begin(&mut self) -> Result<Option<Instant>, String> {
-        if self.put_off.is_some() && self.connect_is_timed {
-            return Ok(None);
+        self.send_due()?;
+        let goes_on = self.can_connect_due() || self.can_send_due();
+        if goes_on && !self.stopping && self.last_turns < LAST_TURNS_MAX {
+            self.last_turns += 1;
+            return self.at(Instant::now(), TIME_UP);
         }
-        if let Some(begun) = self.put_off.take() {
-            return Ok(Some(begun));
-        }
-        let Some(arrivals) = &mut self.orders.arrivals else {
-            let few = self.connecting < CONNECTING_MAX;
-            return Ok(few.then(Instant::now));
-        };
-        let Some(due) = arrivals.take(Instant::now()) else {
-            let at = arrivals.next_at();
-            return self.connect_at(at).map(|()| None);
-        };
-        self.ledger
-            .late
-            .fetch_add(u64::from(due.late), Ordering::Relaxed);
-        // An open loop: whatever it waited for here is part of its latency.
-        Ok(Some(due.at))
-    }
-
-    /// Has a timer set for the next connect.
-    fn connect_at(&mut self, at: Instant) -> Result<(), String> {
-        if std::mem::replace(&mut self.connect_is_timed, true) {
-            return Ok(());
-        }
-        self.at(at, CONNECT_DUE)
-    }
-
-    /// Begins a connect; answers false where there is no place for it yet.
-    fn connect(&mut self, begun: Instant) -> bool {
-        let number = self.next;
-        let mut to = self.orders.connect.clone();
-        if !self.orders.sources.is_empty() {
-            let turn = self.identity(number);
-            to = to.source(self.orders.sources[turn as usize % self.orders.sources.len()]);
-        }
-        let key = Key(CONNECTION_FIRST + u64::from(number));
-        let result = self.port.connect(to, key);
-        let place = &mut self.connections[number as usize];
-        match result {
-            Ok(_) => {
-                *place = Connection::Connecting(begun);
-                self.connecting += 1;
-            }
-            // A place in a table of direct descriptors is free a moment after its connection is.
-            Err(error) if error.kind() == ErrorKind::Full && self.orders.mode == Mode::Connect => {
-                return false;
-            }
-            Err(error) => {
-                *place = Connection::Gone;
-                self.ledger.failed(error.kind());
-            }
-        }
-        self.next += 1;
-        self.ledger.asked.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    fn connected(&mut self, number: u32, stream: Stream) -> Result<(), String> {
-        self.connecting -= 1;
-        let place = &mut self.connections[number as usize];
-        if let Connection::Connecting(begun) = place {
-            let mut latencies = self.latencies.lock().expect("nobody panics with it");
-            record(&mut latencies.connect, begun.elapsed());
-        }
-        self.ledger.connected();
-        self.ledger.held.fetch_add(1, Ordering::Relaxed);
-        self.open += 1;
-        *place = Connection::Open(stream.socket(), None);
-        let begun = match self.orders.mode {
-            Mode::Connect => {
-                // The close is its last operation; `Closed` follows.
-                let how = match self.orders.reset {
-                    true => Close::Reset,
-                    false => Close::Flush,
-                };
-                return stream
-                    .close(how)
-                    .map(drop)
-                    .map_err(|error| error.to_string());
-            }
-            // What is to send at the end has to receive, and tells who leaves as well.
-            Mode::Hold if !self.is_chosen(number) => stream.watch().map(drop),
-            Mode::Hold => stream.receive().map(drop),
-            Mode::Echo | Mode::Stream => stream.receive().map(drop),
-        };
-        stream.set_aside();
-        if let Err(error) = begun {
-            self.gone(number, &error.kind().to_string());
-        } else if self.orders.mode.talks() {
-            self.start_talking(number)?;
-        } else if self.stopping {
-            self.touch(number);
-        }
-        self.connect_more()
+        self.stop()
     }
 
     fn handle_connection(
@@ -353,8 +267,8 @@ impl<'a> Worker<'a> {
                 return self.connect_more();
             }
             (_, Event::PeerLeft(leave)) => self.gone(number, leave_name(leave)),
-            (_, Event::Received(lease)) => self.received(number, &lease),
-            (_, Event::SendReady) => self.send_on(number),
+            (_, Event::Received(lease)) => return self.received(number, &lease),
+            (_, Event::SendReady) => return self.send_on(number),
             (
                 Operation::Receive,
                 Event::Ended {
@@ -391,17 +305,31 @@ impl<'a> Worker<'a> {
     /// An open connection went, for this reason.
     fn gone(&mut self, number: u32, reason: &str) {
         let place = &mut self.connections[number as usize];
-        if let Connection::Open(socket, talk) = place {
-            if self.orders.mode == Mode::Hold && talk.as_ref().is_some_and(|it| it.waits()) {
-                self.touching -= 1;
-            }
-            // Closed already means counted already.
-            let _ = socket.close(Close::Reset);
-            self.ledger
-                .unsent(talk.as_ref().map_or(0, |talk| talk.unsent()));
-            *place = Connection::Gone;
-            self.open -= 1;
-            self.ledger.lost(reason);
+        if !matches!(place, Connection::Open(..)) {
+            return;
+        }
+        let Connection::Open(socket, talk) = std::mem::replace(place, Connection::Gone) else {
+            return;
+        };
+        if self.orders.mode == Mode::Hold && talk.as_ref().is_some_and(|it| it.waits()) {
+            self.touching -= 1;
+        }
+        // Closed already means counted already.
+        let _ = socket.close(Close::Reset);
+        self.open -= 1;
+        self.ledger.lost(reason);
+        let Some(talk) = talk else {
+            return;
+        };
+        let now = Instant::now();
+        let mut latencies = self.latencies.lock().expect("nobody panics with it");
+        for since in talk.waiting_since() {
+            let age = now.saturating_duration_since(since);
+            record(&mut latencies.unanswered, age);
+        }
+        drop(latencies);
+        if let Some(oldest) = talk.waiting_since().next() {
+            self.never_answered(oldest);
         }
     }
 
@@ -410,7 +338,7 @@ impl<'a> Worker<'a> {
         if std::mem::replace(&mut self.stopping, true) {
             return Ok(());
         }
-        self.stopped_at = Some(Instant::now());
+        self.count_what_was_not_begun();
         if self.orders.mode.talks() {
             for number in 0..self.connections.len() {
                 self.finish(number as u32);

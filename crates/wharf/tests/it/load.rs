@@ -220,7 +220,7 @@ fn losses_are_counted_with_their_reason_and_second() {
             // It is over as soon as all are lost.
             let options = ["--connections", "5", "--for", "5m", "--driver", &driver];
             let (told, code) = load(&[&["echo", address], &options[..]].concat());
-            assert_eq!(code, Some(0), "{told}");
+            assert_eq!(code, Some(1), "{told}");
             assert_eq!(
                 (&told["held"], &told["lost"]),
                 (&0.into(), &5.into()),

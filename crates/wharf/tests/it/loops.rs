@@ -88,7 +88,7 @@ fn messages_that_nobody_can_send_keep_their_time() {
             let size = ["echo", &address, "--connections", "2", "--driver", &driver];
             let pace = ["--for", &time, "--rate", &connects];
             let rate = ["--requests-per-second", &requests];
-            let (told, code) = load(&[&size[..], &pace, &rate].concat());
+            let (told, code) = load(&[&size[..], &pace, &rate, &["--expect", "lost=1"]].concat());
             assert_eq!(code, Some(0), "{told}");
             // Had it been too late, nobody would have been there to send them.
             enough(has_messages(&told) && told["messages_unsent"] == 0, &told)?;
@@ -128,7 +128,8 @@ fn what_came_back_while_a_load_stood_still_is_not_lost() {
             let time = milliseconds(100, factor);
             let size = ["--for", &time, "--interval", "20ms", "--driver", &driver];
             let mut load = Watched::start(&[&["echo", &address], &size[..]].concat());
-            let is_up = f64::from(factor) * 0.1;
+            // Well after its time: its threads have seen that it is up.
+            let is_up = f64::from(factor) * 0.2;
             let line = load.until(|line| line["seconds"].as_f64() > Some(is_up));
             load.signal(Signal::STOP);
             ANSWERS.store(true, Ordering::Release);

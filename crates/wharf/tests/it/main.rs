@@ -19,6 +19,8 @@ mod doctor;
 #[cfg(unix)]
 mod endings;
 #[cfg(unix)]
+mod gates;
+#[cfg(unix)]
 mod held;
 #[cfg(unix)]
 mod ledgers;

@@ -71,7 +71,7 @@ fn every_member_that_a_server_prints_is_in_its_table() {
 #[test]
 fn every_member_that_a_load_prints_is_in_its_table() {
     let (server, address, admin) = open_server("echo", &drivers()[0]);
-    let options = ["--admin", &admin, "--for", "100ms"];
+    let options = ["--admin", &admin, "--for", "100ms", "--interval", "20ms"];
     let (told, _) = load(&[&["echo", &address], &options[..]].concat());
     let table = documented(LOAD, "What `wharf load` prints");
     // It has those of messages although there may have been no time for any.

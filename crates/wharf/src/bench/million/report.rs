@@ -11,7 +11,7 @@ use crate::bench::parts::Moment;
 use crate::bench::report::Machine;
 use crate::descriptors::Descriptors;
 use crate::doctor::{believable, bytes, grouped};
-use crate::load::report::Percentiles;
+use crate::load::percentiles::Percentiles;
 
 const VERSION: u32 = 1;
 
@@ -234,7 +234,8 @@ impl Report {
     fn touched(&self) -> String {
         let took = self.touch.message_us.as_ref().map_or(String::new(), |it| {
             let ms = |us: f64| rounded(us / 1e3);
-            format!(" in {} ms (p50), {} ms (max)", ms(it.p50), ms(it.max))
+            let half = it.p50.map_or("never".to_owned(), ms);
+            format!(" in {half} ms (p50), {} ms (max)", ms(it.max))
         });
         format!(
             "touched   {} at random, {} echoed{took}",

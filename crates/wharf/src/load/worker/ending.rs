@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{Close, Event, Key, Wait, Waiter};
 
-use super::{CONNECTION_FIRST, Connection, DRAIN_STEP, Worker};
+use super::{CONNECTION_FIRST, Connection, DRAIN_STEP, NOT_IN_TIME, Worker};
 use crate::doctor;
 use crate::load::options::Mode;
 use crate::load::worker::talking::Talk;
@@ -103,7 +103,7 @@ impl Worker<'_> {
             let waits = |talk: &Option<Box<Talk>>| talk.as_ref().is_some_and(|it| it.waits());
             let touched = matches!(&self.connections[number], Connection::Open(_, it) if waits(it));
             if self.orders.mode != Mode::Hold || touched {
-                self.gone(number as u32, "did not come back in time");
+                self.gone(number as u32, NOT_IN_TIME);
             }
         }
         self.connecting = 0;

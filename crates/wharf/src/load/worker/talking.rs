@@ -1,14 +1,27 @@
 //! The messages of `load echo`: when each is sent, and what is done about what comes back.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wharf_port::{Buffer, Close, ErrorKind};
 
-use super::{Connection, FINISHED, MESSAGE_DUE, Worker};
+use super::{Connection, FINISHED, LOOK, MESSAGE_DUE, NOT_IN_TIME, Worker};
 use crate::load::ledger::record;
 use crate::load::options::Mode;
+use crate::load::schedule::Schedule;
 use crate::load::traffic::Traffic;
+
+/// Messages that one turn sends at most, and their bytes: a rate that no machine keeps up with would
+/// otherwise be the only thing a thread does, and nothing that comes back would be read.
+const MESSAGES_A_TURN: u32 = 256;
+const BYTES_A_TURN: u64 = 1 << 20;
+/// Messages of an open loop that a thread has under way, but some on each connection. What is due
+/// beyond that is counted, and takes no memory.
+const UNDER_WAY_MAX: usize = 65_536;
+const UNDER_WAY_LEAST: usize = 4;
+/// How often a thread says how old its oldest message is, at least and with each connection.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_FOR_EACH: Duration = Duration::from_micros(10);
 
 /// A connection that talks.
 #[derive(Debug)]
@@ -16,8 +29,10 @@ pub(super) struct Talk {
     traffic: Traffic,
     /// A message that found the queue full, until there is room.
     refused: Option<Buffer>,
-    /// Times of messages that wait behind it.
-    overdue: Vec<Instant>,
+    /// Times of messages of a closed loop that wait behind it: no more than are under way at once.
+    waiting: Vec<Instant>,
+    /// It is in the row of those that send the next message of an open loop.
+    has_turn: bool,
     /// Its last message was sent, and its FIN.
     finished: bool,
 }
@@ -27,19 +42,25 @@ impl Talk {
         Talk {
             traffic: Traffic::new(identity, message_bytes),
             refused: None,
-            overdue: Vec::new(),
+            waiting: Vec::new(),
+            has_turn: false,
             finished: false,
         }
-    }
-
-    /// Messages whose time came while none could be sent.
-    pub(super) fn unsent(&self) -> u64 {
-        self.overdue.len() as u64
     }
 
     /// Whether a message has not come back.
     pub(super) fn waits(&self) -> bool {
         self.traffic.under_way() > 0
+    }
+
+    /// Since when each message counts that has not come back.
+    pub(super) fn waiting_since(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.traffic.waiting()
+    }
+
+    /// Whether the load has ended it while messages were under way, and not its peer.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.finished && self.waits()
     }
 }
 
@@ -55,25 +76,53 @@ impl Worker<'_> {
             for _ in 0..self.orders.pipeline {
                 self.send(number, Instant::now());
             }
-        } else if std::mem::take(&mut self.nobody_talks) {
-            return self.send_due();
+        } else {
+            return self.give_turn(number);
         }
         Ok(())
     }
 
-    /// Sends the messages of the open loop whose time has come, in turn on all connections.
-    pub(super) fn send_due(&mut self) -> Result<(), String> {
-        if self.stopping {
+    /// Puts a connection in the row for the next message of an open loop, if it can take one.
+    pub(super) fn give_turn(&mut self, number: u32) -> Result<(), String> {
+        if self.orders.requests.is_none() || self.stopping || !self.takes_more(number) {
             return Ok(());
         }
+        if let Connection::Open(_, Some(talk)) = &mut self.connections[number as usize]
+            && !std::mem::replace(&mut talk.has_turn, true)
+        {
+            self.talkers.push_back(number);
+        }
+        self.send_due()
+    }
+
+    /// Whether a connection can take another message of an open loop.
+    fn takes_more(&self, number: u32) -> bool {
+        let share = UNDER_WAY_MAX / self.connections.len().max(1);
+        match &self.connections[number as usize] {
+            Connection::Open(_, Some(talk)) => {
+                let room = talk.traffic.under_way() < share.max(UNDER_WAY_LEAST);
+                room && talk.refused.is_none() && !talk.finished
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends messages of the open loop whose time has come, in turn on all connections that can take
+    /// one. No turn sends more than so many; a timer that is due brings the next.
+    pub(super) fn send_due(&mut self) -> Result<(), String> {
+        if self.stopping || self.message_is_timed {
+            return Ok(());
+        }
+        let (mut messages, mut bytes) = (0, 0);
         while let Some(requests) = &self.orders.requests {
             let (now, at) = (Instant::now(), requests.next_at());
-            if at > now {
-                return self.at(at, MESSAGE_DUE);
+            let has_done_its_turn = messages >= MESSAGES_A_TURN || bytes >= BYTES_A_TURN;
+            if at > now || has_done_its_turn {
+                self.message_is_timed = true;
+                return self.at(at.max(now), MESSAGE_DUE);
             }
+            // Where there is none it keeps its time, for whoever has room next.
             let Some(number) = self.next_talker() else {
-                // It keeps its time, for whoever connects next.
-                self.nobody_talks = true;
                 break;
             };
             let due = self.orders.requests.as_mut().and_then(|it| it.take(now));
@@ -84,30 +133,76 @@ impl Worker<'_> {
                 .messages_late
                 .fetch_add(u64::from(due.late), Ordering::Relaxed);
             self.send(number, due.at);
+            messages += 1;
+            bytes += u64::from(self.orders.size);
         }
         Ok(())
     }
 
+    /// Whether a message is due, and a connection is there to send it.
+    pub(super) fn can_send_due(&self) -> bool {
+        let requests = self.orders.requests.as_ref();
+        let is_due = requests.is_some_and(|it| it.overdue(Instant::now()) > 0);
+        is_due && !self.talkers.is_empty()
+    }
+
     /// Counts the messages that were due before the end and had nobody to send them.
     pub(super) fn count_unsent(&mut self) {
-        let end = self.stopped_at.unwrap_or_else(Instant::now);
-        while let Some(due) = self.orders.requests.as_mut().and_then(|it| it.take(end)) {
-            // One of the last moment is no more than that.
-            self.ledger.unsent(u64::from(due.late));
+        let end = *self.stopped_at.get_or_insert_with(Instant::now);
+        let Some(requests) = &mut self.orders.requests else {
+            return;
+        };
+        let oldest = requests.next_at();
+        let count = requests.give_up(end);
+        if count > 0 {
+            self.never_answered(oldest);
+            self.ledger.unsent(count);
         }
     }
 
+    /// The next in the row, which goes to its end.
     fn next_talker(&mut self) -> Option<u32> {
-        // Those after the next have not begun to connect.
-        let begun = self.next as usize;
-        for _ in 0..begun {
-            let number = self.next_talker % begun;
-            self.next_talker = number + 1;
-            if matches!(self.connections[number], Connection::Open(_, Some(_))) {
-                return Some(number as u32);
+        while let Some(number) = self.talkers.pop_front() {
+            let takes_more = self.takes_more(number);
+            if let Connection::Open(_, Some(talk)) = &mut self.connections[number as usize] {
+                talk.has_turn = takes_more;
+            }
+            if takes_more {
+                self.talkers.push_back(number);
+                return Some(number);
             }
         }
         None
+    }
+
+    /// A message that counts since then will not come back.
+    pub(super) fn never_answered(&mut self, since: Instant) {
+        let oldest = self.oldest_lost.get_or_insert(since);
+        *oldest = since.min(*oldest);
+    }
+
+    /// Tells what this thread owes, now and again after a while.
+    pub(super) fn look(&mut self) -> Result<(), String> {
+        self.tell_owed();
+        let connections = self.orders.connections.min(self.next);
+        let pause = LOOK_EVERY + LOOK_FOR_EACH * connections;
+        self.at(Instant::now() + pause, LOOK)
+    }
+
+    /// How many messages are due and not begun, and since when the oldest counts of all that have not
+    /// come back.
+    pub(super) fn tell_owed(&mut self) {
+        let requests = self.orders.requests.as_ref();
+        let overdue = requests.filter(|_| self.stopped_at.is_none());
+        let now = Instant::now();
+        let count = overdue.map_or(0, |it| it.overdue(now));
+        let next = overdue.filter(|_| count > 0).map(Schedule::next_at);
+        let waiting = self.connections.iter().filter_map(|it| match it {
+            Connection::Open(_, Some(talk)) => talk.waiting_since().next(),
+            _ => None,
+        });
+        let oldest = waiting.chain(next).chain(self.oldest_lost).min();
+        self.ledger.tell_owed(self.orders.thread, count, oldest);
     }
 
     pub(super) fn send(&mut self, number: u32, begun: Instant) {
@@ -115,10 +210,11 @@ impl Worker<'_> {
             return;
         };
         if talk.refused.is_some() {
-            return talk.overdue.push(begun);
+            return talk.waiting.push(begun);
         }
         let message = talk.traffic.begin(self.noise, begun);
         let bytes = message.len() as u64;
+        self.ledger.messages_begun.fetch_add(1, Ordering::Relaxed);
         match socket.send(message) {
             Ok(_) => {
                 self.ledger.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
@@ -132,12 +228,12 @@ impl Worker<'_> {
     }
 
     /// Sends what found the queue full.
-    pub(super) fn send_on(&mut self, number: u32) {
+    pub(super) fn send_on(&mut self, number: u32) -> Result<(), String> {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
-            return;
+            return Ok(());
         };
         let Some(message) = talk.refused.take() else {
-            return;
+            return Ok(());
         };
         let bytes = message.len() as u64;
         match socket.send(message) {
@@ -146,17 +242,18 @@ impl Worker<'_> {
             }
             Err(refused) => talk.refused = Some(refused.value),
         }
-        for begun in std::mem::take(&mut talk.overdue) {
+        for begun in std::mem::take(&mut talk.waiting) {
             self.send(number, begun);
         }
         if self.stopping {
             self.finish(number);
         }
+        self.give_turn(number)
     }
 
-    pub(super) fn received(&mut self, number: u32, bytes: &[u8]) {
+    pub(super) fn received(&mut self, number: u32, bytes: &[u8]) -> Result<(), String> {
         let Connection::Open(_, Some(talk)) = &mut self.connections[number as usize] else {
-            return;
+            return Ok(());
         };
         let count = bytes.len() as u64;
         self.ledger
@@ -177,13 +274,19 @@ impl Worker<'_> {
         }
         if let Err(corrupt) = right {
             self.ledger.corrupt.fetch_add(1, Ordering::Relaxed);
-            return self.gone(number, &format!("wrong byte at {}", corrupt.place));
+            self.gone(number, &format!("wrong byte at {}", corrupt.place));
+            return Ok(());
         }
-        if !self.stopping && self.orders.requests.is_none() {
-            for _ in 0..complete {
-                self.send(number, Instant::now());
-            }
+        if self.stopping {
+            return Ok(());
         }
+        if self.orders.requests.is_some() {
+            return self.give_turn(number);
+        }
+        for _ in 0..complete {
+            self.send(number, Instant::now());
+        }
+        Ok(())
     }
 
     pub(super) fn peer_finished(&mut self, number: u32) {
@@ -195,6 +298,9 @@ impl Worker<'_> {
             if socket.close(Close::Flush).is_err() {
                 self.closed(number);
             }
+        } else if talk.is_cut_short() {
+            // Its FIN follows from ours: that it did not answer is the load's own end, as elsewhere.
+            self.gone(number, NOT_IN_TIME);
         } else {
             self.gone(number, FINISHED);
         }
@@ -205,8 +311,7 @@ impl Worker<'_> {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
             return;
         };
-        self.ledger.unsent(talk.overdue.len() as u64);
-        talk.overdue.clear();
+        talk.waiting.clear();
         if talk.refused.is_none() && !std::mem::replace(&mut talk.finished, true) {
             // Where it is refused, the connection has ended, which tells itself.
             let _ = socket.shutdown();

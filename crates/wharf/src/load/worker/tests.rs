@@ -23,6 +23,7 @@ fn with_worker_on(
         sources: &[],
         connections: 10,
         open_at_once_max: u32::MAX,
+        connecting_max: CONNECTING_MAX,
         size: 64,
         pipeline: 1,
         arrivals,

@@ -1,0 +1,164 @@
+//! What a load makes of what never came back: gates, exit codes, and the count of what is owed.
+//!
+//! A load that knows only what was answered is the more content the less a server answers.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use serde_json::Value;
+
+use crate::load::{load, misbehaving};
+use crate::patience::{Watched, enough, given_time, milliseconds};
+use crate::program::{Server, drivers};
+
+/// Where one message is answered, and then nothing more on any connection.
+fn falls_silent() -> String {
+    misbehaving(|mut client| {
+        let mut message = [0; 64];
+        if client.read_exact(&mut message).is_ok() {
+            let _ = client.write_all(&message);
+        }
+        let _ = client.read_to_end(&mut Vec::new());
+    })
+}
+
+#[test]
+fn what_is_not_answered_is_slower_than_any_limit() {
+    let address = falls_silent();
+    for driver in drivers() {
+        for open_loop in [false, true] {
+            given_time(|factor| {
+                let time = milliseconds(300, factor);
+                let place = ["echo", &address, "--for", &time, "--driver", &driver];
+                let rate = ["--requests-per-second", "100"];
+                let rate = if open_loop { &rate[..] } else { &[] };
+                let (told, code) = load(&[&place[..], rate, &["--max-p99", "10m"]].concat());
+                // It has to have come so far that one was answered and another was due.
+                let unanswered = told["messages_unanswered"].as_u64();
+                enough(told["messages"] == 1 && unanswered > Some(0), &told)?;
+                assert_eq!(code, Some(3), "{told}");
+                assert_eq!(told["exit_code"], 3, "{told}");
+                assert!(told["oldest_unanswered_us"].as_f64() > Some(0.0), "{told}");
+                assert!(told["message_us"]["p99"].is_null(), "{told}");
+                assert!(told["message_us"]["max"].as_f64() > Some(0.0), "{told}");
+                let verdict = told["verdict"].as_str().expect("a sentence");
+                assert!(verdict.contains("not answered"), "{verdict}");
+                Ok(())
+            });
+        }
+    }
+}
+
+#[test]
+fn connections_that_are_lost_fail_unless_a_gate_allows_them() {
+    let address = misbehaving(|mut client| {
+        let _ = client.read(&mut [0; 1]);
+    });
+    for driver in drivers() {
+        let place = ["echo", &address, "--connections", "3", "--for", "5m"];
+        let place = [&place[..], &["--driver", &driver]].concat();
+        let (told, code) = load(&place);
+        assert_eq!(told["lost"], 3, "{told}");
+        assert_eq!(code, Some(1), "{told}");
+        for gate in ["lost=3", "lost<=5"] {
+            let (told, code) = load(&[&place[..], &["--expect", gate]].concat());
+            assert_eq!(code, Some(0), "{gate}: {told}");
+            assert_eq!(told["exit_code"], 0, "{told}");
+        }
+        let (told, code) = load(&[&place[..], &["--expect", "lost<=2"]].concat());
+        assert_eq!(code, Some(3), "{told}");
+    }
+}
+
+/// Five are accepted, and from then on nobody listens.
+#[test]
+fn connects_that_fail_are_slower_than_any_limit() {
+    for driver in drivers() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let accepts = thread::spawn(move || {
+            let accept = || listener.accept().expect("a client");
+            (0..5).map(|_| accept()).collect::<Vec<_>>()
+        });
+        let options = ["--connections", "300", "--connecting", "1", "--for", "5s"];
+        let place = ["hold", &address, "--driver", &driver, "--max-p99", "10m"];
+        let (told, code) = load(&[&place[..], &options].concat());
+        drop(accepts.join().expect("they came"));
+        assert!(told["failed"].as_u64() > Some(10), "{told}");
+        assert_eq!(code, Some(3), "{told}");
+        assert!(told["connect_us"]["p99"].is_null(), "{told}");
+        let missed = told["missed"][0].as_str().expect("a sentence");
+        assert!(missed.contains("were not answered"), "{missed}");
+    }
+}
+
+/// The FIN of a peer that follows the load's own is no act of the peer.
+#[test]
+fn what_the_load_cuts_short_has_one_name() {
+    let address = misbehaving(|mut client| {
+        let _ = client.read_to_end(&mut Vec::new());
+    });
+    for driver in drivers() {
+        given_time(|factor| {
+            let time = milliseconds(100, factor);
+            let place = ["echo", &address, "--for", &time, "--driver", &driver];
+            let (told, code) = load(&place);
+            enough(told["connected"] == 1, &told)?;
+            assert_eq!(code, Some(1), "{told}");
+            let lost = told["lost_by_reason"].as_object().expect("an object");
+            let names: Vec<&String> = lost.keys().collect();
+            assert_eq!(names, ["did not come back in time"], "{told}");
+            Ok(())
+        });
+    }
+}
+
+/// More than any machine sends: it still reads what comes back, takes no more memory for it, hears
+/// that it is to end, and says that it could not.
+#[test]
+fn a_rate_that_no_machine_sends_is_counted_and_told() {
+    for driver in drivers() {
+        let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
+        let address = server.address().to_string();
+        let place = ["echo", &address, "--connections", "5", "--driver", &driver];
+        let rate = ["--requests-per-second", "100000000", "--for", "10h"];
+        let interval = ["--interval", "50ms"];
+        let mut watched = Watched::start(&[&place[..], &rate, &interval].concat());
+        let is_busy = |line: &Value| line["messages"].as_u64() > Some(10_000);
+        let line = watched.until(is_busy);
+        let owed = line["messages_unanswered"].as_u64();
+        assert!(owed > line["messages"].as_u64(), "{line}");
+        assert!(line["oldest_unanswered_us"].as_f64() > Some(0.0), "{line}");
+        let told = watched.interrupt();
+        assert_eq!(told["lost"], 0, "{driver}: {told}");
+        assert!(told["messages_unsent"].as_u64() > Some(10_000), "{told}");
+        let resident = told["resident_bytes"].as_u64();
+        assert!(resident.unwrap_or(0) < 256 << 20, "{told}");
+        let verdict = told["verdict"].as_str().expect("a sentence");
+        assert!(verdict.contains("the load could not send"), "{verdict}");
+        server.stop();
+    }
+}
+
+#[test]
+fn an_interval_has_what_came_in_it() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    let mut watched = Watched::start(&["echo", &address, "--interval", "20ms"]);
+    let mut sum = 0;
+    // Each adds what came in it to those before.
+    for _ in 0..5 {
+        let line = watched.until(|_| true);
+        let period = &line["period"];
+        sum += period["messages"].as_u64().expect("a number");
+        assert_eq!(line["messages"], sum, "{line}");
+        let some = period["messages"] != 0;
+        assert_eq!(period["message_us"]["p99"].is_number(), some, "{line}");
+        assert!(period["seconds"].as_f64() > Some(0.0), "{line}");
+    }
+    let last = watched.interrupt();
+    let more = last["period"]["messages"].as_u64().expect("a number");
+    assert!(last["messages"].as_u64() >= Some(sum + more), "{last}");
+    server.stop();
+}
