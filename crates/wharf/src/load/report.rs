@@ -186,14 +186,7 @@ impl Moment<'_> {
         }
         let open = self.options.pace().is_some();
         lines.push(latency_line("connect", self.connects(), open));
-        if self.options.touch.is_some() {
-            lines.push(format!(
-                "touched         {:>12}   {} messages came back right",
-                counts.touched, counts.messages
-            ));
-            lines.push(latency_line("message", self.messages(), false));
-            lines.push(self.unanswered());
-        }
+        lines.extend(self.touched_lines());
         lines.extend(self.message_lines());
         if let Some(joint) = self.joint {
             lines.push(format!(
@@ -216,6 +209,22 @@ impl Moment<'_> {
         let sentence = wrapped(&self.verdict(), SENTENCE);
         let lines: Vec<String> = lines.chain(sentence).collect();
         lines.join("\n") + "\n"
+    }
+
+    /// What became of the connections that were touched; nothing where none is to be.
+    fn touched_lines(&self) -> Vec<String> {
+        let counts = self.counts;
+        if self.options.touch.is_none() {
+            return Vec::new();
+        }
+        vec![
+            format!(
+                "touched         {:>12}   {} messages came back right",
+                counts.touched, counts.messages
+            ),
+            latency_line("message", self.messages(), false),
+            self.unanswered(),
+        ]
     }
 
     /// Messages that were due and did not come back; nothing where there are none.
