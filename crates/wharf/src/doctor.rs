@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use sysinfo::System;
 use wharf_port::{DriverKind, Port};
 
 use crate::command::{Format, parse_switch, whole};
@@ -95,6 +95,7 @@ fn examine(options: &DoctorOptions) -> Facts {
         tcp_memory: limits.tcp_memory,
         connection_tracking: limits.connection_tracking,
         memory: memory(),
+        cgroup: limits.cgroup,
         connection: shown.memory,
         drivers: drivers(),
         io_uring_disabled: limits.io_uring_disabled,
@@ -111,23 +112,9 @@ pub(crate) fn system_name() -> String {
     }
 }
 
-/// The memory of the machine, or of the container where that is less.
+/// The memory of the machine, or of a control group of this process where that has less.
 pub(crate) fn memory() -> Memory {
-    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-    let system = System::new_with_specifics(kind);
-    let machine = Memory {
-        total_bytes: system.total_memory(),
-        available_bytes: system.available_memory(),
-        limited_by_container: false,
-    };
-    match system.cgroup_limits() {
-        Some(container) if container.total_memory < machine.total_bytes => Memory {
-            total_bytes: container.total_memory,
-            available_bytes: container.free_memory.min(machine.available_bytes),
-            limited_by_container: true,
-        },
-        _ => machine,
-    }
+    limits::memory()
 }
 
 /// The drivers of this system, and why those that do not work do not.

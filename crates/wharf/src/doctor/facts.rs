@@ -18,6 +18,7 @@ pub(crate) struct Facts {
     pub(crate) tcp_memory: Option<TcpMemory>,
     pub(crate) connection_tracking: Option<ConnectionTracking>,
     pub(crate) memory: Memory,
+    pub(crate) cgroup: Cgroup,
     pub(crate) connection: ConnectionMemory,
     pub(crate) drivers: Vec<Driver>,
     pub(crate) io_uring_disabled: Option<u64>,
@@ -93,6 +94,19 @@ pub(crate) struct Memory {
     pub(crate) available_bytes: u64,
     /// Whether a container's limit made these less than the machine's.
     pub(crate) limited_by_container: bool,
+}
+
+/// What the control groups of this process limit, each the smallest on the way up to the root; only
+/// Linux has them.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub(crate) struct Cgroup {
+    /// `memory.max`, or `memory.limit_in_bytes`. `Memory` takes it into account.
+    pub(crate) memory_max_bytes: Option<u64>,
+    /// `pids.max`, which counts threads too, and how many more there may be.
+    pub(crate) tasks_max: Option<u64>,
+    pub(crate) tasks_left: Option<u64>,
+    /// `cpu.max`, or `cpu.cfs_quota_us`: the processor time of so many processors.
+    pub(crate) processors: Option<f64>,
 }
 
 /// What one end of an idle connection costs.

@@ -39,7 +39,8 @@ fn lines(report: &Report) -> Vec<String> {
         ("a held connection", connection(facts)),
     ];
     let entries = entries.map(|(name, said)| format!("{name:NAMES$}{said}"));
-    let entries = entries.into_iter().chain(drivers(facts));
+    let entries = entries.into_iter().chain(cgroup(facts));
+    let entries = entries.chain(drivers(facts));
     let entries = entries.chain(congestion_control(facts));
     lines.extend(entries.flat_map(|entry| wrapped(&entry, NAMES)));
     lines.push(String::new());
@@ -132,7 +133,7 @@ fn connection_tracking(facts: &Facts) -> String {
 
 fn memory(facts: &Facts) -> String {
     let container = if facts.memory.limited_by_container {
-        ", by the limit of this container"
+        ", by the limit of this container or control group"
     } else {
         ""
     };
@@ -140,6 +141,22 @@ fn memory(facts: &Facts) -> String {
         "{} available{container}",
         bytes(facts.memory.available_bytes)
     )
+}
+
+/// What a control group limits besides memory.
+fn cgroup(facts: &Facts) -> Option<String> {
+    let group = facts.cgroup;
+    let processors = group.processors;
+    let processors = processors.map(|count| format!("the time of {count} processors (cpu.max)"));
+    let tasks = group.tasks_max.zip(group.tasks_left).map(|(max, left)| {
+        format!(
+            "{} more of {} processes and threads (pids.max)",
+            grouped(left),
+            grouped(max)
+        )
+    });
+    let said: Vec<String> = processors.into_iter().chain(tasks).collect();
+    (!said.is_empty()).then(|| format!("{:NAMES$}{}", "control group", said.join("; ")))
 }
 
 fn connection(facts: &Facts) -> String {

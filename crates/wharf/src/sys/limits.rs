@@ -3,9 +3,14 @@
 //! What cannot be read is left out, never guessed.
 
 use crate::doctor::facts::{
-    Backlog, CongestionControl, ConnectionTracking, Family, OpenFiles, Rights, SourcePorts,
-    TcpMemory,
+    Backlog, Cgroup, CongestionControl, ConnectionTracking, Family, Memory, OpenFiles, Rights,
+    SourcePorts, TcpMemory,
 };
+
+#[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(not(target_os = "linux"))]
+mod machine;
 
 #[cfg(all(unix, not(target_os = "linux")))]
 #[path = "limits/bsd.rs"]
@@ -28,12 +33,18 @@ pub(crate) struct Limits {
     pub(crate) connection_tracking: Option<ConnectionTracking>,
     pub(crate) io_uring_disabled: Option<u64>,
     pub(crate) congestion_control: Option<CongestionControl>,
+    pub(crate) cgroup: Cgroup,
     pub(crate) rights: Rights,
 }
 
 /// Asks the system.
 pub(crate) fn read() -> Limits {
     system::read()
+}
+
+/// The memory of the machine, or of a control group of this process where that has less.
+pub(crate) fn memory() -> Memory {
+    system::memory()
 }
 
 /// Bytes that the kernel has taken for its own objects; only Linux tells.

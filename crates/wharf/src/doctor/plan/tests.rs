@@ -1,7 +1,7 @@
 //! Machines that are not here, and what follows from them.
 
 use super::*;
-use crate::doctor::facts::{Backlog, ConnectionMemory, Memory, Rights, TcpMemory};
+use crate::doctor::facts::{Backlog, Cgroup, ConnectionMemory, Memory, Rights, TcpMemory};
 
 const GIB: u64 = 1 << 30;
 
@@ -38,6 +38,7 @@ fn fresh_linux() -> Facts {
             available_bytes: 22 * GIB,
             limited_by_container: false,
         },
+        cgroup: Cgroup::default(),
         connection: ConnectionMemory {
             kernel_bytes: 3_872,
             program_bytes: 128,

@@ -4,8 +4,11 @@
 
 use std::process::Command;
 
+pub(super) use super::machine::memory;
 use super::{Limits, numbers};
-use crate::doctor::facts::{Backlog, CongestionControl, Family, OpenFiles, Rights, SourcePorts};
+use crate::doctor::facts::{
+    Backlog, Cgroup, CongestionControl, Family, OpenFiles, Rights, SourcePorts,
+};
 
 pub(super) fn read() -> Limits {
     let limits = rlimit::Resource::NOFILE.get().ok();
@@ -44,6 +47,7 @@ pub(super) fn read() -> Limits {
                 .map(str::to_owned)
                 .collect(),
         }),
+        cgroup: Cgroup::default(),
         rights: Rights {
             is_root: output("id", &["-u"]).is_some_and(|id| id == "0"),
             raises_hard_limit: true,

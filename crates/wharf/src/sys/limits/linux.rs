@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::OnceLock;
 
+use super::cgroup::Groups;
 use super::{Limits, numbers};
 use crate::doctor::facts::{
-    Backlog, CongestionControl, ConnectionTracking, Family, OpenFiles, Rights, SourcePorts,
+    Backlog, CongestionControl, ConnectionTracking, Family, Memory, OpenFiles, Rights, SourcePorts,
     TcpMemory,
 };
 
@@ -25,7 +28,46 @@ pub(super) fn read() -> Limits {
         connection_tracking: connection_tracking(),
         io_uring_disabled: setting("kernel/io_uring_disabled"),
         congestion_control: congestion_control(),
+        cgroup: groups().told(),
         rights: rights(),
+    }
+}
+
+/// The groups of this process, which stay: whoever asks for memory asks often.
+fn groups() -> &'static Groups {
+    static GROUPS: OnceLock<Groups> = OnceLock::new();
+    GROUPS.get_or_init(|| Groups::find(Path::new("/")))
+}
+
+/// The memory of the machine, or of a group where that has less. Without `/proc` the kernel tells of
+/// memory in a system call, in which what can be taken back from files is not there.
+pub(super) fn memory() -> Memory {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| Some(numbers(line).first()? * 1024))
+    };
+    let (total, available) = match (of("MemTotal:"), of("MemAvailable:")) {
+        (Some(total), Some(available)) => (total, available),
+        _ => {
+            let told = rustix::system::sysinfo();
+            let bytes = |units: u64| units * u64::from(told.mem_unit);
+            let free = bytes(told.freeram) + bytes(told.bufferram);
+            (bytes(told.totalram), free)
+        }
+    };
+    let machine = Memory {
+        total_bytes: total,
+        available_bytes: available,
+        limited_by_container: false,
+    };
+    match groups().memory() {
+        Some(group) => Memory {
+            total_bytes: group.max_bytes.min(total),
+            available_bytes: group.available_bytes.min(available),
+            limited_by_container: group.max_bytes < total,
+        },
+        None => machine,
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::process::Command;
 
+pub(super) use super::machine::memory;
 use super::{Limits, numbers};
-use crate::doctor::facts::{Backlog, Family, OpenFiles, Rights, SourcePorts};
+use crate::doctor::facts::{Backlog, Cgroup, Family, OpenFiles, Rights, SourcePorts};
 
 /// Handles that one process may have: 2^24, by the layout of its handle table.
 const HANDLES_MAX: u64 = 1 << 24;
@@ -24,6 +25,7 @@ pub(super) fn read() -> Limits {
         connection_tracking: None,
         io_uring_disabled: None,
         congestion_control: None,
+        cgroup: Cgroup::default(),
         rights: Rights {
             is_root: false,
             raises_hard_limit: true,
