@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use wharf_port::Port;
 
 use crate::memory::{self, Peak, Spare};
+use crate::output;
 use crate::sys;
 
 /// How a connection left.
@@ -162,6 +163,7 @@ impl Ledger {
                 other: read(&self.refused_other),
             },
             accept_pauses: read(&self.pauses),
+            lines_dropped: output::dropped_lines(),
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             seconds: self.start.elapsed().as_secs_f64(),
@@ -216,6 +218,7 @@ impl PartAccount {
         if processes > 1 {
             all.resident_bytes = memory::resident_bytes();
             all.processor_us = processor_us();
+            all.lines_dropped = output::dropped_lines();
         }
         let mut growth = Growth::default();
         for part in parts {
@@ -246,6 +249,9 @@ pub(crate) struct Account {
     pub(crate) closed_by_us: u64,
     pub(crate) refused: Refused,
     pub(crate) accept_pauses: u64,
+    /// Of `-v`, which nobody had read in time.
+    #[serde(default)]
+    pub(crate) lines_dropped: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) seconds: f64,
@@ -275,6 +281,7 @@ impl Account {
             ),
             (&mut self.refused.other, other.refused.other),
             (&mut self.accept_pauses, other.accept_pauses),
+            (&mut self.lines_dropped, other.lines_dropped),
             (&mut self.bytes_in, other.bytes_in),
             (&mut self.bytes_out, other.bytes_out),
             (&mut self.port_bytes, other.port_bytes),

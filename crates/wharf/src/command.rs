@@ -30,8 +30,11 @@ const AFTER_HELP: &str = "\
 Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
 takes several addresses with commas between them.
 
-Ctrl-C and SIGTERM (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the account and end \
-with code 0, or 1 if one of several processes died or the account could not be written; a second one ends at once, with code 130. A \
+Ctrl-C, SIGTERM and on Linux SIGHUP (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the \
+account and end with code 0, or 1 if one of several processes died or the account could not be \
+written, also because nobody reads it; a second one ends at once, with code 130. With nohup SIGHUP is \
+ignored. Nothing waits for whoever reads what is printed: lines of -v that nobody reads in time are \
+dropped, and the account counts them. A \
 mistake on the command line, or an address or a driver that cannot be had, ends with code 2. The \
 objects of --format json are described in docs/servers.md.";
 
@@ -116,6 +119,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it goes on while somebody reads what it prints, or only prints.
+    pub(crate) fn runs_on(&self) -> bool {
+        matches!(self, Command::Hold(_) | Command::Echo(_) | Command::Load(_))
+    }
+
     /// How it is divided, if it can be.
     fn division(&mut self) -> Option<&mut DivisionOptions> {
         match self {

@@ -21,6 +21,7 @@ mod server;
 mod service;
 mod signals;
 mod sys;
+mod threads;
 mod wrap;
 
 use std::process::ExitCode;
@@ -33,6 +34,12 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return output::exit(code),
     };
+    if command.runs_on()
+        && let Err(text) = output::begin()
+    {
+        output::complaint(&text);
+        return ExitCode::from(2);
+    }
     output::exit(match command {
         Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),

@@ -6,13 +6,14 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Accepted, Error, Event, Key, Listener, Operation, Packet, PauseReason, Port, Refused, Stream,
-    Unassociated, Wait,
+    Accepted, Address, Error, Event, Key, Listener, Operation, Packet, PauseReason, Port, Refused,
+    Stream, Unassociated, Wait, Waiter,
 };
 
 use crate::account::{Account, Ledger, Left, PartAccount};
@@ -23,8 +24,9 @@ use crate::output::{self, Output};
 use crate::processes::Part;
 use crate::service::{Kind, Service};
 use crate::signals::{self, Signals};
-use admin::Admin;
-use listening::Opened;
+use crate::threads::{self, Gate};
+use admin::{Admin, Answering};
+use listening::{Opened, SocketFiles};
 use split::Plan;
 
 mod admin;
@@ -57,6 +59,7 @@ struct Server {
     keyed: AtomicU64,
     part: Part,
     ports: Vec<Port>,
+    files: SocketFiles,
     /// Connections that one thread has dealt out to all, where it does that.
     dealt: Option<AtomicU64>,
     connections_max: Option<u32>,
@@ -98,16 +101,18 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
     } = listening::open(options, plan.threads_of(&part), &addresses)?;
     signals.end_work_on(&ports);
     let door = admin.as_ref().map(|admin| &admin.address);
-    let threads = ports.len() as u32;
-    for listener in &listeners[0] {
-        let address = listener.local_address().map_err(text)?;
-        output.listening(kind.name(), &address, ports[0].driver(), door, (1, threads));
-    }
-    let server = Server::new(kind, options, ports, deals, part);
-    server.run_with(admin.as_ref(), listeners)?;
+    let local = listeners[0].iter().map(Listener::local_address);
+    let addresses: Vec<Address> = local.collect::<Result<_, _>>().map_err(text)?;
+    let server = Server::new(kind, options, ports, deals, part, files);
+    server.run_with(admin.as_ref(), listeners, || {
+        let (ports, name) = (&server.ports, kind.name());
+        for address in &addresses {
+            let threads = ports.len() as u32;
+            output.listening(name, address, ports[0].driver(), door, (1, threads));
+        }
+        Ok(())
+    })?;
     output.account(&PartAccount::merged([server.ledger.account()], 1));
-    // Nobody finds the address of a server that answers no more.
-    drop(files);
     server.ports.iter().for_each(Port::close);
     Ok(ExitCode::SUCCESS)
 }
@@ -123,6 +128,7 @@ impl Server {
         ports: Vec<Port>,
         deals: bool,
         part: Part,
+        files: SocketFiles,
     ) -> Self {
         Server {
             kind,
@@ -131,6 +137,7 @@ impl Server {
             keyed: AtomicU64::new(0),
             part,
             ports,
+            files,
             dealt: deals.then(AtomicU64::default),
             connections_max: options.max_connections,
             together: options.division.descriptors == Descriptors::Direct,
@@ -139,16 +146,17 @@ impl Server {
     }
 
     /// Serves until told to stop, and answers those who ask for the account meanwhile.
-    fn run_with(&self, admin: Option<&Admin>, listeners: Vec<Vec<Listener>>) -> Result<(), String> {
+    fn run_with(
+        &self,
+        admin: Option<&Admin>,
+        listeners: Vec<Vec<Listener>>,
+        announce: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
         thread::scope(|scope| {
-            let Some(admin) = admin else {
-                return self.run_threads(listeners);
-            };
-            let answering = scope.spawn(|| admin.run(&|| self.standing()));
-            let served = self.run_threads(listeners);
-            signals::stop(std::slice::from_ref(&admin.port));
-            let panicked = |_| Err("the thread of --admin panicked".into());
-            served.and(answering.join().unwrap_or_else(panicked))
+            let answering = admin.map(|admin| admin.start_in(scope, || self.standing()));
+            let answering = answering.transpose()?;
+            let served = self.run_threads(listeners, announce);
+            served.and(answering.map_or(Ok(()), Answering::end))
         })
     }
 
@@ -157,32 +165,77 @@ impl Server {
         PartAccount::merged([self.ledger.standing()], 1)
     }
 
-    /// Runs one thread for each port, until all have been told to stop.
-    fn run_threads(&self, listeners: Vec<Vec<Listener>>) -> Result<(), String> {
+    /// Runs one thread for each port, until all have been told to stop. Announces that once all can
+    /// begin: after that nothing is refused any more.
+    fn run_threads(
+        &self,
+        listeners: Vec<Vec<Listener>>,
+        announce: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let gate = &Gate::default();
+        let (ready, readies) = mpsc::channel();
         thread::scope(|scope| {
-            let start = |(port, listeners)| scope.spawn(move || self.work(port, listeners));
-            let threads: Vec<_> = self.ports.iter().zip(listeners).map(start).collect();
+            let mut threads = Vec::new();
+            let mut begun = Ok(());
+            for (port, listeners) in self.ports.iter().zip(listeners) {
+                let ready = ready.clone();
+                let work = move || self.work(port, listeners, &ready, gate);
+                match threads::start_in(scope, "server", work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(text) => {
+                        begun = Err(text);
+                        break;
+                    }
+                }
+            }
+            drop(ready);
+            // A thread that panics says nothing here, and its end tells.
+            let begun = begun.and_then(|()| readies.iter().take(threads.len()).collect());
+            let begun: Result<(), String> = begun.and_then(|()| announce());
+            gate.decide(begun.is_ok());
             let ends = threads.into_iter().map(|thread| {
                 let panicked = |_| Err("a thread of the server panicked".into());
                 thread.join().unwrap_or_else(panicked)
             });
-            ends.collect::<Result<Vec<()>, String>>().map(drop)
+            begun.and(ends.collect::<Result<Vec<()>, String>>().map(drop))
         })
     }
 
     /// One thread: waits for packets until it is told to stop. If it fails, the others stop too.
-    fn work(&self, port: &Port, listeners: Vec<Listener>) -> Result<(), String> {
-        let result = self.wait_and_serve(port, &listeners);
+    fn work(
+        &self,
+        port: &Port,
+        listeners: Vec<Listener>,
+        ready: &Sender<Result<(), String>>,
+        gate: &Gate,
+    ) -> Result<(), String> {
+        let (told, waiter) = match port.waiter() {
+            Ok(waiter) => (Ok(()), Some(waiter)),
+            Err(error) => (Err(text(error)), None),
+        };
+        // It is waited for.
+        let _ = ready.send(told);
+        let Some(waiter) = waiter.filter(|_| gate.pass()) else {
+            self.files.remove();
+            return Ok(());
+        };
+        let result = self.wait_and_serve(waiter, port, &listeners);
         if result.is_err() {
             signals::stop(&self.ports);
         }
+        // Nobody finds the path of a server that answers no more.
+        self.files.remove();
         // What waits in the backlog is refused from now on.
         drop(listeners);
         result
     }
 
-    fn wait_and_serve(&self, port: &Port, listeners: &[Listener]) -> Result<(), String> {
-        let mut waiter = port.waiter().map_err(text)?;
+    fn wait_and_serve(
+        &self,
+        mut waiter: Waiter,
+        port: &Port,
+        listeners: &[Listener],
+    ) -> Result<(), String> {
         let mut service = self.kind.start();
         for listener in listeners {
             listener.accept().map_err(text)?;

@@ -5,14 +5,15 @@
 //! address is: whoever can connect can be sure that a signal ends the program with its account.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use wharf_port::Port;
 
 use crate::server::{CONTROL, STOP};
-use crate::sys;
+use crate::{sys, threads};
 
 /// The exit code of a program that Ctrl-C has ended: 128 and the number of SIGINT.
 const ENDED_BY_SIGNAL: i32 = 130;
@@ -29,47 +30,65 @@ const COMES_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The signals that end the program, listened for on a thread of their own.
+///
+/// That thread takes no lock and writes nothing, so the second signal ends the program whatever the
+/// others wait for. What the first one asks for is done on another thread.
 #[derive(Debug)]
-pub(crate) struct Signals(Arc<Mutex<Told>>);
+pub(crate) struct Signals(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    stopping: AtomicBool,
+    work: Mutex<Work>,
+    /// Work has begun, which can be stopped.
+    begun: Condvar,
+}
 
 #[derive(Default)]
-struct Told {
-    stopping: bool,
-    /// What ends the work; nothing while the program still prepares it.
+struct Work {
+    /// It is to be stopped.
+    due: bool,
+    /// What stops it; nothing while the program still prepares it.
     stop: Option<Box<dyn Fn() + Send>>,
 }
 
-impl std::fmt::Debug for Told {
+impl std::fmt::Debug for Work {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut told = formatter.debug_struct("Told");
-        told.field("stopping", &self.stopping)
-            .finish_non_exhaustive()
+        let mut work = formatter.debug_struct("Work");
+        work.field("due", &self.due).finish_non_exhaustive()
     }
 }
 
 impl Signals {
-    /// Listens from now on. One that comes before there is work is kept for it.
+    /// Listens from now on. One that comes before there is work is kept for it; one for which no work
+    /// comes ends the program, as nobody can know what that waits for.
     pub(crate) fn listen() -> Result<Self, String> {
-        Signals::with_second(|| std::process::exit(ENDED_BY_SIGNAL))
+        Signals::with_end(|| std::process::exit(ENDED_BY_SIGNAL))
     }
 
     /// The same in a process that was started by another one: whoever signals both means one end, and
     /// at a second one the other ends both, without a word about a process that died.
     pub(crate) fn listen_as_part() -> Result<Self, String> {
-        Signals::with_second(|| ())
+        Signals::with_end(|| ())
     }
 
-    fn with_second(second: impl Fn() + Send + 'static) -> Result<Self, String> {
+    fn with_end(end: impl Fn() + Send + Clone + 'static) -> Result<Self, String> {
         let signals = Signals(Arc::default());
+        let (first, firsts) = mpsc::channel();
+        let told = Arc::clone(&signals.0);
+        let end_at_once = end.clone();
+        threads::start("stop", move || {
+            if firsts.recv().is_ok() && !told.stop_work(Some(COMES_WITHIN)) {
+                end_at_once();
+            }
+        })?;
         let told = Arc::clone(&signals.0);
         on_each(move || {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if std::mem::replace(&mut told.stopping, true) {
-                return second();
+            if told.stopping.swap(true, Ordering::Relaxed) {
+                return end();
             }
-            if let Some(stop) = &told.stop {
-                stop();
-            }
+            // Whoever receives it lives as long as this thread does.
+            let _ = first.send(());
         })?;
         Ok(signals)
     }
@@ -78,11 +97,10 @@ impl Signals {
     pub(crate) fn have_come(&self) -> bool {
         let give_up_at = Instant::now() + COMES_WITHIN;
         loop {
-            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.stopping || Instant::now() >= give_up_at {
-                return told.stopping;
+            let stopping = self.0.stopping.load(Ordering::Relaxed);
+            if stopping || Instant::now() >= give_up_at {
+                return stopping;
             }
-            drop(told);
             thread::sleep(LOOK_EVERY);
         }
     }
@@ -98,17 +116,11 @@ impl Signals {
             let mut away = [0; 4096];
             let mut input = std::io::stdin().lock();
             while input.read(&mut away).is_ok_and(|count| count > 0) {}
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if std::mem::replace(&mut told.stopping, true) {
-                return;
-            }
-            if let Some(stop) = &told.stop {
-                stop();
+            if !told.stopping.swap(true, Ordering::Relaxed) {
+                told.stop_work(None);
             }
         };
-        let thread = thread::Builder::new().name("input".into()).spawn(read);
-        let failed = |error| format!("cannot listen to standard input: {error}");
-        thread.map(drop).map_err(failed)
+        threads::start("input", read).map(drop)
     }
 
     /// Has signals end the work on these ports.
@@ -119,11 +131,36 @@ impl Signals {
 
     /// Has signals end the work in this way.
     pub(crate) fn end_work_with(&self, stop: impl Fn() + Send + 'static) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.stopping {
+        let mut work = self.0.lock();
+        if work.due {
             stop();
         }
-        told.stop = Some(Box::new(stop));
+        work.stop = Some(Box::new(stop));
+        drop(work);
+        self.0.begun.notify_all();
+    }
+}
+
+impl Told {
+    /// Stops the work, or has it stop when it begins; whether there is some, or some comes in time.
+    fn stop_work(&self, comes_within: Option<Duration>) -> bool {
+        let mut work = self.lock();
+        work.due = true;
+        if let Some(stop) = &work.stop {
+            stop();
+            return true;
+        }
+        let Some(comes_within) = comes_within else {
+            return true;
+        };
+        let waiting = |work: &mut Work| work.stop.is_none();
+        let waited = self.begun.wait_timeout_while(work, comes_within, waiting);
+        let (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        work.stop.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

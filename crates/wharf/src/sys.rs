@@ -11,11 +11,11 @@ mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    DEALS_TO_PROCESSES, clear_stale_socket, is_closed_pipe, is_socket, keep_from_terminal,
-    on_stop_signal, processor_time,
+    DEALS_TO_PROCESSES, FileIdentity, clear_stale_socket, file_identity, is_closed_pipe, is_socket,
+    keep_from_terminal, on_stop_signal, processor_time,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
-    DEALS_TO_PROCESSES, clear_stale_socket, is_closed_pipe, is_socket, keep_from_terminal,
-    on_stop_signal, processor_time,
+    DEALS_TO_PROCESSES, FileIdentity, clear_stale_socket, file_identity, is_closed_pipe, is_socket,
+    keep_from_terminal, on_stop_signal, processor_time,
 };

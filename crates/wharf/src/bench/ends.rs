@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::load::admin;
 use crate::sys::{self, processors};
+use crate::threads;
 
 /// How long a program may take to start, and to end once its input has, where it has no more than
 /// one process.
@@ -109,17 +110,25 @@ impl<'a> End<'a> {
         let output = child.stdout.take().expect("it is piped");
         let mut errors = child.stderr.take().expect("it is piped");
         let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
+        let read = threads::start("lines", move || {
             let mut lines = BufReader::new(output).lines().map_while(Result::ok);
             // Whoever has read enough is gone.
             lines.all(|line| sender.send(line).is_ok())
         });
-        let complaint = thread::spawn(move || {
+        let complaint = threads::start("complaint", move || {
             let mut text = String::new();
             // What is no text is no complaint.
             let _ = errors.read_to_string(&mut text);
             text.trim().to_owned()
         });
+        let complaint = match read.and(complaint) {
+            Ok(complaint) => complaint,
+            Err(text) => {
+                // Without its input it ends by itself, but nobody would wait for it.
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(Stop::Failed(text));
+            }
+        };
         Ok(End {
             place,
             name,

@@ -18,7 +18,7 @@ use super::watch::{News, Watched};
 use super::worker::{Orders, Worker};
 use crate::descriptors::share;
 use crate::processes::{Threads, raise_descriptors};
-use crate::signals;
+use crate::{signals, threads};
 
 /// One process's share of a load.
 #[derive(Debug)]
@@ -83,10 +83,15 @@ impl Crew {
                 let latencies = &self.latencies[thread];
                 let worker = Worker::new(port, orders, &noise, &self.ledger, latencies);
                 let over = over.clone();
-                scope.spawn(move || {
+                let work = move || {
                     // The other side stays until all have told.
                     let _ = over.send(worker.run());
-                });
+                };
+                if let Err(refused) = threads::start_in(scope, "load", work) {
+                    // Without one of them the load is not what was asked for.
+                    signals::stop(&self.ports);
+                    return Err(refused);
+                }
             }
             drop(over);
             watch(&AtWork { crew: self, ends })

@@ -174,12 +174,14 @@ struct Others<'a> {
 pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String> {
     let processes = run.plan.processes;
     let mut family = Family::new(processes);
+    signals.end_work_with(family.stopper());
     match start(&mut family, processes) {
-        Err(_) if signals.have_come() => return Ok(Standing::ended_before_it_began()),
+        Err(_) if family.may_have_been_stopped() && signals.have_come() => {
+            return Ok(Standing::ended_before_it_began());
+        }
         started => started?,
     }
     family.begin();
-    signals.end_work_with(family.stopper());
     let others = Others { run, family };
     watch(run, &others)?;
     // All may have failed in the same moment, which is not told as news.
@@ -246,15 +248,15 @@ fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, Stri
     let threads = Plan::of(options, part.processes).threads_of(part);
     let signals = Signals::listen_as_part()?;
     let ports = build_ports(options, threads)?;
-    superior.ready(Vec::new());
+    let orders = superior.ready(Vec::new())?;
     let crew = Arc::new(Crew::begin(ports, threads));
     signals.end_work_on(&crew.ports);
     let ordered = Arc::clone(&crew);
-    superior.obey(move |order| match order {
+    orders.obey(move |order| match order {
         Order::Begin => {}
         Order::Tell => Superior::standing(ordered.standing()),
         Order::Stop => signals::stop(&ordered.ports),
-    })?;
+    });
     crew.work(options, &target, |at_work| {
         let mut result = Ok(());
         loop {

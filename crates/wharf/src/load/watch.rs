@@ -82,8 +82,8 @@ pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
 /// One interval, which does not tear the live line.
 fn tell(bar: Option<&ProgressBar>, options: &LoadOptions, moment: &Moment<'_>) {
     let tell = || match options.format {
-        Format::Text => output::line(&moment.line()),
-        Format::Json => output::json(&moment.object("interval")),
+        Format::Text => output::news(&moment.line()),
+        Format::Json => output::news_json(&moment.object("interval")),
     };
     match bar {
         Some(bar) => bar.suspend(tell),

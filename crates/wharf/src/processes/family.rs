@@ -5,16 +5,15 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
 use super::{Order, Part, Told};
 use crate::command::PART;
-use crate::output;
-use crate::sys;
+use crate::{output, sys, threads};
 
 /// How long a member may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -35,6 +34,8 @@ struct Shared<S> {
     asking: Mutex<()>,
     members: Mutex<Vec<State<S>>>,
     changed: Condvar,
+    /// They were told to stop.
+    stopping: AtomicBool,
 }
 
 /// What is known of one member.
@@ -77,6 +78,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
                 asking: Mutex::default(),
                 members: Mutex::new(Vec::new()),
                 changed: Condvar::new(),
+                stopping: AtomicBool::new(false),
             }),
         }
     }
@@ -89,28 +91,26 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         };
         let name = part.name().unwrap_or_default();
         let failed = |error: std::io::Error| format!("cannot start {name}: {error}");
+        let text = serde_json::to_string(&part).map_err(|error| error.to_string())?;
         let mut child = command().and_then(|mut it| it.spawn()).map_err(failed)?;
-        let orders = child.stdin.take().expect("piped");
+        let mut orders = child.stdin.take().expect("piped");
         let lines = child.stdout.take().expect("piped");
         let child = Arc::new(Mutex::new(child));
         self.children.push(Arc::clone(&child));
-        self.lock().push(State {
+        // A long list of addresses does not fit into a pipe, and whoever asks for the lock meanwhile
+        // does not wait until it was read. One that is gone reads nothing, and tells so by its end.
+        let _ = orders.write_all(format!("{text}\n").as_bytes());
+        let mut members = self.lock();
+        members.push(State {
             orders: Some(orders),
             ready: None,
             owed: 0,
             latest: None,
             fate: Fate::Lives,
         });
-        let text = serde_json::to_string(&part).map_err(|error| error.to_string())?;
-        self.shared.order(part.process as usize, &text);
+        drop(members);
         let shared = Arc::clone(&self.shared);
-        let listen = move || shared.listen(&part, &child, lines);
-        let thread = thread::Builder::new()
-            .name("processes".into())
-            .spawn(listen);
-        thread
-            .map(drop)
-            .map_err(|error| format!("cannot start a thread: {error}"))
+        threads::start("processes", move || shared.listen(&part, &child, lines)).map(drop)
     }
 
     /// Waits until a member can begin; answers what it told then.
@@ -118,6 +118,9 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         let give_up_at = Instant::now() + STARTS_WITHIN;
         let mut members = self.lock();
         loop {
+            if self.shared.stopping.load(Ordering::Relaxed) {
+                return Err("it was stopped before it began".into());
+            }
             let member = &members[process as usize];
             let number = process + 1;
             match (&member.ready, &member.fate) {
@@ -138,10 +141,22 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         self.shared.order_all(Order::Begin);
     }
 
-    /// What stops them all, for whoever is told to.
+    /// What stops them all, for whoever is told to; those too that have not begun.
     pub(crate) fn stopper(&self) -> impl Fn() + Send + 'static {
         let shared = Arc::clone(&self.shared);
-        move || shared.order_all(Order::Stop)
+        move || {
+            shared.stopping.store(true, Ordering::Relaxed);
+            shared.order_all(Order::Stop);
+            shared.changed.notify_all();
+        }
+    }
+
+    /// Whether a signal may be why they did not begin: they were stopped, or one of them is gone
+    /// without a word, and whatever killed it may be on its way to this process too.
+    pub(crate) fn may_have_been_stopped(&self) -> bool {
+        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        let died = |member: &State<S>| member.fate == Fate::Died;
+        stopping || self.lock().iter().any(died)
     }
 
     /// Asks all how they stand, and waits for those that live.
@@ -243,7 +258,7 @@ impl<S> State<S> {
     fn hear(&mut self, told: Told<S>) {
         match told {
             Told::Ready(addresses) => self.ready = Some(addresses),
-            Told::Line(text) => output::line(&text),
+            Told::Line(text) => output::news(&text),
             Told::Standing(standing) => {
                 self.latest = Some(standing);
                 self.owed = self.owed.saturating_sub(1);
@@ -284,10 +299,6 @@ impl<S: DeserializeOwned> Shared<S> {
 }
 
 impl<S> Shared<S> {
-    fn order(&self, process: usize, line: &str) {
-        lock(&self.members)[process].order(line);
-    }
-
     fn order_all(&self, order: Order) {
         for member in lock(&self.members).iter_mut() {
             member.order(order.word());

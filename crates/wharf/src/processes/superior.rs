@@ -1,12 +1,13 @@
 //! The part's side: it reads orders from its standard input and tells on its standard output.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::process::ExitCode;
-use std::thread;
+use std::sync::mpsc::{self, Sender};
 
 use serde::Serialize;
 
 use super::{Order, Part, Told};
+use crate::{output, threads};
 
 /// The exit code of a part that nobody listens to any more.
 const ORPHANED: i32 = 1;
@@ -17,6 +18,13 @@ pub(crate) struct Superior {
     pub(crate) part: Part,
 }
 
+/// What carries out orders.
+type Obedience = Box<dyn Fn(Order) + Send>;
+
+/// The thread that reads orders, and waits to be told how they are carried out.
+#[derive(Debug)]
+pub(crate) struct Orders(Sender<Obedience>);
+
 impl Superior {
     /// Reads which part this process has.
     pub(crate) fn meet() -> Result<Self, String> {
@@ -26,31 +34,38 @@ impl Superior {
     }
 
     /// Tells that this part can begin, and waits until all can.
-    pub(crate) fn ready(&self, addresses: Vec<String>) {
-        tell(&Told::<()>::Ready(addresses));
-        while let Some(line) = next_line() {
-            if Order::of(&line) == Some(Order::Begin) {
-                return;
-            }
-        }
-        std::process::exit(ORPHANED);
-    }
-
-    /// Carries out orders, on a thread of its own, until there are no more.
     ///
-    /// The end of the input is the end of those who gave them, and of this process.
-    pub(crate) fn obey(&self, carry_out: impl Fn(Order) + Send + 'static) -> Result<(), String> {
-        let obey = move || {
+    /// # Errors
+    /// Where the system refuses the thread that reads orders: nothing may be refused after this.
+    pub(crate) fn ready(&self, addresses: Vec<String>) -> Result<Orders, String> {
+        let (begin, begins) = mpsc::channel();
+        let (obedience, obediences) = mpsc::channel::<Obedience>();
+        threads::start("orders", move || {
             while let Some(line) = next_line() {
-                if let Some(order) = Order::of(&line) {
-                    carry_out(order);
+                match Order::of(&line) {
+                    Some(Order::Begin) => break,
+                    // Nothing has begun that could be told of.
+                    Some(Order::Stop) => std::process::exit(0),
+                    Some(Order::Tell) | None => {}
                 }
             }
+            // Whoever waits for it ends with the process.
+            let _ = begin.send(());
+            if let Ok(carry_out) = obediences.recv() {
+                while let Some(line) = next_line() {
+                    if let Some(order) = Order::of(&line) {
+                        carry_out(order);
+                    }
+                }
+            }
+            // The end of the input is the end of those who give orders, and of this process.
             std::process::exit(ORPHANED);
-        };
-        let thread = thread::Builder::new().name("orders".into()).spawn(obey);
-        let failed = |error| format!("cannot start a thread: {error}");
-        thread.map(drop).map_err(failed)
+        })?;
+        tell(&Told::<()>::Ready(addresses));
+        if begins.recv().is_err() {
+            std::process::exit(ORPHANED);
+        }
+        Ok(Orders(obedience))
     }
 
     pub(crate) fn standing<S: Serialize>(standing: S) {
@@ -59,7 +74,7 @@ impl Superior {
 
     /// A line to print, from one of this process's threads.
     pub(crate) fn line(text: String) {
-        tell(&Told::<()>::Line(text));
+        output::news_json(&Told::<()>::Line(text));
     }
 
     /// Tells how it ended; the exit code of this process, in which nobody is interested.
@@ -77,6 +92,14 @@ impl Superior {
     }
 }
 
+impl Orders {
+    /// Has orders carried out from now on, on the thread that reads them.
+    pub(crate) fn obey(&self, carry_out: impl Fn(Order) + Send + 'static) {
+        // The thread ends with the process.
+        let _ = self.0.send(Box::new(carry_out));
+    }
+}
+
 fn next_line() -> Option<String> {
     let mut line = String::new();
     match std::io::stdin().lock().read_line(&mut line) {
@@ -86,9 +109,6 @@ fn next_line() -> Option<String> {
 }
 
 fn tell<S: Serialize>(told: &Told<S>) {
-    if let Ok(mut text) = serde_json::to_string(told) {
-        text.push('\n');
-        // With nobody to hear it, the end of the input ends this process.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    }
+    // With nobody to hear it, the end of the input ends this process.
+    output::json(told);
 }

@@ -6,15 +6,19 @@
 //! users are `nc`, scripts and `wharf load`, and a line is what all of them read.
 
 use std::collections::HashMap;
+use std::sync::mpsc;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
     Accepted, Address, Close, End, Error, Event, Key, ListenOptions, Listener, Operation, Packet,
-    Port, SocketRef, Wait,
+    Port, SocketRef, Wait, Waiter,
 };
 
 use super::CONTROL;
+use super::listening::SocketFiles;
 use crate::account::Account;
+use crate::{signals, threads};
 
 /// The key of its listener, and the first of its clients, whose timers have the same.
 const LISTENER: Key = Key(90);
@@ -28,7 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Admin {
     pub(super) port: Port,
     pub(super) address: Address,
+    files: SocketFiles,
     listener: Listener,
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.files.remove();
+    }
 }
 
 impl Admin {
@@ -39,20 +50,54 @@ impl Admin {
         let port = builder.sockets_max(CLIENTS_AT_ONCE + 1).build();
         let port = port.map_err(told)?;
         let at = ListenOptions::new(address.clone());
-        let listener = port.listen(at, LISTENER).map_err(told)?;
+        let files = SocketFiles::default();
+        let listener = match address {
+            Address::Unix(path) => files.listen_at(path, || port.listen(at.clone(), LISTENER)),
+            _ => port.listen(at, LISTENER),
+        };
+        let listener = listener.map_err(told)?;
         let address = listener.local_address().map_err(told)?;
         Ok(Admin {
             port,
             address,
+            files,
             listener,
         })
     }
 
-    /// Answers until the server stops.
-    pub(super) fn run(&self, standing: &dyn Fn() -> Account) -> Result<(), String> {
+    /// Answers until it is ended, on a thread of its own that has begun when this returns.
+    pub(super) fn start_in<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        standing: impl Fn() -> Account + Send + 'scope,
+    ) -> Result<Answering<'scope>, String> {
+        let (ready, readies) = mpsc::channel();
+        let thread = threads::start_in(scope, "admin", move || {
+            let told = |error: Error| format!("{}: {error}", self.address);
+            let waiter = self.port.waiter().map_err(told);
+            let begun = waiter.and_then(|it| self.listener.accept().map(|_| it).map_err(told));
+            match begun {
+                Ok(waiter) => {
+                    // It is waited for.
+                    let _ = ready.send(Ok(()));
+                    self.answer(waiter, &standing)
+                }
+                Err(text) => {
+                    let _ = ready.send(Err(text));
+                    Ok(())
+                }
+            }
+        })?;
+        let panicked = |_| Err("the thread of --admin panicked".into());
+        readies.recv().unwrap_or_else(panicked)?;
+        Ok(Answering {
+            port: &self.port,
+            thread,
+        })
+    }
+
+    fn answer(&self, mut waiter: Waiter, standing: &dyn Fn() -> Account) -> Result<(), String> {
         let told = |error: Error| error.to_string();
-        let mut waiter = self.port.waiter().map_err(told)?;
-        self.listener.accept().map_err(told)?;
         let mut clients = Clients {
             port: &self.port,
             standing,
@@ -70,6 +115,22 @@ impl Admin {
                 clients.handle(packet);
             }
         }
+    }
+}
+
+/// The thread of a door that is open.
+#[derive(Debug)]
+pub(super) struct Answering<'scope> {
+    port: &'scope Port,
+    thread: ScopedJoinHandle<'scope, Result<(), String>>,
+}
+
+impl Answering<'_> {
+    /// Ends it; why it ended before, if it did.
+    pub(super) fn end(self) -> Result<(), String> {
+        signals::stop(std::slice::from_ref(self.port));
+        let panicked = |_| Err("the thread of --admin panicked".into());
+        self.thread.join().unwrap_or_else(panicked)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use wharf_port::{Address, Error, ErrorKind, Key, ListenOptions, Listener, Port};
@@ -10,7 +11,7 @@ use wharf_port::{Address, Error, ErrorKind, Key, ListenOptions, Listener, Port};
 use crate::command::ServingOptions;
 use crate::descriptors::{self, Descriptors};
 use crate::processes::{Threads, raise_descriptors};
-use crate::sys;
+use crate::sys::{self, FileIdentity};
 
 /// Listeners count up from 90, as in the series, as far as below the connections' first key, and
 /// then from a number that connections never come to.
@@ -30,15 +31,44 @@ pub(super) struct Opened {
 }
 
 /// The files of the Unix sockets that a server listens on; they go with it.
+///
+/// A file is removed only if it is still the one that was made here, and while its listener is open:
+/// until then the system gives its number to no other file. A successor that was started at the same
+/// path keeps its own.
 #[derive(Debug, Default)]
-pub(super) struct SocketFiles(Vec<PathBuf>);
+pub(super) struct SocketFiles(Mutex<Vec<(PathBuf, Option<FileIdentity>)>>);
 
-impl Drop for SocketFiles {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // Somebody else may have removed it.
-            let _ = std::fs::remove_file(path);
+impl SocketFiles {
+    /// Listens on a Unix socket, also where a server that was killed has left its file.
+    pub(super) fn listen_at(
+        &self,
+        path: &Path,
+        listen: impl Fn() -> Result<Listener, Error>,
+    ) -> Result<Listener, Error> {
+        let mut listener = listen();
+        let in_use = |error: &Error| error.kind() == ErrorKind::AddressInUse;
+        if listener.as_ref().is_err_and(in_use) && sys::clear_stale_socket(path) {
+            listener = listen();
         }
+        if listener.is_ok() {
+            let file = (path.to_owned(), sys::file_identity(path));
+            self.lock().push(file);
+        }
+        listener
+    }
+
+    /// Removes them, before the listeners are closed.
+    pub(super) fn remove(&self) {
+        for (path, made) in self.lock().drain(..) {
+            if made.is_some() && sys::file_identity(&path) == made {
+                // Somebody else may have removed it just now.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(PathBuf, Option<FileIdentity>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,11 +175,12 @@ impl Opening<'_> {
                 let key = listener_key(number as u64);
                 let listener = match &address {
                     Address::Unix(path) => {
-                        self.listen_at_path(path, || port.listen(at.clone(), key))
+                        self.files.listen_at(path, || port.listen(at.clone(), key))
                     }
                     _ => port.listen(at, key),
                 };
                 let told = |error: Error| {
+                    self.files.remove();
                     let said = cure_of_path(&address, &error).unwrap_or(error.to_string());
                     (error.kind(), format!("{address}: {said}"))
                 };
@@ -158,23 +189,6 @@ impl Opening<'_> {
             all.push(listeners);
         }
         Ok(all)
-    }
-
-    /// Listens on a Unix socket, also where a server that was killed has left its file.
-    fn listen_at_path(
-        &mut self,
-        path: &Path,
-        listen: impl Fn() -> Result<Listener, Error>,
-    ) -> Result<Listener, Error> {
-        let mut listener = listen();
-        let in_use = |error: &Error| error.kind() == ErrorKind::AddressInUse;
-        if listener.as_ref().is_err_and(in_use) && sys::clear_stale_socket(path) {
-            listener = listen();
-        }
-        if listener.is_ok() {
-            self.files.0.push(path.to_owned());
-        }
-        listener
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use wharf_port::{Address, Listener, Port};
 
-use super::admin::Admin;
+use super::admin::{Admin, Answering};
 use super::listening::{self, Opened};
 use super::{Server, text};
 use crate::account::{Account, PartAccount};
@@ -141,9 +141,10 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     let port = Port::builder().driver(options.driver).single_waiter();
     let port = port.build().map_err(text)?;
     let mut family = Family::new(plan.processes);
+    signals.end_work_with(family.stopper());
     let addresses = match start(&mut family, plan.processes) {
-        // It killed one that was just starting, and nobody has connected yet.
-        Err(_) if signals.have_come() => {
+        // It came, or killed one that was just starting, and nobody has connected yet.
+        Err(_) if family.may_have_been_stopped() && signals.have_come() => {
             output.account(&PartAccount::merged([], plan.processes));
             return Ok(ExitCode::SUCCESS);
         }
@@ -151,26 +152,24 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     };
     let door = admin.as_ref().map(|admin| &admin.address);
     let division = (plan.processes, plan.processes * plan.threads);
-    for address in &addresses {
-        let place: Place = address.parse()?;
-        for address in &place.addresses {
-            output.listening(kind.name(), address, port.driver(), door, division);
+    let said = |family: &Family<PartAccount>| -> Result<(), String> {
+        for address in &addresses {
+            let place: Place = address.parse()?;
+            for address in &place.addresses {
+                output.listening(kind.name(), address, port.driver(), door, division);
+            }
         }
-    }
-    // Their lines come behind these. Who connects meanwhile waits in the backlog.
-    family.begin();
-    signals.end_work_with(family.stopper());
-    let served = thread::scope(|scope| {
-        let Some(admin) = &admin else {
-            return watch(&family);
-        };
-        let answering = scope.spawn(|| admin.run(&|| merged(&family.ask())));
-        let served = watch(&family);
-        signals::stop(std::slice::from_ref(&admin.port));
-        let panicked = |_| Err("the thread of --admin panicked".into());
-        served.and(answering.join().unwrap_or_else(panicked))
-    });
-    served?;
+        // Their lines come behind these. Who connects meanwhile waits in the backlog.
+        family.begin();
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let standing = || merged(&family.ask());
+        let answering = admin.as_ref().map(|admin| admin.start_in(scope, standing));
+        let answering = answering.transpose()?;
+        let served = said(&family).and_then(|()| watch(&family));
+        answering.map_or(Ok(()), Answering::end).and(served)
+    })?;
     let members = family.members();
     output.account(&merged(&members));
     let died = members.iter().any(|member| member.fate == Fate::Died);
@@ -238,21 +237,23 @@ fn serve_for(
         ports,
         listeners,
         deals,
-        files: _,
+        files,
     } = listening::open(options, threads, &chosen(&part, options)?)?;
     let addresses = listeners[0].iter().map(Listener::local_address);
     let addresses: Result<Vec<Address>, _> = addresses.collect();
     let addresses = addresses.map_err(text)?;
-    superior.ready(addresses.iter().map(ToString::to_string).collect());
-    let server = Arc::new(Server::new(kind, options, ports, deals, part));
+    let server = Arc::new(Server::new(kind, options, ports, deals, part, files));
     signals.end_work_on(&server.ports);
-    let ordered = Arc::clone(&server);
-    superior.obey(move |order| match order {
-        Order::Begin => {}
-        Order::Tell => Superior::standing(ordered.ledger.standing()),
-        Order::Stop => signals::stop(&ordered.ports),
+    server.run_threads(listeners, || {
+        let orders = superior.ready(addresses.iter().map(ToString::to_string).collect())?;
+        let ordered = Arc::clone(&server);
+        orders.obey(move |order| match order {
+            Order::Begin => {}
+            Order::Tell => Superior::standing(ordered.ledger.standing()),
+            Order::Stop => signals::stop(&ordered.ports),
+        });
+        Ok(())
     })?;
-    server.run_threads(listeners)?;
     Ok(server.ledger.account())
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn spawn_on(processor: Option<usize>, command: &mut Command) -> io::R
             imp::keep_this_thread_on(processor)?;
             command.spawn()
         };
-        let thread = scope.spawn(start);
+        let thread = std::thread::Builder::new().spawn_scoped(scope, start)?;
         thread.join().expect("starting a program does not panic")
     })
 }

@@ -1,21 +1,23 @@
-//! SIGINT and SIGTERM, and the files that Unix sockets leave behind.
+//! SIGINT, SIGTERM and SIGHUP, and the files that Unix sockets leave behind.
 //!
-//! SIGHUP is left alone: a server started with `nohup` outlives its terminal, which a handler for
-//! it would undo.
+//! SIGHUP, which comes when a terminal goes away, ends a program like the others. Where it is ignored
+//! it stays so: a server that was started with `nohup` outlives its terminal, which a handler would
+//! undo.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::threads;
 
 /// Whether connections to one address are dealt out evenly to the processes that listen there. The
 /// others that have `SO_REUSEPORT` give all of them to one, or to none in particular.
@@ -23,12 +25,20 @@ pub(crate) const DEALS_TO_PROCESSES: bool = cfg!(target_os = "linux");
 
 /// Calls `handler` for each signal that asks the program to end.
 pub(crate) fn on_stop_signal(mut handler: impl FnMut() + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let hangup = ends_at_hangup().then_some(SIGHUP);
+    let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
     let listen = move || signals.forever().for_each(|_| handler());
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(listen)?;
-    Ok(())
+    let started = threads::start("signals", listen);
+    started.map(drop).map_err(io::Error::other)
+}
+
+/// Whether SIGHUP is not ignored already, as `nohup` has it; only Linux tells, and elsewhere the
+/// signal stays as it is.
+fn ends_at_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    ignored.is_some_and(|bits| bits & (1 << (SIGHUP - 1)) == 0)
 }
 
 /// Keeps the Ctrl-C of a terminal, which goes to a group of processes, from a program.
@@ -56,15 +66,32 @@ pub(crate) fn is_socket(path: &Path) -> bool {
     )
 }
 
+/// Which file a path leads to: its device and its number there. A path is no identity: what stands
+/// at it may be another server's by now.
+pub(crate) type FileIdentity = (u64, u64);
+
+/// What stands at this path, itself and not what it may point to.
+pub(crate) fn file_identity(path: &Path) -> Option<FileIdentity> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
 /// Removes the file of a Unix socket that nobody listens on any more; answers whether it did.
 ///
 /// A server that was killed leaves its file, and nobody can bind there until it is gone. Whether
-/// somebody listens is asked by connecting, as the file says nothing about it.
+/// somebody listens is asked by connecting, as the file says nothing about it. That does not wait: a
+/// server whose backlog is full would let it wait for ever, and it says `EAGAIN`.
 pub(crate) fn clear_stale_socket(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let identity = file_identity(path);
     let nobody_listens = || {
-        let refused = UnixStream::connect(path).map_err(|error| error.kind());
-        refused.is_err_and(|kind| kind == io::ErrorKind::ConnectionRefused)
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
     };
-    is_socket && nobody_listens() && fs::remove_file(path).is_ok()
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket
+        && nobody_listens().is_err_and(refused)
+        && file_identity(path) == identity
+        && fs::remove_file(path).is_ok()
 }

@@ -47,6 +47,14 @@ pub(crate) fn is_socket(_path: &Path) -> bool {
     true
 }
 
+/// Which file a path leads to; asked for Unix sockets only.
+pub(crate) type FileIdentity = ();
+
+/// What stands at this path: nothing of ours.
+pub(crate) fn file_identity(_path: &Path) -> Option<FileIdentity> {
+    None
+}
+
 /// Nothing is ever left behind: there are no Unix sockets here.
 pub(crate) fn clear_stale_socket(_path: &Path) -> bool {
     false

@@ -30,6 +30,31 @@ fn sigterm_ends_it_with_the_account_too() {
     }
 }
 
+/// A terminal that goes away ends what runs in it, and what was started with `nohup` goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn sighup_ends_it_with_the_account_unless_it_is_ignored() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let (mut server, clients) = holding(&driver, 50);
+        server.signal(Signal::HUP);
+        assert_eq!(server.account()["closed_by_us"], 50, "{driver}");
+        drop(clients);
+        let mut nohup = std::process::Command::new("nohup");
+        nohup.arg(env!("CARGO_BIN_EXE_wharf"));
+        nohup.args(["echo", "127.0.0.1:0", "--driver", &driver]);
+        let server = Server::start_command(nohup);
+        server.signal(Signal::HUP);
+        let mut client = server.connect();
+        client.write_all(b"still here").expect("the server reads");
+        let mut back = [0; 10];
+        client.read_exact(&mut back).expect("the echo");
+        assert_eq!(server.stop()["accepted"], 1, "{driver}");
+    }
+}
+
 /// `timeout` sends its signal to the program and to its group.
 #[test]
 fn a_signal_that_comes_twice_is_one() {
@@ -91,31 +116,6 @@ fn a_second_ctrl_c_ends_it_at_once() {
         };
         assert_eq!(code_of(status), Some(130), "{driver}, after {again} more");
         drop(clients);
-    }
-}
-
-#[test]
-fn a_closed_pipe_is_no_reason_to_stop_serving() {
-    for driver in drivers() {
-        let mut server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver, "-v"]);
-        // As in `wharf echo -v | head -1`.
-        let empty = std::process::Command::new("true")
-            .stdout(Stdio::piped())
-            .spawn()
-            .map(|mut child| {
-                let _ = child.wait();
-                child.stdout.take().expect("a pipe")
-            })
-            .expect("every Unix has true");
-        server.lines = BufReader::new(empty);
-        for _ in 0..20 {
-            let mut client = server.connect();
-            client.write_all(b"still here").expect("the server reads");
-            let mut back = [0; 10];
-            client.read_exact(&mut back).expect("the echo");
-        }
-        server.signal(Signal::INT);
-        assert_eq!(code_of(server.wait()), Some(0), "{driver}");
     }
 }
 

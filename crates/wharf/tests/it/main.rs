@@ -12,6 +12,8 @@ mod bench;
 mod codes;
 mod commands;
 #[cfg(target_os = "linux")]
+mod confined;
+#[cfg(target_os = "linux")]
 mod deaths;
 #[cfg(unix)]
 mod direct;
@@ -41,3 +43,5 @@ mod schemas;
 mod services;
 #[cfg(unix)]
 mod shortage;
+#[cfg(unix)]
+mod unread;

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -167,4 +168,73 @@ fn quiet_prints_the_account_alone_however_soon_it_is_stopped() {
         assert_eq!(code_of(child.wait().expect("it ends")), Some(0), "{text}");
         assert!(text.starts_with("accepted "), "{text}");
     }
+}
+
+/// A path is no identity: what stands at it may be another server's by now.
+#[test]
+fn a_successor_at_the_same_path_keeps_its_file() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let path = fresh_path("successor");
+        let address = format!("unix:{}", path.display());
+        let start = || Server::start(&["echo", &address, "--driver", &driver]);
+        let old = start();
+        std::fs::remove_file(&path).expect("it is there");
+        let new = start();
+        old.stop();
+        echoes(UnixStream::connect(&path).expect("its file is still there"));
+        assert_eq!(new.stop()["accepted"], 1, "{driver}");
+        assert!(!path.exists(), "{driver}: its file is left");
+    }
+}
+
+/// Whether somebody listens is asked by connecting, which would wait for a place in the backlog.
+#[test]
+fn a_path_whose_server_has_a_full_backlog_is_in_use() {
+    if !needs_native() {
+        return;
+    }
+    let path = fresh_path("full");
+    let address = socket2::SockAddr::unix(&path).expect("a short path");
+    let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+    let listener = socket().expect("a socket");
+    listener.bind(&address).expect("a fresh path");
+    listener.listen(1).expect("it is bound");
+    let mut waiting = Vec::new();
+    let full = loop {
+        let client = socket().expect("a socket");
+        client.set_nonblocking(true).expect("an open socket");
+        match client.connect(&address) {
+            Ok(()) => waiting.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert!(waiting.len() < 10, "the backlog has a bound: {full}");
+    let address = format!("unix:{}", path.display());
+    let child = program()
+        .args(["hold", &address])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let told = in_time(child);
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(code_of(told.status), Some(2), "{text}");
+    assert!(text.contains("address in use"), "{text}");
+    assert!(path.exists(), "it is the other's");
+    std::fs::remove_file(&path).expect("it was made here");
+}
+
+/// What a program says that has to end; one that hangs is killed.
+fn in_time(mut child: std::process::Child) -> std::process::Output {
+    let give_up_at = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("a child").is_none() {
+        if Instant::now() >= give_up_at {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("it has ended")
 }

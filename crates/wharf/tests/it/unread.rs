@@ -1,0 +1,178 @@
+//! Servers whose output nobody reads: they serve, tell their account where it is asked for, and end.
+//!
+//! The usual harness starts a server with a pipe, reads where it listens, and reads no more.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::ledgers::asked;
+use crate::processes::can_share;
+use crate::program::{Server, code_of, drivers, is_native, needs_native, program, reset, words};
+
+/// What a pipe takes before a writer has to wait, on Linux; elsewhere less.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// A server with `-v` and a door, in one process or in several.
+fn talkative(service: &str, driver: &str, processes: u32) -> Server {
+    let place = format!("{service} 127.0.0.1:0 --admin 127.0.0.1:0 -v --driver {driver}");
+    let mut command = program();
+    command.args(words(&place));
+    if processes > 1 {
+        command.args(["--processes", &processes.to_string()]);
+    }
+    command.stderr(Stdio::piped());
+    Server::start_command(command)
+}
+
+/// One, and where systems deal connections out, several.
+fn processes() -> Vec<u32> {
+    if can_share() { vec![1, 2] } else { vec![1] }
+}
+
+/// Clients that come, are served, and reset their connections, so that no port waits for long.
+fn served(server: &Server, count: usize) {
+    for _ in 0..count {
+        let mut client = server.connect();
+        client.write_all(b"ping").expect("the server reads");
+        let mut back = [0; 4];
+        client.read_exact(&mut back).expect("the echo");
+        reset(client);
+    }
+}
+
+/// All that is left to read, and the account in its last line.
+fn rest(server: &mut Server) -> (String, Value) {
+    let mut text = String::new();
+    server.lines.read_to_string(&mut text).expect("text");
+    let last = text.lines().last().unwrap_or_default();
+    let last = serde_json::from_str(last).unwrap_or_default();
+    (text, last)
+}
+
+#[test]
+fn a_server_whose_output_nobody_reads_serves_on_and_ends() {
+    const COUNT: usize = 3_000;
+    if !needs_native() {
+        return;
+    }
+    let mut all = Vec::new();
+    for driver in drivers() {
+        for processes in processes() {
+            let server = talkative("echo", &driver, processes);
+            served(&server, COUNT);
+            let admin = server.admin();
+            while asked(&admin, b"")["left_by_reset"] != COUNT {}
+            server.signal(Signal::INT);
+            all.push((format!("{driver} {processes}"), server));
+        }
+    }
+    // Each waits a while for its reader, and all of them at the same time.
+    for (which, mut server) in all {
+        // Its account is lost, which it tells.
+        assert_eq!(code_of(server.wait()), Some(1), "{which}");
+        let mut complaint = String::new();
+        let stderr = server.child.stderr.as_mut().expect("a pipe");
+        stderr.read_to_string(&mut complaint).expect("text");
+        assert!(complaint.contains("nobody reads it"), "{which} {complaint}");
+        // It had more to say than anybody has read.
+        let (text, _) = rest(&mut server);
+        let all = COUNT * "{\"event\":\"accepted\",\"key\":100}".len();
+        assert!(all > PIPE_BYTES && text.len() <= PIPE_BYTES, "{which}");
+    }
+}
+
+/// What nobody reads in time is dropped, not collected; and the account says how much that was.
+#[test]
+fn lines_that_nobody_reads_in_time_are_counted() {
+    const COUNT: u64 = 60_000;
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        for processes in processes() {
+            let mut server = talkative("hold", &driver, processes);
+            let admin = server.admin();
+            let load = format!(
+                "load connect {} --connections {COUNT} --threads 2 --reset",
+                server.address()
+            );
+            let status = program().args(words(&load)).stdout(Stdio::null()).status();
+            assert_eq!(code_of(status.expect("it runs")), Some(0), "{driver}");
+            let mut standing = asked(&admin, b"");
+            while standing["accepted"] != COUNT || standing["held"] != 0 {
+                standing = asked(&admin, b"");
+            }
+            server.signal(Signal::TERM);
+            let (text, account) = rest(&mut server);
+            let code = code_of(server.wait());
+            assert_eq!(code, Some(0), "{driver} {processes}: {account}");
+            assert_eq!(account["accepted"], COUNT, "{driver} {processes}");
+            let dropped = account["lines_dropped"].as_u64().expect("a count");
+            assert!(dropped > 0, "{driver} {processes}: {account}");
+            let told = text.lines().count() as u64 - 1;
+            assert_eq!(told + dropped, 2 * COUNT, "{driver} {processes}: {account}");
+        }
+    }
+}
+
+/// The second signal asks for the end at once, whatever the first one waits for.
+#[test]
+fn a_second_signal_ends_every_process_at_once() {
+    if !can_share() {
+        return;
+    }
+    for driver in drivers() {
+        let mut server = talkative("echo", &driver, 2);
+        served(&server, 1_000);
+        server.signal(Signal::INT);
+        let status = loop {
+            if let Some(status) = server.child.try_wait().expect("a child") {
+                break status;
+            }
+            // Those that come at the same time as the first count as one with it.
+            server.signal(Signal::INT);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        };
+        assert_eq!(code_of(status), Some(130), "{driver}");
+    }
+}
+
+/// An account that was asked for and could not be written is no success.
+#[test]
+fn a_pipe_that_is_closed_loses_the_account_which_is_told() {
+    for driver in drivers() {
+        let mut command = program();
+        command.args(["echo", "127.0.0.1:0", "--driver", &driver, "-v"]);
+        command.stderr(Stdio::piped());
+        let mut server = Server::start_command(command);
+        // As in `wharf echo -v | head -1`.
+        let empty = Command::new("true").stdout(Stdio::piped()).spawn();
+        let mut empty = empty.expect("every Unix has true");
+        empty.wait().expect("it ends");
+        let nothing = empty.stdout.take().expect("a pipe");
+        drop(std::mem::replace(
+            &mut server.lines,
+            std::io::BufReader::new(nothing),
+        ));
+        for _ in 0..20 {
+            let mut client = TcpStream::connect(server.address()).expect("it listens");
+            client.write_all(b"still here").expect("the server reads");
+            let mut back = [0; 10];
+            client.read_exact(&mut back).expect("the echo");
+        }
+        server.signal(Signal::INT);
+        let code = code_of(server.wait());
+        let mut complaint = String::new();
+        let stderr = server.child.stderr.as_mut().expect("a pipe");
+        stderr.read_to_string(&mut complaint).expect("text");
+        assert_eq!(code, Some(1), "{driver}: {complaint}");
+        if is_native() {
+            assert!(complaint.contains("is lost"), "{driver}: {complaint}");
+            assert_eq!(complaint.lines().count(), 1, "{driver}: {complaint}");
+        }
+    }
+}
