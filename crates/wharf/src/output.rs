@@ -21,6 +21,7 @@ use wharf_port::{Address, DriverReport};
 use crate::account::Account;
 use crate::command::{Format, ServingOptions};
 use crate::processes::Superior;
+use crate::server::Visit;
 use crate::sys;
 use crate::wrap::{COLUMN, wrapped};
 use queue::Queue;
@@ -56,14 +57,6 @@ struct Listening<'a> {
 struct PassedOver<'a> {
     driver: String,
     reason: &'a str,
-}
-
-#[derive(Serialize)]
-struct Connection<'a> {
-    event: &'a str,
-    key: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
 }
 
 impl Output {
@@ -114,19 +107,17 @@ impl Output {
         });
     }
 
-    /// A line for one connection, when they are asked for.
-    pub(crate) fn connection(self, event: &str, key: u64, detail: impl FnOnce() -> Option<String>) {
-        if !self.verbose {
-            return;
-        }
-        let detail = detail();
-        let text = match (self.format, &detail) {
-            // A line of two words and a number can be written.
-            (Format::Json, _) => {
-                serde_json::to_string(&Connection { event, key, detail }).unwrap_or_default()
-            }
-            (Format::Text, Some(detail)) => format!("{event} {key}: {detail}"),
-            (Format::Text, None) => format!("{event} {key}"),
+    /// Whether there are lines for each connection.
+    pub(crate) fn is_verbose(self) -> bool {
+        self.verbose
+    }
+
+    /// A line for one connection.
+    pub(crate) fn visit(self, visit: &Visit) {
+        let text = match self.format {
+            // What is text and numbers can be written.
+            Format::Json => serde_json::to_string(visit).unwrap_or_default(),
+            Format::Text => visit.text(),
         };
         if self.part {
             Superior::line(text);

@@ -22,16 +22,20 @@ use crate::congestion;
 use crate::descriptors::Descriptors;
 use crate::output::{self, Output};
 use crate::processes::Part;
-use crate::service::{Kind, Service};
+use crate::service::{Bytes, Kind, Service};
 use crate::signals::{self, Signals};
 use crate::threads::{self, Gate};
 use admin::{Admin, Answering};
-use listening::{Opened, SocketFiles};
+use listening::{Opened, SocketFiles, listener_number};
 use split::Plan;
+use visitors::{Met, Visitors};
 
 mod admin;
 mod listening;
 mod split;
+mod visitors;
+
+pub(crate) use visitors::Visit;
 
 /// The key of what the program tells its own threads; no connection and no listener has it.
 pub(crate) const CONTROL: Key = Key(1);
@@ -59,12 +63,16 @@ struct Server {
     keyed: AtomicU64,
     part: Part,
     ports: Vec<Port>,
+    /// Where it listens, in the order of the listeners.
+    addresses: Vec<Address>,
     files: SocketFiles,
     /// Connections that one thread has dealt out to all, where it does that.
     dealt: Option<AtomicU64>,
     connections_max: Option<u32>,
     /// All threads accept from the same listeners: one that is full leaves the others their clients.
     together: bool,
+    /// Where each connection is told.
+    visitors: Option<Visitors>,
     /// Why accepting has paused so far: each reason is said once.
     paused_for: Mutex<Vec<PauseReason>>,
 }
@@ -93,20 +101,13 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
     let admin = options.admin.as_ref().map(Admin::open).transpose()?;
     let part = Part::whole();
     let addresses = listening::addresses(options);
-    let Opened {
-        ports,
-        listeners,
-        deals,
-        files,
-    } = listening::open(options, plan.threads_of(&part), &addresses)?;
-    signals.end_work_on(&ports);
+    let opened = listening::open(options, plan.threads_of(&part), &addresses)?;
+    let (server, listeners) = Server::new(kind, options, part, opened)?;
+    signals.end_work_on(&server.ports);
     let door = admin.as_ref().map(|admin| &admin.address);
-    let local = listeners[0].iter().map(Listener::local_address);
-    let addresses: Vec<Address> = local.collect::<Result<_, _>>().map_err(text)?;
-    let server = Server::new(kind, options, ports, deals, part, files);
     server.run_with(admin.as_ref(), listeners, || {
         let (ports, name) = (&server.ports, kind.name());
-        for address in &addresses {
+        for address in &server.addresses {
             let threads = ports.len() as u32;
             output.listening(name, address, ports[0].driver(), door, (1, threads));
         }
@@ -122,17 +123,26 @@ fn text(error: Error) -> String {
 }
 
 impl Server {
+    /// A server of what was opened, and the listeners of its threads.
     fn new(
         kind: Kind,
         options: &ServingOptions,
-        ports: Vec<Port>,
-        deals: bool,
         part: Part,
-        files: SocketFiles,
-    ) -> Self {
-        Server {
+        opened: Opened,
+    ) -> Result<(Self, Vec<Vec<Listener>>), String> {
+        let Opened {
+            ports,
+            listeners,
+            deals,
+            files,
+        } = opened;
+        let addresses = listeners[0].iter().map(Listener::local_address);
+        let addresses: Vec<Address> = addresses.collect::<Result<_, _>>().map_err(text)?;
+        let output = Output::new(options);
+        let tells = output.is_verbose();
+        let server = Server {
             kind,
-            output: Output::new(options),
+            output,
             ledger: Ledger::new(&ports),
             keyed: AtomicU64::new(0),
             part,
@@ -141,8 +151,11 @@ impl Server {
             dealt: deals.then(AtomicU64::default),
             connections_max: options.max_connections,
             together: options.division.descriptors == Descriptors::Direct,
+            visitors: tells.then(|| Visitors::new(addresses.clone())),
+            addresses,
             paused_for: Mutex::default(),
-        }
+        };
+        Ok((server, listeners))
     }
 
     /// Serves until told to stop, and answers those who ask for the account meanwhile.
@@ -236,7 +249,7 @@ impl Server {
         port: &Port,
         listeners: &[Listener],
     ) -> Result<(), String> {
-        let mut service = self.kind.start();
+        let mut service = self.kind.start(self.visitors.is_some());
         for listener in listeners {
             listener.accept().map_err(text)?;
         }
@@ -256,7 +269,7 @@ impl Server {
                         last = LAST_OF_EACH * self.ledger.held() + LAST_BESIDES;
                         give_up_at.get_or_insert_with(|| Instant::now() + LAST_AT_MOST);
                     }
-                    Operation::Accept => self.handle_accept(port, packet.event)?,
+                    Operation::Accept => self.handle_accept(port, packet.key, packet.event)?,
                     _ => self.serve_connection(&mut service, packet),
                 }
             }
@@ -266,9 +279,9 @@ impl Server {
         }
     }
 
-    fn handle_accept(&self, port: &Port, event: Event) -> Result<(), String> {
+    fn handle_accept(&self, port: &Port, listener: Key, event: Event) -> Result<(), String> {
         match event {
-            Event::Accepted(accepted) => self.welcome(port, accepted),
+            Event::Accepted(accepted) => self.welcome(port, listener, accepted),
             Event::Paused { reason, .. } => self.say_paused(reason),
             Event::Ended { how, .. } => {
                 return Err(format!("a listener ended, {how:?}: start the server again"));
@@ -305,21 +318,24 @@ impl Server {
         ));
     }
 
-    fn welcome(&self, port: &Port, accepted: Accepted) {
+    fn welcome(&self, port: &Port, listener: Key, accepted: Accepted) {
         // No two processes have the same.
         let turn = self.keyed.fetch_add(1, Ordering::Relaxed);
         let (process, processes) = (self.part.process, self.part.processes);
         let key = CONNECTION_FIRST + turn * u64::from(processes) + u64::from(process);
-        let socket = accepted.raw_number();
+        let visitors = self.visitors.as_ref();
+        let met = visitors.map(|_| Met::new(&accepted, listener_number(listener)));
         let stream = match self.associate(port, accepted, Key(key)) {
             Ok(stream) => stream,
             Err(refused) => return self.ledger.refused(refused.error.kind()),
         };
         self.ledger.accepted();
-        let detail = || Some(format!("socket {socket}"));
-        self.output.connection("accepted", key, detail);
+        if let (Some(visitors), Some(met)) = (visitors, met) {
+            self.output.visit(&visitors.comes(key, &met));
+        }
         if self.kind.welcome(stream).is_err() {
             self.ledger.left(Left::Error);
+            self.tell_left(key, Left::Error, Bytes::default());
         }
     }
 
@@ -351,10 +367,16 @@ impl Server {
     }
 
     fn serve_connection(&self, service: &mut Service, packet: Packet) {
-        let key = packet.key.0;
+        let (key, socket) = (packet.key.0, packet.socket);
         if let Some(left) = service.handle(packet, &self.ledger) {
-            let detail = || Some(format!("{left:?}").to_lowercase());
-            self.output.connection("left", key, detail);
+            self.tell_left(key, left, service.take_bytes(socket));
+        }
+    }
+
+    fn tell_left(&self, key: u64, how: Left, bytes: Bytes) {
+        let visitors = self.visitors.as_ref();
+        if let Some(visit) = visitors.and_then(|it| it.leaves(key, how, bytes)) {
+            self.output.visit(&visit);
         }
     }
 }

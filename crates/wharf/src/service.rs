@@ -3,7 +3,7 @@
 //! They ask sockets for operations and never wait, so that one thread serves them all, and no call
 //! about one socket can end the server: what it answers ends that connection only.
 
-use wharf_port::{Leave, Packet, Stream};
+use wharf_port::{Leave, Packet, SocketRef, Stream};
 
 use crate::account::{Ledger, Left};
 use crate::command::Notice;
@@ -16,6 +16,13 @@ mod hold;
 pub(crate) enum Kind {
     Hold(Notice),
     Echo,
+}
+
+/// What one connection has sent and was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Bytes {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
 }
 
 /// One thread's part of a service.
@@ -33,10 +40,11 @@ impl Kind {
         }
     }
 
-    pub(crate) fn start(self) -> Service {
+    /// Counts the bytes of each connection too, where they are told.
+    pub(crate) fn start(self, tells: bool) -> Service {
         match self {
             Kind::Hold(notice) => Service::Hold(hold::Hold::new(notice)),
-            Kind::Echo => Service::Echo(echo::Echo::default()),
+            Kind::Echo => Service::Echo(echo::Echo::new(tells)),
         }
     }
 
@@ -53,6 +61,15 @@ impl Kind {
 }
 
 impl Service {
+    /// What a connection that has left had sent and was sent; it is forgotten.
+    pub(crate) fn take_bytes(&mut self, socket: SocketRef) -> Bytes {
+        match self {
+            // It reads nothing.
+            Service::Hold(_) => Bytes::default(),
+            Service::Echo(echo) => echo.take_bytes(socket),
+        }
+    }
+
     /// Answers how the connection left, if it did.
     pub(crate) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Option<Left> {
         match self {

@@ -256,3 +256,11 @@ fn listener_key(number: u64) -> Key {
         Key(LISTENERS_MORE + number)
     }
 }
+
+/// The number of the listener that has this key.
+pub(super) fn listener_number(key: Key) -> u64 {
+    match key.0.checked_sub(LISTENERS_MORE) {
+        Some(number) => number,
+        None => key.0 - LISTENER_FIRST,
+    }
+}

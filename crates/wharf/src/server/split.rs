@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use wharf_port::{Address, Listener, Port};
+use wharf_port::{Address, Port};
 
 use super::admin::{Admin, Answering};
-use super::listening::{self, Opened};
+use super::listening;
 use super::{Server, text};
 use crate::account::{Account, PartAccount};
 use crate::address::Place;
@@ -233,19 +233,13 @@ fn serve_for(
     let part = superior.part.clone();
     let signals = Signals::listen_as_part()?;
     let threads = Plan::of(options, part.processes).threads_of(&part);
-    let Opened {
-        ports,
-        listeners,
-        deals,
-        files,
-    } = listening::open(options, threads, &chosen(&part, options)?)?;
-    let addresses = listeners[0].iter().map(Listener::local_address);
-    let addresses: Result<Vec<Address>, _> = addresses.collect();
-    let addresses = addresses.map_err(text)?;
-    let server = Arc::new(Server::new(kind, options, ports, deals, part, files));
+    let opened = listening::open(options, threads, &chosen(&part, options)?)?;
+    let (server, listeners) = Server::new(kind, options, part, opened)?;
+    let server = Arc::new(server);
     signals.end_work_on(&server.ports);
     server.run_threads(listeners, || {
-        let orders = superior.ready(addresses.iter().map(ToString::to_string).collect())?;
+        let addresses = server.addresses.iter().map(ToString::to_string);
+        let orders = superior.ready(addresses.collect())?;
         let ordered = Arc::clone(&server);
         orders.obey(move |order| match order {
             Order::Begin => {}

@@ -8,11 +8,14 @@ use std::sync::atomic::Ordering;
 
 use wharf_port::{Buffer, Close, End, ErrorKind, Event, Packet, SocketRef};
 
+use super::Bytes;
 use crate::account::{Ledger, Left};
 
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     waiting: HashMap<SocketRef, Waiting>,
+    /// Of each connection that has sent something, where that is told.
+    told: Option<HashMap<SocketRef, Bytes>>,
 }
 
 /// What a connection could not send yet.
@@ -23,13 +26,32 @@ struct Waiting {
 }
 
 impl Echo {
+    /// Counts the bytes of each connection, if they are told.
+    pub(super) fn new(tells: bool) -> Self {
+        Echo {
+            told: tells.then(HashMap::new),
+            ..Echo::default()
+        }
+    }
+
+    pub(super) fn take_bytes(&mut self, socket: SocketRef) -> Bytes {
+        let told = self.told.as_mut().and_then(|it| it.remove(&socket));
+        told.unwrap_or_default()
+    }
+
+    fn count(&mut self, socket: SocketRef, count: impl FnOnce(&mut Bytes)) {
+        if let Some(told) = &mut self.told {
+            count(told.entry(socket).or_default());
+        }
+    }
+
     pub(super) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Option<Left> {
         let socket = packet.socket;
         match packet.event {
             Event::Received(lease) => {
-                ledger
-                    .bytes_in
-                    .fetch_add(lease.len() as u64, Ordering::Relaxed);
+                let bytes = lease.len() as u64;
+                ledger.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+                self.count(socket, |it| it.received += bytes);
                 self.send(socket, lease.into(), ledger);
                 None
             }
@@ -43,6 +65,7 @@ impl Echo {
             Event::SendFailed { how, buffer, count } => {
                 let unsent = buffer.len() - count.unwrap_or(0);
                 ledger.bytes_out.fetch_sub(unsent as u64, Ordering::Relaxed);
+                self.count(socket, |it| it.sent -= unsent as u64);
                 self.leave(socket, Close::Reset, left_by_end(how), ledger)
             }
             Event::Ended { how, .. } | Event::ShutDown { how } => {
@@ -60,6 +83,7 @@ impl Echo {
         match socket.send(buffer) {
             Ok(_) => {
                 ledger.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+                self.count(socket, |it| it.sent += bytes);
             }
             Err(refused) if refused.error.kind() == ErrorKind::Full => {
                 let waiting = self.waiting.entry(socket).or_default();

@@ -122,9 +122,14 @@ fn text_tells_people_the_same() {
     let (address, driver) = rest.split_once(", driver ").expect(rest);
     assert!(!driver.is_empty(), "{listening}");
     let client = TcpStream::connect(address).expect("the server listens");
-    assert!(next().starts_with("accepted 100: socket "));
+    let peer = client.local_addr().expect("it is connected");
+    let place = format!(", {peer} at {address}, after ");
+    let accepted = next();
+    assert!(accepted.starts_with("accepted 100: socket ") && accepted.contains(&place));
     drop(client);
-    assert_eq!(next(), "left 100: fin");
+    let left = next();
+    assert!(left.starts_with(&format!("left 100: fin{place}")), "{left}");
+    assert!(left.ends_with(" s, 0 bytes in, 0 out"), "{left}");
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::INT).expect("it runs");
     let account: Vec<String> = std::iter::from_fn(|| lines.next()?.ok()).collect();

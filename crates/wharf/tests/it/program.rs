@@ -193,6 +193,11 @@ mod unix {
             last
         }
 
+        /// The next line that it prints.
+        pub(crate) fn next_line(&mut self) -> Value {
+            next_line(&mut self.lines)
+        }
+
         pub(crate) fn wait(&mut self) -> ExitStatus {
             self.child.wait().expect("it ends")
         }

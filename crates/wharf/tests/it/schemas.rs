@@ -57,8 +57,8 @@ fn every_member_that_a_server_prints_is_in_its_table() {
         let account = server.stop();
         for (told, event, heading) in [
             (&listening, "listening", "`listening`"),
-            (&accepted, "accepted", "`accepted` and `left`"),
-            (&left, "left", "`accepted` and `left`"),
+            (&accepted, "accepted", "`accepted`"),
+            (&left, "left", "`left`"),
             (&standing, "standing", "`account` and `standing`"),
             (&account, "account", "`account` and `standing`"),
         ] {

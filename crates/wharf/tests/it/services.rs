@@ -28,6 +28,59 @@ fn hold_accounts_for_each_connection() {
     }
 }
 
+/// Which client resets its connections, of which listener, and when: a count cannot tell.
+#[test]
+fn each_line_says_who_came_where_and_how_it_left() {
+    for driver in drivers() {
+        for more in [&["--threads", "1"][..], &["--threads", "2"]] {
+            let places = ["echo", "127.0.0.1:0", "127.0.0.1:0", "-v"];
+            let options = ["--driver", &driver];
+            let mut server = Server::start(&[&places[..], &options, more].concat());
+            let addresses = [server.address(), server.next_address()];
+            for address in addresses {
+                let mut client = std::net::TcpStream::connect(address).expect("it listens");
+                let peer = client.local_addr().expect("it is connected");
+                client.write_all(b"ten bytes.").expect("the server reads");
+                let mut back = [0; 10];
+                client.read_exact(&mut back).expect("the echo");
+                reset(client);
+                let (accepted, left) = (server.next_line(), server.next_line());
+                for (line, event) in [(&accepted, "accepted"), (&left, "left")] {
+                    assert_eq!(line["event"], event, "{driver}: {line}");
+                    assert_eq!(line["key"], accepted["key"], "{driver}: {line}");
+                    assert_eq!(line["peer"], peer.to_string(), "{driver}: {line}");
+                    assert_eq!(line["listener"], address.to_string(), "{driver}: {line}");
+                }
+                assert_eq!(left["detail"], "reset", "{driver}: {left}");
+                let bytes = (&left["bytes_in"], &left["bytes_out"]);
+                assert_eq!(bytes, (&10.into(), &10.into()), "{driver}: {left}");
+                let number = |line: &serde_json::Value, name: &str| line[name].as_f64();
+                assert!(number(&left, "held_ms") <= number(&left, "ms"), "{left}");
+                assert!(number(&accepted, "ms") <= number(&left, "ms"), "{left}");
+                assert!(number(&accepted, "unix_ms") > Some(1.6e12), "{accepted}");
+            }
+            server.stop();
+        }
+    }
+}
+
+/// A peer that has shut down its sending side has left: nothing more can come from it.
+#[test]
+fn hold_answers_a_half_close_with_its_own() {
+    for driver in drivers() {
+        let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
+        let mut client = server.connect();
+        client.write_all(b"unread").expect("it is connected");
+        client.shutdown(Shutdown::Write).expect("an open socket");
+        // What it has not read makes a reset of its end on some systems, and a FIN on others.
+        let mut back = Vec::new();
+        let _ = client.read_to_end(&mut back);
+        assert_eq!(back, b"", "{driver}");
+        server.wait_for("left", 1);
+        assert_eq!(server.stop()["left_by_fin"], 1, "{driver}");
+    }
+}
+
 /// Looking before sleeping changes nothing that a peer can see, nor how the server ends.
 #[test]
 fn echo_that_looks_before_it_sleeps_echoes_and_ends() {
