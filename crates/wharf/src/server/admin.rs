@@ -5,14 +5,14 @@
 //! close with unread bytes would be a reset, which takes the answer with it. HTTP was rejected: its
 //! users are `nc`, scripts and `wharf load`, and a line is what all of them read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Accepted, Address, Close, End, Error, Event, Key, ListenOptions, Listener, Operation, Packet,
-    Port, SocketRef, Wait, Waiter,
+    Accepted, Address, Close, End, Error, Event, Key, ListenOptions, Listener, Op, Operation,
+    Packet, Port, SocketRef, Wait, Waiter,
 };
 
 use super::CONTROL;
@@ -23,7 +23,11 @@ use crate::{signals, threads};
 /// The key of its listener, and the first of its clients, whose timers have the same.
 const LISTENER: Key = Key(90);
 const CLIENT_FIRST: u64 = 100;
+/// Those who have been answered and stay. One more makes the oldest leave: it has had its line, and
+/// nobody who asks waits for one that does not go.
 const CLIENTS_AT_ONCE: u32 = 64;
+/// Those that are being closed, and those that just come.
+const CLIENTS_BETWEEN: u32 = 64;
 /// How long a client may take to read its line and leave.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -47,7 +51,9 @@ impl Admin {
     pub(super) fn open(address: &Address) -> Result<Self, String> {
         let told = |error: Error| format!("{address}: {error}");
         let builder = Port::builder().single_waiter();
-        let port = builder.sockets_max(CLIENTS_AT_ONCE + 1).build();
+        let port = builder
+            .sockets_max(CLIENTS_AT_ONCE + CLIENTS_BETWEEN + 1)
+            .build();
         let port = port.map_err(told)?;
         let at = ListenOptions::new(address.clone());
         let files = SocketFiles::default();
@@ -101,7 +107,7 @@ impl Admin {
         let mut clients = Clients {
             port: &self.port,
             standing,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             next_key: CLIENT_FIRST,
         };
         loop {
@@ -138,8 +144,15 @@ impl Answering<'_> {
 struct Clients<'a> {
     port: &'a Port,
     standing: &'a dyn Fn() -> Account,
-    open: HashMap<Key, SocketRef>,
+    /// By their keys, the oldest first.
+    open: BTreeMap<u64, Client>,
     next_key: u64,
+}
+
+/// One that was answered, and when it has to leave.
+struct Client {
+    socket: SocketRef,
+    timer: Op,
 }
 
 impl Clients<'_> {
@@ -163,6 +176,11 @@ impl Clients<'_> {
     }
 
     fn answer(&mut self, accepted: Accepted) -> wharf_port::Result<()> {
+        if self.open.len() >= CLIENTS_AT_ONCE as usize
+            && let Some((&oldest, _)) = self.open.first_key_value()
+        {
+            self.end(Key(oldest), Close::Reset);
+        }
         let key = Key(self.next_key);
         self.next_key += 1;
         let client = self.port.associate(accepted, key);
@@ -172,15 +190,17 @@ impl Clients<'_> {
         client.send(line).map_err(|refused| refused.error)?;
         client.shutdown()?;
         client.receive()?;
-        self.port.timer(Instant::now() + PATIENCE, key)?;
-        self.open.insert(key, client.set_aside());
+        let timer = self.port.timer(Instant::now() + PATIENCE, key)?;
+        let socket = client.set_aside();
+        self.open.insert(key.0, Client { socket, timer });
         Ok(())
     }
 
     fn end(&mut self, key: Key, how: Close) {
-        if let Some(client) = self.open.remove(&key) {
-            // One that has ended already is gone.
-            let _ = client.close(how);
+        if let Some(client) = self.open.remove(&key.0) {
+            // One that has ended already is gone, and so is a timer that has.
+            let _ = client.socket.close(how);
+            let _ = self.port.cancel(client.timer);
         }
     }
 }

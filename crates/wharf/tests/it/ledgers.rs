@@ -1,6 +1,6 @@
 //! Both ends of a load in one ledger, and results side by side.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,6 +110,31 @@ fn askers_that_stay_do_not_close_the_door() {
         assert_eq!(asked(&admin, b"")["accepted"], 0, "{driver}");
         drop(idle);
         assert_eq!(asked(&admin, b"")["accepted"], 0, "{driver}");
+        server.stop();
+    }
+}
+
+/// More askers than the door has places, none of which leaves: the oldest make room for the newest,
+/// and these stay as long as others do.
+#[test]
+fn askers_that_stay_make_room_for_the_next() {
+    for driver in drivers() {
+        let (server, _, admin) = open_server("echo", &driver);
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            let asker = TcpStream::connect(&admin).expect("it listens");
+            let mut line = String::new();
+            let mut lines = BufReader::new(&asker);
+            lines.read_line(&mut line).expect("it is answered");
+            assert!(line.contains("standing"), "{driver}: {line}");
+            silent.push(asker);
+        }
+        // With 64 places and nobody who makes room, the 200th is answered when the first 192 were put
+        // out one after the other for staying too long.
+        let told = silent[170].take_error().expect("an open socket");
+        assert!(told.is_none(), "{driver}: {told:?}");
+        // Those that made room hear of it.
+        while (&silent[100]).write_all(b"still here").is_ok() {}
         server.stop();
     }
 }
