@@ -73,7 +73,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.spent {
+        if !self.spent && !self.core.is_forked() {
             if let Some(token) = self.token {
                 self.core.driver.untaken(token);
             }

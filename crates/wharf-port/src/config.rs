@@ -224,6 +224,22 @@ impl Builder {
         self
     }
 
+    /// How many waiters a shared port gives out at once, at least 1; 256 by default. A
+    /// single-waiter port has one, whatever this says.
+    ///
+    /// ```
+    /// use wharf_port::{ErrorKind, Port};
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = Port::builder().waiters_max(1).build()?;
+    /// let _waiter = port.waiter()?;
+    /// assert_eq!(port.waiter().unwrap_err().kind(), ErrorKind::Full);
+    /// # Ok(()) }
+    /// ```
+    pub fn waiters_max(mut self, waiters: u16) -> Self {
+        self.options.waiters_max = waiters;
+        self
+    }
+
     /// How many packets one wait hands out at most; 8 on a shared port, 256 on a single-waiter one.
     ///
     /// ```
@@ -358,6 +374,7 @@ impl Builder {
         let pool = &options.pool;
         let sensible = (1..=1 << 24).contains(&options.sockets_max)
             && options.timers_max >= 1
+            && options.waiters_max >= 1
             && (1..=4096).contains(&options.batch_max)
             && options.turn_packets_max >= 1
             && options.leases_per_socket >= 1

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::config::Options;
 use crate::driver::{Driver, DriverReport};
 use crate::due::TimerTarget;
+use crate::local::Local;
 use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet};
@@ -25,7 +26,6 @@ use crate::slot::{SlotId, Slots, SocketState, flag};
 use crate::socket::SocketRef;
 use crate::sys;
 use crate::timer::Timers;
-use crate::waiter::Local;
 use crate::work::Work;
 
 /// Things counted for `Port::stats`.
@@ -52,7 +52,6 @@ pub(crate) struct Core {
     pub(crate) paused: Mutex<Vec<crate::accepting::PausedListener>>,
     /// How many `Port` handles there are; the last one closes the port.
     pub(crate) handles: AtomicUsize,
-    pub(crate) waiter_numbers: Mutex<Vec<u16>>,
     #[allow(
         clippy::vec_box,
         reason = "a work block keeps its address while the system uses it"
@@ -117,7 +116,6 @@ impl Core {
             counters: Counters::default(),
             paused: Mutex::new(Vec::new()),
             handles: AtomicUsize::new(1),
-            waiter_numbers: Mutex::new(Vec::new()),
             spare: Mutex::new(Vec::new()),
             ended: Mutex::new(false),
             forks: sys::forks(),
@@ -139,9 +137,11 @@ impl Core {
     pub(crate) fn wake(&self, wake: Wake) {
         match wake {
             Wake::Nobody => {}
+            // What wakes there would wake the parent's threads.
+            _ if self.is_forked() => {}
             Wake::Driver(threads) => self.driver.wake(threads),
             Wake::Parked(thread) => thread.unpark(),
-            Wake::All(threads, parked) => {
+            Wake::Many(threads, parked) => {
                 if threads > 0 {
                     self.driver.wake(threads);
                 }
@@ -240,6 +240,9 @@ impl Core {
 
     /// A lease was dropped: if its stream waited for that, it goes on.
     pub(crate) fn lease_returned(&self, socket: SlotId) {
+        if self.is_forked() {
+            return;
+        }
         self.counters.leases.fetch_sub(1, Ordering::Relaxed);
         if self
             .slots
@@ -251,6 +254,9 @@ impl Core {
 
     /// A buffer of the pool is free again: the stream that waited longest for one goes on.
     pub(crate) fn buffer_returned(&self, buffer: PoolBuffer) {
+        if self.is_forked() {
+            return;
+        }
         if let Some(waiting) = self.pool.give(buffer) {
             self.wake(self.ready.push_rearm(waiting));
         }
@@ -259,15 +265,20 @@ impl Core {
     /// Whether nothing can be asked of this port any more: it was closed, or this process is a
     /// fork of the one that built it.
     pub(crate) fn is_closed(&self) -> bool {
-        self.ready.is_closed() || self.is_forked()
+        self.is_forked() || self.ready.is_closed()
     }
 
-    fn is_forked(&self) -> bool {
+    /// Whether this process is a fork of the one that built the port. What asks for this does so
+    /// before it takes any lock: a thread that is none of this process may have held it.
+    pub(crate) fn is_forked(&self) -> bool {
         sys::forks() != self.forks
     }
 
     /// Closes the port: every waiter is told, and what is left is ended once nobody waits.
     pub(crate) fn close(self: &Arc<Self>) {
+        if self.is_forked() {
+            return self.let_go();
+        }
         let (first, wake, waiters) = self.ready.close();
         self.wake(wake);
         if first && waiters == 0 {
@@ -279,9 +290,6 @@ impl Core {
     pub(crate) fn end(self: &Arc<Self>) {
         if std::mem::replace(&mut *lock(&self.ended), true) {
             return;
-        }
-        if self.is_forked() {
-            return self.let_go();
         }
         let mut packets: Vec<Packet> = self.ready.drain().into();
         for index in 0..self.slots.used() {
@@ -307,12 +315,7 @@ impl Core {
     /// In a fork: closes this process's copies of the descriptors, and touches nothing that the
     /// parent goes on using. A shutdown here would end the parent's connections.
     fn let_go(&self) {
-        for index in 0..self.slots.used() {
-            if let Some((_, mut state)) = self.slots.lock_index(index) {
-                drop(state.handle.take());
-            }
-        }
-        registry::remove(self.id);
+        self.slots.let_handles_go();
     }
 
     /// Closes accepted sockets that nobody took, while the driver can still do it.

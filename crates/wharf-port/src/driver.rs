@@ -11,7 +11,8 @@
 //!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. What the system may
 //!    still write to is never freed before.
 //! 3. Calls with a slot locked never block and never take another slot's lock.
-//! 4. `wake(n)` makes n present or future calls of `poll` return, and each tells how many it used.
+//! 4. `wake(n)` makes n present or future calls of `poll` return, and each counts those it used,
+//!    also when it fails.
 //! 5. Reports may come on another thread before the call that made the request has returned; the
 //!    slot's lock, held by the caller, orders them.
 //!
@@ -28,9 +29,9 @@ use crate::connecting::{self, ConnectOptions};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::listening::{self, ListenOptions};
+use crate::local::Local;
 use crate::slot::{SlotId, SocketState};
 use crate::sys;
-use crate::waiter::Local;
 
 #[cfg(windows)]
 mod iocp;
@@ -184,9 +185,9 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// A waiter goes, on its thread, while the port stays open; or `ends`: the thread goes itself,
-    /// if the driver asked for that. A driver that no other thread may enter then takes back what
-    /// the system holds, so that the port can be ended from anywhere.
+    /// A waiter goes, on its thread, while the port stays open: a driver that no other thread may
+    /// enter takes back what the system holds, so that the port can be ended from anywhere. Or
+    /// `ends`: the thread goes itself, if the driver asked to be told.
     fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
         let _ = (core, ends);
     }
@@ -302,14 +303,15 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Sleeps until something happens, at most so long, and reports it. Answers how many
-    /// wake-ups it used, or the system's code when the port itself is broken.
+    /// Sleeps until something happens, at most so long, and reports it. Adds the wake-ups it used
+    /// to `wakes`, whatever the outcome; answers the system's code when the port itself is broken.
     fn poll(
         &self,
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-    ) -> Result<u32, i32>;
+        wakes: &mut u32,
+    ) -> Result<(), i32>;
 
     /// Makes so many calls of `poll` return.
     fn wake(&self, threads: u32);

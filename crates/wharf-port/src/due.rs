@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::core::{Core, Out};
 use crate::key::Key;
+use crate::local::Local;
 use crate::lock;
 use crate::op::Op;
 use crate::packet::{Event, Packet};
 use crate::slot::{SlotId, SocketState};
 use crate::socket::SocketRef;
 use crate::timer::TimerId;
-use crate::waiter::Local;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]

@@ -112,8 +112,8 @@ impl Port {
     /// The right to wait, for the calling thread. A shared port gives out many.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] for the second waiter of a single-waiter port, [`ErrorKind::Closed`]
-    /// after the close.
+    /// [`ErrorKind::Busy`] for the second waiter of a single-waiter port, [`ErrorKind::Full`] at
+    /// `waiters_max` of a shared one, [`ErrorKind::Closed`] after the close.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -216,6 +216,9 @@ impl Port {
     /// ```
     pub fn post(&self, key: Key, value: u64) -> Result<(), Refused<u64>> {
         let core = &self.core;
+        if core.is_forked() {
+            return Err(Refused::new(Operation::Post, ErrorKind::Closed, value));
+        }
         let packet = Packet {
             key,
             op: Op::post(core.id),
@@ -244,7 +247,7 @@ impl Port {
     /// # Ok(()) }
     /// ```
     pub fn cancel(&self, op: Op) -> Cancel {
-        if op.port != self.core.id {
+        if op.port != self.core.id || self.core.is_forked() {
             return Cancel::NotFound;
         }
         match op.kind {

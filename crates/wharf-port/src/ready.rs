@@ -20,10 +20,10 @@ use std::thread::Thread;
 
 use parking_lot::Mutex;
 
+use crate::local::Local;
 use crate::lock;
 use crate::packet::Packet;
 use crate::slot::SlotId;
-use crate::waiter::Local;
 
 /// A queue longer than this gives its memory back once it is empty.
 const KEEP_ENTRIES: usize = 64;
@@ -62,8 +62,8 @@ pub(crate) enum Wake {
     /// One thread that sleeps in the driver.
     Driver(u32),
     Parked(Thread),
-    /// Everybody: so many in the driver, and these.
-    All(u32, Vec<Thread>),
+    /// So many in the driver, and these.
+    Many(u32, Vec<Thread>),
 }
 
 /// What a waiter that found nothing does next.
@@ -105,7 +105,7 @@ struct State {
     waking: u32,
     /// Threads parked until the leader leaves or there is work.
     parked: Vec<(u16, Thread)>,
-    waiters: u16,
+    numbers: Numbers,
     closed: bool,
 }
 
@@ -152,16 +152,17 @@ impl Ready {
 
     /// Puts packets back at the head, in their order: a waiter went without having taken them.
     pub(crate) fn push_loose_front(&self, packets: Vec<Packet>) -> Wake {
-        self.push(|state| {
-            for packet in packets.into_iter().rev() {
-                if matches!(packet.event, crate::Event::Posted(_)) {
-                    state.posts.push_front(packet);
-                } else {
-                    state.order.push_front(Entry::Loose);
-                    state.loose.push_front(packet);
-                }
+        let mut state = lock(&self.state);
+        let count = packets.len();
+        for packet in packets.into_iter().rev() {
+            if matches!(packet.event, crate::Event::Posted(_)) {
+                state.posts.push_front(packet);
+            } else {
+                state.order.push_front(Entry::Loose);
+                state.loose.push_front(packet);
             }
-        })
+        }
+        state.wake_many(count)
     }
 
     fn push(&self, change: impl FnOnce(&mut State)) -> Wake {
@@ -226,10 +227,7 @@ impl Ready {
         state.waking = state.waking.saturating_sub(wakes);
         if self.leader_only {
             // The driver must not stay empty while this thread handles its packets.
-            return match state.parked.pop() {
-                Some((_, thread)) => Wake::Parked(thread),
-                None => Wake::Nobody,
-            };
+            return state.wake_parked();
         }
         if state.len() == 0 && !state.closed {
             Wake::Nobody
@@ -238,11 +236,22 @@ impl Ready {
         }
     }
 
-    /// The calling waiter is no longer parked.
-    pub(crate) fn unparked(&self, number: u16) {
-        lock(&self.state)
-            .parked
-            .retain(|(parked, _)| *parked != number);
+    /// The calling waiter is no longer parked; answers whether somebody woke it.
+    pub(crate) fn unparked(&self, number: u16) -> bool {
+        let mut state = lock(&self.state);
+        let place = state.parked.iter().position(|parked| parked.0 == number);
+        place.map(|place| state.parked.remove(place)).is_none()
+    }
+
+    /// The calling waiter was woken while it was parked, and does not go to sleep again now. If it
+    /// was called to lead, another one leads.
+    pub(crate) fn hand_over(&self) -> Wake {
+        let mut state = lock(&self.state);
+        if self.leader_only && state.polling == 0 {
+            state.wake_parked()
+        } else {
+            Wake::Nobody
+        }
     }
 
     /// Wakes every sleeper, because a nearer deadline was set or the port closes.
@@ -272,24 +281,30 @@ impl Ready {
         let mut state = lock(&self.state);
         let first = !state.closed;
         state.closed = true;
-        (first, state.wake_all(), state.waiters)
+        (first, state.wake_all(), state.numbers.given())
     }
 
     /// Counts a new waiter, unless there are `waiters_max`; answers its number from 1.
-    pub(crate) fn enlist(&self, waiters_max: u16, numbers: &mut Vec<u16>) -> Option<u16> {
-        let mut state = lock(&self.state);
-        if state.waiters >= waiters_max {
-            return None;
-        }
-        state.waiters += 1;
-        Some(numbers.pop().unwrap_or(state.waiters))
+    pub(crate) fn enlist(&self, waiters_max: u16) -> Option<u16> {
+        lock(&self.state).numbers.give(waiters_max)
     }
 
-    /// A waiter went; answers how many are left, and whether the port is closed.
-    pub(crate) fn dismiss(&self) -> (u16, bool) {
+    /// The waiter of this number went; answers how many are left, and whether the port is closed.
+    pub(crate) fn dismiss(&self, number: u16) -> (u16, bool) {
         let mut state = lock(&self.state);
-        state.waiters -= 1;
-        (state.waiters, state.closed)
+        state.numbers.take_back(number);
+        (state.numbers.given(), state.closed)
+    }
+
+    /// Counts a thread that has no waiter and enters the driver all the same, so that the port does
+    /// not end meanwhile; answers whether it has not ended already.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn enlist_again(&self) -> Option<u16> {
+        let mut state = lock(&self.state);
+        if state.closed && state.numbers.given() == 0 {
+            return None;
+        }
+        state.numbers.give(u16::MAX)
     }
 
     pub(crate) fn posts(&self) -> usize {
@@ -381,7 +396,7 @@ impl State {
         if self.runs.iter().all(|run| run.0 != index) {
             // One that was in a run and does not stand here was emptied, or is gone.
             self.runs
-                .truncate(usize::from(self.waiters).saturating_sub(1));
+                .truncate(usize::from(self.numbers.given()).saturating_sub(1));
             self.runs.push_front((index, 0));
         }
         Some(index)
@@ -409,11 +424,62 @@ impl State {
         Wake::Nobody
     }
 
+    fn wake_parked(&mut self) -> Wake {
+        match self.parked.pop() {
+            Some((_, thread)) => Wake::Parked(thread),
+            None => Wake::Nobody,
+        }
+    }
+
     fn wake_all(&mut self) -> Wake {
-        let sleeping = self.polling - self.waking.min(self.polling);
+        self.wake_many(usize::MAX)
+    }
+
+    /// Wakes so many sleepers, if there are; those that are parked first, as `wake_one` does.
+    fn wake_many(&mut self, count: usize) -> Wake {
+        let stay = self.parked.len().saturating_sub(count);
+        let parked: Vec<Thread> = self
+            .parked
+            .drain(stay..)
+            .map(|(_, thread)| thread)
+            .collect();
+        let asleep = self.polling.saturating_sub(self.waking);
+        let left = u32::try_from(count - parked.len()).unwrap_or(u32::MAX);
+        let sleeping = asleep.min(left);
         self.waking += sleeping;
-        let parked = self.parked.drain(..).map(|(_, thread)| thread).collect();
-        Wake::All(sleeping, parked)
+        Wake::Many(sleeping, parked)
+    }
+}
+
+/// The numbers of waiters: one that a waiter has is given to no other.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// The highest number that was ever given.
+    highest: u16,
+    /// Those up to it that nobody has.
+    free: Vec<u16>,
+}
+
+impl Numbers {
+    /// A number from 1, unless so many are given.
+    fn give(&mut self, most: u16) -> Option<u16> {
+        if self.given() >= most {
+            return None;
+        }
+        Some(self.free.pop().unwrap_or_else(|| {
+            self.highest += 1;
+            self.highest
+        }))
+    }
+
+    fn take_back(&mut self, number: u16) {
+        debug_assert!(!self.free.contains(&number), "a number is taken back once");
+        self.free.push(number);
+    }
+
+    /// How many numbers are given.
+    fn given(&self) -> u16 {
+        self.highest - u16::try_from(self.free.len()).expect("no more than were given")
     }
 }
 

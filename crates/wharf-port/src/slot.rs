@@ -311,6 +311,17 @@ impl Slots {
         })
     }
 
+    /// Drops the handles of all sockets, and nothing else of them; in a fork, where some may be
+    /// locked for ever.
+    pub(crate) fn let_handles_go(&self) {
+        let chunks = self.chunks.iter().filter_map(OnceLock::get);
+        for slot in chunks.flat_map(|chunk| chunk.iter()) {
+            if let Some(mut state) = slot.state.try_lock() {
+                drop(state.handle.take());
+            }
+        }
+    }
+
     /// Slots ever used: the indices below this may hold sockets.
     pub(crate) fn used(&self) -> u32 {
         lock(&self.free).fresh

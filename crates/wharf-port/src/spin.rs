@@ -17,32 +17,22 @@ use std::time::Duration;
 /// The longest time that makes sense: a second costs a waiter nothing by sleeping through it.
 pub(crate) const SPIN_US_LIMIT: u32 = 1_000_000;
 
-/// What one call of the driver brought.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Polled {
-    /// Wake-ups it used.
-    pub(crate) wakes: u32,
-    /// Whether there are packets, or sockets that are ready.
-    pub(crate) found: bool,
-}
-
-/// Calls the driver's `poll` until it brings something, without sleeping for as long as `spin`
-/// and then once to sleep; all of that `at_most` so long. Answers the wake-ups used.
+/// Calls the driver's `poll` until it brings something, as it tells, without sleeping for as long
+/// as `spin` and then once to sleep; all of that `at_most` so long.
 pub(crate) fn poll<E>(
     spin: Duration,
     at_most: Option<Duration>,
     spent: impl Fn() -> Duration,
-    mut poll: impl FnMut(Option<Duration>) -> Result<Polled, E>,
-) -> Result<u32, E> {
+    mut poll: impl FnMut(Option<Duration>) -> Result<bool, E>,
+) -> Result<(), E> {
     loop {
         let spent = spent();
         let left = at_most.map(|limit| limit.saturating_sub(spent));
         if spent >= spin || left == Some(Duration::ZERO) {
-            return poll(left).map(|polled| polled.wakes);
+            return poll(left).map(drop);
         }
-        let polled = poll(Some(Duration::ZERO))?;
-        if polled.found || polled.wakes > 0 {
-            return Ok(polled.wakes);
+        if poll(Some(Duration::ZERO))? {
+            return Ok(());
         }
         std::hint::spin_loop();
     }
@@ -53,92 +43,60 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::time::Duration;
 
-    use super::{Polled, poll};
-
-    const NOTHING: Polled = Polled {
-        wakes: 0,
-        found: false,
-    };
+    use super::poll;
 
     const fn micros(micros: u64) -> Duration {
         Duration::from_micros(micros)
     }
 
-    /// What `poll` is called with when each call takes 10 µs and `answer` tells what it brings.
+    /// What `poll` is called with when each call takes 10 µs and `brings` tells what it brings.
     fn calls(
         spin: Duration,
         at_most: Option<Duration>,
-        answer: impl Fn(usize) -> Polled,
-    ) -> (Result<u32, i32>, Vec<Option<Duration>>) {
+        brings: impl Fn(usize) -> bool,
+    ) -> Vec<Option<Duration>> {
         let clock = Cell::new(Duration::ZERO);
         let calls = RefCell::new(Vec::new());
-        let wakes = poll(
+        let polled = poll(
             spin,
             at_most,
             || clock.get(),
             |limit| {
                 clock.set(clock.get() + micros(10));
                 calls.borrow_mut().push(limit);
-                Ok(answer(calls.borrow().len()))
+                Ok::<_, i32>(brings(calls.borrow().len()))
             },
         );
-        (wakes, calls.into_inner())
+        assert_eq!(polled, Ok(()));
+        calls.into_inner()
     }
 
     #[test]
     fn without_a_spin_the_first_call_sleeps() {
-        let (wakes, calls) = calls(Duration::ZERO, None, |_| NOTHING);
-        assert_eq!((wakes, calls), (Ok(0), vec![None]));
+        assert_eq!(calls(Duration::ZERO, None, |_| false), [None]);
     }
 
     #[test]
     fn after_the_spin_it_sleeps_for_what_is_left() {
         let now = Some(Duration::ZERO);
-        let (_, called) = calls(micros(30), None, |_| NOTHING);
+        let called = calls(micros(30), None, |_| false);
         assert_eq!(called, [now, now, now, None]);
-        let (_, called) = calls(micros(30), Some(micros(500)), |_| NOTHING);
+        let called = calls(micros(30), Some(micros(500)), |_| false);
         assert_eq!(called, [now, now, now, Some(micros(470))]);
     }
 
     #[test]
     fn a_spin_ends_with_the_time_of_the_wait() {
         let now = Some(Duration::ZERO);
-        let (_, called) = calls(micros(1000), Some(micros(20)), |_| NOTHING);
+        let called = calls(micros(1000), Some(micros(20)), |_| false);
         assert_eq!(called, [now, now, now]);
-        let (_, called) = calls(micros(1000), now, |_| NOTHING);
+        let called = calls(micros(1000), now, |_| false);
         assert_eq!(called, [now], "a wait without time asks once");
     }
 
     #[test]
     fn a_spin_ends_with_what_it_finds() {
-        let found = Polled {
-            wakes: 0,
-            found: true,
-        };
-        let (_, called) = calls(
-            micros(1000),
-            None,
-            |call| {
-                if call == 2 { found } else { NOTHING }
-            },
-        );
-        assert_eq!(called.len(), 2);
-        let woken = Polled {
-            wakes: 3,
-            found: false,
-        };
-        let (wakes, called) = calls(
-            micros(1000),
-            None,
-            |call| {
-                if call == 4 { woken } else { NOTHING }
-            },
-        );
-        assert_eq!(
-            (wakes, called.len()),
-            (Ok(3), 4),
-            "a wake-up is counted once"
-        );
+        assert_eq!(calls(micros(1000), None, |call| call == 2).len(), 2);
     }
 
     #[test]

@@ -7,11 +7,10 @@
 //! batch stands behind the others.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::core::{Core, Out};
+use crate::local::Local;
 use crate::slot::{SlotId, SocketState, flag};
-use crate::waiter::Local;
 
 impl Core {
     /// Puts a socket into the ready queue, unless it is there or somebody has its turn.
@@ -156,25 +155,9 @@ impl Core {
         self.end_turns(local);
     }
 
-    /// A thread ended without having dropped its waiter. What the waiter had at hand is lost with
-    /// it; the turns it held end here, and a port that no other thread may enter closes.
-    pub(crate) fn waiter_forgotten(self: &Arc<Self>, number: u16) {
-        self.counters.waiters_leaked.fetch_add(1, Ordering::Relaxed);
-        for index in 0..self.slots.used() {
-            if let Some((id, mut state)) = self.slots.lock_index(index)
-                && state.turn == number
-            {
-                state.turn = 0;
-                state.taken = 0;
-                if self.has_more(&state) {
-                    self.enqueue(id, &mut state);
-                }
-            }
-        }
-        if !self.options.shared {
-            self.close();
-        }
-        let (left, closed) = self.ready.dismiss();
+    /// The waiter of this number went; the last one of a closed port ends it.
+    pub(crate) fn waiter_left(self: &Arc<Self>, number: u16) {
+        let (left, closed) = self.ready.dismiss(number);
         if closed && left == 0 {
             self.end();
         }

@@ -68,7 +68,7 @@ fn unsafe_code_stays_where_the_architecture_has_it() {
     check_rows(&[
         (DRIVER, code, ""),
         ("crates/wharf-port/src/slot.rs", code, ""),
-        ("crates/wharf-port/tests/it/pages.rs", code, ""),
+        ("crates/wharf-port/tests/it/fork.rs", code, ""),
         (PORT, code, "port.rs:3: unsafe code outside"),
         (
             "crates/wharf-port/src/slots.rs",

@@ -27,9 +27,9 @@ use super::{Driver, Unavailable};
 use crate::config::Options;
 use crate::core::{Core, Out};
 use crate::listening::ListenOptions;
+use crate::local::Local;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
-use crate::waiter::Local;
 use crate::work::Work;
 use accept::Listeners;
 use queue::{Dequeued, Queue};
@@ -401,17 +401,16 @@ impl Driver for Iocp {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-    ) -> Result<u32, i32> {
+        wakes: &mut u32,
+    ) -> Result<(), i32> {
         self.pay_wakes();
-        let mut wakes = 0;
         self.queue
             .dequeue(at_most, local.events_max(), |packet| match packet {
-                Dequeued::Wake => wakes += 1,
+                Dequeued::Wake => *wakes += 1,
                 Dequeued::Request(index, address) => {
                     self.completed(core, index, address, &mut Out(Some(local)));
                 }
-            })?;
-        Ok(wakes)
+            })
     }
 
     fn wake(&self, threads: u32) {

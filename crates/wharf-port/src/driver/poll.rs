@@ -18,10 +18,10 @@ use crate::accepted::Accepted;
 use crate::config::Options;
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
+use crate::local::Local;
 use crate::packet::End;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
-use crate::waiter::Local;
 
 use super::reading::{self, READABLE};
 use super::{Driver, Unavailable};
@@ -384,15 +384,18 @@ impl Driver for Poll {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-    ) -> Result<u32, i32> {
+        wakes: &mut u32,
+    ) -> Result<(), i32> {
         let mut shared_out = !local.packets.is_empty();
-        self.poller
+        *wakes += self
+            .poller
             .wait(at_most, local.events_max(), |left, id, seen| {
                 if !std::mem::replace(&mut shared_out, true) {
                     local.limit(core.ready.share_inside(left));
                 }
                 self.note(core, id, seen, local);
-            })
+            })?;
+        Ok(())
     }
 
     fn wake(&self, threads: u32) {

@@ -19,9 +19,9 @@ use crate::config::Options;
 use crate::connecting::ConnectOptions;
 use crate::core::{Core, Out};
 use crate::listening::ListenOptions;
+use crate::local::Local;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
-use crate::waiter::Local;
 use request::{Asked, Memory, Side};
 use socket::{Listener, Owner, Role, SocketId};
 use world::{Event, Shared, World};
@@ -321,7 +321,8 @@ impl Driver for Sim {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-    ) -> Result<u32, i32> {
+        wakes: &mut u32,
+    ) -> Result<(), i32> {
         let (deadline, due) = self.shared.with(|world| {
             let deadline = at_most.map(|limit| world.after(limit));
             (deadline, world.due())
@@ -329,15 +330,14 @@ impl Driver for Sim {
         if local.packets.is_empty() {
             local.limit(core.ready.share_inside(due));
         }
-        let mut wakes = 0;
         while local.room() > 0 {
             let sleepy = local.packets.is_empty();
-            match self.shared.next(deadline, sleepy, &mut wakes) {
+            match self.shared.next(deadline, sleepy, wakes) {
                 Some(event) => self.carry_out(core, event, &mut Out(Some(local))),
                 None => break,
             }
         }
-        Ok(wakes)
+        Ok(())
     }
 
     fn wake(&self, threads: u32) {

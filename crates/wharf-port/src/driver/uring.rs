@@ -21,10 +21,10 @@ use crate::address::Address;
 use crate::config::Options;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::local::Local;
 use crate::lock;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, Handle};
-use crate::waiter::Local;
 
 use super::{Driver, Unavailable};
 use buffers::Buffers;
@@ -314,9 +314,9 @@ impl Driver for Uring {
 
     fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
         if ends {
-            self.recall(core);
+            self.thread_ends(core);
         } else {
-            self.empty_at_thread_end(core);
+            self.recall(core);
         }
     }
 
@@ -433,10 +433,12 @@ impl Driver for Uring {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-    ) -> Result<u32, i32> {
+        wakes: &mut u32,
+    ) -> Result<(), i32> {
         let turned = self.turn(core, at_most, &mut Out(Some(local)));
-        let wakes = self.ring.used_wakes();
-        turned.map(|()| wakes)
+        // Used is used, also where the turn failed.
+        *wakes += self.ring.used_wakes();
+        turned
     }
 
     fn wake(&self, threads: u32) {

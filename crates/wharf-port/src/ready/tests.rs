@@ -1,5 +1,6 @@
-//! The order in which bulk is taken. On a real socket it is the kernel that decides how much there
-//! is to read, so that these cases speak to the queue itself.
+//! The order in which bulk is taken, and who is woken. On a real socket it is the kernel that decides
+//! how much there is to read, and on real threads who sleeps already, so that these cases speak to
+//! the queue itself.
 
 use super::*;
 
@@ -9,7 +10,7 @@ const BATCH: usize = 256 * 1024;
 fn with_waiters(waiters: u16) -> Ready {
     let ready = Ready::new(false);
     for _ in 0..waiters {
-        ready.enlist(waiters, &mut Vec::new()).expect("room");
+        ready.enlist(waiters).expect("room");
     }
     ready
 }
@@ -105,4 +106,142 @@ fn taken(ready: &Ready) -> Option<u32> {
         Taken::Socket(index) => Some(index),
         other => panic!("not a socket: {other:?}"),
     }
+}
+
+/// A queue where one leads, with so many asleep: number 1 leads, the others are parked in order.
+fn led(asleep: u16) -> Ready {
+    let ready = Ready::new(true);
+    assert!(matches!(ready.rest(1), Rest::Poll));
+    for number in 2..=asleep {
+        assert!(matches!(ready.rest(number), Rest::Park));
+    }
+    ready
+}
+
+/// A post, whoever it is for.
+fn post() -> Packet {
+    Packet {
+        key: crate::Key(1),
+        op: crate::Op::post(0),
+        socket: crate::SocketRef::none(0),
+        event: crate::Event::Posted(1),
+    }
+}
+
+fn is_parked(ready: &Ready, number: u16) -> bool {
+    let state = lock(&ready.state);
+    state.parked.iter().any(|parked| parked.0 == number)
+}
+
+#[test]
+fn a_number_is_given_to_one_waiter_at_a_time() {
+    let ready = Ready::new(true);
+    assert_eq!(ready.enlist(3), Some(1));
+    assert_eq!(ready.enlist(3), Some(2));
+    assert_eq!(ready.dismiss(1), (1, false));
+    // The second lives: the next gets the first one's number.
+    assert_eq!(ready.enlist(3), Some(1));
+    assert_eq!(ready.enlist(3), Some(3));
+    assert_eq!(ready.enlist(3), None);
+    assert_eq!(ready.dismiss(2), (2, false));
+    assert_eq!(ready.enlist(3), Some(2));
+}
+
+#[test]
+fn nobody_joins_a_port_that_has_ended() {
+    let ready = Ready::new(true);
+    assert_eq!(ready.enlist(1), Some(1));
+    let _ = ready.close();
+    let again = ready.enlist_again();
+    assert_eq!(again, Some(2), "the last waiter has not left");
+    assert_eq!(ready.dismiss(1), (1, true));
+    assert_eq!(ready.dismiss(2), (0, true));
+    assert_eq!(ready.enlist_again(), None);
+}
+
+#[test]
+fn a_leader_that_leaves_calls_the_one_that_parked_last() {
+    let ready = led(3);
+    assert!(matches!(ready.woke(0), Wake::Parked(_)));
+    assert!(is_parked(&ready, 2) && !is_parked(&ready, 3));
+    assert!(ready.unparked(3), "it was called");
+    assert!(matches!(ready.rest(3), Rest::Poll), "it leads");
+}
+
+#[test]
+fn a_follower_whose_time_is_up_swallows_no_call() {
+    let ready = led(3);
+    assert!(!ready.unparked(3), "nobody called it");
+    assert!(matches!(ready.woke(0), Wake::Parked(_)));
+    assert!(
+        !is_parked(&ready, 2),
+        "the one that still sleeps was called"
+    );
+}
+
+#[test]
+fn who_is_called_to_lead_and_leaves_calls_the_next() {
+    let ready = led(3);
+    assert!(matches!(ready.woke(0), Wake::Parked(_)));
+    // Its own time was up, or a packet is there for it.
+    assert!(ready.unparked(3));
+    assert!(matches!(ready.hand_over(), Wake::Parked(_)));
+    assert!(!is_parked(&ready, 2));
+}
+
+#[test]
+fn nobody_is_called_while_another_leads() {
+    let ready = led(3);
+    assert!(matches!(ready.push_post(post(), 9), Ok(Wake::Parked(_))));
+    assert!(ready.unparked(3));
+    assert!(matches!(ready.hand_over(), Wake::Nobody));
+    assert!(is_parked(&ready, 2));
+}
+
+#[test]
+fn nobody_sleeps_while_anything_is_queued() {
+    for push in [
+        |ready: &Ready| ready.push_socket(1),
+        |ready: &Ready| ready.push_bulk(1, BATCH),
+        |ready: &Ready| ready.push_post(post(), 9).expect("room"),
+        |ready: &Ready| ready.push_loose(post()),
+    ] {
+        for leader_only in [true, false] {
+            let ready = Ready::new(leader_only);
+            assert!(matches!(push(&ready), Wake::Nobody));
+            assert!(matches!(ready.rest(1), Rest::Ready));
+        }
+    }
+}
+
+#[test]
+fn each_packet_that_is_put_back_wakes_one() {
+    let ready = led(4);
+    let Wake::Many(0, parked) = ready.push_loose_front(vec![post(), post()]) else {
+        panic!("two are parked last");
+    };
+    assert_eq!(parked.len(), 2);
+    let Wake::Many(1, parked) = ready.push_loose_front(vec![post(), post(), post()]) else {
+        panic!("and the leader sleeps too");
+    };
+    assert_eq!(parked.len(), 1);
+    let ready = Ready::new(false);
+    assert!(matches!(ready.rest(1), Rest::Poll));
+    assert!(matches!(ready.rest(2), Rest::Poll));
+    let wake = ready.push_loose_front(vec![post()]);
+    assert!(matches!(wake, Wake::Many(1, _)), "{wake:?}");
+}
+
+#[test]
+fn what_one_finds_is_shared_with_those_who_sleep() {
+    let ready = Ready::new(false);
+    for number in 1..=4 {
+        assert!(matches!(ready.rest(number), Rest::Poll));
+    }
+    // Inside the driver: the one that asks is none of the sleepers.
+    assert_eq!(ready.share_inside(8), 2);
+    // Who is being woken does not sleep.
+    assert!(matches!(ready.push_socket(1), Wake::Driver(1)));
+    assert!(matches!(ready.push_socket(2), Wake::Driver(1)));
+    assert_eq!(ready.share_inside(8), 10_usize.div_ceil(3));
 }

@@ -31,11 +31,12 @@ pub(crate) enum Clause {
     C17,
     C18,
     C19,
+    C20,
     C21,
 }
 
 impl Clause {
-    pub(crate) const ALL: [(Clause, &str); 20] = [
+    pub(crate) const ALL: [(Clause, &str); 21] = [
         (Clause::C1, "Keys are values"),
         (Clause::C2, "One outcome for every accepted operation"),
         (Clause::C3, "The operation owns its buffer"),
@@ -55,6 +56,7 @@ impl Clause {
         (Clause::C17, "Timers"),
         (Clause::C18, "Turns"),
         (Clause::C19, "Handles and options"),
+        (Clause::C20, "Forks"),
         (Clause::C21, "Connecting to oneself is refused"),
     ];
 }

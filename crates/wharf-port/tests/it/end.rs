@@ -27,6 +27,13 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(linux)
     .alone(),
+    case!(
+        no_thread_keeps_an_ended_port_open,
+        [C14],
+        "found by strangers: a ring and its eventfd in a thread's cache"
+    )
+    .skip(linux)
+    .alone(),
     case!(what_is_left_of_a_port_answers_closed, [C14, C3], "contract").skip(another_port),
     case!(
         closing_from_many_threads_at_once_is_one_close,
@@ -58,7 +65,7 @@ fn dropping_the_last_handle_closes_the_port(at: &Where) {
 }
 
 /// Starts one of everything, and leaves it going.
-fn start_everything(rig: &mut Rig) -> Vec<Box<dyn crate::peer::Peer>> {
+pub(crate) fn start_everything(rig: &mut Rig) -> Vec<Box<dyn crate::peer::Peer>> {
     let mut peers = Vec::new();
     let mut connection = |rig: &mut Rig| {
         let (stream, peer) = rig.connection();
@@ -138,6 +145,28 @@ fn ports_come_and_go_without_a_trace(at: &Where) {
         once(at);
     }
     assert_eq!(system::descriptors(), before, "descriptors are left");
+}
+
+fn no_thread_keeps_an_ended_port_open(at: &Where) {
+    let before = system::descriptors();
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let socket = stream.socket();
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let (sent, has_sent) = std::sync::mpsc::channel();
+    let user = thread::spawn(move || {
+        socket.send("x").expect("an empty queue");
+        sent.send(()).expect("the case listens");
+        // It lives on, and has no more to do with the port.
+        let _ = told.recv();
+    });
+    has_sent.recv().expect("it sends");
+    assert_eq!(rig.hear(&mut peer, 1), b"x");
+    drop((stream, rig));
+    drop(peer);
+    assert_eq!(system::descriptors(), before, "descriptors are left");
+    drop(tell);
+    user.join().expect("it ends");
 }
 
 fn what_is_left_of_a_port_answers_closed(at: &Where) {

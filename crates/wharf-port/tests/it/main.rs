@@ -31,8 +31,11 @@ mod edges;
 mod end;
 mod errors;
 mod exhaust;
+mod fork;
 mod handles;
 mod held;
+mod leaders;
+mod leaving;
 mod pool;
 mod port;
 mod receive;
@@ -74,6 +77,8 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
     ("waiters", waiters::CASES),
+    ("waiters that go", leaving::CASES),
+    ("one that leads", leaders::CASES),
     ("looking before sleeping", spin::CASES),
     ("turns", turns::CASES),
     ("shares", shares::CASES),
@@ -82,6 +87,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("the end of a port", end::CASES),
     ("errors", errors::CASES),
     ("handles", handles::CASES),
+    ("forks", fork::CASES),
     ("storms", storms::CASES),
     ("seeds", seeds::CASES),
     ("driver choice", driver_choice::CASES),

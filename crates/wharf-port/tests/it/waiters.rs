@@ -101,18 +101,23 @@ fn a_single_waiter_port_refuses_the_second(at: &Where) {
 
 fn a_shared_port_has_many_waiters_and_a_bound(at: &Where) {
     let rig = Rig::new(at);
-    let mut waiters = Vec::new();
-    let error = loop {
-        match rig.port.waiter() {
-            Ok(waiter) => waiters.push(waiter),
-            Err(error) => break error,
-        }
-        assert!(waiters.len() <= 100_000, "there is no bound");
-    };
-    assert!(waiters.len() >= 63, "{} waiters", waiters.len());
-    assert_eq!(error.kind(), ErrorKind::Busy);
+    let mut waiters: Vec<_> = (0..255)
+        .map(|_| rig.port.waiter().expect("256 by default"))
+        .collect();
+    let error = rig.port.waiter().expect_err("the rig has one as well");
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.to_string().contains("waiters_max"), "{error}");
     waiters.pop();
     waiters.push(rig.port.waiter().expect("one is gone"));
+    let few = Rig::with(at, |builder| builder.waiters_max(2));
+    let _second = few.port.waiter().expect("two were asked for");
+    let error = few.port.waiter().expect_err("not three");
+    assert_eq!(error.kind(), ErrorKind::Full);
+    let none = at.builder().waiters_max(0).build();
+    assert_eq!(
+        none.expect_err("nobody could wait").kind(),
+        ErrorKind::InvalidInput
+    );
 }
 
 fn values(batch: impl Iterator<Item = Packet>) -> Vec<u64> {

@@ -7,8 +7,10 @@
 //! One cancel for all was rejected: for each request it finds, the kernel walks all those that it
 //! found before (19,000 took 2.5 s). Sockets are shut down instead, each in constant time.
 //!
-//! A bound ring can be emptied by its own thread alone. If that thread ends before its port does,
-//! it takes all requests back from the kernel; whoever ends the port then finds them queued.
+//! A bound ring can be emptied by its own thread alone. So that thread takes all requests back from
+//! the kernel when its waiter goes: whichever thread ends the port then finds them queued, and the
+//! next waiter of that thread hands them over again. To wait with that for the end of the thread was
+//! rejected: one that lives on in a pool kept the port from ever ending without a leak.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,26 +32,8 @@ use crate::slot::flag;
 const ENDS_MAX: u64 = 4096;
 
 impl Uring {
-    /// Sees to it that this thread, when it ends, takes back what a bound ring holds by then.
-    pub(super) fn empty_at_thread_end(&self, core: &Arc<Core>) {
-        if !self.ring.is_bound_here() {
-            return;
-        }
-        // A thread that is past its own end has dropped its last waiter there: too late.
-        let late = LEFT.try_with(|left| {
-            let mut rings = left.0.borrow_mut();
-            rings.retain(|ring| ring.strong_count() > 0);
-            if !rings.iter().any(|ring| ring.as_ptr() == Arc::as_ptr(core)) {
-                rings.push(Arc::downgrade(core));
-            }
-        });
-        if late.is_err() {
-            self.recall(core);
-        }
-    }
-
-    /// Takes every request back from the kernel, on the thread of a bound ring. They are queued
-    /// again, for whoever ends the port.
+    /// The waiter of a bound ring goes, on its thread: takes every request back from the kernel.
+    /// They are queued again.
     pub(super) fn recall(&self, core: &Arc<Core>) {
         if !self.ring.is_bound_here() {
             return;
@@ -60,8 +44,32 @@ impl Uring {
             }
         }
         self.empty_kernel(core, &mut Out::queue(), |kind| kind == Kind::Cancel);
-        // No other thread could close what is in the table.
-        self.ring.close_table();
+        if self.direct.is_some() {
+            self.close_table_at_thread_end(core);
+        }
+    }
+
+    /// Sees to it that this thread, when it ends, closes what is in its ring's table: no other
+    /// could.
+    fn close_table_at_thread_end(&self, core: &Arc<Core>) {
+        let late = LEFT.try_with(|left| {
+            let mut rings = left.0.borrow_mut();
+            rings.retain(|ring| ring.strong_count() > 0);
+            if !rings.iter().any(|ring| ring.as_ptr() == Arc::as_ptr(core)) {
+                rings.push(Arc::downgrade(core));
+            }
+        });
+        if late.is_err() {
+            self.ring.close_table(); // The thread is past its own end.
+        }
+    }
+
+    /// The thread of a bound ring ends.
+    pub(super) fn thread_ends(&self, core: &Arc<Core>) {
+        if self.ring.is_bound_here() {
+            self.recall(core);
+            self.ring.close_table();
+        }
     }
 
     /// Ends what the kernel has and what is queued for it, of sockets that were all aborted.
@@ -172,7 +180,7 @@ impl Uring {
     }
 }
 
-/// The bound rings whose waiters this thread had and dropped, while their ports stayed open.
+/// The bound rings with a table whose waiters this thread had and dropped.
 struct Left(RefCell<Vec<Weak<Core>>>);
 
 thread_local! {
@@ -182,8 +190,12 @@ thread_local! {
 impl Drop for Left {
     fn drop(&mut self) {
         for ring in self.0.take() {
-            if let Some(core) = ring.upgrade() {
+            // Counted like a waiter, so that no other thread ends the port meanwhile.
+            if let Some(core) = ring.upgrade()
+                && let Some(number) = core.ready.enlist_again()
+            {
                 core.driver.leave_thread(&core, true);
+                core.waiter_left(number);
             }
         }
     }

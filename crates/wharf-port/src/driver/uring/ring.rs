@@ -7,6 +7,7 @@
 //! Sleep and queue share a lock, so that "nothing is queued, I sleep" and "queued, is anybody
 //! asleep?" cannot pass each other unseen. Whoever finds the thread asleep rings a bell (`bell`).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -102,7 +103,7 @@ pub(super) struct Ring {
     setup: Setup,
     /// Whether only `owner` may enter; 0 before the first waiter.
     bound: bool,
-    owner: AtomicI32,
+    owner: AtomicU64,
     forks: u32,
     /// There is a table of sockets without descriptors. What came up while one of them was looked
     /// after at once waits in `aside`; the descriptor of one that is put into it is in `taken`.
@@ -155,7 +156,7 @@ impl Ring {
             single,
             setup,
             bound,
-            owner: AtomicI32::new(0),
+            owner: AtomicU64::new(0),
             forks: sys::forks(),
             has_table: false,
             aside: Mutex::default(),
@@ -198,7 +199,7 @@ impl Ring {
         if !self.bound {
             return Ok(true);
         }
-        let this = rustix::thread::gettid().as_raw_nonzero().get();
+        let this = this_thread();
         match self.owner.load(Ordering::Relaxed) {
             0 => {
                 // The ring was made disabled, so that its maker need not be its user.
@@ -213,8 +214,7 @@ impl Ring {
 
     /// Whether the calling thread is the only one that may enter.
     pub(super) fn is_bound_here(&self) -> bool {
-        let this = rustix::thread::gettid().as_raw_nonzero().get();
-        self.bound && self.owner.load(Ordering::Relaxed) == this
+        self.bound && self.owner.load(Ordering::Relaxed) == this_thread() && !self.is_forked()
     }
 
     /// Tells the kernel where the provided buffers are.
@@ -237,7 +237,7 @@ impl Ring {
     /// Queues a request, and rings for the thread that sleeps in the kernel. Whatever the request
     /// points to stays in place until its end is reported.
     pub(super) fn push(&self, entry: Entry) {
-        if sys::forks() != self.forks {
+        if self.is_forked() {
             return; // The ring is the parent's.
         }
         let mut queue = lock(&self.queue);
@@ -247,6 +247,10 @@ impl Ring {
         if ring {
             self.ring_the_bell();
         }
+    }
+
+    fn is_forked(&self) -> bool {
+        sys::forks() != self.forks
     }
 
     /// Whether requests wait for a thread to enter.
@@ -432,6 +436,19 @@ impl fmt::Debug for Ring {
             .field("owner", &self.owner)
             .finish_non_exhaustive()
     }
+}
+
+/// A number that no other thread has or ever had. That of the system goes to another thread when
+/// this one has ended, and the ring to a thread that the kernel refuses.
+fn this_thread() -> u64 {
+    static THREADS: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static THIS: Cell<u64> = const { Cell::new(0) };
+    }
+    if THIS.get() == 0 {
+        THIS.set(THREADS.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    THIS.get()
 }
 
 fn set_up(setup: Setup, size: Size) -> Result<IoUring, i32> {
