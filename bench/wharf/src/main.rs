@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = port.listen(([127, 0, 0, 1], 0), LISTENER)?;
     let number = i32::try_from(listener.socket().raw_number()?)?;
     bench_common::set_options(bench_common::duplicate(number));
-    listener.accept()?;
+    listener.socket().accept()?;
     let address = listener.local_address()?;
     bench_common::announce(address.internet().ok_or("no port")?.port());
     std::thread::scope(|scope| {

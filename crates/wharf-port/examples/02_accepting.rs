@@ -33,11 +33,10 @@ fn accept_one() -> Result<(), Box<dyn Error>> {
     // Dropped from the last to the first: the connection, the listener, the waiter, the port.
     let port = Port::builder().build()?;
     let mut waiter = port.waiter()?;
-    let listener = port.listen(address, LISTENER)?;
+    let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
     let mut connection = None;
 
     println!("LISTENING ON {}", listener.local_address()?);
-    listener.accept()?;
     let mut deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

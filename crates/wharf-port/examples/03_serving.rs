@@ -33,7 +33,7 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let port = Port::builder().build()?;
     *PORT.lock().unwrap() = Some(port.clone());
     let mut waiter = port.waiter()?;
-    let listener = port.listen(address, LISTENER)?;
+    let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
     let mut connections: BTreeMap<Key, Stream> = BTreeMap::new();
 
     ctrlc::set_handler(move || match &*PORT.lock().unwrap() {
@@ -44,7 +44,6 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         port.post(Key(7), 0)?;
     }
     println!("LISTENING ON {}", listener.local_address()?);
-    listener.accept()?;
     let mut key = Key(100);
     println!("WAITING FOR CONNECTION {key}");
     while !INTERRUPTED.load(Ordering::Relaxed) {

@@ -29,7 +29,7 @@ fn echo() -> Result<(), Box<dyn Error>> {
     let port = Port::builder().build()?;
     *PORT.lock().unwrap() = Some(port.clone());
     let mut waiter = port.waiter()?;
-    let listener = port.listen(address, LISTENER)?;
+    let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
     let mut connections: BTreeMap<Key, Stream> = BTreeMap::new();
 
     ctrlc::set_handler(|| {
@@ -37,7 +37,6 @@ fn echo() -> Result<(), Box<dyn Error>> {
         _ = port.as_ref().map(|port| port.post(INTERRUPT, 0));
     })?;
     println!("LISTENING ON {}", listener.local_address()?);
-    listener.accept()?;
     let mut key = Key(100);
     while let Wait::Packets(packets) = waiter.wait(None)? {
         for packet in packets {
@@ -45,7 +44,7 @@ fn echo() -> Result<(), Box<dyn Error>> {
                 Event::Accepted(accepted) => {
                     // No `?` on a call about one socket: one peer's fault is not the server's.
                     if let Ok(stream) = port.associate(accepted, key)
-                        && stream.receive().is_ok()
+                        && let Ok(stream) = stream.receive()
                     {
                         connections.insert(key, stream);
                         key = Key(key.0 + 1);

@@ -38,7 +38,7 @@ fn talk() -> Result<(), Box<dyn Error>> {
     let stream = port.associate(accepted, CONNECTION)?;
 
     peer.write_all(b"first")?;
-    let mut receive = stream.receive()?;
+    let mut receive = stream.socket().receive()?;
     loop {
         let Wait::Packets(packets) = waiter.wait(None)? else {
             return Err("the port was closed".into());
@@ -61,7 +61,7 @@ fn talk() -> Result<(), Box<dyn Error>> {
                 } => {
                     println!("CANCELLED; ONCE MORE: {:?}", port.cancel(receive));
                     peer.write_all(b"second")?;
-                    receive = stream.receive()?;
+                    receive = stream.socket().receive()?;
                 }
                 event => return Err(format!("{} {event:?}", packet.key).into()),
             }

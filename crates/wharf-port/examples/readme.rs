@@ -10,8 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let port = Port::builder().build()?;
     let mut waiter = port.waiter()?;
-    let listener = port.listen(address, Key(90))?;
-    listener.accept()?;
+    let listener = port.listen(address, Key(90))?.accept()?;
     println!("{} on {}", listener.local_address()?, port.driver());
 
     let mut next_key = 100;
@@ -22,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 // one peer's fault is not the server's.
                 Event::Accepted(accepted) => {
                     if let Ok(stream) = port.associate(accepted, Key(next_key))
-                        && stream.watch().is_ok()
+                        && let Ok(stream) = stream.watch()
                     {
                         println!("{next_key} came");
                         next_key += 1;

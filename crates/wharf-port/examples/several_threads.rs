@@ -29,7 +29,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
     let address: SocketAddr = address.parse()?;
     let port = Arc::new(Port::builder().shared().build()?);
-    let listener = port.listen(address, LISTENER)?;
+    let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
 
     // Closing the port wakes every waiter, from whatever thread it is done.
     let weak = Arc::downgrade(&port);
@@ -37,7 +37,6 @@ fn serve() -> Result<(), Box<dyn Error>> {
         _ = weak.upgrade().map(|port| port.close());
     })?;
     println!("LISTENING ON {}", listener.local_address()?);
-    listener.accept()?;
     thread::scope(|scope| {
         for number in 1..=THREADS {
             let port = &port;
@@ -63,7 +62,7 @@ fn work(port: &Port) -> wharf_port::Result<u64> {
                     let key = Key(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
                     // No `?` on a call about one socket: one peer's fault is not the server's.
                     if let Ok(stream) = port.associate(accepted, key)
-                        && stream.receive().is_ok()
+                        && let Ok(stream) = stream.receive()
                     {
                         stream.set_aside(); // It is the port's now: no table to share.
                     }

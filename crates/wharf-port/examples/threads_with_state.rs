@@ -53,14 +53,13 @@ fn serve() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
     let address: SocketAddr = address.parse()?;
     let port = Arc::new(Port::builder().shared().build()?);
-    let listener = port.listen(address, LISTENER)?;
+    let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
 
     let weak = Arc::downgrade(&port);
     ctrlc::set_handler(move || {
         _ = weak.upgrade().map(|port| port.close());
     })?;
     println!("LISTENING ON {}", listener.local_address()?);
-    listener.accept()?;
     let sessions = Table::new(&port);
     thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -93,7 +92,7 @@ fn handle(port: &Port, sessions: &Table<Session>, packet: Packet) {
             // The state goes in first: after `receive` another thread may have the first line.
             if let Ok(stream) = port.associate(accepted, key)
                 && sessions.insert(&stream, Session::default()).is_ok()
-                && stream.receive().is_ok()
+                && let Ok(stream) = stream.receive()
             {
                 stream.set_aside();
             }

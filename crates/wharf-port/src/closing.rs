@@ -16,7 +16,8 @@ use crate::key::Key;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
 use crate::slot::{SlotId, SocketState, flag};
-use crate::socket::{Close, Stream};
+use crate::socket::Close;
+use crate::stream::Stream;
 use crate::sys;
 
 const ELSEWHERE: &str = "a socket with a direct descriptor belongs to the port that accepted it: \

@@ -16,7 +16,7 @@ use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::socket::Stream;
+use crate::stream::Stream;
 use crate::sys;
 
 /// How long a connect to a Unix socket waits before it tries again; doubled each time.

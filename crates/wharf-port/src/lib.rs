@@ -10,7 +10,7 @@
 //! let port = Port::builder().build()?;
 //! let mut waiter = port.waiter()?;
 //! let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
-//! listener.accept()?;
+//! let listener = listener.accept()?;
 //! # let address = listener.local_address()?.internet().unwrap();
 //! # let client = std::thread::spawn(move || {
 //! #     use std::io::{Read, Write};
@@ -124,6 +124,7 @@ pub mod sim;
 mod slot;
 mod socket;
 mod spin;
+mod stream;
 mod sys;
 mod table;
 mod taking;
@@ -145,7 +146,8 @@ pub use listening::{ListenOptions, Listener};
 pub use op::{Cancel, Op};
 pub use packet::{End, Event, Leave, Packet, PauseReason};
 pub use port::{Port, Stats};
-pub use socket::{Close, SocketRef, Stream};
+pub use socket::{Close, SocketRef};
+pub use stream::Stream;
 pub use table::Table;
 pub use waiter::{Batch, Wait, Waiter};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::core::Core;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::keepalive::Keepalive;
 use crate::key::Key;
 use crate::op::Op;
@@ -153,6 +153,7 @@ impl<A: Into<Address>> From<A> for ListenOptions {
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping a listener closes it: keep it for as long as it shall accept"]
 pub struct Listener {
     socket: SocketRef,
 }
@@ -162,22 +163,35 @@ impl Listener {
         Listener { socket }
     }
 
-    /// Accepts continuously: one `Accepted` packet a connection, with the listener's key. Pause by
-    /// cancelling; accept again to resume.
+    /// Accepts continuously, as [`SocketRef::accept`] does; returns the listener.
+    ///
+    /// It takes the listener so that one which is only a temporary value cannot start an accept
+    /// that its own drop ends in silence.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] while accepting, [`ErrorKind::Closed`] when the port is closed.
+    /// As for [`SocketRef::accept`]; the listener comes back.
     ///
     /// ```
-    /// # fn main() -> wharf_port::Result<()> {
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let port = wharf_port::Port::builder().build()?;
-    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
-    /// let op = listener.accept()?;
-    /// port.cancel(op);
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?.accept()?;
     /// # Ok(()) }
     /// ```
-    pub fn accept(&self) -> Result<Op> {
-        self.socket.with(Operation::Accept, Core::accept)
+    ///
+    /// A listener that is dropped at once is a warning, and an error where that lint is one:
+    ///
+    /// ```compile_fail
+    /// #![deny(unused_must_use)]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// port.listen(([127, 0, 0, 1], 0), 90.into())?.accept()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn accept(self) -> Result<Listener, Refused<Listener>> {
+        match self.socket.accept() {
+            Ok(_) => Ok(self),
+            Err(error) => Err(Refused { error, value: self }),
+        }
     }
 
     /// The address it listens at, with the port number the system chose.

@@ -42,13 +42,14 @@ pub(crate) enum OpKind {
 }
 
 impl Op {
-    /// What was asked: tells the end of a shutdown from the end of a receive.
+    /// What was asked: tells the end of an accept from the end of a receive.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
-    /// assert_eq!(listener.accept()?.operation(), wharf_port::Operation::Accept);
+    /// let op = listener.socket().accept()?;
+    /// assert_eq!(op.operation(), wharf_port::Operation::Accept);
     /// # Ok(()) }
     /// ```
     #[must_use]

@@ -22,7 +22,8 @@ use crate::lock;
 use crate::op::{Cancel, Op, OpKind};
 use crate::packet::{Event, Packet};
 use crate::ready::Unposted;
-use crate::socket::{SocketRef, Stream};
+use crate::socket::SocketRef;
+use crate::stream::Stream;
 use crate::waiter::{Waiter, handle_gone};
 
 /// A completion port.
@@ -35,7 +36,7 @@ use crate::waiter::{Waiter, handle_gone};
 /// let port = Port::builder().build()?;
 /// let mut waiter = port.waiter()?;
 /// let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
-/// listener.accept()?;
+/// let listener = listener.accept()?;
 /// let client = std::net::TcpStream::connect(listener.local_address()?.internet().unwrap());
 /// if let Wait::Packets(packets) = waiter.wait(None)? {
 ///     for packet in packets {
@@ -241,8 +242,10 @@ impl Port {
     /// # use wharf_port::{Cancel, Port};
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = Port::builder().build()?;
-    /// let op = port.listen(([127, 0, 0, 1], 0), 90.into())?.accept()?;
-    /// // The listener was dropped above, and its accept with it.
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// let op = listener.socket().accept()?;
+    /// assert_eq!(port.cancel(op), Cancel::Requested);
+    /// drop(listener); // and what is left of its accept with it
     /// assert_eq!(port.cancel(op), Cancel::NotFound);
     /// # Ok(()) }
     /// ```

@@ -1,12 +1,11 @@
-//! Sockets as callers hold them: a copyable reference, and an owner.
+//! Sockets as callers name them: a copyable reference.
 //!
 //! [`SocketRef`] is a number with a generation: a packet brings one, so answering needs no
-//! dictionary, and one that outlived its socket is answered `Closed`. [`Stream`] owns: dropping it
-//! closes the connection quietly. [`Stream::set_aside`] gives the ownership to the port, as the
-//! series put its connections into a dictionary and forgot them.
+//! dictionary, and one that outlived its socket is answered `Closed`. The owner is
+//! [`Stream`](crate::Stream); [`Stream::set_aside`](crate::Stream::set_aside) gives the ownership
+//! to the port, as the series put its connections into a dictionary and forgot them.
 
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -104,6 +103,25 @@ impl SocketRef {
         })
     }
 
+    /// Accepts continuously on a listener: one `Accepted` packet a connection, with the listener's
+    /// key. Pause by cancelling; accept again to resume.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while accepting, [`ErrorKind::InvalidInput`] for a connection,
+    /// [`ErrorKind::Closed`] for a stale reference or when the port is closed.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// let op = listener.socket().accept()?;
+    /// port.cancel(op);
+    /// # Ok(()) }
+    /// ```
+    pub fn accept(&self) -> Result<Op> {
+        self.with(Operation::Accept, Core::accept)
+    }
+
     /// Receives continuously: `Received` packets with lent buffers, then one `Ended`.
     ///
     /// # Errors
@@ -116,7 +134,7 @@ impl SocketRef {
     /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
     /// # let port = wharf_port::Port::builder().build()?;
     /// let stream = port.associate(socket, 100.into())?;
-    /// let op = stream.receive()?;
+    /// let op = stream.socket().receive()?;
     /// # Ok(()) }
     /// ```
     pub fn receive(&self) -> Result<Op> {
@@ -137,7 +155,7 @@ impl SocketRef {
     /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
     /// # let port = wharf_port::Port::builder().build()?;
     /// let stream = port.associate(socket, 100.into())?;
-    /// let op = stream.receive_into(vec![0; 512])?;
+    /// let op = stream.socket().receive_into(vec![0; 512])?;
     /// # Ok(()) }
     /// ```
     pub fn receive_into(&self, buffer: Vec<u8>) -> Result<Op, Refused<Vec<u8>>> {
@@ -347,96 +365,6 @@ impl fmt::Debug for SocketRef {
             "Socket({}#{} of port {})",
             self.slot, self.generation, self.port
         )
-    }
-}
-
-/// An associated connection and its ownership.
-///
-/// Dropping it closes quietly: what is queued is sent, then FIN; nothing more is delivered.
-///
-/// ```
-/// use wharf_port::Stream;
-/// fn is_shared<T: Send + Sync>() {}
-/// is_shared::<Stream>();
-/// assert!(std::mem::size_of::<Stream>() <= 16);
-/// ```
-#[derive(Debug)]
-pub struct Stream {
-    socket: SocketRef,
-}
-
-impl Stream {
-    pub(crate) fn new(socket: SocketRef) -> Self {
-        Stream { socket }
-    }
-
-    /// The reference that packets about this stream carry.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
-    /// # let port = wharf_port::Port::builder().build()?;
-    /// let stream = port.associate(socket, 100.into())?;
-    /// let reference = stream.socket();
-    /// drop(stream);
-    /// assert!(reference.receive().is_err());
-    /// # Ok(()) }
-    /// ```
-    #[must_use]
-    pub fn socket(&self) -> SocketRef {
-        self.socket
-    }
-
-    /// Gives the connection to the port: it stays open until it is closed by reference, or until
-    /// the port ends.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
-    /// # let port = wharf_port::Port::builder().build()?;
-    /// let held = port.associate(socket, 100.into())?.set_aside();
-    /// assert_eq!(held.key()?, 100.into());
-    /// # Ok(()) }
-    /// ```
-    pub fn set_aside(self) -> SocketRef {
-        let socket = self.socket;
-        mem::forget(self);
-        socket
-    }
-
-    /// Closes with a report: one `Closed` packet is the last about this connection.
-    ///
-    /// ```
-    /// use wharf_port::Close;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
-    /// # let port = wharf_port::Port::builder().build()?;
-    /// let stream = port.associate(socket, 100.into())?;
-    /// let op = stream.close(Close::Flush);
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`] when the port is closed, or a close by reference came first.
-    pub fn close(self, how: Close) -> Result<Op> {
-        self.set_aside().close(how)
-    }
-}
-
-impl std::ops::Deref for Stream {
-    type Target = SocketRef;
-
-    fn deref(&self) -> &SocketRef {
-        &self.socket
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        close_quietly(self.socket);
     }
 }
 

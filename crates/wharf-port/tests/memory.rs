@@ -86,7 +86,10 @@ fn ports() -> impl Iterator<Item = (String, Builder)> {
 fn listen(port: &Port) -> (Listener, SocketAddr) {
     let options = ListenOptions::new(([127, 0, 0, 1], 0));
     let listener = port.listen(options, Key(90)).expect("loopback listens");
-    listener.accept().expect("a fresh listener accepts");
+    listener
+        .socket()
+        .accept()
+        .expect("a fresh listener accepts");
     let address = listener.local_address().expect("a listener has an address");
     (listener, address.internet().expect("an internet address"))
 }
@@ -335,7 +338,7 @@ fn closing(port: Port, count: usize, close: fn(&Port, &mut Waiter, Vec<Stream>))
     pump(&mut waiter, |packet| {
         if let Event::Accepted(accepted) = packet.event {
             let stream = port.associate(accepted, Key(100)).expect("room");
-            stream.receive().expect("nothing else reads");
+            stream.socket().receive().expect("nothing else reads");
             streams.push(stream);
         }
         streams.len() == count

@@ -251,7 +251,7 @@ impl Server {
     ) -> Result<(), String> {
         let mut service = self.kind.start(self.visitors.is_some());
         for listener in listeners {
-            listener.accept().map_err(text)?;
+            listener.socket().accept().map_err(text)?;
         }
         let (mut give_up_at, mut last) = (None, 0);
         loop {

@@ -51,9 +51,9 @@ impl Kind {
     /// Begins to serve a connection; the port owns it from here.
     pub(crate) fn welcome(self, stream: Stream) -> wharf_port::Result<()> {
         match self {
-            Kind::Hold(Notice::Leave) => stream.watch().map(drop)?,
+            Kind::Hold(Notice::Leave) => stream.socket().watch().map(drop)?,
             Kind::Hold(Notice::Never) => {}
-            Kind::Echo => stream.receive().map(drop)?,
+            Kind::Echo => stream.socket().receive().map(drop)?,
         }
         stream.set_aside();
         Ok(())

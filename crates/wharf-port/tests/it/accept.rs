@@ -136,7 +136,7 @@ fn an_accept_carries_the_listeners_key(at: &Where) {
         .port
         .listen(([127, 0, 0, 1], 0), Key(u64::MAX))
         .expect("loopback");
-    other.accept().expect("a fresh listener");
+    other.socket().accept().expect("a fresh listener");
     let _first = rig.dial();
     let _second = rig
         .network
@@ -172,7 +172,7 @@ fn closing_a_listener_ends_its_accept_then_tells_closed(at: &Where) {
         .port
         .listen(([127, 0, 0, 1], 0), LISTENER)
         .expect("loopback");
-    let accept = listener.accept().expect("a fresh listener");
+    let accept = listener.socket().accept().expect("a fresh listener");
     let socket = listener.socket();
     let close = listener.close().expect("it is open");
     let packet = rig.next("the end of the accept");
@@ -234,7 +234,10 @@ fn a_client_that_says_nothing_is_accepted_at_once(at: &Where) {
 fn a_second_accept_is_refused_as_busy(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen(([127, 0, 0, 1], 0));
-    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(
+        listener.socket().accept().unwrap_err().kind(),
+        ErrorKind::Busy
+    );
     let _peer = rig
         .network
         .connect(&listener.local_address().expect("an address"));
@@ -288,7 +291,7 @@ fn a_client_that_resets_first_leaves_the_listener_armed(at: &Where) {
     for _ in 0..3 {
         rig.network.connect(&address).reset();
     }
-    listener.accept().expect("a fresh listener");
+    listener.socket().accept().expect("a fresh listener");
     for word in [&b"first"[..], b"second"] {
         let mut peer = rig.network.connect(&address);
         rig.say(&mut peer, word);
@@ -340,14 +343,14 @@ fn a_cancelled_accept_leaves_clients_waiting_for_the_next(at: &Where) {
         .port
         .listen(([127, 0, 0, 1], 0), LISTENER)
         .expect("loopback");
-    let accept = listener.accept().expect("a fresh listener");
+    let accept = listener.socket().accept().expect("a fresh listener");
     assert_eq!(rig.port.cancel(accept), Cancel::Requested);
     assert_eq!(rig.ended(accept).how, End::Cancelled);
     let _peer = rig
         .network
         .connect(&listener.local_address().expect("an address"));
     rig.expect_nothing();
-    listener.accept().expect("the first is over");
+    listener.socket().accept().expect("the first is over");
     drop(rig.accepted());
 }
 
@@ -374,7 +377,7 @@ fn an_accepted_socket_may_join_another_port(at: &Where) {
         (1, 1),
         "it left the first port"
     );
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"hello");
     let packet = other.next("the bytes");
     assert_eq!(packet.key, Key(7));
@@ -402,7 +405,7 @@ fn cancelling_in_a_loop_loses_no_client_and_no_descriptor(at: &Where) {
     let address = listener.local_address().expect("an address");
     let mut seen = HashSet::new();
     for round in 0..200 {
-        let accept = listener.accept().expect("the one before is over");
+        let accept = listener.socket().accept().expect("the one before is over");
         let peer = rig.network.connect(&address);
         if round % 2 == 0 {
             rig.pump(std::time::Duration::from_micros(round * 7));
@@ -412,7 +415,7 @@ fn cancelling_in_a_loop_loses_no_client_and_no_descriptor(at: &Where) {
         assert_eq!(rig.ended(accept).how, End::Cancelled);
         let mut accepted = rig.find_accepted();
         if accepted.is_none() {
-            let again = listener.accept().expect("the one before is over");
+            let again = listener.socket().accept().expect("the one before is over");
             accepted = Some(rig.accepted());
             rig.port.cancel(again);
             assert_eq!(rig.ended(again).how, End::Cancelled);
@@ -460,7 +463,7 @@ fn unix_sockets_are_accepted(at: &Where) {
     let mut peer = rig.network.connect(&address);
     let accepted = rig.accepted();
     let stream = rig.port.associate(accepted, Key(1)).expect("room");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"through a file");
     assert_eq!(rig.receive(stream.socket(), 14), b"through a file");
     stream.send("and back").expect("an empty queue");

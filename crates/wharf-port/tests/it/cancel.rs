@@ -81,13 +81,13 @@ fn cancelling_an_idle_receive_ends_it(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     for _ in 0..3 {
-        let op = stream.receive().expect("nothing else reads");
+        let op = stream.socket().receive().expect("nothing else reads");
         assert_eq!(rig.port.cancel(op), Cancel::Requested);
         let ended = rig.ended(op);
         assert_eq!((ended.how, ended.buffer), (End::Cancelled, None));
         rig.expect_nothing();
     }
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"alive");
     assert_eq!(rig.receive(stream.socket(), 5), b"alive");
 }
@@ -96,6 +96,7 @@ fn cancelling_a_receive_into_brings_the_buffer_back_untouched(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     let op = stream
+        .socket()
         .receive_into(vec![7; 32])
         .expect("nothing else reads");
     rig.expect_nothing();
@@ -112,7 +113,7 @@ fn cancelling_a_receive_into_brings_the_buffer_back_untouched(at: &Where) {
 fn cancelling_a_watch_ends_it(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let op = stream.watch().expect("nothing else reads");
+    let op = stream.socket().watch().expect("nothing else reads");
     assert_eq!(rig.port.cancel(op), Cancel::Requested);
     assert_eq!(rig.ended(op).how, End::Cancelled);
     peer.finish();
@@ -122,7 +123,7 @@ fn cancelling_a_watch_ends_it(at: &Where) {
 fn a_second_cancel_finds_nothing(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, _peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.port.cancel(op), Cancel::Requested);
     assert_eq!(rig.port.cancel(op), Cancel::NotFound);
     assert_eq!(rig.ended(op).how, End::Cancelled);
@@ -133,7 +134,10 @@ fn a_second_cancel_finds_nothing(at: &Where) {
 fn an_operation_that_is_over_cannot_be_cancelled(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive_into(vec![0; 4]).expect("nothing else reads");
+    let op = stream
+        .socket()
+        .receive_into(vec![0; 4])
+        .expect("nothing else reads");
     rig.say(&mut peer, b"data");
     // Its packet waits in a batch: the operation is over, and the packet stays.
     while !matches!(rig.waiter().wait(None).expect("waits"), Wait::Packets(_)) {}
@@ -147,11 +151,17 @@ fn an_operation_that_is_over_cannot_be_cancelled(at: &Where) {
 fn a_late_cancel_does_not_hit_a_newer_operation(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let old = stream.receive_into(vec![0; 1]).expect("nothing else reads");
+    let old = stream
+        .socket()
+        .receive_into(vec![0; 1])
+        .expect("nothing else reads");
     rig.say(&mut peer, b"a");
     let packet = rig.next("the first byte");
     assert_eq!(packet.op, old);
-    let new = stream.receive_into(vec![0; 1]).expect("the first is over");
+    let new = stream
+        .socket()
+        .receive_into(vec![0; 1])
+        .expect("the first is over");
     assert_ne!(old, new);
     assert_eq!(rig.port.cancel(old), Cancel::NotFound);
     rig.expect_nothing();
@@ -161,7 +171,7 @@ fn a_late_cancel_does_not_hit_a_newer_operation(at: &Where) {
     rig.until_stats("the first is gone", |stats| stats.sockets == 1);
     let (next, mut next_peer) = rig.connection();
     assert_ne!(next.socket(), socket);
-    next.receive().expect("nothing else reads");
+    next.socket().receive().expect("nothing else reads");
     assert_eq!(rig.port.cancel(new), Cancel::NotFound);
     assert_eq!(socket.receive().unwrap_err().kind(), ErrorKind::Closed);
     rig.say(&mut next_peer, b"b");
@@ -171,8 +181,11 @@ fn a_late_cancel_does_not_hit_a_newer_operation(at: &Where) {
 fn cancelling_the_second_of_two_leaves_the_first(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let first = stream.receive_into(vec![0; 4]).expect("nothing else reads");
-    let second = stream.receive_into(vec![9; 4]).expect("room");
+    let first = stream
+        .socket()
+        .receive_into(vec![0; 4])
+        .expect("nothing else reads");
+    let second = stream.socket().receive_into(vec![9; 4]).expect("room");
     assert_eq!(rig.port.cancel(second), Cancel::Requested);
     let ended = rig.ended(second);
     assert_eq!(
@@ -189,8 +202,11 @@ fn cancelling_the_second_of_two_leaves_the_first(at: &Where) {
 fn cancelling_the_first_of_two_leaves_the_second(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let first = stream.receive_into(vec![9; 4]).expect("nothing else reads");
-    let second = stream.receive_into(vec![0; 4]).expect("room");
+    let first = stream
+        .socket()
+        .receive_into(vec![9; 4])
+        .expect("nothing else reads");
+    let second = stream.socket().receive_into(vec![0; 4]).expect("room");
     assert_eq!(rig.port.cancel(first), Cancel::Requested);
     let ended = rig.ended(first);
     assert_eq!(
@@ -212,7 +228,7 @@ fn a_cancelled_receive_loses_no_bytes(at: &Where) {
     let mut received = Vec::new();
     let mut sent = 0;
     while received.len() < bytes.len() {
-        let op = stream.receive().expect("the one before is over");
+        let op = stream.socket().receive().expect("the one before is over");
         while sent < bytes.len() && sent < received.len() + (32 << 10) {
             sent += peer
                 .try_send(&bytes[sent..])
@@ -263,7 +279,7 @@ fn cancels_that_race_with_data_lose_no_bytes(at: &Where) {
     let bytes = noise(1 << 20);
     let talker = chatter(peer, bytes.clone());
     let mut received = Vec::new();
-    let mut op = stream.receive().expect("nothing else reads");
+    let mut op = stream.socket().receive().expect("nothing else reads");
     let mut cancels = 0;
     while received.len() < bytes.len() {
         let packet = rig.next("bytes, or the end of a receive");
@@ -279,7 +295,7 @@ fn cancels_that_race_with_data_lose_no_bytes(at: &Where) {
                 how: End::Cancelled,
                 ..
             } => {
-                op = stream.receive().expect("the one before is over");
+                op = stream.socket().receive().expect("the one before is over");
             }
             other => panic!("not asked for: {other:?}"),
         }
@@ -302,7 +318,7 @@ fn cancels_of_buffers_that_race_with_data_lose_no_bytes(at: &Where) {
     while received.len() < bytes.len() || left > 0 {
         if left == 0 {
             round += 1;
-            let ops = [(); 3].map(|()| stream.receive_into(vec![0; 1_000]).expect("room"));
+            let ops = [(); 3].map(|()| stream.socket().receive_into(vec![0; 1_000]).expect("room"));
             left = ops.len();
             if round % 2 == 0 {
                 rig.pump(Duration::ZERO);
@@ -354,7 +370,7 @@ fn cancelling_a_paused_receive_ends_it(at: &Where) {
     };
     let mut rig = Rig::with(at, |builder| builder.pool(pool).leases_per_socket(2));
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, &noise(2_048));
     let held = [rig.lease(stream.socket()), rig.lease(stream.socket())];
     rig.expect_nothing();
@@ -373,7 +389,7 @@ fn cancelling_a_paused_receive_ends_it(at: &Where) {
     assert_eq!(how, End::Cancelled);
     drop(held);
     rig.expect_nothing();
-    stream.receive().expect("the first is over");
+    stream.socket().receive().expect("the first is over");
     assert_eq!(
         rig.receive(stream.socket(), 2_048 - bytes),
         noise(2_048)[bytes..]
@@ -437,7 +453,7 @@ fn a_send_cut_short_ends_the_write_side(at: &Where) {
         (ErrorKind::Aborted, &b"more"[..])
     );
     // The reading side goes on.
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"still heard");
     assert_eq!(rig.receive(stream.socket(), 11), b"still heard");
 }
@@ -446,7 +462,7 @@ fn operations_of_other_ports_are_not_found(at: &Where) {
     let mut rig = Rig::new(at);
     let other = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(other.port.cancel(op), Cancel::NotFound);
     rig.say(&mut peer, b"on");
     assert_eq!(rig.receive(stream.socket(), 2), b"on");

@@ -87,7 +87,7 @@ fn closing_ends_a_pending_receive_then_tells_closed(at: &Where) {
     for how in [Close::Flush, Close::Reset] {
         let (stream, mut peer) = rig.connection();
         let (socket, key) = (stream.socket(), stream.key().expect("it is open"));
-        let receive = stream.receive().expect("nothing else reads");
+        let receive = stream.socket().receive().expect("nothing else reads");
         rig.expect_nothing();
         let close = stream.close(how).expect("it is open");
         let packet = rig.next("the end of the receive");
@@ -120,7 +120,7 @@ fn closing_ends_every_queued_receive_with_its_buffer(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, _peer) = rig.connection();
     let socket = stream.socket();
-    let ops = [1, 2, 3].map(|byte| stream.receive_into(vec![byte; 8]).expect("room"));
+    let ops = [1, 2, 3].map(|byte| stream.socket().receive_into(vec![byte; 8]).expect("room"));
     stream.close(Close::Flush).expect("it is open");
     for (op, byte) in ops.into_iter().zip([1, 2, 3]) {
         let ended = rig.ended(op);
@@ -148,7 +148,7 @@ fn closing_an_idle_socket_gives_one_closed(at: &Where) {
 fn dropping_a_stream_tells_nothing_more(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"never taken");
     stream.send("last words").expect("an empty queue");
     drop(stream);
@@ -164,7 +164,7 @@ fn dropping_a_stream_tells_nothing_more(at: &Where) {
 fn dropping_a_stream_gives_its_queued_leases_back(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, &noise(1_000));
     let lease = rig.lease(stream.socket());
     // It waits behind a send that the peer does not read, and then nobody wants it any more.
@@ -187,7 +187,7 @@ fn a_packet_that_waited_survives_the_close(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     let socket = stream.socket();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"data");
     while !matches!(rig.waiter().wait(None).expect("waits"), Wait::Packets(_)) {}
     stream.close(Close::Flush).expect("it is open");
@@ -353,7 +353,7 @@ fn packets_never_cross_to_the_next_socket(at: &Where) {
     let mut rig = Rig::new(at);
     for round in 0..200u8 {
         let (stream, mut peer) = rig.connection();
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         // Something of the first is always on its way when the second takes its place.
         rig.say(&mut peer, &[round, 1]);
         drop(stream);
@@ -361,7 +361,7 @@ fn packets_never_cross_to_the_next_socket(at: &Where) {
         let accepted = rig.accepted();
         let key = Key(1_000 + u64::from(round));
         let next = rig.port.associate(accepted, key).expect("room");
-        next.receive().expect("nothing else reads");
+        next.socket().receive().expect("nothing else reads");
         rig.say(&mut next_peer, &[round, 2]);
         let packet = rig.expect("the second's bytes", |packet| packet.key == key);
         assert_eq!(packet.socket, next.socket());
@@ -379,7 +379,7 @@ fn ends_in_every_order_at_a_high_rate(at: &Where) {
     let mut closing = Vec::new();
     for round in 0..600u32 {
         let (stream, mut peer) = rig.connection();
-        let receive = stream.receive().expect("nothing else reads");
+        let receive = stream.socket().receive().expect("nothing else reads");
         stream.send(vec![0; 1_000]).expect("an empty queue");
         if round % 2 == 0 {
             rig.say(&mut peer, b"something");
@@ -418,7 +418,7 @@ fn closing_one_of_many_disturbs_no_other(at: &Where) {
     let mut rig = Rig::new(at);
     let mut ends: Vec<_> = (0..50).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     while ends.len() > 1 {
         let (stream, _peer) = ends.swap_remove(ends.len() / 2);

@@ -135,7 +135,7 @@ fn neither_accepted_nor_connected_sockets_take_descriptors(at: &Where) {
     assert_eq!(system::descriptors(), before, "both ends of each are open");
     // They serve like any: a message of each client to its server.
     for pair in ends.chunks(2) {
-        pair[0].receive().expect("nothing else reads");
+        pair[0].socket().receive().expect("nothing else reads");
         pair[1].send("hello").expect("an empty queue");
         assert_eq!(rig.receive(pair[0].socket(), 5), b"hello");
     }
@@ -168,7 +168,7 @@ fn a_full_table_of_places_pauses_and_loses_nobody(at: &Where) {
             pauses += u32::from(matches!(packet.event, Event::Paused { .. }));
         }
         if taken.len() == 3 && pauses > 0 {
-            taken.remove(0); // One goes, one comes.
+            drop(taken.remove(0)); // One goes, one comes.
         }
         (peers.len() == CLIENTS).then_some(())
     });
@@ -404,8 +404,8 @@ fn ports_that_share_a_listener_leave_connections_to_who_has_room(at: &Where) {
         .expect("one kind of driver");
     let address = listener.local_address().expect("it listens");
     assert_eq!(shared.local_address().expect("it listens"), address);
-    listener.accept().expect("a fresh listener");
-    shared.accept().expect("a fresh listener");
+    listener.socket().accept().expect("a fresh listener");
+    shared.socket().accept().expect("a fresh listener");
     let mut clients: Vec<Box<dyn Peer>> = Vec::new();
     let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
     let mut peers = HashSet::new();
@@ -423,7 +423,7 @@ fn ports_that_share_a_listener_leave_connections_to_who_has_room(at: &Where) {
         "each has its fill"
     );
     clients.push(first.network.connect(&address));
-    of_first.remove(0);
+    drop(of_first.remove(0));
     first.until("a place is enough", |first| {
         accepted_by(first, &mut of_first, &mut peers);
         accepted_by(&mut second, &mut of_second, &mut peers);
@@ -438,12 +438,12 @@ fn one_port_leaves_a_shared_listener_and_the_other_goes_on(at: &Where) {
     let mut second = Rig::new(at);
     let listener = first.port.listen(([127, 0, 0, 1], 0), LISTENER);
     let listener = listener.expect("loopback");
-    let accept = listener.accept().expect("a fresh listener");
+    let accept = listener.socket().accept().expect("a fresh listener");
     let address = listener.local_address().expect("it listens");
     let shared = listener
         .share_with(&second.port, LISTENER)
         .expect("one kind of driver");
-    shared.accept().expect("a fresh listener");
+    shared.socket().accept().expect("a fresh listener");
     let gone = listener.socket();
     listener.close().expect("it is open");
     first.ended(accept);

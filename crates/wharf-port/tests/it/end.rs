@@ -111,7 +111,7 @@ fn dropping_a_port_with_everything_in_flight(at: &Where) {
         let mut rig = Rig::with(at, |builder| builder.pool(pool));
         rig.allowed.packets = true;
         let (talking, mut talker) = rig.connection();
-        talking.receive().expect("nothing else reads");
+        talking.socket().receive().expect("nothing else reads");
         rig.say(&mut talker, b"lent");
         let lease = rig.lease(talking.socket());
         rig.allowed.leases = 1;
@@ -182,13 +182,13 @@ fn what_is_left_of_a_port_answers_closed(at: &Where) {
     rig.drop_waiter();
     system::hear_the_end(&mut peer);
     let closed = ErrorKind::Closed;
-    assert_eq!(stream.receive().unwrap_err().kind(), closed);
+    assert_eq!(stream.socket().receive().unwrap_err().kind(), closed);
     let refused = stream.send(vec![9; 9]).unwrap_err();
     assert_eq!(
         (refused.error.kind(), &*refused.value),
         (closed, &[9; 9][..])
     );
-    assert_eq!(listener.accept().unwrap_err().kind(), closed);
+    assert_eq!(listener.socket().accept().unwrap_err().kind(), closed);
     assert_eq!(
         rig.port
             .listen(([127, 0, 0, 1], 0), Key(1))
@@ -239,7 +239,7 @@ fn closing_under_load_hangs_nobody(at: &Where) {
         let mut rig = Rig::new(at);
         let mut ends: Vec<_> = (0..8).map(|_| rig.connection()).collect();
         for (stream, _) in &ends {
-            stream.receive().expect("nothing else reads");
+            stream.socket().receive().expect("nothing else reads");
         }
         rig.drop_waiter();
         let packets = AtomicUsize::new(0);
@@ -273,7 +273,7 @@ fn peers_hear_that_the_port_is_gone(at: &Where) {
     for armed in [true, false] {
         let (stream, peer) = rig.connection();
         if armed {
-            stream.receive().expect("nothing else reads");
+            stream.socket().receive().expect("nothing else reads");
         }
         stream.set_aside();
         peers.push(peer);

@@ -50,14 +50,17 @@ fn every_end_of_a_connection_has_its_kind(at: &Where) {
     let (closed, _closed_peer) = rig.connection();
     let (cancelled, _cancelled_peer) = rig.connection();
     let expected = [
-        (finished.receive().expect("it is open"), None),
-        (reset.receive().expect("it is open"), Some(ErrorKind::Reset)),
+        (finished.socket().receive().expect("it is open"), None),
         (
-            closed.receive().expect("it is open"),
+            reset.socket().receive().expect("it is open"),
+            Some(ErrorKind::Reset),
+        ),
+        (
+            closed.socket().receive().expect("it is open"),
             Some(ErrorKind::Aborted),
         ),
         (
-            cancelled.receive().expect("it is open"),
+            cancelled.socket().receive().expect("it is open"),
             Some(ErrorKind::Cancelled),
         ),
         (
@@ -95,9 +98,12 @@ fn a_reset_that_a_send_met_first_is_no_end_of_the_stream(at: &Where) {
         };
         assert_eq!(failed, Some(ErrorKind::Reset), "the send hears of it");
         let op = if into {
-            stream.receive_into(vec![0; 10]).expect("nothing reads")
+            stream
+                .socket()
+                .receive_into(vec![0; 10])
+                .expect("nothing reads")
         } else {
-            stream.receive().expect("nothing reads")
+            stream.socket().receive().expect("nothing reads")
         };
         let kind = rig.ended(op).how.error_kind();
         assert_eq!(kind, Some(ErrorKind::Reset), "into a buffer: {into}");
@@ -164,7 +170,7 @@ fn a_network_that_is_down_is_unreachable(at: &Where) {
 fn every_error_names_its_operation_and_keeps_the_systems_code(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     peer.reset();
     let End::Failed(error) = rig.ended(op).how else {
         panic!("the peer has reset");

@@ -148,7 +148,7 @@ fn a_listener_out_of_descriptors_pauses_and_resumes(at: &Where) {
     let mut rig = Rig::new(at);
     let (listener, clients) = waiting_clients(&rig, 10);
     let _hoard = system::leave_descriptors(3);
-    listener.accept().expect("a fresh listener");
+    listener.socket().accept().expect("a fresh listener");
     let mut seen = Seen::default();
     seen.until(&mut rig, REASON, |seen| seen.paused == 1);
     for _ in 0..300 {
@@ -181,7 +181,7 @@ fn a_paused_listener_resumes_by_itself(at: &Where) {
     let mut rig = Rig::new(at);
     let (listener, clients) = waiting_clients(&rig, 20);
     let hoard = system::leave_descriptors(5);
-    listener.accept().expect("a fresh listener");
+    listener.socket().accept().expect("a fresh listener");
     let mut seen = Seen::default();
     seen.until(&mut rig, REASON, |seen| seen.paused == 1);
     // Nothing of the port closes; the process just has descriptors again.
@@ -198,7 +198,7 @@ fn a_paused_listener_does_not_spin(at: &Where) {
     let (listener, _clients) = waiting_clients(&rig, 10);
     let before = system::processor_time();
     let hoard = system::leave_descriptors(2);
-    listener.accept().expect("a fresh listener");
+    listener.socket().accept().expect("a fresh listener");
     let mut seen = Seen::default();
     seen.until(&mut rig, REASON, |seen| seen.paused == 1);
     let start = Instant::now();
@@ -217,7 +217,7 @@ fn a_paused_listener_does_not_spin(at: &Where) {
 fn a_paused_listener_may_be_cancelled_and_closed(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.sockets_max(2));
     let (listener, _clients) = waiting_clients(&rig, 3);
-    let accept = listener.accept().expect("a fresh listener");
+    let accept = listener.socket().accept().expect("a fresh listener");
     let mut seen = Seen::default();
     seen.until(&mut rig, PauseReason::SocketsMax, |seen| seen.paused == 1);
     assert_eq!(rig.port.cancel(accept), wharf_port::Cancel::Requested);
@@ -225,7 +225,7 @@ fn a_paused_listener_may_be_cancelled_and_closed(at: &Where) {
     assert_eq!(rig.port.stats().listeners_paused, 0);
     seen.accepted.clear();
     rig.expect_nothing();
-    let accept = listener.accept().expect("the first is over");
+    let accept = listener.socket().accept().expect("the first is over");
     seen.until(&mut rig, PauseReason::SocketsMax, |seen| seen.paused == 2);
     let socket = listener.socket();
     listener.close().expect("it is open");
@@ -260,7 +260,7 @@ fn a_storm_of_clients_that_reset_hurts_nobody_else(at: &Where) {
     let mut rig = Rig::new(at);
     rig.allowed.packets = true;
     let (good, mut good_peer) = rig.connection();
-    good.receive().expect("nothing else reads");
+    good.socket().receive().expect("nothing else reads");
     for round in 0..20u8 {
         let mut storm = 50;
         while storm > 0 {

@@ -63,7 +63,7 @@ fn no_handle_is_inherited(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let (stream, _peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.port.connect(host.address(), Key(1)).expect("room");
     let connected = rig.next("the stream");
     assert!(matches!(connected.event, Event::Connected(_)));

@@ -66,7 +66,7 @@ fn with_few_leases(at: &Where) -> Rig {
 fn small_messages_beyond_the_leases_keep_their_order(at: &Where) {
     let mut rig = with_few_leases(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let mut held = at_the_bound(&mut rig, &stream, &mut peer);
     let mut rest = Vec::new();
     while rest.len() < b"three-four-five".len() {
@@ -89,7 +89,7 @@ fn small_messages_beyond_the_leases_keep_their_order(at: &Where) {
 fn what_a_cancelled_stream_has_left_is_for_the_next_receive(at: &Where) {
     let mut rig = with_few_leases(at);
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     let held = at_the_bound(&mut rig, &stream, &mut peer);
     assert_eq!(rig.port.cancel(op), Cancel::Requested);
     assert_eq!(rig.ended(op).how, End::Cancelled);
@@ -97,6 +97,7 @@ fn what_a_cancelled_stream_has_left_is_for_the_next_receive(at: &Where) {
     let mut taken = Vec::new();
     while taken.len() < 4 {
         let into = stream
+            .socket()
             .receive_into(vec![0; 4 - taken.len()])
             .expect("nothing else reads");
         let packet = rig.expect("the bytes", |packet| packet.op == into);
@@ -106,7 +107,7 @@ fn what_a_cancelled_stream_has_left_is_for_the_next_receive(at: &Where) {
         taken.extend_from_slice(&buffer[..count]);
     }
     assert_eq!(taken, b"thre");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 11), b"e-four-five");
 }
 
@@ -115,7 +116,7 @@ fn the_end_is_told_behind_what_waited(at: &Where) {
     for resets in [false, true] {
         let mut rig = with_few_leases(at);
         let (stream, mut peer) = rig.connection();
-        let op = stream.receive().expect("nothing else reads");
+        let op = stream.socket().receive().expect("nothing else reads");
         let held = at_the_bound(&mut rig, &stream, &mut peer);
         // The peer that finishes stays until the end was told.
         let mut stays = Some(peer);
@@ -150,7 +151,7 @@ fn an_end_right_behind_a_message_is_told(at: &Where) {
     let mut rig = Rig::new(at);
     for round in 0..ROUNDS {
         let (stream, mut peer) = rig.connection();
-        let op = stream.receive().expect("nothing else reads");
+        let op = stream.socket().receive().expect("nothing else reads");
         for message in [b"one", b"two"] {
             rig.say(&mut peer, message);
             assert_eq!(rig.receive(stream.socket(), 3), message);
@@ -194,7 +195,7 @@ fn a_stream_closed_while_messages_wait_gives_their_buffers_back(at: &Where) {
     });
     for round in 0..4 {
         let (stream, mut peer) = rig.connection();
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         let held = at_the_bound(&mut rig, &stream, &mut peer);
         if round % 2 == 0 {
             let socket = stream.socket();
@@ -221,7 +222,7 @@ fn a_stream_closed_while_messages_wait_gives_their_buffers_back(at: &Where) {
     let mut streams = Vec::new();
     for _ in 0..BUFFERS / LEASES {
         let (stream, mut peer) = rig.connection();
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         for message in [b"one", b"two"] {
             rig.say(&mut peer, message);
             lent.push(rig.lease(stream.socket()));

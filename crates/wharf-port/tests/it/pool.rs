@@ -84,8 +84,8 @@ fn leases_at_their_bound_stop_one_stream_only(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(64)).leases_per_socket(2));
     let (greedy, mut greedy_peer) = rig.connection();
     let (other, mut other_peer) = rig.connection();
-    greedy.receive().expect("nothing else reads");
-    other.receive().expect("nothing else reads");
+    greedy.socket().receive().expect("nothing else reads");
+    other.socket().receive().expect("nothing else reads");
     let bytes = noise(10 * BYTES as usize);
     rig.say(&mut greedy_peer, &bytes);
     let mut held = vec![rig.lease(greedy.socket()), rig.lease(greedy.socket())];
@@ -112,7 +112,7 @@ fn a_lease_returned_on_another_thread_lets_its_stream_go_on(at: &Where) {
     const PIECES: usize = 2_000;
     let mut rig = Rig::with(at, |builder| builder.pool(small(64)).leases_per_socket(1));
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let (hand_over, handed_over) = channel::<Lease>();
     let dropper = thread::spawn(move || {
         let mut received = Vec::new();
@@ -147,13 +147,13 @@ fn a_lease_returned_on_another_thread_lets_its_stream_go_on(at: &Where) {
 fn an_exhausted_pool_serves_first_come_first_served(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(2)).leases_per_socket(4));
     let (holder, mut holder_peer) = rig.connection();
-    holder.receive().expect("nothing else reads");
+    holder.socket().receive().expect("nothing else reads");
     rig.say(&mut holder_peer, &noise(2 * BYTES as usize));
     let mut held = vec![rig.lease(holder.socket()), rig.lease(holder.socket())];
     let mut waiting = Vec::new();
     for name in 0..4u8 {
         let (stream, mut peer) = rig.connection();
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         rig.say(&mut peer, &[name]);
         rig.expect_nothing();
         waiting.push((stream, peer));
@@ -180,13 +180,13 @@ fn a_stream_that_leaves_the_line_lets_the_next_one_go_on(at: &Where) {
         let (holder, mut holder_peer) = rig.connection();
         let (first, mut first_peer) = rig.connection();
         let (second, mut second_peer) = rig.connection();
-        holder.receive().expect("nothing else reads");
+        holder.socket().receive().expect("nothing else reads");
         rig.say(&mut holder_peer, b"held");
         let held = rig.lease(holder.socket());
-        let waiting = first.receive().expect("nothing else reads");
+        let waiting = first.socket().receive().expect("nothing else reads");
         rig.say(&mut first_peer, b"one");
         rig.expect_nothing();
-        second.receive().expect("nothing else reads");
+        second.socket().receive().expect("nothing else reads");
         rig.say(&mut second_peer, b"two");
         rig.expect_nothing();
         if closes {
@@ -207,7 +207,7 @@ fn an_exhausted_pool_loses_no_byte(at: &Where) {
     let bytes = noise(EACH);
     let mut ends: Vec<_> = (0..STREAMS).map(|_| rig.connection()).collect();
     for (stream, peer) in &mut ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         rig.say(peer, &bytes);
     }
     let mut received: HashMap<SocketRef, Vec<u8>> = HashMap::new();
@@ -249,9 +249,9 @@ fn peers_that_never_read_cannot_take_the_pool_hostage(at: &Where) {
     let mut greedy: Vec<_> = (0..6).map(|_| rig.connection()).collect();
     let (good, mut good_peer) = rig.connection();
     for (stream, _) in &greedy {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
-    good.receive().expect("nothing else reads");
+    good.socket().receive().expect("nothing else reads");
     let bytes = noise(256 << 10);
     let (mut blocked, mut rounds) = (0, 0);
     while blocked < 200 {
@@ -310,7 +310,7 @@ fn echo_what_came(rig: &mut Rig) {
 fn a_read_that_finds_nothing_costs_no_lease(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(64)).leases_per_socket(2));
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let bytes = noise(BYTES as usize);
     for _ in 0..20 {
         rig.say(&mut peer, &bytes);
@@ -327,7 +327,7 @@ fn an_idle_connection_holds_no_buffer(at: &Where) {
     let mut bytes = None;
     for count in 0..100 {
         let (stream, peer) = rig.connection();
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         rig.pump(std::time::Duration::ZERO);
         ends.push((stream, peer));
         let stats = rig.port.stats();
@@ -341,7 +341,7 @@ fn a_lease_outlives_its_socket_and_its_port(at: &Where) {
     let lease = {
         let mut rig = Rig::new(at);
         let (stream, mut peer) = rig.connection();
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         rig.say(&mut peer, b"what was lent");
         let lease = rig.lease(stream.socket());
         drop(stream);
@@ -360,7 +360,7 @@ fn a_lease_may_go_out_on_another_port(at: &Where) {
     let mut other = Rig::new(at);
     let (from, mut from_peer) = rig.connection();
     let (to, mut to_peer) = other.connection();
-    from.receive().expect("nothing else reads");
+    from.socket().receive().expect("nothing else reads");
     rig.say(&mut from_peer, b"across");
     let lease = rig.lease(from.socket());
     let op = to.send_reported(lease).expect("an empty queue");
@@ -372,7 +372,7 @@ fn a_lease_may_go_out_on_another_port(at: &Where) {
 fn a_lease_may_be_changed_before_it_is_sent(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"quiet");
     let mut lease = rig.lease(stream.socket());
     lease.make_ascii_uppercase();
@@ -383,7 +383,7 @@ fn a_lease_may_be_changed_before_it_is_sent(at: &Where) {
 fn a_forgotten_lease_costs_only_itself(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.leases_per_socket(2));
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"x");
     std::mem::forget(rig.lease(stream.socket()));
     rig.allowed.leases = 1;
@@ -402,7 +402,7 @@ fn a_buffer_given_back_is_never_touched_again(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(pool));
     let mut ends: Vec<_> = (0..8).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     let bytes = noise(32 << 10);
     for round in 0..4 {
@@ -439,7 +439,7 @@ fn a_buffer_given_back_is_never_touched_again(at: &Where) {
 fn a_stream_that_waits_still_ends(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(64)).leases_per_socket(1));
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, &noise(2 * BYTES as usize));
     peer.finish();
     let lease = rig.lease(stream.socket());
@@ -453,7 +453,7 @@ fn a_stream_that_waits_still_ends(at: &Where) {
     // And when the port's own side closes it while it waits.
     let (stream, mut peer) = rig.connection();
     let (op, socket) = (
-        stream.receive().expect("nothing else reads"),
+        stream.socket().receive().expect("nothing else reads"),
         stream.socket(),
     );
     rig.say(&mut peer, &noise(2 * BYTES as usize));
@@ -478,7 +478,7 @@ fn a_pause_that_is_over_does_not_stop_a_stream_later(at: &Where) {
             .turn_packets_max(2)
     });
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let full = BYTES as usize;
     let bytes = noise(8 * full);
     rig.say(&mut peer, &bytes[..2 * full + 1]);

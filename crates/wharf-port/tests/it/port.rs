@@ -309,7 +309,7 @@ fn traffic_is_before_most_posts(at: &Where) -> bool {
         rig.port.post(Key(1), value).expect("room");
     }
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"now");
     assert_eq!(rig.receive(stream.socket(), 3), b"now");
     rig.port.stats().posts as u64 > POSTS / 2
@@ -341,7 +341,7 @@ fn a_closed_port_refuses_posts_with_their_value(at: &Where) {
 fn an_idle_port_sleeps(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, _peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let far = Instant::now() + Duration::from_secs(3_600);
     rig.port.timer(far, Key(1)).expect("room");
     let (start, before) = (Instant::now(), system::processor_time());

@@ -103,7 +103,7 @@ fn large_memory(at: &Where) -> Option<&'static str> {
 fn a_receive_waits_for_data(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     rig.expect_nothing();
     rig.say(&mut peer, b"twelve bytes");
     let packet = rig.next("the bytes");
@@ -121,7 +121,7 @@ fn data_that_was_there_first_comes_once(at: &Where) {
     let (stream, mut peer) = rig.connection();
     rig.say(&mut peer, b"early");
     rig.expect_nothing();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 5), b"early");
     rig.expect_nothing();
 }
@@ -129,11 +129,11 @@ fn data_that_was_there_first_comes_once(at: &Where) {
 fn a_fin_ends_the_receive_in_order(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let first = stream.receive().expect("nothing else reads");
+    let first = stream.socket().receive().expect("nothing else reads");
     peer.finish();
     assert_eq!(rig.ended(first).how, End::Finished);
     rig.expect_nothing();
-    let second = stream.receive().expect("the first is over");
+    let second = stream.socket().receive().expect("the first is over");
     assert_eq!(rig.ended(second).how, End::Finished);
     rig.expect_nothing();
 }
@@ -148,7 +148,7 @@ pub(crate) fn failed_as(how: End) -> ErrorKind {
 fn a_reset_ends_the_receive_once(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
-    let receive = stream.receive().expect("nothing else reads");
+    let receive = stream.socket().receive().expect("nothing else reads");
     rig.expect_nothing();
     peer.reset();
     assert_eq!(failed_as(rig.ended(receive).how), ErrorKind::Reset);
@@ -158,17 +158,18 @@ fn a_reset_ends_the_receive_once(at: &Where) {
 fn a_receive_after_a_reset_is_reset_again(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
-    let receive = stream.receive().expect("nothing else reads");
+    let receive = stream.socket().receive().expect("nothing else reads");
     peer.reset();
     assert_eq!(failed_as(rig.ended(receive).how), ErrorKind::Reset);
     for _ in 0..2 {
-        let again = stream.receive().expect("the one before is over");
+        let again = stream.socket().receive().expect("the one before is over");
         assert_eq!(
             failed_as(rig.ended(again).how),
             ErrorKind::Reset,
             "not an end in order"
         );
         let into = stream
+            .socket()
             .receive_into(vec![7; 8])
             .expect("the one before is over");
         let ended = rig.ended(into);
@@ -184,7 +185,7 @@ fn bytes_come_before_the_end_that_follows_them(at: &Where) {
         let (stream, mut peer) = rig.connection();
         rig.say(&mut peer, b"last words");
         peer.finish();
-        let op = stream.receive().expect("nothing else reads");
+        let op = stream.socket().receive().expect("nothing else reads");
         assert_eq!(rig.receive(stream.socket(), 10), b"last words");
         assert_eq!(rig.ended(op).how, End::Finished);
     }
@@ -193,7 +194,7 @@ fn bytes_come_before_the_end_that_follows_them(at: &Where) {
 fn a_stream_of_bytes_arrives_in_order(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     let bytes = noise(4 << 20);
     let (mut sent, mut received) = (0, Vec::with_capacity(bytes.len()));
     let how = rig.until("all bytes and the end", |rig| {
@@ -231,17 +232,24 @@ fn filled(rig: &mut Rig, socket: SocketRef) -> (Vec<u8>, usize) {
 fn an_empty_receive_waits_for_data_and_takes_none(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive_into(Vec::new()).expect("nothing else reads");
+    stream
+        .socket()
+        .receive_into(Vec::new())
+        .expect("nothing else reads");
     rig.expect_nothing();
     rig.say(&mut peer, b"data");
     assert_eq!(filled(&mut rig, stream.socket()), (Vec::new(), 0));
-    stream.receive_into(Vec::new()).expect("the first is over");
+    stream
+        .socket()
+        .receive_into(Vec::new())
+        .expect("the first is over");
     assert_eq!(
         filled(&mut rig, stream.socket()),
         (Vec::new(), 0),
         "it is still there"
     );
     stream
+        .socket()
         .receive_into(vec![0; 4])
         .expect("the others are over");
     assert_eq!(filled(&mut rig, stream.socket()), (b"data".to_vec(), 4));
@@ -251,14 +259,21 @@ fn an_empty_receive_waits_for_data_and_takes_none(at: &Where) {
 fn an_empty_receive_waits_behind_an_exact_fill(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive_into(vec![0; 4]).expect("nothing else reads");
+    stream
+        .socket()
+        .receive_into(vec![0; 4])
+        .expect("nothing else reads");
     rig.say(&mut peer, b"full");
     assert_eq!(filled(&mut rig, stream.socket()), (b"full".to_vec(), 4));
-    stream.receive_into(Vec::new()).expect("the first is over");
+    stream
+        .socket()
+        .receive_into(Vec::new())
+        .expect("the first is over");
     rig.expect_nothing();
     rig.say(&mut peer, b"more");
     assert_eq!(filled(&mut rig, stream.socket()), (Vec::new(), 0));
     stream
+        .socket()
         .receive_into(vec![0; 4])
         .expect("the others are over");
     assert_eq!(filled(&mut rig, stream.socket()), (b"more".to_vec(), 4));
@@ -268,7 +283,7 @@ fn two_receives_fill_in_order(at: &Where) {
     let mut rig = Rig::new(at);
     for _ in 0..20 {
         let (stream, mut peer) = rig.connection();
-        let ops = [(); 3].map(|()| stream.receive_into(vec![0; 4]).expect("room"));
+        let ops = [(); 3].map(|()| stream.socket().receive_into(vec![0; 4]).expect("room"));
         rig.expect_nothing();
         rig.say(&mut peer, b"AAAABBBBCCCC");
         for (op, expected) in ops.into_iter().zip([b"AAAA", b"BBBB", b"CCCC"]) {
@@ -286,6 +301,7 @@ fn a_receive_into_says_how_much_is_new(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream
+        .socket()
         .receive_into(vec![7; 16])
         .expect("nothing else reads");
     rig.say(&mut peer, b"five!");
@@ -302,8 +318,11 @@ fn a_receive_into_says_how_much_is_new(at: &Where) {
 fn a_receive_into_ends_with_its_buffer(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let first = stream.receive_into(vec![7; 4]).expect("nothing else reads");
-    let second = stream.receive_into(vec![8; 4]).expect("room");
+    let first = stream
+        .socket()
+        .receive_into(vec![7; 4])
+        .expect("nothing else reads");
+    let second = stream.socket().receive_into(vec![8; 4]).expect("room");
     peer.finish();
     for (op, byte) in [(first, 7), (second, 8)] {
         let ended = rig.ended(op);
@@ -319,10 +338,13 @@ fn a_receive_into_ends_with_its_buffer(at: &Where) {
 fn only_one_operation_reads_at_a_time(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
-    assert_eq!(stream.receive().unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(stream.watch().unwrap_err().kind(), ErrorKind::Busy);
-    let refused = stream.receive_into(vec![9; 3]).unwrap_err();
+    stream.socket().receive().expect("nothing else reads");
+    assert_eq!(
+        stream.socket().receive().unwrap_err().kind(),
+        ErrorKind::Busy
+    );
+    assert_eq!(stream.socket().watch().unwrap_err().kind(), ErrorKind::Busy);
+    let refused = stream.socket().receive_into(vec![9; 3]).unwrap_err();
     assert_eq!(
         (refused.error.kind(), refused.value),
         (ErrorKind::Busy, vec![9; 3])
@@ -330,8 +352,11 @@ fn only_one_operation_reads_at_a_time(at: &Where) {
     rig.say(&mut peer, b"once");
     assert_eq!(rig.receive(stream.socket(), 4), b"once");
     let (watched, _watched_peer) = rig.connection();
-    watched.watch().expect("nothing else reads");
-    assert_eq!(watched.receive().unwrap_err().kind(), ErrorKind::Busy);
+    watched.socket().watch().expect("nothing else reads");
+    assert_eq!(
+        watched.socket().receive().unwrap_err().kind(),
+        ErrorKind::Busy
+    );
     rig.expect_nothing();
 }
 
@@ -339,9 +364,12 @@ fn receives_are_refused_at_the_bound_with_their_buffer(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.operations_per_socket_max(2));
     let (stream, mut peer) = rig.connection();
     for _ in 0..2 {
-        stream.receive_into(vec![0; 1]).expect("room for two");
+        stream
+            .socket()
+            .receive_into(vec![0; 1])
+            .expect("room for two");
     }
-    let refused = stream.receive_into(vec![9; 3]).unwrap_err();
+    let refused = stream.socket().receive_into(vec![9; 3]).unwrap_err();
     assert_eq!(
         (refused.error.kind(), refused.value),
         (ErrorKind::Full, vec![9; 3])
@@ -361,7 +389,7 @@ fn receiving_on_an_unconnected_socket_says_so(at: &Where) {
         .associate(socket.expect("a socket"), Key(1))
         .expect("room");
     // Either answer is one outcome: the system may refuse the request, or end it.
-    match stream.receive_into(vec![7; 4]) {
+    match stream.socket().receive_into(vec![7; 4]) {
         Err(refused) => {
             assert_eq!(refused.error.kind(), ErrorKind::NotConnected);
             assert_eq!(refused.value, vec![7; 4]);
@@ -385,7 +413,7 @@ fn the_sockets_own_receive_timeout_does_not_apply(at: &Where) {
         .set_read_timeout(Some(Duration::from_millis(5)))
         .expect("an open socket");
     let stream = rig.port.associate(socket, Key(1)).expect("room");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.expect_nothing();
     rig.say(&mut peer, b"late");
     assert_eq!(rig.receive(stream.socket(), 4), b"late");
@@ -419,7 +447,7 @@ fn sockets_may_share_a_key(at: &Where) {
         let mut peer = rig.dial();
         let accepted = rig.accepted();
         let stream = rig.port.associate(accepted, Key(0)).expect("room");
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         rig.say(&mut peer, &[name]);
         ends.push((stream, peer));
     }
@@ -437,6 +465,7 @@ fn a_buffer_over_four_gibibytes_receives(at: &Where) {
         panic!("no 32-bit target is built");
     };
     stream
+        .socket()
         .receive_into(vec![0; bytes])
         .expect("nothing else reads");
     rig.say(&mut peer, b"small");

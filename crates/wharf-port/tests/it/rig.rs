@@ -233,7 +233,10 @@ impl Rig {
     /// Another listener with the listener's key, accepting.
     pub(crate) fn listen(&self, at: impl Into<ListenOptions>) -> Listener {
         let listener = self.port.listen(at, LISTENER).expect("loopback listens");
-        listener.accept().expect("a fresh listener accepts");
+        listener
+            .socket()
+            .accept()
+            .expect("a fresh listener accepts");
         listener
     }
 

@@ -141,7 +141,7 @@ fn every_kind_of_buffer_goes_out(at: &Where) {
     stream.send(b"array").expect("room");
     stream.send(Arc::<[u8]>::from(*b"shared")).expect("room");
     assert_eq!(rig.hear(&mut peer, 24), b"a\0\xfftextstaticarrayshared");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"lease");
     let lease = rig.lease(stream.socket());
     stream.send(lease).expect("room");
@@ -271,7 +271,7 @@ fn both_directions_move_at_once(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(8 << 20));
     let (stream, mut peer) = rig.connection();
     let bytes = noise(4 << 20);
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     stream.send(bytes.clone()).expect("an empty queue");
     let (mut said, mut heard, mut received) = (0, Vec::new(), Vec::new());
     rig.until("all bytes both ways", |rig| {
@@ -423,7 +423,7 @@ fn sends_behind_a_failed_one_end_with_their_buffers(at: &Where) {
 fn one_sockets_errors_are_no_errors_of_the_port(at: &Where) {
     let mut rig = Rig::new(at);
     let (good, mut good_peer) = rig.connection();
-    good.receive().expect("nothing else reads");
+    good.socket().receive().expect("nothing else reads");
     for round in 0..20u8 {
         let (bad, bad_peer) = rig.connection();
         bad_peer.reset();

@@ -37,8 +37,8 @@ fn a_busy_socket_does_not_shut_out_others(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.batch_max(8));
     let (busy, mut busy_peer) = rig.connection();
     let (quiet, mut quiet_peer) = rig.connection();
-    busy.receive().expect("nothing else reads");
-    quiet.receive().expect("nothing else reads");
+    busy.socket().receive().expect("nothing else reads");
+    quiet.socket().receive().expect("nothing else reads");
     let bytes = noise(64 << 10);
     for round in 0..20u8 {
         // As much as the system takes: there is always more of the busy one.
@@ -94,7 +94,7 @@ fn bulk_does_not_keep_others_from_being_found(at: &Where) {
     let mut quiet: Vec<_> = (0..QUIET).map(|_| rig.connection()).collect();
     let mut busy = unix_connections(&mut rig, (0..BUSY).map(|_| BUSY_KEY));
     for (stream, _) in busy.iter().chain(&quiet) {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     let bytes = noise(64 << 10);
     let mut fill_all = || busy.iter_mut().for_each(|(_, peer)| fill(peer, &bytes));
@@ -133,7 +133,7 @@ fn equal_bulk_has_equal_shares(at: &Where) {
     let bytes = noise(64 << 10);
     for (stream, peer) in &mut ends {
         fill(peer, &bytes);
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     let mut taken = [0; SOCKETS];
     for _ in 0..WAITS {
@@ -169,7 +169,7 @@ fn a_batch_holds_few_packets_of_one_socket(at: &Where) {
     });
     let (stream, mut peer) = rig.connection();
     rig.say(&mut peer, &noise(512 * 12));
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let mut bytes = 0;
     while bytes < 512 * 12 {
         let Wait::Packets(batch) = rig.waiter().wait(None).expect("waits") else {

@@ -79,7 +79,7 @@ fn after_a_shutdown_sends_are_refused_and_receives_go_on(at: &Where) {
     );
     assert_eq!(stream.shutdown().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(rig.ended(op).how, End::Finished);
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"still heard");
     assert_eq!(rig.receive(stream.socket(), 11), b"still heard");
 }
@@ -87,7 +87,7 @@ fn after_a_shutdown_sends_are_refused_and_receives_go_on(at: &Where) {
 fn half_closing_an_echo_loses_nothing(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let receive = stream.receive().expect("nothing else reads");
+    let receive = stream.socket().receive().expect("nothing else reads");
     let bytes = noise(4 << 20);
     let (mut said, mut heard, mut shutdown) = (0, Vec::new(), None);
     let end = rig.until("the echo and its end", |rig| {

@@ -62,7 +62,7 @@ fn a_burst_of_many_sockets_loses_nothing(at: &Where) {
     let mut rig = Rig::with(at, |builder| at.with_places(builder, SOCKETS as u32 + 1));
     let mut ends: Vec<_> = (0..SOCKETS).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     rig.expect_nothing();
     for round in 0..3u8 {
@@ -91,7 +91,7 @@ fn a_burst_of_many_sockets_loses_nothing(at: &Where) {
 fn a_storm_of_signals_loses_nothing(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let storm = system::SignalStorm::start();
     let mut count = 0u32;
     while count < 500 || storm.came() < 500 {
@@ -141,14 +141,17 @@ fn rounds_of_all_kinds(at: &Where) {
     for round in 0..30u8 {
         let (stream, mut peer) = rig.connection();
         let bytes = [round; 50];
-        let into = stream.receive_into(vec![0; 50]).expect("nothing reads");
+        let into = stream
+            .socket()
+            .receive_into(vec![0; 50])
+            .expect("nothing reads");
         rig.say(&mut peer, &bytes);
         let packet = rig.expect("bytes for a buffer", |packet| packet.op == into);
         let Event::ReceivedInto { buffer, count } = packet.event else {
             panic!("not asked for: {packet:?}");
         };
         assert_eq!(buffer[..count], bytes, "in round {round}");
-        let streaming = stream.receive().expect("nothing reads");
+        let streaming = stream.socket().receive().expect("nothing reads");
         for _ in 0..5 {
             rig.say(&mut peer, &bytes);
             assert_eq!(rig.receive(stream.socket(), 50), bytes);
@@ -220,7 +223,7 @@ fn everything_at_once_balances(at: &Where) {
         let _stop = StopOnDrop(&stop);
         for round in 0..100u8 {
             let (stream, mut peer) = rig.connection();
-            stream.receive().expect("nothing else reads");
+            stream.socket().receive().expect("nothing else reads");
             rig.say(&mut peer, &[round; 10]);
             assert_eq!(rig.receive(stream.socket(), 10), [round; 10]);
             stream.send(vec![round; 10]).expect("an empty queue");

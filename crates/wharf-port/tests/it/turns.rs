@@ -69,7 +69,7 @@ pub(crate) const CASES: &[Case] = &[
 fn while_a_waiter_holds_packets_nobody_gets_more_of_the_socket(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     let port = rig.port.clone();
     // The rig's waiter takes the first packet out of its batch and holds the batch.
@@ -95,7 +95,7 @@ fn while_a_waiter_holds_packets_nobody_gets_more_of_the_socket(at: &Where) {
 fn dropping_a_batch_ends_its_turns(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     let port = rig.port.clone();
     let Wait::Packets(batch) = rig.waiter().wait(None).expect("waits") else {
@@ -119,7 +119,7 @@ fn dropping_a_batch_ends_its_turns(at: &Where) {
 fn packets_not_taken_keep_their_turn(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     assert!(
         matches!(rig.waiter().wait(None), Ok(Wait::Packets(_))),
@@ -175,7 +175,7 @@ fn one_connection_needs_no_lock(at: &Where) {
     let total: u64 = mebibytes << 20;
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.drop_waiter();
     let state = Unlocked::default();
     let port = rig.port.clone();
@@ -220,7 +220,7 @@ fn a_hundred_connections_keep_their_order(at: &Where) {
     let mut rig = Rig::new(at);
     let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     rig.drop_waiter();
     let next: Vec<AtomicUsize> = (0..CONNECTIONS).map(|_| AtomicUsize::new(0)).collect();
@@ -262,7 +262,7 @@ fn a_table_has_the_state_of_each_connection(at: &Where) {
     let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
         table.insert(stream, 0).expect("a socket of this port");
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     rig.drop_waiter();
     let port = rig.port.clone();
@@ -307,7 +307,7 @@ fn state_is_found_by_packets_of_its_own_socket_alone(at: &Where) {
     );
     assert_eq!(table.insert(&stream, "first").ok(), Some(None));
     assert_eq!(table.insert(&stream, "second").ok(), Some(Some("first")));
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     let packet = rig.next("a byte");
     assert_eq!(table.with(&packet, |state| *state), Some("second"));
@@ -317,7 +317,7 @@ fn state_is_found_by_packets_of_its_own_socket_alone(at: &Where) {
     rig.until_stats("its place is free", |stats| stats.sockets == 1);
     let (stream, mut peer) = rig.connection();
     assert_eq!(table.len(), 1, "nobody has removed it");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     let next = rig.next("a byte");
     assert_eq!(table.with(&next, |state| *state), None);
@@ -333,7 +333,7 @@ fn a_packet_kept_beyond_its_turn_waits_for_the_state(at: &Where) {
     let table: Table<u64> = Table::new(&rig.port);
     let (stream, mut peer) = rig.connection();
     table.insert(&stream, 0).expect("a socket of this port");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     let packet = rig.next("a byte");
     let inside = Barrier::new(2);
@@ -366,7 +366,7 @@ fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: usize, pause: fn()) 
     let mut rig = Rig::with(at, |builder| builder.batch_max(batch_max));
     let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
     }
     rig.drop_waiter();
     let handled = Mutex::new(HashMap::new());

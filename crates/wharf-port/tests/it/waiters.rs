@@ -196,7 +196,7 @@ fn bytes_given_back_stay_in_order(at: &Where) {
         builder.pool(pool).batch_max(8)
     });
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let bytes = crate::rig::noise(8 * 512);
     rig.say(&mut peer, &bytes);
     // Each waiter takes one packet and goes, whatever else it had.
@@ -245,7 +245,7 @@ fn a_forgotten_waiter_closes_a_port_that_has_no_other(at: &Where) {
 fn a_forgotten_waiters_turns_end_with_its_thread(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.drop_waiter();
     assert_eq!(peer.try_send(b"lost with it"), Some(12));
     forget_a_waiter(&rig.port);
@@ -396,7 +396,7 @@ fn an_end_may_come_before_its_submit_returns(at: &Where) {
         for round in 1..=ROUNDS {
             // A byte waits already, and the queue is empty: both can end at once.
             assert_eq!(peer.try_send(b"x"), Some(1));
-            stream.receive_into(vec![0; 1]).expect("room");
+            stream.socket().receive_into(vec![0; 1]).expect("room");
             stream.send_reported(vec![1]).expect("room");
             // An even number is not enough: neither of the two may have ended yet.
             while lock(&ends).len() < 2 * round {

@@ -38,7 +38,7 @@ fn leave(rig: &mut Rig) -> Leave {
 fn a_watch_tells_a_fin(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.watch().expect("nothing else reads");
+    stream.socket().watch().expect("nothing else reads");
     rig.expect_nothing();
     peer.finish();
     assert_eq!(leave(&mut rig), Leave::Finished);
@@ -48,12 +48,12 @@ fn a_watch_tells_a_fin(at: &Where) {
 fn a_watch_tells_a_reset(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
-    stream.watch().expect("nothing else reads");
+    stream.socket().watch().expect("nothing else reads");
     rig.expect_nothing();
     peer.reset();
     assert_eq!(leave(&mut rig), Leave::Reset);
     rig.expect_nothing();
-    let again = stream.receive().expect("the watch is over");
+    let again = stream.socket().receive().expect("the watch is over");
     assert_eq!(failed_as(rig.ended(again).how), ErrorKind::Reset);
 }
 
@@ -70,7 +70,7 @@ fn a_watch_tells_what_came_before_it(at: &Where) {
             Leave::Finished
         };
         rig.expect_nothing();
-        stream.watch().expect("nothing else reads");
+        stream.socket().watch().expect("nothing else reads");
         assert_eq!(leave(&mut rig), expected);
         rig.expect_nothing();
     }
@@ -79,23 +79,23 @@ fn a_watch_tells_what_came_before_it(at: &Where) {
 fn data_does_not_end_a_watch(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    let watch = stream.watch().expect("nothing else reads");
+    let watch = stream.socket().watch().expect("nothing else reads");
     rig.say(&mut peer, b"kept");
     rig.expect_nothing();
     rig.port.cancel(watch);
     assert_eq!(rig.ended(watch).how, End::Cancelled);
-    stream.receive().expect("the watch is over");
+    stream.socket().receive().expect("the watch is over");
     assert_eq!(rig.receive(stream.socket(), 4), b"kept");
 }
 
 fn a_watch_sees_a_fin_behind_unread_data(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.watch().expect("nothing else reads");
+    stream.socket().watch().expect("nothing else reads");
     rig.say(&mut peer, b"kept");
     peer.finish();
     assert_eq!(leave(&mut rig), Leave::Finished);
-    let op = stream.receive().expect("the watch is over");
+    let op = stream.socket().receive().expect("the watch is over");
     assert_eq!(rig.receive(stream.socket(), 4), b"kept");
     assert_eq!(rig.ended(op).how, End::Finished);
 }

@@ -103,7 +103,7 @@ fn kernel_bytes(count: u64) -> wharf_port::Result<Option<Taken>> {
         ends: Vec::new(),
     };
     let listener = port.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), LISTENER)?;
-    listener.accept()?;
+    listener.socket().accept()?;
     let address = listener.local_address()?.internet();
     // The first ones pay for what is made once.
     let taken = match address {
@@ -167,7 +167,7 @@ impl Trial<'_> {
                     }
                     _ => continue,
                 };
-                stream.watch()?;
+                stream.socket().watch()?;
                 self.ends.push(stream.socket());
                 stream.set_aside();
             }

@@ -81,7 +81,7 @@ impl Admin {
         let thread = threads::start_in(scope, "admin", move || {
             let told = |error: Error| format!("{}: {error}", self.address);
             let waiter = self.port.waiter().map_err(told);
-            let begun = waiter.and_then(|it| self.listener.accept().map(|_| it).map_err(told));
+            let begun = waiter.and_then(|it| self.listener.socket().accept().map(|_| it).map_err(told));
             match begun {
                 Ok(waiter) => {
                     // It is waited for.
@@ -189,7 +189,7 @@ impl Clients<'_> {
         line.push(b'\n');
         client.send(line).map_err(|refused| refused.error)?;
         client.shutdown()?;
-        client.receive()?;
+        client.socket().receive()?;
         let timer = self.port.timer(Instant::now() + PATIENCE, key)?;
         let socket = client.set_aside();
         self.open.insert(key.0, Client { socket, timer });

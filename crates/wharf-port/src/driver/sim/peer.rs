@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 /// let network = port.sim().unwrap();
 /// let mut waiter = port.waiter()?;
 /// let listener = port.listen(([127, 0, 0, 1], 10101), Key(90))?;
-/// listener.accept()?;
+/// let listener = listener.accept()?;
 /// let mut client = network.connect(&listener.local_address()?)?;
 /// client.send(b"hello")?;
 /// client.finish();

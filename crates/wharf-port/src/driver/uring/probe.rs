@@ -97,8 +97,9 @@ fn is_empty_list(list: &str) -> bool {
 
 fn try_out() -> Result<Abilities, Unavailable> {
     let failed = |error: io::Error| refused(sys::code_of(&error));
-    let listener = Listener::open().map_err(failed)?;
+    // The ring first: where it is forbidden nothing else is made.
     let trial = Trial::new(capped)?;
+    let listener = Listener::open().map_err(failed)?;
     let abilities = trial.operations(&listener).map_err(failed)?;
     abilities.ok_or((WRONG, None))
 }

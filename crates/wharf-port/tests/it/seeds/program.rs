@@ -348,7 +348,7 @@ impl Program {
 
     fn keep_accepting(&mut self) {
         if let (Some(listener), None) = (&self.listener, self.accept) {
-            let op = listener.accept().expect("nothing accepts");
+            let op = listener.socket().accept().expect("nothing accepts");
             if self.world.plan.threads == 0 {
                 let socket = listener.socket();
                 self.world.ledger.accepted(Asked::Accept, op, Some(socket));

@@ -342,7 +342,7 @@ impl Program {
             && (self.kindly || dice.chance(300))
             && let Some(listener) = &self.listener
         {
-            let op = listener.accept().expect("it does not accept");
+            let op = listener.socket().accept().expect("it does not accept");
             self.ledger
                 .accepted(Asked::Accept, op, Some(listener.socket()));
             self.accept = Some(op);

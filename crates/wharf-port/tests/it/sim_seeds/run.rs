@@ -142,7 +142,7 @@ impl Run {
         let address = ([127, 0, 0, 1], 7).into();
         let listener = program.port.listen(([127, 0, 0, 1], 7), Key(7));
         let listener = listener.expect("nobody listens there");
-        listener.accept().expect("a fresh listener");
+        listener.socket().accept().expect("a fresh listener");
         let each = usize::from(self.plan.bounds.leases_per_socket);
         let mut peers = Vec::new();
         for _ in 0..self.plan.bounds.buffers.div_ceil(each) {

@@ -145,9 +145,9 @@ impl Worker<'_> {
                     .map_err(|error| error.to_string());
             }
             // What is to send at the end has to receive, and tells who leaves as well.
-            Mode::Hold if !self.is_chosen(number) => stream.watch().map(drop),
-            Mode::Hold => stream.receive().map(drop),
-            Mode::Echo | Mode::Stream => stream.receive().map(drop),
+            Mode::Hold if !self.is_chosen(number) => stream.socket().watch().map(drop),
+            Mode::Hold => stream.socket().receive().map(drop),
+            Mode::Echo | Mode::Stream => stream.socket().receive().map(drop),
         };
         stream.set_aside();
         if let Err(error) = begun {

@@ -91,7 +91,11 @@ impl Server {
 fn a_listener_that_can_post_nothing_pauses_and_comes_back() {
     let mut server = Server::new(Port::builder());
     FAULTS.set((3, 0));
-    server.listener.accept().expect("nothing accepts yet");
+    server
+        .listener
+        .socket()
+        .accept()
+        .expect("nothing accepts yet");
     assert_eq!(server.port.stats().accepts_posted, 0);
     assert_eq!(server.port.stats().listeners_paused, 1);
     let client = server.connect();
@@ -115,7 +119,11 @@ fn a_listener_that_can_post_nothing_pauses_and_comes_back() {
 #[test]
 fn a_refill_that_fails_is_made_up_for_by_the_next() {
     let mut server = Server::new(Port::builder().accepts_posted(8));
-    server.listener.accept().expect("nothing accepts yet");
+    server
+        .listener
+        .socket()
+        .accept()
+        .expect("nothing accepts yet");
     assert_eq!(server.port.stats().accepts_posted, 8);
     FAULTS.set((2, 0));
     let mut held = Vec::new();
@@ -132,7 +140,11 @@ fn a_refill_that_fails_is_made_up_for_by_the_next() {
 #[test]
 fn no_more_are_posted_than_the_port_has_room_for() {
     let server = Server::new(Port::builder().sockets_max(4));
-    server.listener.accept().expect("nothing accepts yet");
+    server
+        .listener
+        .socket()
+        .accept()
+        .expect("nothing accepts yet");
     // The listener has one of the four places itself.
     assert_eq!(server.port.stats().accepts_posted, 3);
     assert_eq!(server.port.stats().sockets, 1);
@@ -143,7 +155,11 @@ fn no_more_are_posted_than_the_port_has_room_for() {
 #[test]
 fn what_finds_no_room_waits_and_is_not_lost() {
     let mut server = Server::new(Port::builder().sockets_max(4));
-    server.listener.accept().expect("nothing accepts yet");
+    server
+        .listener
+        .socket()
+        .accept()
+        .expect("nothing accepts yet");
     assert_eq!(server.port.stats().accepts_posted, 3);
     let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let other = elsewhere.local_addr().expect("it listens");
@@ -195,7 +211,11 @@ fn what_finds_no_room_waits_and_is_not_lost() {
 #[test]
 fn a_cancelled_accept_ends_once_nothing_is_posted() {
     let mut server = Server::new(Port::builder());
-    let accept = server.listener.accept().expect("nothing accepts yet");
+    let accept = server
+        .listener
+        .socket()
+        .accept()
+        .expect("nothing accepts yet");
     let client = server.connect();
     drop(server.accepted());
     assert_eq!(server.port.cancel(accept), crate::Cancel::Requested);
@@ -208,7 +228,7 @@ fn a_cancelled_accept_ends_once_nothing_is_posted() {
         assert_eq!(port.stats().accepts_posted, 0);
         true
     });
-    server.listener.accept().expect("accepts again");
+    server.listener.socket().accept().expect("accepts again");
     let again = server.connect();
     drop((server.accepted(), client, again));
     assert_eq!(port.stats().foreign_packets, 0);

@@ -1,0 +1,181 @@
+//! The owner of a connection: what a program holds to keep it open.
+//!
+//! [`Stream`] closes when it is dropped, as the standard library's does. What starts to read takes
+//! the owner and returns it, because an owner that is only a temporary value would close what it
+//! had just started, and say nothing. Methods that borrow the owner were rejected for that: the
+//! borrow ends with the statement, and the statement compiles.
+
+use std::mem;
+
+use crate::error::{Refused, Result};
+use crate::op::Op;
+use crate::socket::{Close, SocketRef, close_quietly};
+
+/// An associated connection and its ownership.
+///
+/// Dropping it closes quietly: what is queued is sent, then FIN; nothing more is delivered. So
+/// what starts to read takes the owner and returns it: an owner that is only a temporary value
+/// cannot start a receive that its own drop ends in silence. Those who need the operation, to
+/// cancel it, call the same methods of [`Stream::socket`].
+///
+/// ```
+/// use wharf_port::Stream;
+/// fn is_shared<T: Send + Sync>() {}
+/// is_shared::<Stream>();
+/// assert!(std::mem::size_of::<Stream>() <= 16);
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping a stream closes its connection: keep it, or set it aside"]
+pub struct Stream {
+    socket: SocketRef,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: SocketRef) -> Self {
+        Stream { socket }
+    }
+
+    /// The reference that packets about this stream carry.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let reference = stream.socket();
+    /// drop(stream);
+    /// assert!(reference.receive().is_err());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn socket(&self) -> SocketRef {
+        self.socket
+    }
+
+    /// Receives continuously, as [`SocketRef::receive`] does; returns the stream.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::receive`]; the stream comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?.receive()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A stream that is dropped at once is a warning, and an error where that lint is one:
+    ///
+    /// ```compile_fail
+    /// #![deny(unused_must_use)]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// port.associate(socket, 100.into())?.receive()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn receive(self) -> Result<Stream, Refused<Stream>> {
+        match self.socket.receive() {
+            Ok(_) => Ok(self),
+            Err(error) => Err(Refused { error, value: self }),
+        }
+    }
+
+    /// Receives once into `buffer`, as [`SocketRef::receive_into`] does; returns the stream.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::receive_into`]; the stream and the buffer come back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?.receive_into(vec![0; 512])?;
+    /// # Ok(()) }
+    /// ```
+    pub fn receive_into(self, buffer: Vec<u8>) -> Result<Stream, Refused<(Stream, Vec<u8>)>> {
+        match self.socket.receive_into(buffer) {
+            Ok(_) => Ok(self),
+            Err(Refused { error, value }) => Err(Refused {
+                error,
+                value: (self, value),
+            }),
+        }
+    }
+
+    /// Tells when the peer leaves, as [`SocketRef::watch`] does; returns the stream.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::watch`]; the stream comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let held = port.associate(socket, 100.into())?.watch()?.set_aside();
+    /// # Ok(()) }
+    /// ```
+    pub fn watch(self) -> Result<Stream, Refused<Stream>> {
+        match self.socket.watch() {
+            Ok(_) => Ok(self),
+            Err(error) => Err(Refused { error, value: self }),
+        }
+    }
+
+    /// Gives the connection to the port: it stays open until it is closed by reference, or until
+    /// the port ends.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let held = port.associate(socket, 100.into())?.set_aside();
+    /// assert_eq!(held.key()?, 100.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn set_aside(self) -> SocketRef {
+        let socket = self.socket;
+        mem::forget(self);
+        socket
+    }
+
+    /// Closes with a report: one `Closed` packet is the last about this connection.
+    ///
+    /// ```
+    /// use wharf_port::Close;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.close(Close::Flush);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the port is closed, or a close by reference came first.
+    pub fn close(self, how: Close) -> Result<Op> {
+        self.set_aside().close(how)
+    }
+}
+
+impl std::ops::Deref for Stream {
+    type Target = SocketRef;
+
+    fn deref(&self) -> &SocketRef {
+        &self.socket
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        close_quietly(self.socket);
+    }
+}
