@@ -65,12 +65,12 @@ fn a_peer_that_spoke_and_left_before_the_connect_was_told_ends(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let stream = told_late(&mut rig, &mut host, b"bye");
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 3), b"bye");
     assert_eq!(rig.ended(op).how, End::Finished);
     let stream = told_late(&mut rig, &mut host, b"bye");
-    let first = stream.receive_into(vec![0; 100]).expect("room");
-    let second = stream.receive_into(vec![0; 100]).expect("room");
+    let first = stream.socket().receive_into(vec![0; 100]).expect("room");
+    let second = stream.socket().receive_into(vec![0; 100]).expect("room");
     let packet = rig.expect("the bytes", |packet| packet.op == first);
     assert!(matches!(packet.event, Event::ReceivedInto { count: 3, .. }));
     assert_eq!(rig.ended(second).how, End::Finished);
@@ -81,10 +81,10 @@ fn a_watch_sees_who_left_before_the_connect_was_told(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let stream = told_late(&mut rig, &mut host, b"bye");
-    stream.watch().expect("nothing else reads");
+    stream.socket().watch().expect("nothing else reads");
     let packet = rig.next("the peer's leaving");
     assert!(matches!(packet.event, Event::PeerLeft(Leave::Finished)));
-    let op = stream.receive().expect("the watch is over");
+    let op = stream.socket().receive().expect("the watch is over");
     assert_eq!(rig.receive(stream.socket(), 3), b"bye");
     assert_eq!(rig.ended(op).how, End::Finished);
     rig.expect_nothing();
@@ -95,7 +95,7 @@ fn a_watch_sees_who_left_without_a_word_before_the_connect_was_told(at: &Where) 
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let stream = told_late(&mut rig, &mut host, b"");
-    stream.watch().expect("nothing else reads");
+    stream.socket().watch().expect("nothing else reads");
     let packet = rig.next("the peer's leaving");
     assert!(matches!(packet.event, Event::PeerLeft(Leave::Finished)));
     rig.expect_nothing();
@@ -105,7 +105,7 @@ fn what_came_while_nothing_read_is_told(at: &Where) {
     let mut rig = Rig::new(at);
     for said in [b"".as_slice(), b"bye"] {
         let (stream, mut peer) = rig.connection();
-        let op = stream.receive().expect("nothing else reads");
+        let op = stream.socket().receive().expect("nothing else reads");
         rig.say(&mut peer, b"hello");
         assert_eq!(rig.receive(stream.socket(), 5), b"hello");
         rig.port.cancel(op);
@@ -115,11 +115,11 @@ fn what_came_while_nothing_read_is_told(at: &Where) {
         // What the system tells now is told to a socket that does nothing.
         rig.expect_nothing();
         if said.is_empty() {
-            stream.watch().expect("nothing else reads");
+            stream.socket().watch().expect("nothing else reads");
             let packet = rig.next("the peer's leaving");
             assert!(matches!(packet.event, Event::PeerLeft(Leave::Finished)));
         }
-        let op = stream.receive().expect("nothing else reads");
+        let op = stream.socket().receive().expect("nothing else reads");
         assert_eq!(rig.receive(stream.socket(), said.len()), said);
         assert_eq!(rig.ended(op).how, End::Finished);
     }
@@ -129,7 +129,7 @@ fn what_came_while_nothing_read_is_told(at: &Where) {
 fn what_came_during_a_pause_is_told(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.leases_per_socket(1));
     let (stream, mut peer) = rig.connection();
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"hello");
     let lease = rig.lease(stream.socket());
     rig.say(&mut peer, b"bye");
@@ -159,7 +159,7 @@ fn urgent_data_holds_up_no_stream(at: &Where) {
     };
     // All of it before the first read; and between two of a stream that goes on by itself.
     speak(true);
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 6), b"abcdef");
     speak(false);
     assert_eq!(rig.receive(stream.socket(), 6), b"abcdef");
@@ -168,7 +168,7 @@ fn urgent_data_holds_up_no_stream(at: &Where) {
     rig.port.cancel(op);
     assert_eq!(rig.ended(op).how, End::Cancelled);
     speak(true);
-    let into = [4, 4].map(|bytes| stream.receive_into(vec![0; bytes]).expect("room"));
+    let into = [4, 4].map(|bytes| stream.socket().receive_into(vec![0; bytes]).expect("room"));
     let mut heard = Vec::new();
     for op in into {
         let packet = rig.expect("the bytes", |packet| packet.op == op);
@@ -180,7 +180,7 @@ fn urgent_data_holds_up_no_stream(at: &Where) {
     assert_eq!(heard, b"abcdef");
     speak(true);
     drop(far);
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 6), b"abcdef");
     assert_eq!(rig.ended(op).how, End::Finished);
     rig.expect_nothing();
@@ -200,7 +200,7 @@ fn an_urgent_byte_is_in_line_where_the_socket_says_so(at: &Where) {
     assert_eq!(sent.expect("it is connected"), 1);
     far.write_all(b"def").expect("it is connected");
     let stream = rig.port.associate(near, Key(5)).expect("room");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 7), b"abc!def");
 }
 
@@ -214,7 +214,7 @@ fn passed_descriptors_hold_up_no_stream_and_are_closed(at: &Where) {
         let passed = far.pass(b"abc");
         far.say(b"def");
         if first {
-            stream.receive().expect("nothing else reads");
+            stream.socket().receive().expect("nothing else reads");
         }
         assert_eq!(rig.receive(stream.socket(), 6), b"abcdef");
         rig.until("the end of what was passed", |_| {
