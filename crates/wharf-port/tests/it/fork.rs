@@ -101,7 +101,7 @@ fn try_everything(at: &Where, copies: Copies) {
         (socket.receive_into(vec![0; 9]).map(drop)).map_err(|it| it.error),
         socket.close(Close::Reset).map(drop),
         streams.remove(0).close(Close::Flush).map(drop),
-        listener.accept().map(drop),
+        listener.socket().accept().map(drop),
         listener.share_with(&port, Key(1)).map(drop),
         port.post(Key(1), 1).map_err(|it| it.error),
         port.timer(far, Key(1)).map(drop),
@@ -140,7 +140,7 @@ fn a_forks_child_neither_uses_nor_ends_what_its_parent_has(at: &Where) {
     let mut ends: Vec<_> = (0..3).map(|_| told.connection(&rig, &address)).collect();
     let mut leases = Vec::new();
     for (stream, peer) in &mut ends {
-        stream.receive().expect("nothing else reads");
+        stream.socket().receive().expect("nothing else reads");
         assert_eq!(peer.try_send(b"lent"), Some(4));
         leases.push(told.lease(stream.socket()));
     }

@@ -33,7 +33,7 @@ fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
     const ROUNDS: usize = 500;
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.drop_waiter();
     let (port, socket) = (&rig.port, stream.socket());
     let (begin, end) = (Barrier::new(OTHERS + 1), Barrier::new(OTHERS + 1));

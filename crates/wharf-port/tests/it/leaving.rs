@@ -200,7 +200,7 @@ fn bytes_of_a_forgotten_waiter_stay_in_order(at: &Where) {
         builder.pool(pool)
     });
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     let bytes = crate::rig::noise(8 * 512);
     let mut received = Vec::new();
     rig.say(&mut peer, &bytes);
@@ -222,7 +222,7 @@ fn bytes_of_a_forgotten_waiter_stay_in_order(at: &Where) {
 fn the_number_of_a_live_waiter_is_not_given_again(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.drop_waiter();
     // One that is forgotten while the next lives already.
     let (tell, told) = channel::<()>();
@@ -266,7 +266,7 @@ fn the_number_of_a_live_waiter_is_not_given_again(at: &Where) {
 fn data_that_comes_during_a_forgotten_turn_is_told(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"1");
     let (tell, told) = channel::<()>();
     let (took, has_taken) = channel();

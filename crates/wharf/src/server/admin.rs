@@ -81,7 +81,8 @@ impl Admin {
         let thread = threads::start_in(scope, "admin", move || {
             let told = |error: Error| format!("{}: {error}", self.address);
             let waiter = self.port.waiter().map_err(told);
-            let begun = waiter.and_then(|it| self.listener.socket().accept().map(|_| it).map_err(told));
+            let begun =
+                waiter.and_then(|it| self.listener.socket().accept().map(|_| it).map_err(told));
             match begun {
                 Ok(waiter) => {
                     // It is waited for.
