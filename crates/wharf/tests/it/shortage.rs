@@ -118,3 +118,36 @@ fn what_connects_and_closes_gets_by_with_few_descriptors() {
         server.stop();
     }
 }
+
+/// With few descriptors each driver fails at another step, and none of them is the kernel's fault.
+#[cfg(target_os = "linux")]
+#[test]
+fn too_few_descriptors_are_told_as_that() {
+    if !needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let mut refused = 0;
+        for count in 6..=16 {
+            let line = [
+                "hold",
+                "127.0.0.1:0",
+                "--until-eof",
+                "-q",
+                "--driver",
+                &driver,
+            ];
+            let output = with_descriptors(count, &line).stdin(Stdio::null()).output();
+            let output = output.expect("a shell");
+            let text = String::from_utf8_lossy(&output.stderr);
+            if output.status.success() {
+                continue;
+            }
+            assert_eq!(output.status.code(), Some(2), "{driver} {count}: {text}");
+            let names_them = text.contains("ulimit -n") || text.contains("limit of files");
+            assert!(names_them, "{driver} {count}: {text}");
+            refused += 1;
+        }
+        assert!(refused > 0, "{driver} has begun with 6 descriptors");
+    }
+}

@@ -196,6 +196,10 @@ impl Trial {
     fn connection(&self, listener: &Listener) -> io::Result<Option<(Handle, Socket)>> {
         let client = listener.connect()?;
         let accepted = self.end_of(ACCEPT)?;
+        if let Some(code @ (libc::EMFILE | libc::ENFILE)) = accepted.result.checked_neg() {
+            // The request is understood, and there is no place for what it brings.
+            return Err(io::Error::from_raw_os_error(code));
+        }
         if accepted.result < 0 || !more(accepted.flags) {
             return Ok(None);
         }
