@@ -14,7 +14,8 @@ use crate::load::options::LoadOptions;
 pub(crate) use division::{DivisionOptions, PART};
 use origin::Given;
 pub(crate) use values::{
-    parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, parse_switch, whole,
+    parse_driver, parse_duration, parse_keepalive, parse_one_address, parse_rate, parse_size,
+    parse_switch, whole,
 };
 
 mod division;
@@ -194,6 +195,11 @@ pub(crate) struct ServingOptions {
     #[arg(long, default_value_t = 4096, value_parser = whole(1_i32..=i32::MAX),
           env = "WHARF_BACKLOG", value_name = "N")]
     pub(crate) backlog: i32,
+    /// Ask a peer that has sent nothing for so long whether it is still there, and let it go if it does
+    /// not answer within half a minute; 0s never asks
+    #[arg(long, default_value = "2m", value_parser = parse_keepalive,
+          env = "WHARF_KEEPALIVE", value_name = "TIME")]
+    pub(crate) keepalive: std::time::Duration,
     /// Look for so many microseconds before sleeping when there is nothing to do: cuts the round trip
     /// where connections are few, and costs a processor a thread
     #[arg(long, default_value_t = 0, value_parser = whole(0_u32..=1_000_000),

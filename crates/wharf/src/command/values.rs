@@ -54,6 +54,20 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(unreadable)
 }
 
+/// The most that Linux takes for the time before a keepalive probe.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+
+/// How long a peer may be silent before it is asked.
+pub(crate) fn parse_keepalive(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time > KEEPALIVE_MAX {
+        return Err(
+            "systems wait for 9h at most: write a time such as \"2m\", or 0s for never".into(),
+        );
+    }
+    Ok(time)
+}
+
 /// An amount of memory.
 pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
     let unreadable = |_| "write an amount such as 2GiB or 500MB".to_owned();

@@ -339,6 +339,19 @@ mod tests {
         family
     }
 
+    /// Whoever waits to see whether a signal comes waits for nothing where a process says what is wrong.
+    #[test]
+    fn only_a_process_that_died_may_have_been_stopped_by_a_signal() {
+        let failed = || Fate::Failed("address in use".to_owned());
+        assert!(!family(&[Fate::Lives, failed()]).may_have_been_stopped());
+        assert!(family(&[Fate::Lives, Fate::Died]).may_have_been_stopped());
+        let stopped = family(&[Fate::Lives]);
+        (stopped.stopper())();
+        assert!(stopped.may_have_been_stopped());
+        let told = stopped.wait_until_ready(0).expect_err("it was stopped");
+        assert!(told.contains("stopped before it began"), "{told}");
+    }
+
     #[test]
     fn a_failure_is_told_although_nobody_is_left() {
         let failed = || Fate::Failed("no memory".to_owned());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use wharf_port::{Address, Error, ErrorKind, Key, ListenOptions, Listener, Port};
+use wharf_port::{Address, Error, ErrorKind, Keepalive, Key, ListenOptions, Listener, Port};
 
 use crate::command::ServingOptions;
 use crate::descriptors::{self, Descriptors};
@@ -169,6 +169,9 @@ impl Opening<'_> {
                 let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
                     .share_port(share);
+                if !self.options.keepalive.is_zero() && address.internet().is_some() {
+                    at = at.keepalive(Keepalive::after(self.options.keepalive));
+                }
                 if let Some(name) = &self.options.congestion_control {
                     at = at.congestion_control(name.as_str());
                 }

@@ -29,6 +29,8 @@ fn a_mistake_gets_one_line_and_exit_code_2() {
     refused(&["echo", "--threads", "0"], "from 1 to 256");
     refused(&["echo", "--threads", "many"], "write a whole number");
     refused(&["echo", "--backlog", "0"], "--backlog");
+    refused(&["hold", "--keepalive", "1"], "write it as \"10s\"");
+    refused(&["hold", "--keepalive", "10h"], "9h at most");
     refused(&["hold", "--notice", "maybe"], "never");
     refused(&["echo", "-q", "-v"], "cannot be used with");
     let both = "'--verbose' cannot be used with '--quiet': leave one of them out";

@@ -64,6 +64,41 @@ fn each_line_says_who_came_where_and_how_it_left() {
     }
 }
 
+/// Its FIN would wait behind what nobody reads, and its system has given up: it sends nothing any more,
+/// and only who asks finds out.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_peer_that_left_behind_a_full_window_is_let_go() {
+    if !crate::program::needs_native() {
+        return;
+    }
+    for driver in drivers() {
+        let options = ["--driver", &driver, "--keepalive", "1s", "-v"];
+        let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // What stands in for minutes: how long what it has sent may stay without an answer.
+        let gives_up = Some(std::time::Duration::from_millis(1));
+        client.set_tcp_user_timeout(gives_up).expect("Linux has it");
+        let address = server.address().into();
+        client.connect(&address).expect("the server listens");
+        client.set_nonblocking(true).expect("an open socket");
+        let failed = loop {
+            match client.send(&[7; 65536]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    std::thread::yield_now();
+                }
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(failed.kind(), std::io::ErrorKind::TimedOut, "{driver}");
+        drop(client);
+        server.wait_for("left", 1);
+        let account = server.stop();
+        assert_eq!(account["closed_by_us"], 0, "{driver}: {account}");
+    }
+}
+
 /// A peer that has shut down its sending side has left: nothing more can come from it.
 #[test]
 fn hold_answers_a_half_close_with_its_own() {
