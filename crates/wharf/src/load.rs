@@ -36,6 +36,7 @@ mod gates;
 mod hdr;
 mod ledger;
 pub(crate) mod options;
+mod parting;
 pub(crate) mod percentiles;
 mod period;
 mod report;
@@ -101,6 +102,8 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         target,
         plan,
         port: ports[0].clone(),
+        server,
+        held_there: RefCell::new(None),
         periods: RefCell::new(Periods::new(options, hdr)),
     };
     if options.compat.compat_rust_echo_bench && options.format == Format::Text {
@@ -115,7 +118,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
         split::lead(&run, &signals)?
     };
     // Of a server that is gone there is no ledger, and of the load there still is one.
-    let joint = server.map(|server| server.after(&standing));
+    let joint = run.both_ends(&standing);
     let code = run.conclude(&standing, joint.as_ref());
     match run.periods.borrow_mut().end() {
         Ok(()) => Ok(code),
@@ -135,13 +138,17 @@ struct Run<'a> {
     plan: Plan,
     /// One of its ports, or one like them.
     port: Port,
+    /// The server, if it is asked.
+    server: Option<Asked>,
+    /// What it held when the load was over and nothing had been ended yet.
+    held_there: RefCell<Option<Result<u64, String>>>,
     periods: RefCell<Periods>,
 }
 
 impl Run<'_> {
     /// Prints the account; answers the exit code.
     fn conclude(&self, standing: &Standing, joint: Option<&Result<Joint, String>>) -> u8 {
-        let mut missed = self.missed(standing);
+        let mut missed = self.missed(standing, joint.and_then(|it| it.as_ref().ok()));
         missed.extend(joint.and_then(|joint| match joint {
             Ok(joint) if joint.balances => None,
             Ok(joint) => Some(joint.verdict.trim_end_matches('.').to_owned()),
@@ -178,6 +185,19 @@ impl Run<'_> {
         }
     }
 
+    /// Asks the server what it holds, before the first connection is ended.
+    fn ask_what_is_held(&self, standing: &Standing) {
+        let ask = |server: &Asked| server.held(standing.counts.held);
+        *self.held_there.borrow_mut() = self.server.as_ref().map(ask);
+    }
+
+    /// The ledger of both ends, where the server is asked.
+    fn both_ends(&self, standing: &Standing) -> Option<Result<Joint, String>> {
+        let server = self.server.as_ref()?;
+        let held_there = self.held_there.borrow().clone().transpose();
+        Some(held_there.and_then(|there| server.after(standing, there)))
+    }
+
     fn text(&self, moment: &Moment<'_>) -> String {
         let compat = &self.options.compat;
         if compat.compat_rust_echo_bench {
@@ -188,8 +208,13 @@ impl Run<'_> {
     }
 
     /// The gates that do not hold.
-    fn missed(&self, standing: &Standing) -> Vec<String> {
-        let count_of = |name: &str| standing.counts.named(name);
+    fn missed(&self, standing: &Standing, joint: Option<&Joint>) -> Vec<String> {
+        let held_there = joint.and_then(|joint| joint.held_by_server);
+        let count_of = |name: &str| match (name, held_there) {
+            // What waits in between is held by nobody.
+            ("held", Some(there)) => standing.counts.held.min(there),
+            _ => standing.counts.named(name),
+        };
         let gates = self.options.expect.iter();
         let mut missed: Vec<String> = gates.filter_map(|gate| gate.missed(count_of)).collect();
         let (touched, echoed) = (standing.counts.touched, standing.counts.messages);

@@ -39,6 +39,8 @@ pub(crate) enum Order {
     /// Tell how it stands.
     Tell,
     Stop,
+    /// Everybody has seen what is held: end it.
+    Leave,
 }
 
 /// What a part tells, an object a line.
@@ -50,6 +52,8 @@ enum Told<S> {
     /// A line to print.
     Line(String),
     Standing(S),
+    /// It has come to its end, and holds what it holds until it may leave.
+    Holds,
     /// How it stood at its end.
     Over(S),
     /// It could not begin, or not go on.
@@ -108,10 +112,11 @@ impl Threads {
 }
 
 impl Order {
-    const ALL: [(Order, &'static str); 3] = [
+    const ALL: [(Order, &'static str); 4] = [
         (Order::Begin, "begin"),
         (Order::Tell, "tell"),
         (Order::Stop, "stop"),
+        (Order::Leave, "leave"),
     ];
 
     fn word(self) -> &'static str {

@@ -3,12 +3,14 @@
 
 pub(crate) mod limits;
 pub(crate) mod processors;
+mod program;
 
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
 
+pub(crate) use program::program;
 #[cfg(unix)]
 pub(crate) use unix::{
     DEALS_TO_PROCESSES, FileIdentity, clear_stale_socket, file_identity, is_closed_pipe, is_socket,

@@ -92,7 +92,7 @@ impl<'a> End<'a> {
     ) -> Result<Self, Stop> {
         let name = arguments.join(" ");
         let failed = |error: std::io::Error| format!("cannot start wharf {name}: {error}");
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        let mut command = Command::new(sys::program().map_err(failed)?);
         command.args(arguments);
         command.args(["--format", "json", "--until-eof"]);
         if let Some(congestion_control) = place.congestion_control {

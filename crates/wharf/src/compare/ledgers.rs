@@ -12,6 +12,11 @@ use serde_json::Value;
 pub(crate) struct Joint {
     pub(crate) connected: u64,
     pub(crate) unfinished: u64,
+    /// Of a load that holds: how many it held at its end, and how many of these the server did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held_by_server: Option<u64>,
     pub(crate) accepted: u64,
     /// Connected, and reset before the server accepted them, or still in its backlog.
     pub(crate) never_accepted: u64,
@@ -23,6 +28,16 @@ pub(crate) struct Joint {
     pub(crate) bytes_out: u64,
     pub(crate) balances: bool,
     pub(crate) verdict: String,
+}
+
+/// What loads have held at once, and what their server has at most: its account at its end holds
+/// nothing any more. Loads may have followed each other, so that it is the largest that counts.
+fn held(loads: &[Value], accounts: &[Value]) -> Option<(u64, u64)> {
+    let holds = loads.iter().filter(|load| load["mode"] == "hold");
+    let here = holds.filter_map(|load| load["held"].as_u64()).max()?;
+    let peaks = accounts.iter().map(|account| account["peak"].as_u64());
+    let there = peaks.sum::<Option<u64>>()?;
+    Some((here, there))
 }
 
 /// As an object of its own.
@@ -40,6 +55,8 @@ pub(crate) struct BothEnds {
     pub(crate) connected: u64,
     pub(crate) unfinished: u64,
     pub(crate) lost: u64,
+    /// By the load, and by the server, before the first was closed.
+    pub(crate) held: Option<(u64, u64)>,
     pub(crate) accepted: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_in: u64,
@@ -61,6 +78,7 @@ impl Joint {
             connected: sum(loads, "connected")?,
             unfinished: sum(loads, "unfinished")?,
             lost: sum(loads, "lost")?,
+            held: held(loads, accounts),
             accepted: sum(accounts, "accepted")?,
             bytes_sent: sum(loads, "bytes_sent")?,
             bytes_in: sum(accounts, "bytes_in")?,
@@ -76,6 +94,15 @@ impl Joint {
         let of_others = ends.accepted.saturating_sub(reached);
         if of_others > 0 {
             faults.push(format!("the server accepted {of_others} of somebody else"));
+        }
+        let held = ends.held.map(|(here, there)| (here, there.min(here)));
+        if let Some((here, there)) = held
+            && there < here
+        {
+            let between = here - there;
+            faults.push(format!(
+                "{here} connected here, {there} held there, {between} wait in between"
+            ));
         }
         // A connection that was lost, or never accepted, may have taken bytes with it.
         if ends.lost == 0 && never_accepted == 0 && of_others == 0 {
@@ -106,6 +133,8 @@ impl Joint {
         Joint {
             connected: ends.connected,
             unfinished: ends.unfinished,
+            held: held.map(|(here, _)| here),
+            held_by_server: held.map(|(_, there)| there),
             accepted: ends.accepted,
             never_accepted,
             of_others,
@@ -116,6 +145,12 @@ impl Joint {
             balances,
             verdict,
         }
+    }
+
+    /// Connections that the load held at its end and the server did not.
+    pub(crate) fn between(&self) -> u64 {
+        let held = self.held.zip(self.held_by_server);
+        held.map_or(0, |(here, there)| here - there)
     }
 
     pub(super) fn text(&self) -> String {

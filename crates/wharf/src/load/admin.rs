@@ -37,6 +37,7 @@ pub(super) struct Asked {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Told {
     accepted: u64,
+    held: u64,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -48,8 +49,27 @@ impl Asked {
         Ok(Asked { address, before })
     }
 
-    /// Asks after it; both ledgers as one.
-    pub(super) fn after(&self, standing: &Standing) -> Result<Joint, String> {
+    /// Asks while the load holds so many: how many more the server holds than before.
+    pub(super) fn held(&self, here: u64) -> Result<u64, String> {
+        let answers_max = answers_max(here);
+        let (mut same, mut known) = (0, None);
+        loop {
+            let there = ask(self.address)?.held.saturating_sub(self.before.held);
+            same = if known == Some(there) { same + 1 } else { 0 };
+            known = Some(there);
+            if there >= here || same >= answers_max {
+                return Ok(there);
+            }
+            thread::sleep(ASK_EVERY);
+        }
+    }
+
+    /// Asks after it; both ledgers as one. `held_there` is what the server held at the end.
+    pub(super) fn after(
+        &self,
+        standing: &Standing,
+        held_there: Option<u64>,
+    ) -> Result<Joint, String> {
         let counts = &standing.counts;
         // Nobody knows how far those came whose process died.
         let unknown = standing.failed_with_their_process();
@@ -61,6 +81,7 @@ impl Asked {
                 connected: counts.connected,
                 unfinished: counts.unfinished + unknown,
                 lost: counts.lost + unknown,
+                held: held_there.map(|there| (counts.held, there)),
                 accepted: now.accepted.saturating_sub(self.before.accepted),
                 bytes_sent: counts.bytes_sent,
                 bytes_in: now.bytes_in.saturating_sub(self.before.bytes_in),
@@ -144,6 +165,7 @@ fn parse(text: &str) -> Option<Told> {
     let number = |name: &str| value.get(name)?.as_u64();
     Some(Told {
         accepted: number("accepted")?,
+        held: number("held")?,
         bytes_in: number("bytes_in")?,
         bytes_out: number("bytes_out")?,
     })
@@ -191,7 +213,7 @@ mod tests {
 
     #[test]
     fn only_an_account_is_taken_for_one() {
-        let account = r#"{"event":"standing","accepted":3,"bytes_in":4,"bytes_out":5}"#;
+        let account = r#"{"event":"standing","accepted":3,"held":2,"bytes_in":4,"bytes_out":5}"#;
         let told = parse(account).expect("an account");
         assert_eq!((told.accepted, told.bytes_in, told.bytes_out), (3, 4, 5));
         for other in ["", "HTTP/1.1 400", "{}", r#"{"accepted":-1}"#] {

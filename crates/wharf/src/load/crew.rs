@@ -1,5 +1,6 @@
 //! The threads of one process: ports, what they count together, and what each has to do.
 
+use std::cell::Cell;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -10,6 +11,7 @@ use wharf_port::{Address, Port};
 use super::TALK_FOR;
 use super::ledger::{Latencies, Ledger};
 use super::options::LoadOptions;
+use super::parting::Parting;
 use super::schedule::{Pace, Schedule};
 use super::split::open_at_once_max;
 use super::standing::Standing;
@@ -28,14 +30,23 @@ pub(super) struct Crew {
     start: Instant,
     ledger: Ledger,
     latencies: Vec<Mutex<Latencies>>,
+    parting: Parting,
 }
 
 /// The crew while it works.
 #[derive(Debug)]
 pub(super) struct AtWork<'a> {
     crew: &'a Crew,
-    /// A word from each thread that has ended.
-    ends: Receiver<Result<(), String>>,
+    words: Receiver<Word>,
+    /// Threads that hold what they hold until they may leave.
+    holding: Cell<u32>,
+}
+
+/// What a thread says to those who watch.
+#[derive(Debug)]
+enum Word {
+    Holds,
+    Ended(Result<(), String>),
 }
 
 /// A port for each thread.
@@ -63,7 +74,13 @@ impl Crew {
             ledger: Ledger::new(start),
             latencies: ports.iter().map(|_| Mutex::new(Latencies::new())).collect(),
             ports,
+            parting: Parting::default(),
         }
+    }
+
+    /// Lets all threads end what they hold.
+    pub(super) fn leave(&self) {
+        self.parting.open();
     }
 
     /// Runs the threads, while somebody watches.
@@ -75,26 +92,42 @@ impl Crew {
     ) -> Result<(), String> {
         let noise = Noise::new(options.seed);
         let sources = options.sources(target);
-        let (over, ends) = mpsc::channel();
+        let (says, words) = mpsc::channel();
         thread::scope(|scope| {
             for (thread, port) in self.ports.iter().enumerate() {
                 let number = self.threads.first + thread as u32;
                 let orders = self.orders(options, target, number, &sources);
                 let latencies = &self.latencies[thread];
                 let worker = Worker::new(port, orders, &noise, &self.ledger, latencies);
-                let over = over.clone();
+                let says = says.clone();
+                let parts = options.asks_before_it_leaves();
                 let work = move || {
                     // The other side stays until all have told.
-                    let _ = over.send(worker.run());
+                    let holds = || {
+                        if parts {
+                            let _ = says.send(Word::Holds);
+                            self.parting.wait();
+                        }
+                    };
+                    let ended = worker.run(holds);
+                    let _ = says.send(Word::Ended(ended));
                 };
                 if let Err(refused) = threads::start_in(scope, "load", work) {
                     // Without one of them the load is not what was asked for.
                     signals::stop(&self.ports);
+                    self.leave();
                     return Err(refused);
                 }
             }
-            drop(over);
-            watch(&AtWork { crew: self, ends })
+            drop(says);
+            let watched = watch(&AtWork {
+                crew: self,
+                words,
+                holding: Cell::new(0),
+            });
+            // Whatever went wrong with those who watch: no thread waits for them.
+            self.leave();
+            watched
         })
     }
 
@@ -153,9 +186,20 @@ impl Crew {
 
 impl Watched for AtWork<'_> {
     fn next(&self, at_most: Duration) -> News {
-        match self.ends.recv_timeout(at_most) {
-            Ok(Err(text)) => News::Failed(text),
-            Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => News::Nothing,
+        match self.words.recv_timeout(at_most) {
+            Ok(Word::Ended(Err(text))) => {
+                // The others are not to wait for this one.
+                self.crew.leave();
+                News::Failed(text)
+            }
+            Ok(Word::Holds) => {
+                self.holding.set(self.holding.get() + 1);
+                match self.holding.get() == self.crew.threads.count {
+                    true => News::AllHold,
+                    false => News::Nothing,
+                }
+            }
+            Ok(Word::Ended(Ok(()))) | Err(RecvTimeoutError::Timeout) => News::Nothing,
             Err(RecvTimeoutError::Disconnected) => News::AllOver,
         }
     }
@@ -166,5 +210,9 @@ impl Watched for AtWork<'_> {
 
     fn stop(&self) {
         signals::stop(&self.crew.ports);
+    }
+
+    fn leave(&self) {
+        self.crew.leave();
     }
 }

@@ -241,6 +241,11 @@ impl LoadOptions {
         self.pipeline.unwrap_or(if bulk { 16 } else { 1 })
     }
 
+    /// Whether the server is asked what it holds before anything is ended.
+    pub(crate) fn asks_before_it_leaves(&self) -> bool {
+        self.mode == Mode::Hold && self.admin.is_some()
+    }
+
     /// Connects that a thread may have under way.
     pub(crate) fn connecting_max(&self, threads: Threads, thread: u32) -> u32 {
         match (self.connecting, self.pace()) {

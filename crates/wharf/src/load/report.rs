@@ -194,6 +194,13 @@ impl Moment<'_> {
                 joint.accepted, joint.never_accepted, joint.of_others
             ));
         }
+        if let Some((here, there)) = self.joint.and_then(|it| it.held.zip(it.held_by_server)) {
+            let between = here - there;
+            lines.push(format!(
+                "held there      {there:>12}   by the server, before the first was closed; {between} \
+                 wait in between"
+            ));
+        }
         let processes = match self.processes {
             1 => String::new(),
             several => format!("   in {several} processes"),

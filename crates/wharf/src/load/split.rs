@@ -216,6 +216,7 @@ impl Watched for Others<'_> {
         match self.family.failure() {
             // When all are over, whoever leads them asks for it.
             _ if all_over => News::AllOver,
+            None if self.family.all_hold() => News::AllHold,
             Some(text) => News::Failed(text),
             None => News::Nothing,
         }
@@ -227,6 +228,10 @@ impl Watched for Others<'_> {
 
     fn stop(&self) {
         (self.family.stopper())();
+    }
+
+    fn leave(&self) {
+        self.family.leave();
     }
 }
 
@@ -256,12 +261,14 @@ fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, Stri
         Order::Begin => {}
         Order::Tell => Superior::standing(ordered.standing()),
         Order::Stop => signals::stop(&ordered.ports),
+        Order::Leave => ordered.leave(),
     });
     crew.work(options, &target, |at_work| {
         let mut result = Ok(());
         loop {
             match at_work.next(Duration::from_secs(1)) {
                 News::Nothing => {}
+                News::AllHold => Superior::holds(),
                 News::Failed(text) => {
                     at_work.stop();
                     result = Err(text);

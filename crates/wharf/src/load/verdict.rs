@@ -7,6 +7,7 @@ use wharf_port::ErrorKind;
 use super::ledger::Counts;
 use super::options::{LoadOptions, Mode};
 use super::report::Moment;
+use crate::compare::ledgers::Joint;
 
 /// A connect that takes longer was sent again, at least once: the first SYN is repeated after a
 /// second.
@@ -52,6 +53,10 @@ impl Moment<'_> {
             (counts.failed, "failed to connect"),
             (counts.unfinished, "had not connected when it ended"),
             (counts.lost, "were lost"),
+            (
+                self.joint.map_or(0, Joint::between),
+                "are not held by the server",
+            ),
             (counts.corrupt, "brought wrong bytes"),
         ];
         let faults = faults.into_iter().filter(|(count, _)| *count > 0);

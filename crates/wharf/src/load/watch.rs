@@ -25,6 +25,8 @@ pub(super) trait Watched {
     fn next(&self, at_most: Duration) -> News;
     fn standing(&self) -> Standing;
     fn stop(&self);
+    /// Lets them end what they hold.
+    fn leave(&self);
 }
 
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) enum News {
     Nothing,
     /// One of them cannot go on.
     Failed(String),
+    /// All are done, and hold what they hold until they may leave.
+    AllHold,
     AllOver,
 }
 
@@ -52,6 +56,10 @@ pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
                 // Without one of them the load is not what was asked for.
                 watched.stop();
                 result = result.and(Err(text));
+            }
+            News::AllHold => {
+                run.ask_what_is_held(&watched.standing());
+                watched.leave();
             }
             News::AllOver => break,
         }

@@ -156,8 +156,9 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works until all is done, the time is up, or a signal came.
-    pub(crate) fn run(mut self) -> Result<(), String> {
+    /// Works until all is done, the time is up, or a signal came. `holds` is called when that is so, and
+    /// what is held is ended when it returns.
+    pub(crate) fn run(mut self, holds: impl FnOnce()) -> Result<(), String> {
         let text = |error: Error| error.to_string();
         let mut waiter = self.port.waiter().map_err(text)?;
         if let Some(at) = self.orders.time_up_at {
@@ -177,6 +178,7 @@ impl<'a> Worker<'a> {
         }
         self.count_what_was_not_begun();
         self.tell_owed();
+        holds();
         self.end_all(&mut waiter)
     }
 

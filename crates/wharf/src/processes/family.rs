@@ -46,6 +46,8 @@ struct State<S> {
     /// Answers that it owes, and how it stood at the last one.
     owed: u32,
     latest: Option<S>,
+    /// It waits for the order to leave.
+    holds: bool,
     fate: Fate,
 }
 
@@ -106,6 +108,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
             ready: None,
             owed: 0,
             latest: None,
+            holds: false,
             fate: Fate::Lives,
         });
         drop(members);
@@ -191,14 +194,27 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         })
     }
 
-    /// Waits until none lives, or so long; answers whether none lives.
+    /// Whether all that live wait for the order to leave.
+    pub(crate) fn all_hold(&self) -> bool {
+        all_hold(&self.lock())
+    }
+
+    /// Lets them leave.
+    pub(crate) fn leave(&self) {
+        for member in self.lock().iter_mut() {
+            member.holds = false;
+        }
+        self.shared.order_all(Order::Leave);
+    }
+
+    /// Waits until none lives, or all that live wait to leave, or so long; answers whether none lives.
     pub(crate) fn wait_for_end(&self, at_most: Duration) -> bool {
         // A time that never comes is waited for in pieces.
         let give_up_at = Instant::now() + at_most.min(STARTS_WITHIN);
         let mut members = self.lock();
         loop {
             let ended = members.iter().all(|member| member.fate != Fate::Lives);
-            if ended || Instant::now() >= give_up_at {
+            if ended || all_hold(&members) || Instant::now() >= give_up_at {
                 return ended;
             }
             members = self.wait(members, give_up_at);
@@ -263,6 +279,7 @@ impl<S> State<S> {
                 self.latest = Some(standing);
                 self.owed = self.owed.saturating_sub(1);
             }
+            Told::Holds => self.holds = true,
             Told::Over(standing) => {
                 self.latest = Some(standing);
                 self.fate = Fate::Over;
@@ -306,10 +323,18 @@ impl<S> Shared<S> {
     }
 }
 
+fn all_hold<S>(members: &[State<S>]) -> bool {
+    let mut living = members
+        .iter()
+        .filter(|it| it.fate == Fate::Lives)
+        .peekable();
+    living.peek().is_some() && living.all(|it| it.holds)
+}
+
 /// This program as it was started, as a part.
 fn command() -> std::io::Result<Command> {
     let mut words = std::env::args_os().skip(1);
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(sys::program()?);
     // Behind the name of the command, where no option before it can take it for its value.
     command.args(words.next()).arg(PART).args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -334,6 +359,7 @@ mod tests {
             ready: None,
             owed: 0,
             latest: None,
+            holds: false,
             fate: fate.clone(),
         }));
         family

@@ -46,7 +46,7 @@ impl Superior {
                     Some(Order::Begin) => break,
                     // Nothing has begun that could be told of.
                     Some(Order::Stop) => std::process::exit(0),
-                    Some(Order::Tell) | None => {}
+                    Some(Order::Tell | Order::Leave) | None => {}
                 }
             }
             // Whoever waits for it ends with the process.
@@ -70,6 +70,11 @@ impl Superior {
 
     pub(crate) fn standing<S: Serialize>(standing: S) {
         tell(&Told::Standing(standing));
+    }
+
+    /// Tells that all that is held is held until the order to leave.
+    pub(crate) fn holds() {
+        tell(&Told::<()>::Holds);
     }
 
     /// A line to print, from one of this process's threads.

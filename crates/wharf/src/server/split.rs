@@ -242,7 +242,7 @@ fn serve_for(
         let orders = superior.ready(addresses.collect())?;
         let ordered = Arc::clone(&server);
         orders.obey(move |order| match order {
-            Order::Begin => {}
+            Order::Begin | Order::Leave => {}
             Order::Tell => Superior::standing(ordered.ledger.standing()),
             Order::Stop => signals::stop(&ordered.ports),
         });

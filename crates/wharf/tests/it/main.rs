@@ -8,6 +8,8 @@
 
 #[cfg(unix)]
 mod bench;
+#[cfg(unix)]
+mod between;
 #[path = "../../../wharf-port/tests/examples/codes.rs"]
 mod codes;
 mod commands;
@@ -37,6 +39,8 @@ mod places;
 #[cfg(unix)]
 mod processes;
 mod program;
+#[cfg(target_os = "linux")]
+mod replaced;
 #[cfg(unix)]
 mod schemas;
 #[cfg(unix)]

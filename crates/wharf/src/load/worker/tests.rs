@@ -88,7 +88,7 @@ fn a_thread_that_is_done_has_left_nothing_open() {
         with_worker_on(&port, target, None, |port, mut worker| {
             worker.orders.time_up_at = Some(Instant::now() + Duration::from_millis(50));
             let ledger = worker.ledger;
-            worker.run().expect("a port that works");
+            worker.run(|| ()).expect("a port that works");
             // However far it came in its time, and here it comes far.
             assert_eq!(ledger.counts().connected, 10, "{driver}");
             assert_eq!(port.stats().sockets, 0, "{driver}");

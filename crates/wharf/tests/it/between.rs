@@ -1,0 +1,115 @@
+//! Connections that a load holds and its server does not, because something in between has them.
+
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::ledgers::open_server;
+use crate::load::load;
+use crate::patience::{enough, given_time, milliseconds};
+use crate::program::{drivers, run};
+
+/// A proxy that accepts everything, and lets only some through of each load.
+fn lets_through(server: &str, some: usize, of: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let server = server.to_owned();
+    // It ends with the test's process.
+    thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let client = client.expect("a client");
+            let is_let_through = number % of < some;
+            let beyond = is_let_through.then(|| TcpStream::connect(&server).expect("it listens"));
+            thread::spawn(move || ends_with(client, beyond));
+        }
+    });
+    address
+}
+
+/// What is beyond it ends when the client does.
+fn ends_with(mut client: TcpStream, beyond: Option<TcpStream>) {
+    let _ = std::io::copy(&mut client, &mut std::io::sink());
+    drop(beyond);
+}
+
+/// The server is asked before the first is closed: a moment later both ends have none.
+#[test]
+fn what_waits_in_between_is_held_by_nobody() {
+    for driver in drivers() {
+        let (server, address, admin) = open_server("hold", &driver);
+        let proxy = lets_through(&address, 10, 20);
+        for division in ["--threads", "--processes"] {
+            given_time(|factor| {
+                let time = milliseconds(500, factor);
+                let place = ["hold", &proxy, "--connections", "20", "--for", &time];
+                let asks = ["--admin", &admin, "--driver", &driver, division, "2"];
+                let gate = ["--expect", "held=20"];
+                let (told, code) = load(&[&place[..], &asks, &gate].concat());
+                enough(told["connected"] == 20, &told)?;
+                assert_eq!(code, Some(3), "{told}");
+                let joint = &told["server"];
+                assert_eq!(joint["held"], 20, "{told}");
+                assert_eq!(joint["held_by_server"], 10, "{told}");
+                assert_eq!(joint["balances"], false, "{told}");
+                let missed = told["missed"].as_array().expect("a list");
+                assert_eq!(missed.len(), 2, "{told}");
+                assert_eq!(missed[0], "expected held=20: it is 10", "{told}");
+                let verdict = told["verdict"].as_str().expect("a sentence");
+                let between = "20 connected here, 10 held there, 10 wait in between";
+                assert!(verdict.contains(between), "{verdict}");
+                assert!(!verdict.contains("all 20"), "{verdict}");
+                Ok(())
+            });
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn what_is_held_at_both_ends_is_told() {
+    for driver in drivers() {
+        let (server, address, admin) = open_server("hold", &driver);
+        for division in ["--threads", "--processes"] {
+            given_time(|factor| {
+                let time = milliseconds(300, factor);
+                let place = ["hold", &address, "--connections", "20", "--for", &time];
+                let asks = ["--admin", &admin, "--driver", &driver, division, "2"];
+                let (told, code) = load(&[&place[..], &asks].concat());
+                enough(told["connected"] == 20, &told)?;
+                assert_eq!(code, Some(0), "{told}");
+                let joint = &told["server"];
+                assert_eq!(joint["held_by_server"], 20, "{told}");
+                assert_eq!(joint["balances"], true, "{told}");
+                Ok(())
+            });
+        }
+        server.stop();
+    }
+}
+
+/// Its account at its end holds nothing, and still knows how many there were at most.
+#[test]
+fn files_of_both_ends_are_compared_by_what_was_held() {
+    let load = r#"{"event":"load","mode":"hold","connected":20,"unfinished":0,"lost":0,"held":20,
+        "bytes_sent":0,"bytes_received":0}"#;
+    let account = |peak: u32| {
+        format!(r#"{{"event":"account","accepted":20,"peak":{peak},"bytes_in":0,"bytes_out":0}}"#)
+    };
+    for (peak, code) in [(20, 0), (10, 3)] {
+        let file = |name: &str, text: &str| {
+            let name = format!("wharf-{}-between-{name}.json", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, text.replace('\n', "")).expect("there is room");
+            path.to_str().expect("text").to_owned()
+        };
+        let files = [file("load", load), file("server", &account(peak))];
+        let output = run(&["compare", &files[0], &files[1], "--format", "json"]);
+        for file in &files {
+            std::fs::remove_file(file).expect("it was written");
+        }
+        let told: Value = serde_json::from_slice(&output.stdout).expect("an object");
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert_eq!(told["held_by_server"], peak, "{told}");
+    }
+}
