@@ -14,7 +14,8 @@ use crate::load::options::LoadOptions;
 pub(crate) use division::{DivisionOptions, PART};
 use origin::Given;
 pub(crate) use values::{
-    parse_driver, parse_duration, parse_keepalive, parse_one_address, parse_rate, parse_size,
+    parse_driver, parse_duration, parse_keepalive, parse_one_address, parse_rate, parse_ratio,
+    parse_size,
     parse_switch, whole,
 };
 
@@ -53,7 +54,7 @@ of --format json are described in docs/load.md.";
 
 const AFTER_COMPARE_HELP: &str = "\
 Ends with 0; with 1 if the result could not be written; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
-server do not agree. What beyond the spread means is in docs/load.md.";
+server do not agree, if a run has failed, or if B is slower than --fail-above allows. What beyond the spread means is in docs/load.md.";
 
 const AFTER_BENCH_HELP: &str = "\
 Server and load are processes of their own, on loopback only; where the system allows it each has a \

@@ -12,15 +12,17 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use crate::command::Format;
+use crate::command::{Format, parse_ratio};
 use crate::output;
 use metrics::Comparison;
 
 pub(crate) mod ledgers;
 mod metrics;
+mod runs;
 
 const CANNOT_COMPARE: u8 = 2;
-const NOT_BALANCED: u8 = 3;
+/// Ledgers do not agree, a run has failed, or one is slower than it may be.
+const DOES_NOT_HOLD: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareOptions {
@@ -28,6 +30,10 @@ pub(crate) struct CompareOptions {
     pub(crate) a: PathBuf,
     /// The same of another, or what the server has printed that the load was aimed at
     pub(crate) b: PathBuf,
+    /// Exit with 3 if B is slower than A by more than this ratio, such as 1.1 for a tenth, in a figure
+    /// whose difference is beyond the spread or whose spread is not known
+    #[arg(long, env = "WHARF_FAIL_ABOVE", value_name = "RATIO", value_parser = parse_ratio)]
+    pub(crate) fail_above: Option<f64>,
     /// How to print: for people, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
@@ -57,9 +63,9 @@ fn compare(options: &CompareOptions) -> Result<u8, String> {
     let (a, b) = (Results::read(&options.a)?, Results::read(&options.b)?);
     match (a.is_load(), b.is_load()) {
         (true, true) => {
-            let comparison = Comparison::new(&a, &b)?;
+            let comparison = Comparison::new(&a, &b, options.fail_above)?;
             tell(options.format, &comparison, &comparison.text());
-            Ok(0)
+            Ok(if comparison.holds() { 0 } else { DOES_NOT_HOLD })
         }
         (true, false) => ledger(options.format, &a, &b),
         (false, true) => ledger(options.format, &b, &a),
@@ -78,7 +84,7 @@ fn ledger(format: Format, load: &Results, server: &Results) -> Result<u8, String
         joint: &joint,
     };
     tell(format, &told, &joint.text());
-    Ok(if joint.balances { 0 } else { NOT_BALANCED })
+    Ok(if joint.balances { 0 } else { DOES_NOT_HOLD })
 }
 
 fn tell(format: Format, object: &impl serde::Serialize, text: &str) {

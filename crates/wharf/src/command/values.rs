@@ -49,6 +49,14 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// How many times as much something may be.
+pub(crate) fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (1.0..=1e6).contains(&ratio) => Ok(ratio),
+        _ => Err("write a number from 1 on, such as \"1.1\" for a tenth more".into()),
+    }
+}
+
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let unreadable = |_| "write it as \"10s\", \"500ms\" or \"2m\"".to_owned();
     humantime::parse_duration(text).map_err(unreadable)
@@ -128,6 +136,15 @@ mod tests {
         for wrong in ["0", "-1", "inf", "NaN", "fast", "1e9"] {
             let error = parse_rate(wrong).expect_err(wrong);
             assert!(error.contains("such as \"1000\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_one_at_least() {
+        assert_eq!((parse_ratio("1"), parse_ratio("1.25")), (Ok(1.0), Ok(1.25)));
+        for wrong in ["0.9", "-2", "inf", "NaN", "10%"] {
+            let error = parse_ratio(wrong).expect_err(wrong);
+            assert!(error.contains("such as \"1.1\""), "{error}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::runs::FailedRun;
 use super::{Results, number};
 
 /// With fewer intervals their rates say little.
@@ -19,7 +20,13 @@ pub(super) struct Comparison {
     b: String,
     /// Settings that are not the same, with both values.
     differing: Vec<Differing>,
+    /// Runs whose figures are not to be trusted.
+    failed_runs: Vec<FailedRun>,
     figures: Vec<Figure>,
+    fail_above: Option<f64>,
+    /// Figures in which B is slower than that allows.
+    too_slow: Vec<String>,
+    verdict: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,8 +44,29 @@ pub(super) struct Figure {
     b: Sample,
     /// Of the medians, B to A; nothing where A is 0.
     pub(super) ratio: Option<f64>,
+    /// What B is: `faster`, `slower` or `the same`.
+    b_is: &'static str,
+    /// How many times slower B is; below 1 it is faster. Nothing where one side never came to an end.
+    times_slower: f64,
     /// Whether no run of one side is within the range of the other; nothing with a single run.
     pub(super) beyond_spread: Option<bool>,
+    /// Whether it says how fast what is loaded is, and is not of a single event.
+    #[serde(skip)]
+    counts: bool,
+}
+
+/// What a figure should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Better {
+    /// As a rate.
+    More,
+    /// As a time.
+    Less,
+}
+
+/// How many times the first goes into the second, where both may be nothing or without an end.
+fn times(of: f64, into: f64) -> f64 {
+    if of == into { 1.0 } else { into / of }
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -65,7 +93,7 @@ const SETTINGS: [&str; 10] = [
 const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99_9", "max"];
 
 impl Comparison {
-    pub(super) fn new(a: &Results, b: &Results) -> Result<Self, String> {
+    pub(super) fn new(a: &Results, b: &Results, fail_above: Option<f64>) -> Result<Self, String> {
         let modes = (mode(a)?, mode(b)?);
         if modes.0 != modes.1 {
             return Err(format!(
@@ -78,14 +106,28 @@ impl Comparison {
             let (a, b) = (value(a)?, value(b)?);
             (a != b).then_some(Differing { setting, a, b })
         });
+        let figures = figures(a, b, &modes.0);
+        let is_too_slow = |it: &&Figure| fail_above.is_some_and(|most| it.is_slower_than(most));
+        let too_slow = figures.iter().filter(is_too_slow);
+        let too_slow: Vec<String> = too_slow.map(|it| it.name.clone()).collect();
+        let failed_runs = [FailedRun::of(a), FailedRun::of(b)].concat();
         Ok(Comparison {
             event: "compare",
             version: 1,
             a: a.name.clone(),
             b: b.name.clone(),
             differing: differing.collect(),
-            figures: figures(a, b, &modes.0),
+            verdict: verdict(&figures, failed_runs.len(), &too_slow, fail_above),
+            failed_runs,
+            figures,
+            fail_above,
+            too_slow,
         })
+    }
+
+    /// Whether all runs are to be trusted and B is as fast as it has to be.
+    pub(super) fn holds(&self) -> bool {
+        self.failed_runs.is_empty() && self.too_slow.is_empty()
     }
 
     pub(super) fn text(&self) -> String {
@@ -99,30 +141,35 @@ impl Comparison {
                 it.setting, it.a, it.b
             );
         }
+        for run in &self.failed_runs {
+            let _ = writeln!(text, "{}", run.text());
+        }
         let _ = writeln!(text, "\n{:<22}{:>14}{:>14}{:>8}", "median", "A", "B", "B/A");
         for figure in &self.figures {
             let ratio = figure.ratio.map(|ratio| format!("{ratio:.3}"));
             let _ = writeln!(
                 text,
-                "{:<22}{:>14.1}{:>14.1}{:>8}   {}",
+                "{:<22}{:>14}{:>14}{:>8}   {}",
                 figure.name,
-                figure.a.median,
-                figure.b.median,
+                told(figure.a.median),
+                told(figure.b.median),
                 ratio.unwrap_or_default(),
                 figure.said()
             );
         }
+        let _ = writeln!(text, "\n{}", self.verdict);
         text
     }
 }
 
 impl Figure {
     fn said(&self) -> String {
-        let range = |sample: Sample| format!("{:.1}–{:.1}", sample.min, sample.max);
+        let range = |sample: Sample| format!("{}–{}", told(sample.min), told(sample.max));
         match self.beyond_spread {
-            None => "a single run: its spread is not known".to_owned(),
+            None => format!("{}; a single run: its spread is not known", self.b_is),
             Some(beyond) => format!(
-                "{} the spread ({} and {})",
+                "{}, {} the spread ({} and {})",
+                self.b_is,
                 if beyond { "beyond" } else { "within" },
                 range(self.a),
                 range(self.b)
@@ -142,9 +189,12 @@ fn mode(results: &Results) -> Result<String, String> {
 
 fn figures(a: &Results, b: &Results, mode: &str) -> Vec<Figure> {
     let mut figures = Vec::new();
-    let mut add = |name: &str, a: Vec<f64>, b: Vec<f64>| {
+    let mut add = |name: &str, better: Better, a: Vec<f64>, b: Vec<f64>| {
         if let (Some(a), Some(b)) = (Sample::of(a), Sample::of(b)) {
-            figures.push(Figure::new(name.to_owned(), a, b));
+            let is_of_connects =
+                name.starts_with("connect_us") && matches!(mode, "echo" | "stream");
+            let counts = !is_of_connects && !name.ends_with(" max");
+            figures.push(Figure::new(name.to_owned(), better, counts, a, b));
         }
     };
     let rates: &[(&str, &str)] = match mode {
@@ -157,20 +207,88 @@ fn figures(a: &Results, b: &Results, mode: &str) -> Vec<Figure> {
         ],
     };
     for (name, member) in rates {
-        add(name, self::rates(a, member), self::rates(b, member));
+        add(
+            name,
+            Better::More,
+            self::rates(a, member),
+            self::rates(b, member),
+        );
     }
     for kind in ["connect_us", "message_us"] {
         for percentile in PERCENTILES {
             let values = |results: &Results| -> Vec<f64> {
                 let runs = results.loads.iter();
-                runs.filter_map(|load| number(load.get(kind)?, percentile))
+                runs.filter_map(|load| latency(load, kind, percentile))
                     .collect()
             };
             let name = format!("{kind} {}", percentile.replace('_', "."));
-            add(&name, values(a), values(b));
+            add(&name, Better::Less, values(a), values(b));
         }
     }
     figures
+}
+
+/// One percentile of a run; without an end where it was never reached, and nothing where there was
+/// nothing to wait for.
+fn latency(load: &Value, kind: &str, percentile: &str) -> Option<f64> {
+    let (answered, due) = match kind {
+        "connect_us" => ("connected", "asked"),
+        _ => ("messages", "messages_unanswered"),
+    };
+    let talks = matches!(load["mode"].as_str(), Some("echo" | "stream"));
+    // Whoever found nothing once wrote 0, as if it had been answered at once.
+    if load[answered] == 0 {
+        let is_due = talks || number(load, due) > Some(0.0);
+        return is_due.then_some(f64::INFINITY);
+    }
+    match load.get(kind)?.get(percentile)? {
+        Value::Null => Some(f64::INFINITY),
+        value => value.as_f64(),
+    }
+}
+
+/// A number for people.
+fn told(number: f64) -> String {
+    match number.is_finite() {
+        true => format!("{number:.1}"),
+        false => "never".to_owned(),
+    }
+}
+
+/// One sentence.
+fn verdict(
+    figures: &[Figure],
+    failed_runs: usize,
+    too_slow: &[String],
+    fail_above: Option<f64>,
+) -> String {
+    let beyond = |is: &str| {
+        let these = figures.iter().filter(|it| it.beyond_spread == Some(true));
+        these.filter(|it| it.counts && it.b_is == is).count()
+    };
+    let all = figures.iter().filter(|it| it.counts).count();
+    let mut parts = match failed_runs {
+        0 => Vec::new(),
+        1 => vec!["one run has failed, and its figures are of what came back".to_owned()],
+        runs => vec![format!(
+            "{runs} runs have failed, and their figures are of what came back"
+        )],
+    };
+    parts.push(format!(
+        "beyond the spread B is faster in {} and slower in {} of {all} figures",
+        beyond("faster"),
+        beyond("slower")
+    ));
+    if let Some(most) = fail_above {
+        parts.push(match too_slow {
+            [] => format!("in none is it more than {most} times slower"),
+            names => format!(
+                "it is more than {most} times slower in {}",
+                names.join(", ")
+            ),
+        });
+    }
+    format!("{}.", parts.join("; "))
 }
 
 /// How many a second: of each run, or of each interval where there is one run only.
@@ -218,14 +336,31 @@ impl Sample {
 }
 
 impl Figure {
-    fn new(name: String, a: Sample, b: Sample) -> Self {
+    fn new(name: String, better: Better, counts: bool, a: Sample, b: Sample) -> Self {
         let several = a.count > 1 && b.count > 1;
+        let times_slower = match better {
+            Better::More => times(b.median, a.median),
+            Better::Less => times(a.median, b.median),
+        };
+        let b_is = match times_slower {
+            more if more > 1.0 => "slower",
+            less if less < 1.0 => "faster",
+            _ => "the same",
+        };
+        let ratio = b.median / a.median;
         Figure {
             name,
             a,
             b,
-            ratio: (a.median != 0.0).then(|| b.median / a.median),
+            ratio: (a.median != 0.0 && ratio.is_finite() && a.median.is_finite()).then_some(ratio),
+            b_is,
+            times_slower,
             beyond_spread: several.then_some(a.max < b.min || b.max < a.min),
+            counts,
         }
+    }
+
+    fn is_slower_than(&self, most: f64) -> bool {
+        self.counts && self.times_slower > most && self.beyond_spread != Some(false)
     }
 }

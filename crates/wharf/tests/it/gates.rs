@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::load::{load, misbehaving};
 use crate::patience::{Watched, enough, given_time, milliseconds};
-use crate::program::{Server, drivers};
+use crate::program::{Server, code_of, drivers, run};
 
 /// Where one message is answered, and then nothing more on any connection.
 fn falls_silent() -> String {
@@ -160,5 +160,51 @@ fn an_interval_has_what_came_in_it() {
     let last = watched.interrupt();
     let more = last["period"]["messages"].as_u64().expect("a number");
     assert!(last["messages"].as_u64() >= Some(sum + more), "{last}");
+    server.stop();
+}
+
+/// What answers nothing is not compared as if it were fast.
+#[test]
+fn a_build_that_answers_nothing_does_not_pass_a_comparison() {
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let lives = server.address().to_string();
+    let dead = misbehaving(|mut client| {
+        let _ = client.read_to_end(&mut Vec::new());
+    });
+    let file = |name: &str| {
+        let name = format!("wharf-{}-gates-{name}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        path.to_str().expect("text").to_owned()
+    };
+    let measured = |name: &str, address: &str| {
+        let name = file(name);
+        given_time(|factor| {
+            let time = milliseconds(100, factor);
+            let (told, _) = load(&["echo", address, "--for", &time]);
+            std::fs::write(&name, told.to_string()).expect("there is room");
+            enough(
+                told["connected"] == 1 && (address == dead || told["messages"] != 0),
+                &told,
+            )
+        });
+        name
+    };
+    let (a, b) = (measured("lives", &lives), measured("dead", &dead));
+    let compared = |a: &str, b: &str| {
+        let output = run(&["compare", a, b, "--fail-above", "1000"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (text, code_of(output.status))
+    };
+    let (text, code) = compared(&a, &a);
+    assert_eq!(code, Some(0), "{text}");
+    let (text, code) = compared(&a, &b);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(
+        text.contains("run 1 has failed") && text.contains("never"),
+        "{text}"
+    );
+    for file in [a, b] {
+        std::fs::remove_file(file).expect("it was written");
+    }
     server.stop();
 }
