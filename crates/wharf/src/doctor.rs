@@ -24,6 +24,7 @@ pub(crate) mod facts;
 mod measure;
 mod plan;
 mod report;
+mod reserved;
 
 /// The goal cannot be held as the machine is.
 const NOT_NOW: u8 = 3;
@@ -91,6 +92,7 @@ fn examine(options: &DoctorOptions) -> Facts {
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         open_files: limits.open_files,
         source_ports: limits.source_ports,
+        reserved_ports: limits.reserved_ports,
         backlog: limits.backlog,
         tcp_memory: limits.tcp_memory,
         connection_tracking: limits.connection_tracking,

@@ -4,6 +4,7 @@
 //! to make one permanent differs between distributions and is in docs/doctor.md.
 
 use super::facts::{Facts, Family, SourcePorts};
+use super::reserved;
 
 /// One setting, and its new value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +15,8 @@ pub(crate) enum Change {
     Backlog(u64),
     Handshakes(u64),
     SourcePorts(u16, u16),
+    /// Keeps the ports that servers have by default from clients, whose range is then this one.
+    ReservedPorts(u16, u16),
     ConnectionTracking(u64),
     /// The most pages.
     TcpMemory(u64),
@@ -31,6 +34,11 @@ impl Change {
             Change::Handshakes(max) => facts.backlog.handshakes_max = Some(max),
             Change::SourcePorts(first, last) => {
                 facts.source_ports = Some(SourcePorts { first, last });
+            }
+            Change::ReservedPorts(first, last) => {
+                let range = SourcePorts { first, last };
+                let wanted = reserved::wanted(facts, Some(range));
+                facts.reserved_ports = wanted.or(facts.reserved_ports.take());
             }
             Change::ConnectionTracking(max) => {
                 if let Some(table) = &mut facts.connection_tracking {
@@ -86,6 +94,11 @@ impl Change {
             Change::Handshakes(max) => vec![format!("net.ipv4.tcp_max_syn_backlog={max}")],
             Change::SourcePorts(first, last) if linux => {
                 vec![format!("net.ipv4.ip_local_port_range=\"{first} {last}\"")]
+            }
+            Change::ReservedPorts(first, last) => {
+                let wanted = reserved::wanted(facts, Some(SourcePorts { first, last }));
+                let ports = wanted.unwrap_or_default();
+                vec![format!("net.ipv4.ip_local_reserved_ports=\"{ports}\"")]
             }
             Change::SourcePorts(first, last) => vec![
                 format!("net.inet.ip.portrange.first={first}"),

@@ -14,6 +14,8 @@ pub(crate) struct Facts {
     pub(crate) processors: usize,
     pub(crate) open_files: OpenFiles,
     pub(crate) source_ports: Option<SourcePorts>,
+    /// Ports within those that are never given out (`net.ipv4.ip_local_reserved_ports`).
+    pub(crate) reserved_ports: Option<String>,
     pub(crate) backlog: Backlog,
     pub(crate) tcp_memory: Option<TcpMemory>,
     pub(crate) connection_tracking: Option<ConnectionTracking>,

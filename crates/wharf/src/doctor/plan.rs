@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::change::Change;
 use super::facts::{ConnectionTracking, Facts, Family, OpenFiles, SourcePorts};
+use super::reserved;
 
 /// Descriptors of a process that are no connections.
 pub(super) const FILES_BESIDES: u64 = 64;
@@ -191,13 +192,7 @@ fn changes(facts: &Facts, goal: u64) -> Vec<Change> {
     if backlog.handshakes_max.is_some_and(|max| max < wanted) {
         changes.push(Change::Handshakes(BACKLOG_WANTED));
     }
-    let (first, last) = PORTS_WIDEST;
-    if facts
-        .source_ports
-        .is_some_and(|ports| ports.count() < goal.min(u64::from(last - first) + 1))
-    {
-        changes.push(Change::SourcePorts(first, last));
-    }
+    ports_changes(facts, goal, &mut changes);
     if let Some(table) = tracking(facts)
         && table.max.saturating_sub(table.used) < goal
     {
@@ -214,6 +209,26 @@ fn changes(facts: &Facts, goal: u64) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// Ports for those who connect, but for those that servers have by default.
+fn ports_changes(facts: &Facts, goal: u64, changes: &mut Vec<Change>) {
+    let Some(ports) = facts.source_ports else {
+        return;
+    };
+    let (first, last) = PORTS_WIDEST;
+    let is_wider = ports.count() < goal.min(u64::from(last - first) + 1);
+    let range = match is_wider {
+        true => SourcePorts { first, last },
+        false => ports,
+    };
+    // Before the range is wider, so that no client has one of them by then.
+    if reserved::wanted(facts, Some(range)).is_some() {
+        changes.push(Change::ReservedPorts(range.first, range.last));
+    }
+    if is_wider {
+        changes.push(Change::SourcePorts(first, last));
+    }
 }
 
 /// The page that the network's limits are counted in.

@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) family: Family,
     pub(crate) open_files: OpenFiles,
     pub(crate) source_ports: Option<SourcePorts>,
+    /// Ports that are never given to those who connect, as the system writes them; only Linux tells.
+    pub(crate) reserved_ports: Option<String>,
     pub(crate) backlog: Backlog,
     pub(crate) tcp_memory: Option<TcpMemory>,
     pub(crate) connection_tracking: Option<ConnectionTracking>,

@@ -22,6 +22,7 @@ fn fresh_linux() -> Facts {
             first: 32_768,
             last: 60_999,
         }),
+        reserved_ports: Some("8080".to_owned()),
         backlog: Backlog {
             accept_max: Some(4096),
             handshakes_max: Some(2048),
@@ -81,6 +82,7 @@ fn a_million_needs_these_lines_and_no_others() {
         [
             "sudo prlimit --pid $$ --nofile=1100000:1100000",
             "sudo sysctl -w net.ipv4.tcp_max_syn_backlog=4096",
+            "sudo sysctl -w net.ipv4.ip_local_reserved_ports=\"8080,10101,10102\"",
             "sudo sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"",
             "sudo sysctl -w net.ipv4.tcp_mem=\"1000000 1333332 2000000\"",
         ]

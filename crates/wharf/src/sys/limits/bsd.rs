@@ -27,6 +27,7 @@ pub(super) fn read() -> Limits {
             system_max: setting("kern.maxfiles"),
             system_used: setting("kern.num_files").or_else(|| setting("kern.openfiles")),
         },
+        reserved_ports: None,
         source_ports: match ports {
             (Some(first), Some(last)) => Some(SourcePorts { first, last }),
             _ => None,

@@ -20,6 +20,7 @@ pub(super) fn read() -> Limits {
         family: Family::Linux,
         open_files: open_files(),
         source_ports: source_ports(),
+        reserved_ports: text("net/ipv4/ip_local_reserved_ports").map(|it| it.trim().to_owned()),
         backlog: Backlog {
             accept_max: setting("net/core/somaxconn"),
             handshakes_max: setting("net/ipv4/tcp_max_syn_backlog"),

@@ -19,6 +19,7 @@ pub(super) fn read() -> Limits {
             hard: Some(HANDLES_MAX),
             ..OpenFiles::default()
         },
+        reserved_ports: None,
         source_ports: source_ports(),
         backlog: Backlog::default(),
         tcp_memory: None,
