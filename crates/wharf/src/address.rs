@@ -1,9 +1,10 @@
 //! ADDRESS on the command line: internet addresses with port ranges, and Unix paths.
 //!
-//! Names are resolved once, at the start, by the system. A name stands for one address: binding
-//! all of a name's addresses was rejected, because a host may list `::1` and have no version 6.
+//! Names are resolved once, at the start, by the system. To a server a name stands for one address:
+//! binding all of a name's addresses was rejected, because a host may list `::1` and have no version
+//! 6. A load tries them one after the other.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use wharf_port::Address;
@@ -12,6 +13,8 @@ use wharf_port::Address;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     pub(crate) addresses: Vec<Address>,
+    /// The further addresses of a name, where it is one and has several.
+    pub(crate) others: Vec<Address>,
 }
 
 const CURE: &str = "write host:port, [v6]:port, host:first-last, or unix:/path";
@@ -26,18 +29,23 @@ impl FromStr for Place {
             }
             return Ok(Place {
                 addresses: vec![Address::unix(path)],
+                others: Vec::new(),
             });
         }
         let (host, ports) = text.rsplit_once(':').ok_or_else(|| CURE.to_owned())?;
         let (first, last) = parse_ports(ports)?;
-        let host = resolve(host)?;
-        let with_port = |port| {
-            let mut address = host;
+        let hosts = resolve(host)?;
+        let with_port = |mut address: SocketAddr, port| {
             address.set_port(port);
-            address.into()
+            Address::from(address)
         };
+        let ports = first..=last;
         Ok(Place {
-            addresses: (first..=last).map(with_port).collect(),
+            addresses: ports.map(|port| with_port(hosts[0], port)).collect(),
+            others: match first == last {
+                true => hosts[1..].iter().map(|it| with_port(*it, first)).collect(),
+                false => Vec::new(),
+            },
         })
     }
 }
@@ -60,16 +68,23 @@ fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     Ok((first, last))
 }
 
-/// The address that a host is, or the first that a name has, version 4 before 6.
-fn resolve(host: &str) -> Result<SocketAddr, String> {
+/// The address that a host is, or those that a name has, version 4 before 6; one at least.
+fn resolve(host: &str) -> Result<Vec<SocketAddr>, String> {
     if host.is_empty() || host == "*" {
         return Err("the host is missing: 0.0.0.0 or [::] listens on all of them".into());
     }
     if host.starts_with('[') {
-        // With a zone, such as [fe80::1%2], the standard address has it and no name has.
-        return format!("{host}:0")
-            .parse()
-            .map_err(|_| format!("\"{host}\" is no version 6 address: {CURE}"));
+        // With the number of a zone, such as [fe80::1%2], the standard address has it.
+        let address = format!("{host}:0").parse::<SocketAddr>();
+        let zoned = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let zoned = zoned.and_then(|it| it.split_once('%'));
+        return match (address, zoned) {
+            (Ok(address), _) => Ok(vec![address]),
+            (Err(_), Some((address, zone))) if address.parse::<Ipv6Addr>().is_ok() => {
+                in_zone(address, zone)
+            }
+            _ => Err(format!("\"{host}\" is no version 6 address: {CURE}")),
+        };
     }
     if host.contains(':') {
         return Err(format!(
@@ -81,9 +96,29 @@ fn resolve(host: &str) -> Result<SocketAddr, String> {
         .map_err(|error| format!("\"{host}\": {error}: correct the name, or write its address"))?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
-    let first = found.first().copied();
-    first
-        .ok_or_else(|| format!("\"{host}\" has no address: correct the name, or write its address"))
+    // Some systems list an address once for each kind of socket.
+    found.dedup();
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err(format!(
+            "\"{host}\" has no address: correct the name, or write its address"
+        )),
+    }
+}
+
+/// An address of an interface that is named, such as `fe80::1%eth0`. The system knows the number of
+/// the name, and takes names for addresses that need a zone.
+fn in_zone(address: &str, zone: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = format!("{address}%{zone}");
+    let found = (found.as_str(), 0).to_socket_addrs();
+    let found: Vec<SocketAddr> = found.map(Iterator::collect).unwrap_or_default();
+    match found.first() {
+        Some(first) => Ok(vec![*first]),
+        None => Err(format!(
+            "\"{zone}\" is no interface that {address} can be on: name one of this machine, or its \
+             number"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +160,8 @@ mod tests {
             ("::1:80", "brackets"),
             ("[::1:80", "[v6]:port"),
             ("[nonsense]:80", "[v6]:port"),
+            ("[nonsense%lo]:80", "[v6]:port"),
+            ("[fe80::1%nosuch0]:80", "no interface"),
             ("unix:", "unix:/tmp/wharf"),
         ] {
             let error = shown(text).expect_err(text);

@@ -21,6 +21,7 @@ pub(crate) use values::{
 
 mod division;
 mod mistakes;
+pub(crate) mod modes;
 mod origin;
 mod values;
 
@@ -45,6 +46,8 @@ const LOAD_USAGE: &str = "wharf load [OPTIONS] <MODE> [ADDRESS]
        wharf load [OPTIONS] --compat-rust-echo-bench";
 
 const AFTER_LOAD_HELP: &str = "\
+Each mode has a --help of its own, such as \"wharf load hold --help\".
+
 Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
 
 Ends with 0; with 1 if connections failed or were lost and no --expect names how many of them may \
@@ -172,7 +175,7 @@ pub(crate) struct ServingOptions {
         value_delimiter = ',',
         help = "Where to listen: host:port, [v6]:port, a range 127.0.0.1:7000-7099, or unix:/path. \
                 Port 0 lets the system choose; a name stands for its first address, version 4 \
-                before 6; [::] takes version 6 only"
+                before 6; [::] takes version 6 only; [fe80::1%eth0]:port has a zone"
     )]
     pub(crate) addresses: Vec<Place>,
     /// What to run on: the best that works here, or this one or none
@@ -265,7 +268,12 @@ fn parse(words: &[OsString]) -> Result<Command, (clap::Error, Box<clap::Command>
     let mut parsed = read(&definition);
     // Help names all variables, and so it is not printed from what is left of the definition.
     let is_help = |error: &clap::Error| matches!(error.kind(), DisplayHelp | DisplayVersion);
-    if parsed.as_ref().is_err_and(|error| !is_help(error)) {
+    if parsed.as_ref().is_err_and(is_help)
+        && let Some(mode) = modes::asked(words)
+    {
+        definition = modes::only(definition, mode);
+        parsed = read(&definition);
+    } else if parsed.as_ref().is_err_and(|error| !is_help(error)) {
         definition = origin::without_switches_off(definition);
         parsed = read(&definition);
     }

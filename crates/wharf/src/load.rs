@@ -81,7 +81,7 @@ pub(crate) fn run(options: &LoadOptions) -> ExitCode {
 }
 
 fn drive(options: &LoadOptions) -> Result<u8, String> {
-    let target = options.target()?;
+    let targets = options.targets()?;
     let congestion_control = options.congestion_control.as_deref();
     congestion_control.map_or(Ok(()), congestion::check)?;
     // A file that cannot be had is told before the load, and not after it.
@@ -99,7 +99,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     signals.come_at_end_of_input(options.until_eof)?;
     let run = Run {
         options,
-        target,
+        targets,
         plan,
         port: ports[0].clone(),
         server,
@@ -112,7 +112,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     let standing = if plan.processes == 1 {
         let crew = Crew::begin(ports, threads);
         signals.end_work_on(&crew.ports);
-        crew.work(options, &run.target, |at_work| watch(&run, at_work))?;
+        crew.work(options, &run.targets, |at_work| watch(&run, at_work))?;
         crew.standing()
     } else {
         split::lead(&run, &signals)?
@@ -134,7 +134,8 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
 #[derive(Debug)]
 struct Run<'a> {
     options: &'a LoadOptions,
-    target: Address,
+    /// In the order to try them.
+    targets: Vec<Address>,
     plan: Plan,
     /// One of its ports, or one like them.
     port: Port,

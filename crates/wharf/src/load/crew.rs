@@ -17,7 +17,7 @@ use super::split::open_at_once_max;
 use super::standing::Standing;
 use super::traffic::Noise;
 use super::watch::{News, Watched};
-use super::worker::{Orders, Worker};
+use super::worker::{Aim, Orders, Worker};
 use crate::descriptors::share;
 use crate::processes::{Threads, raise_descriptors};
 use crate::{signals, threads};
@@ -87,16 +87,21 @@ impl Crew {
     pub(super) fn work(
         &self,
         options: &LoadOptions,
-        target: &Address,
+        targets: &[Address],
         watch: impl FnOnce(&AtWork<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         let noise = Noise::new(options.seed);
-        let sources = options.sources(target);
+        let aim = |target: &Address| Aim {
+            address: target.clone(),
+            to: options.connect_to(target),
+            sources: options.sources(target),
+        };
+        let aims: Vec<Aim> = targets.iter().map(aim).collect();
         let (says, words) = mpsc::channel();
         thread::scope(|scope| {
             for (thread, port) in self.ports.iter().enumerate() {
                 let number = self.threads.first + thread as u32;
-                let orders = self.orders(options, target, number, &sources);
+                let orders = self.orders(options, number, &aims);
                 let latencies = &self.latencies[thread];
                 let worker = Worker::new(port, orders, &noise, &self.ledger, latencies);
                 let says = says.clone();
@@ -131,13 +136,7 @@ impl Crew {
         })
     }
 
-    fn orders<'a>(
-        &self,
-        options: &LoadOptions,
-        target: &Address,
-        thread: u32,
-        sources: &'a [std::net::SocketAddr],
-    ) -> Orders<'a> {
+    fn orders<'a>(&self, options: &LoadOptions, thread: u32, aims: &'a [Aim]) -> Orders<'a> {
         let threads = self.threads.total;
         let talks = options.mode.talks();
         let duration = options.duration.or(talks.then_some(TALK_FOR));
@@ -152,8 +151,7 @@ impl Crew {
         let descriptors_max = raise_descriptors();
         Orders {
             mode: options.mode,
-            connect: options.connect_to(target),
-            sources,
+            aims,
             connections: self.threads.share(thread, options.connections),
             open_at_once_max: open_at_once_max(options, self.threads.count, descriptors_max),
             connecting_max: options.connecting_max(self.threads, thread),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use wharf_port::ErrorKind;
+use wharf_port::{Address, ErrorKind};
 
 use crate::memory;
 
@@ -39,6 +39,8 @@ pub(crate) struct Ledger {
     pub(crate) corrupt: AtomicU64,
     pub(crate) touched: AtomicU64,
     pub(crate) held_back: AtomicU64,
+    /// Where the last has connected to that did not connect to the same as the one before.
+    connected_to: Mutex<Option<String>>,
     failed: Mutex<BTreeMap<String, u64>>,
     /// By the second since the start, and the reason.
     lost: Mutex<BTreeMap<(u64, String), u64>>,
@@ -126,6 +128,7 @@ impl Ledger {
             corrupt: count(),
             touched: count(),
             held_back: count(),
+            connected_to: Mutex::default(),
             failed: Mutex::default(),
             lost: Mutex::default(),
             owed: Mutex::default(),
@@ -141,6 +144,11 @@ impl Ledger {
         self.connected.fetch_add(1, Ordering::Relaxed);
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.connected_last.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Which address of a name it is that answers.
+    pub(crate) fn connected_to(&self, address: &Address) {
+        *lock(&self.connected_to) = Some(address.to_string());
     }
 
     /// Messages whose time came and that could not be sent.
@@ -193,6 +201,7 @@ impl Ledger {
             seconds: self.start.elapsed().as_secs_f64(),
             asked,
             connected,
+            connected_to: lock(&self.connected_to).clone(),
             connect_seconds: read(&self.connected_last) as f64 / 1e9,
             failed,
             unfinished: asked.saturating_sub(connected + failed),
@@ -227,6 +236,8 @@ pub(crate) struct Counts {
     pub(crate) seconds: f64,
     pub(crate) asked: u64,
     pub(crate) connected: u64,
+    /// Of the addresses of a name, the one that answers.
+    pub(crate) connected_to: Option<String>,
     /// Until the last of them had connected.
     pub(crate) connect_seconds: f64,
     pub(crate) failed: u64,
@@ -288,6 +299,9 @@ impl Counts {
             (&mut self.held_back, other.held_back),
         ] {
             *sum += more;
+        }
+        if let Some(address) = &other.connected_to {
+            self.connected_to = Some(address.clone());
         }
         let oldest = self.oldest_unanswered_us.into_iter();
         let oldest = oldest.chain(other.oldest_unanswered_us);

@@ -1,6 +1,6 @@
 //! What `wharf load` takes, and what it refuses before it opens anything.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::schedule::Pace;
 use super::touch::Touch;
 use super::worker::CONNECTING_MAX;
 use crate::address::Place;
+use crate::command::modes;
 use crate::command::{
     DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
     parse_size, parse_switch, whole,
@@ -31,6 +32,8 @@ use crate::sys;
 const CONNECTIONS_PER_SOURCE: u32 = 10_000;
 /// How often `--interval` tells at most, and how long a connect may take at least.
 const INTERVAL_LEAST: Duration = Duration::from_millis(1);
+/// A name has at most so many addresses that are tried.
+const ADDRESSES_MAX: usize = 32;
 /// A network of sources gives at most so many addresses.
 const SOURCES_MAX: usize = 1 << 16;
 
@@ -50,7 +53,8 @@ pub(crate) struct LoadOptions {
         value_name = "ADDRESS",
         default_value = "127.0.0.1:10101",
         env = "WHARF_ADDRESS",
-        help = "Where to connect: host:port, [v6]:port, or unix:/path"
+        help = "Where to connect: host:port, [v6]:port, or unix:/path. The addresses of a name are \
+                tried one after the other, version 4 before 6; [fe80::1%eth0]:port has a zone"
     )]
     pub(crate) address: Place,
     /// So many connections in all
@@ -77,17 +81,17 @@ pub(crate) struct LoadOptions {
           value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
     /// Bytes of a message: 64 unless told otherwise, 65,536 for stream
-    #[arg(long, value_parser = whole(1_u32..=16 << 20),
+    #[arg(long, help_heading = modes::OF_BYTES, value_parser = whole(1_u32..=16 << 20),
           env = "WHARF_SIZE", value_name = "BYTES")]
     pub(super) size: Option<u32>,
     /// Messages under way on each connection: the next is sent when one has come back (a closed
     /// loop); 1 unless told otherwise, 16 for stream
-    #[arg(long, value_parser = whole(1_u32..=65_536),
+    #[arg(long, help_heading = modes::OF_TALK, value_parser = whole(1_u32..=65_536),
           env = "WHARF_PIPELINE", value_name = "DEPTH")]
     pub(super) pipeline: Option<u32>,
     /// Send so many messages a second over all connections, each at its time whatever became of
     /// those before (an open loop); latencies count from that time
-    #[arg(long, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
+    #[arg(long, help_heading = modes::OF_TALK, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
           value_parser = parse_rate, conflicts_with = "pipeline")]
     pub(crate) requests_per_second: Option<f64>,
     /// Connect from this address, or from the addresses of this network; may be repeated. On
@@ -114,7 +118,7 @@ pub(crate) struct LoadOptions {
     #[command(flatten)]
     pub(crate) division: DivisionOptions,
     /// Decides the bytes that are sent
-    #[arg(long, default_value_t = 1, value_parser = whole(0..=u64::MAX),
+    #[arg(long, help_heading = modes::OF_BYTES, default_value_t = 1, value_parser = whole(0..=u64::MAX),
           env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
     /// Exit with 3 unless this holds at the end, such as held=1000 or 'failed<=5'; may be repeated.
@@ -133,11 +137,11 @@ pub(crate) struct LoadOptions {
     pub(crate) max_p99: Option<Duration>,
     /// At the end of hold, send a message on so many percent of the connections, chosen at random, and
     /// compare what comes back: that they live. It needs a server that echoes
-    #[arg(long, env = "WHARF_TOUCH", value_name = "PERCENT")]
+    #[arg(long, help_heading = modes::OF_HOLD, env = "WHARF_TOUCH", value_name = "PERCENT")]
     pub(crate) touch: Option<Touch>,
     /// End the connections of connect and hold with RST, so that none of their ports waits in
     /// TIME_WAIT
-    #[arg(long, env = "WHARF_RESET", value_parser = parse_switch)]
+    #[arg(long, help_heading = modes::OF_CLOSE, env = "WHARF_RESET", value_parser = parse_switch)]
     pub(crate) reset: bool,
     /// Begin no more connects once the machine has less memory than this available, such as 2GiB
     #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]
@@ -281,23 +285,47 @@ impl LoadOptions {
         }
     }
 
-    /// The one address to connect to, unless nobody may aim there.
-    pub(crate) fn target(&self) -> Result<Address, String> {
+    /// The address to connect to, or those of a name in the order to try them, unless nobody may aim
+    /// there.
+    pub(crate) fn targets(&self) -> Result<Vec<Address>, String> {
         if self.touch.is_some() && self.mode != Mode::Hold {
             return Err("--touch is for hold: the other modes touch every connection".into());
         }
         let [target] = &self.address.addresses[..] else {
             return Err("load takes one address, not a range".into());
         };
+        let all = std::iter::once(target).chain(&self.address.others);
+        let all: Result<Vec<&Address>, String> = all
+            .take(ADDRESSES_MAX)
+            .map(|target| self.check(target).map(|()| target))
+            .collect();
+        // Sources may be of one version, and the name of both.
+        let suits = |it: &&Address| match it.internet() {
+            Some(address) => self.sources_suit(address.ip()).is_ok(),
+            None => true,
+        };
+        let all: Vec<Address> = all?.into_iter().filter(suits).cloned().collect();
+        match (all.is_empty(), target.internet()) {
+            (true, Some(address)) => self.sources_suit(address.ip()).map(|()| all),
+            _ => Ok(all),
+        }
+    }
+
+    /// Whether this may be aimed at.
+    fn check(&self, target: &Address) -> Result<(), String> {
         match target.internet() {
             Some(address) if address.port() == 0 => {
                 Err(format!("{address}: name the port to connect to"))
             }
-            Some(address) if !self.i_own_this_target && !is_near(address.ip()) => Err(format!(
-                "{address} is a public address: load on what is not yours is an attack; \
+            Some(address)
+                if !self.i_own_this_target && !is_near(address.ip()) && !is_own(address.ip()) =>
+            {
+                Err(format!(
+                    "{address} is a public address: load on what is not yours is an attack; \
                  say --i-own-this-target if it is yours"
-            )),
-            Some(address) => self.sources_suit(address.ip()).map(|()| target.clone()),
+                ))
+            }
+            Some(_) => Ok(()),
             None if !self.source.is_empty() => Err(format!(
                 "--source is for internet addresses, and {target} is none"
             )),
@@ -305,7 +333,7 @@ impl LoadOptions {
                 Address::Unix(path) if !sys::is_socket(path) => Err(format!(
                     "there is no socket at {target}: start its server first"
                 )),
-                _ => Ok(target.clone()),
+                _ => Ok(()),
             },
         }
     }
@@ -342,16 +370,26 @@ impl LoadOptions {
     }
 }
 
+/// Whether an address is one of this machine, to which nothing but its own addresses can be bound.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
 /// Whether an address belongs to this machine's own networks.
 fn is_near(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            address.is_loopback() || address.is_private() || address.is_link_local()
+            // The unspecified address leads to this machine.
+            address.is_unspecified()
+                || address.is_loopback()
+                || address.is_private()
+                || address.is_link_local()
         }
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
             Some(address) => is_near(address.into()),
             None => {
-                address.is_loopback()
+                address.is_unspecified()
+                    || address.is_loopback()
                     || address.is_unique_local()
                     || address.is_unicast_link_local()
             }
@@ -372,17 +410,21 @@ mod tests {
             "::1",
             "fd00::1",
             "::ffff:10.0.0.1",
+            "0.0.0.0",
+            "::",
         ] {
             assert!(is_near(near.parse().unwrap()), "{near}");
         }
-        for far in [
-            "8.8.8.8",
-            "172.32.0.1",
-            "2001:db8::1",
-            "::ffff:8.8.8.8",
-            "0.0.0.0",
-        ] {
+        for far in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
             assert!(!is_near(far.parse().unwrap()), "{far}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_its_own() {
+        assert!(is_own("127.0.0.1".parse().unwrap()));
+        for far in ["192.0.2.1", "198.51.100.7"] {
+            assert!(!is_own(far.parse().unwrap()), "{far}");
         }
     }
 

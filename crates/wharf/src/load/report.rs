@@ -156,9 +156,10 @@ impl Moment<'_> {
                 counts.late
             ),
             format!(
-                "connected       {:>12}   {}",
+                "connected       {:>12}   {}{}",
                 counts.connected,
-                connect_rate(counts)
+                connect_rate(counts),
+                self.which()
             ),
             format!(
                 "failed          {:>12}   {}",
@@ -194,13 +195,7 @@ impl Moment<'_> {
                 joint.accepted, joint.never_accepted, joint.of_others
             ));
         }
-        if let Some((here, there)) = self.joint.and_then(|it| it.held.zip(it.held_by_server)) {
-            let between = here - there;
-            lines.push(format!(
-                "held there      {there:>12}   by the server, before the first was closed; {between} \
-                 wait in between"
-            ));
-        }
+        lines.push(self.held_there());
         let processes = match self.processes {
             1 => String::new(),
             several => format!("   in {several} processes"),
@@ -216,6 +211,25 @@ impl Moment<'_> {
         let sentence = wrapped(&self.verdict(), SENTENCE);
         let lines: Vec<String> = lines.chain(sentence).collect();
         lines.join("\n") + "\n"
+    }
+
+    /// What the server held; nothing where it was not asked.
+    fn held_there(&self) -> String {
+        let held = self.joint.and_then(|it| it.held.zip(it.held_by_server));
+        held.map_or(String::new(), |(here, there)| {
+            let between = here - there;
+            format!(
+                "held there      {there:>12}   by the server, before the first was closed; {between} \
+                 wait in between"
+            )
+        })
+    }
+
+    /// Which address of a name was connected to; nothing where it has one only.
+    fn which(&self) -> String {
+        let name = !self.options.address.others.is_empty();
+        let address = self.counts.connected_to.as_ref().filter(|_| name);
+        address.map_or(String::new(), |address| format!(", to {address}"))
     }
 
     /// What became of the connections that were touched; nothing where none is to be.

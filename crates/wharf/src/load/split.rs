@@ -247,7 +247,7 @@ pub(super) fn follow(options: &LoadOptions) -> ExitCode {
 }
 
 fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, String> {
-    let target = options.target()?;
+    let targets = options.targets()?;
     raise_descriptors();
     let part = &superior.part;
     let threads = Plan::of(options, part.processes).threads_of(part);
@@ -263,7 +263,7 @@ fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, Stri
         Order::Stop => signals::stop(&ordered.ports),
         Order::Leave => ordered.leave(),
     });
-    crew.work(options, &target, |at_work| {
+    crew.work(options, &targets, |at_work| {
         let mut result = Ok(());
         loop {
             match at_work.next(Duration::from_secs(1)) {

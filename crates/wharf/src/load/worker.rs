@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Close, ConnectOptions, End, Error, ErrorKind, Event, Key, Leave, Operation, Packet, Port,
-    SocketRef, Wait,
+    Close, End, Error, ErrorKind, Event, Key, Leave, Operation, Packet, Port, SocketRef, Wait,
 };
 
 use super::ledger::{Latencies, Ledger, record};
@@ -21,6 +20,9 @@ use super::touch::Touch;
 use super::traffic::Noise;
 use crate::server::CONTROL;
 use talking::Talk;
+
+pub(super) use connecting::Aim;
+use connecting::Attempt;
 
 mod connecting;
 mod ending;
@@ -49,8 +51,8 @@ const PLACE_IS_FREE_WITHIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Orders<'a> {
     pub(crate) mode: Mode,
-    pub(crate) connect: ConnectOptions,
-    pub(crate) sources: &'a [std::net::SocketAddr],
+    /// The addresses of a name, or the only one.
+    pub(crate) aims: &'a [Aim],
     pub(crate) connections: u32,
     /// Of these, at the same time; and of those, the ones that have not connected.
     pub(crate) open_at_once_max: u32,
@@ -74,7 +76,7 @@ pub(crate) struct Orders<'a> {
 #[derive(Debug)]
 enum Connection {
     Waiting,
-    Connecting(Instant),
+    Connecting(Instant, Attempt),
     Open(SocketRef, Option<Box<Talk>>),
     Gone,
 }
@@ -96,6 +98,9 @@ pub(crate) struct Worker<'a> {
     connect_is_timed: bool,
     /// A connect that was begun at this time, and waits for a place.
     put_off: Option<Instant>,
+    /// The address that a connect tries first, and whether one has connected to it.
+    aim: u8,
+    has_connected: bool,
     /// The connections that can take a message of the open loop, the next one first.
     talkers: VecDeque<u32>,
     /// A timer is set for the next message.
@@ -141,6 +146,8 @@ impl<'a> Worker<'a> {
             open: 0,
             connect_is_timed: false,
             put_off: None,
+            aim: 0,
+            has_connected: false,
             talkers: VecDeque::new(),
             message_is_timed: false,
             oldest_lost: None,
@@ -254,14 +261,7 @@ impl<'a> Worker<'a> {
         match (operation, event) {
             (_, Event::Connected(stream)) => return self.connected(number, stream),
             (_, Event::ConnectFailed { how }) => {
-                self.connecting -= 1;
-                self.connections[number as usize] = Connection::Gone;
-                match how {
-                    End::Cancelled | End::Aborted => {}
-                    _ => self
-                        .ledger
-                        .failed(how.error_kind().unwrap_or(ErrorKind::Other)),
-                }
+                self.connect_failed(number, how);
                 return self.connect_more();
             }
             (_, Event::Closed) => {

@@ -33,6 +33,8 @@ mod load;
 #[cfg(unix)]
 mod loops;
 #[cfg(unix)]
+mod names;
+#[cfg(unix)]
 mod patience;
 #[cfg(unix)]
 mod places;

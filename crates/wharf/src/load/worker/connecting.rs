@@ -4,10 +4,11 @@
 //! A turn begins a bounded number, whatever is due: a rate that no machine keeps up with would
 //! otherwise be the only thing that a thread does.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use wharf_port::{Close, ErrorKind, Key, Stream};
+use wharf_port::{Address, Close, ConnectOptions, End, ErrorKind, Key, Stream};
 
 use super::{CONNECT_DUE, CONNECTION_FIRST, Connection, PLACE_IS_FREE_WITHIN, Worker};
 use crate::load::ledger::record;
@@ -15,6 +16,22 @@ use crate::load::options::Mode;
 
 /// Connects that one turn begins at most.
 const CONNECTS_A_TURN: u32 = 256;
+
+/// One address to connect to.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    pub(crate) address: Address,
+    pub(crate) to: ConnectOptions,
+    /// Where to connect from; nothing where the system chooses.
+    pub(crate) sources: Vec<SocketAddr>,
+}
+
+/// Which address a connect tries, and how many it has tried before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Attempt {
+    aim: u8,
+    tried: u8,
+}
 
 impl Worker<'_> {
     /// Whoever makes room, by failing or by being closed, has more begin.
@@ -93,45 +110,107 @@ impl Worker<'_> {
 
     /// Begins a connect; answers false where there is no place for it yet.
     pub(super) fn connect(&mut self, begun: Instant) -> bool {
-        let number = self.next;
-        let mut to = self.orders.connect.clone();
-        if !self.orders.sources.is_empty() {
-            let turn = self.identity(number);
-            to = to.source(self.orders.sources[turn as usize % self.orders.sources.len()]);
+        let first = Attempt {
+            aim: self.aim,
+            tried: 0,
+        };
+        let is_begun = self.attempt(self.next, begun, first);
+        if is_begun {
+            self.next += 1;
+            self.ledger.asked.fetch_add(1, Ordering::Relaxed);
         }
+        is_begun
+    }
+
+    /// Tries one address, or the next where the system refuses that at once; answers false where there is
+    /// no place for it yet.
+    fn attempt(&mut self, number: u32, begun: Instant, mut attempt: Attempt) -> bool {
         let key = Key(CONNECTION_FIRST + u64::from(number));
-        let result = self.port.connect(to, key);
-        let place = &mut self.connections[number as usize];
-        match result {
-            Ok(_) => {
-                *place = Connection::Connecting(begun);
-                self.connecting += 1;
+        loop {
+            let aim = &self.orders.aims[usize::from(attempt.aim)];
+            let mut to = aim.to.clone();
+            if !aim.sources.is_empty() {
+                let turn = self.identity(number);
+                to = to.source(aim.sources[turn as usize % aim.sources.len()]);
             }
+            let error = match self.port.connect(to, key) {
+                Ok(_) => {
+                    self.connections[number as usize] = Connection::Connecting(begun, attempt);
+                    self.connecting += 1;
+                    return true;
+                }
+                Err(error) => error.kind(),
+            };
             // A place in a table of direct descriptors is free a moment after its connection is.
-            Err(error) if error.kind() == ErrorKind::Full && self.orders.mode == Mode::Connect => {
+            if error == ErrorKind::Full && self.orders.mode == Mode::Connect {
                 return false;
             }
-            Err(error) => {
-                *place = Connection::Gone;
-                self.ledger.failed(error.kind());
+            match self.next_attempt(attempt) {
+                Some(next) => attempt = next,
+                None => {
+                    self.connections[number as usize] = Connection::Gone;
+                    self.ledger.failed(error);
+                    return true;
+                }
             }
         }
-        self.next += 1;
-        self.ledger.asked.fetch_add(1, Ordering::Relaxed);
-        true
+    }
+
+    /// What a connect tries next; nothing once it has tried all.
+    fn next_attempt(&self, attempt: Attempt) -> Option<Attempt> {
+        let count = self.orders.aims.len();
+        let tried = attempt.tried + 1;
+        let is_left = usize::from(tried) < count && !self.stopping;
+        is_left.then(|| Attempt {
+            aim: ((usize::from(attempt.aim) + 1) % count) as u8,
+            tried,
+        })
+    }
+
+    /// A connect failed: it tries the next address of a name, and has failed with the last.
+    pub(super) fn connect_failed(&mut self, number: u32, how: End) {
+        self.connecting -= 1;
+        let place = &mut self.connections[number as usize];
+        let before = std::mem::replace(place, Connection::Gone);
+        if matches!(how, End::Cancelled | End::Aborted) {
+            return;
+        }
+        if let Connection::Connecting(begun, attempt) = before
+            && let Some(next) = self.next_attempt(attempt)
+        {
+            // Those that follow begin with it, unless the other one has answered before.
+            if self.aim == attempt.aim && !self.has_connected {
+                self.aim = next.aim;
+            }
+            if self.attempt(number, begun, next) {
+                return;
+            }
+        }
+        let kind = how.error_kind().unwrap_or(ErrorKind::Other);
+        self.ledger.failed(kind);
+    }
+
+    /// What answers is tried first from here on.
+    fn has_answered(&mut self, aim: u8) {
+        if self.aim != aim || !self.has_connected {
+            (self.aim, self.has_connected) = (aim, true);
+            let aim = &self.orders.aims[usize::from(aim)];
+            self.ledger.connected_to(&aim.address);
+        }
     }
 
     pub(super) fn connected(&mut self, number: u32, stream: Stream) -> Result<(), String> {
         self.connecting -= 1;
-        let place = &mut self.connections[number as usize];
-        if let Connection::Connecting(begun) = place {
+        if let Connection::Connecting(begun, attempt) = self.connections[number as usize] {
             let mut latencies = self.latencies.lock().expect("nobody panics with it");
             record(&mut latencies.connect, begun.elapsed());
+            drop(latencies);
+            self.has_answered(attempt.aim);
         }
         self.ledger.connected();
         self.ledger.held.fetch_add(1, Ordering::Relaxed);
         self.open += 1;
-        *place = Connection::Open(stream.socket(), None);
+        self.connections[number as usize] = Connection::Open(stream.socket(), None);
         let begun = match self.orders.mode {
             Mode::Connect => {
                 // The close is its last operation; `Closed` follows.

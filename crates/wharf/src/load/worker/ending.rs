@@ -96,7 +96,7 @@ impl Worker<'_> {
     /// Whatever has not come back by now does not count as held, but as lost.
     fn give_up(&mut self) {
         for number in 0..self.connections.len() {
-            if matches!(&self.connections[number], Connection::Connecting(_)) {
+            if matches!(&self.connections[number], Connection::Connecting(..)) {
                 // It stays unfinished in the ledger.
                 self.connections[number] = Connection::Gone;
             }

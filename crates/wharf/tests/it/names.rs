@@ -1,0 +1,104 @@
+//! Where a load connects to: the addresses of a name, zones, and what is on this machine.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::thread;
+
+use crate::load::load;
+use crate::patience::{enough, given_time, milliseconds};
+use crate::program::{code_of, drivers, free_ports, needs_native, run};
+
+/// A listener of version 6 that keeps what it accepts, if a name for it has an address of version 4
+/// before that.
+fn behind_a_name() -> Option<SocketAddr> {
+    let listener = TcpListener::bind("[::1]:0").ok()?;
+    let address = listener.local_addr().expect("it is bound");
+    let found = ("localhost", address.port()).to_socket_addrs().ok()?;
+    let found: Vec<SocketAddr> = found.collect();
+    let has_both = found.contains(&address) && found.iter().any(SocketAddr::is_ipv4);
+    if !has_both {
+        return None;
+    }
+    // It ends with the test's process.
+    thread::spawn(move || {
+        let clients: Vec<_> = listener.incoming().collect();
+        drop(clients);
+    });
+    Some(address)
+}
+
+#[test]
+fn each_address_of_a_name_is_tried() {
+    if !needs_native() {
+        return;
+    }
+    let Some(address) = behind_a_name() else {
+        println!("skipped: localhost is not of both versions here");
+        return;
+    };
+    let place = format!("localhost:{}", address.port());
+    for driver in drivers() {
+        for division in [&["--threads", "2"][..], &["--processes", "2"]] {
+            given_time(|factor| {
+                let time = milliseconds(200, factor);
+                let options = ["hold", &place, "--connections", "6", "--for", &time];
+                let options = [&options[..], &["--driver", &driver], division].concat();
+                let (told, code) = load(&options);
+                enough(told["connected"] == 6, &told)?;
+                assert_eq!(code, Some(0), "{told}");
+                let asked = &told["asked"];
+                assert_eq!((asked, &told["failed"]), (&6.into(), &0.into()), "{told}");
+                assert_eq!(told["connected_to"], address.to_string(), "{told}");
+                Ok(())
+            });
+        }
+    }
+    let text = run(&["load", "hold", &place, "--for", "200ms"]).stdout;
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains(&format!("to {address}")), "{text}");
+}
+
+/// It has failed once, and not once for each address.
+#[test]
+fn a_name_that_nobody_answers_for_fails_once() {
+    let place = format!("localhost:{}", free_ports(22_000, 1));
+    for driver in drivers() {
+        let options = ["hold", &place, "--connections", "3", "--driver", &driver];
+        let (told, code) = load(&options);
+        assert_eq!(code, Some(1), "{told}");
+        assert_eq!(told["failed"], 3, "{told}");
+        assert!(told["connected_to"].is_null(), "{told}");
+    }
+}
+
+#[test]
+fn a_zone_has_a_name() {
+    let nowhere = ["load", "hold", "[fe80::1%nosuch0]:9"];
+    let output = run(&nowhere);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code_of(output.status), Some(2), "{text}");
+    assert!(text.contains("no interface"), "{text}");
+    if !needs_native() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    // Nobody is there, which is found out by connecting.
+    let output = run(&[
+        "load",
+        "hold",
+        "[fe80::1%lo]:9",
+        "--for",
+        "10ms",
+        "--connect-timeout",
+        "1s",
+    ]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code_of(output.status), Some(1), "{text}");
+}
+
+#[test]
+fn the_unspecified_address_is_this_machine() {
+    let port = free_ports(20_000, 1);
+    let output = run(&["load", "hold", &format!("0.0.0.0:{port}"), "--for", "10ms"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("--i-own-this-target"), "{text}");
+    assert_eq!(code_of(output.status), Some(1), "{text}");
+}
