@@ -15,8 +15,7 @@ pub(crate) use division::{DivisionOptions, PART};
 use origin::Given;
 pub(crate) use values::{
     parse_driver, parse_duration, parse_keepalive, parse_one_address, parse_rate, parse_ratio,
-    parse_size,
-    parse_switch, whole,
+    parse_size, parse_switch, whole,
 };
 
 mod division;

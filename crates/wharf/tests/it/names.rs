@@ -1,9 +1,10 @@
 //! Where a load connects to: the addresses of a name, zones, and what is on this machine.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::process::Command;
 use std::thread;
 
-use crate::load::load;
+use crate::load::{last_line, load};
 use crate::patience::{enough, given_time, milliseconds};
 use crate::program::{code_of, drivers, free_ports, needs_native, run};
 
@@ -101,4 +102,38 @@ fn the_unspecified_address_is_this_machine() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!text.contains("--i-own-this-target"), "{text}");
     assert_eq!(code_of(output.status), Some(1), "{text}");
+}
+
+/// The system may choose the very port that is connected to: where nobody listens, that connection met
+/// itself once, and all its messages came back right.
+#[test]
+fn a_load_does_not_meet_itself() {
+    if !needs_native() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_wharf");
+    let in_own_network = |command: &str| {
+        // Its clients have two ports to choose from, and one of them is the target's.
+        let ports = "echo 40000 40001 > /proc/sys/net/ipv4/ip_local_port_range";
+        let script = format!("ip link set lo up && {ports} && exec {command}");
+        let mut shell = Command::new("unshare");
+        shell.args(["--net", "sh", "-c", &script]).output()
+    };
+    let works = in_own_network("true").is_ok_and(|it| it.status.success());
+    if !works {
+        println!("skipped: this needs a network of its own, with unshare and ip, as root");
+        return;
+    }
+    for driver in drivers() {
+        let options = format!("--connections 50 --for 200ms --driver {driver}");
+        let load = format!("{program} load echo 127.0.0.1:40000 {options} --format json");
+        let output = in_own_network(&load).expect("it has worked before");
+        let (told, code) = last_line(&output);
+        assert_eq!(code, Some(1), "{told}");
+        assert_eq!(told["connected"], 0, "{told}");
+        let failed = told["failed_by_reason"].as_object().expect("an object");
+        let refused = failed["connection refused"].as_u64();
+        assert!(refused > Some(0), "{told}");
+        assert_eq!(told["messages"], 0, "{told}");
+    }
 }
