@@ -18,10 +18,27 @@ use crate::packet::{End, Event};
 use crate::slot::{SlotId, SocketState, flag};
 use crate::socket::Close;
 use crate::stream::Stream;
-use crate::sys;
+use crate::sys::{self, SocketKind};
 
 const ELSEWHERE: &str = "a socket with a direct descriptor belongs to the port that accepted it: \
                          associate it there, or leave direct descriptors out";
+
+const DATAGRAMS: &str = "only a socket of type stream can be associated: this one has another type";
+const LISTENS: &str =
+    "a listening socket cannot be associated: have the port open one (Port::listen)";
+
+/// Looks at a socket that the caller has made, before a port takes it.
+fn take_foreign(handle: &sys::Handle) -> Result<()> {
+    let failed = |code| Error::from_os(Operation::Associate, code);
+    let unfit = |advice| Error::advised(Operation::Associate, ErrorKind::InvalidInput, advice);
+    match sys::socket_kind(handle).map_err(failed)? {
+        SocketKind::Stream => {}
+        SocketKind::Listening => return Err(unfit(LISTENS)),
+        SocketKind::Other => return Err(unfit(DATAGRAMS)),
+    }
+    // How a socket closes is the port's affair, which closes it with its slot locked.
+    sys::forget_linger(handle).map_err(failed)
+}
 
 impl Core {
     pub(crate) fn associate(
@@ -40,6 +57,14 @@ impl Core {
         let kept = socket.place.as_ref().is_some_and(|place| place.is_of(self));
         if !kept && sys::is_direct(&socket.handle) {
             let error = Error::advised(Operation::Associate, ErrorKind::Unsupported, ELSEWHERE);
+            return Err(Refused {
+                error,
+                value: socket,
+            });
+        }
+        if !socket.accepted
+            && let Err(error) = take_foreign(&socket.handle)
+        {
             return Err(Refused {
                 error,
                 value: socket,

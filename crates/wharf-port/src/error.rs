@@ -302,8 +302,10 @@ impl Error {
             (ErrorKind::PermissionDenied, Operation::Listen) => Some(
                 "choose a port of 1024 or above or a path you may write to, or run with more rights",
             ),
-            (ErrorKind::Full, Operation::Send) => Some("wait for SendReady, then send again"),
-            (ErrorKind::Full, _) => Some("raise the bound where the port is built"),
+            (ErrorKind::Full, Operation::Send) if self.os.is_none() => {
+                Some("wait for SendReady, then send again")
+            }
+            (ErrorKind::Full, _) => Some(self.os().map_or(AT_BOUND, sys::full_advice)),
             (ErrorKind::Busy, Operation::Waiter) => {
                 Some("a single-waiter port has one waiter: build a shared port for several")
             }
@@ -351,6 +353,9 @@ impl From<Error> for io::Error {
         io::Error::new(io_kind(error.kind), error)
     }
 }
+
+/// What to do at a bound of the port.
+pub(crate) const AT_BOUND: &str = "raise the bound where the port is built";
 
 fn io_kind(kind: ErrorKind) -> io::ErrorKind {
     match kind {

@@ -240,12 +240,15 @@ impl Core {
         let how = if state.has(flag::CLOSING) && sys::is_cancelled(code) {
             End::Aborted
         } else {
+            let error = Error::from_os(Operation::Send, code);
             // The system tells how a connection broke once, and then ends the stream of bytes as
-            // if in order. A broken pipe is no such word: there a FIN came before.
-            if !sys::is_broken_pipe(code) {
+            // if in order. A broken pipe is no such word: there a FIN came before. Nor is what
+            // this machine lacks: the connection is whole.
+            let lacks = matches!(error.kind(), ErrorKind::Full | ErrorKind::OutOfMemory);
+            if !lacks && !sys::is_broken_pipe(code) {
                 state.set(flag::WAS_BROKEN);
             }
-            End::Failed(Error::from_os(Operation::Send, code))
+            End::Failed(error)
         };
         self.end_writing(id, state, how, out);
     }

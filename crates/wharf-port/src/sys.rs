@@ -23,3 +23,14 @@ pub(crate) enum AcceptFault {
     /// The listener itself is unusable.
     Listener,
 }
+
+/// What kind of socket a caller has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SocketKind {
+    /// One end of a connection, or what may become one.
+    Stream,
+    /// It waits for connections.
+    Listening,
+    /// Datagrams and the like.
+    Other,
+}

@@ -108,16 +108,20 @@ impl Work {
             && self.limit.is_none()
     }
 
-    /// Fills `slices` with what is queued and not sent, up to a shutdown; answers how many.
+    /// Fills `slices` with what is queued and not sent, up to a shutdown or so many bytes; answers
+    /// how many slices.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn unsent<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut count = 0;
+    pub(crate) fn unsent<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
+        let (mut count, mut room) = (0, bytes_max);
         for (place, send) in self.sends.iter().enumerate().take(slices.len()) {
-            if send.kind == OpKind::Shutdown {
+            if send.kind == OpKind::Shutdown || room == 0 {
                 break;
             }
             let sent = if place == 0 { self.head_sent } else { 0 };
-            slices[place] = IoSlice::new(&send.buffer[sent..]);
+            let unsent = &send.buffer[sent..];
+            let unsent = &unsent[..unsent.len().min(room)];
+            room -= unsent.len();
+            slices[place] = IoSlice::new(unsent);
             count = place + 1;
         }
         count

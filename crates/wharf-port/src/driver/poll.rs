@@ -58,6 +58,12 @@ const URGENT: u32 = 64 << flag::DRIVER_SHIFT;
 /// Reads of this socket may stop anywhere, not only where it is empty.
 const STOPS_SHORT: u32 = 128 << flag::DRIVER_SHIFT;
 
+/// The socket came from the caller, who may have another descriptor of it.
+const FOREIGN: u32 = 256 << flag::DRIVER_SHIFT;
+
+/// Bytes that go out at a time: the slot is locked meanwhile, and a peer that reads as fast as this
+/// side sends lets a call go on for as long as there are bytes.
+const SEND_BYTES_MAX: usize = 1 << 20;
 /// Slices of the send queue that one call takes.
 const SLICES_MAX: usize = 16;
 
@@ -127,6 +133,19 @@ impl Poll {
             result => result,
         };
         core.connected(id, state, result, out);
+    }
+
+    /// Stops sending although there is room. The poller tells of that room anew, behind what else
+    /// has happened meanwhile.
+    fn send_later(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        state.set(WRITE_BLOCKED);
+        let told = match self.register(id, state, Interest::All) {
+            Ok(false) => self.poller.change(state.open_handle(), id, Interest::All),
+            registered => registered.map(|_| ()),
+        };
+        if let Err(code) = told {
+            core.send_failed(id, state, code, out);
+        }
     }
 
     fn accept_some(
@@ -259,6 +278,9 @@ impl Driver for Poll {
         if accepted && cfg!(target_os = "linux") {
             return Ok(());
         }
+        if !accepted && !state.has(flag::CONNECTING | flag::LISTENER) {
+            state.set(FOREIGN);
+        }
         sys::set_nonblocking(state.open_handle(), true)
     }
 
@@ -296,6 +318,7 @@ impl Driver for Poll {
         if state.has(WRITE_BLOCKED) {
             return Some(Ok(0));
         }
+        let bytes = &bytes[..bytes.len().min(SEND_BYTES_MAX)];
         Some(match sys::send_one(state.open_handle(), bytes) {
             Err(code) if sys::interrupted(code) => Ok(0),
             Err(code) if sys::would_block(code) => {
@@ -307,13 +330,20 @@ impl Driver for Poll {
     }
 
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        let mut left = SEND_BYTES_MAX;
         while !state.has(WRITE_BLOCKED) && core.has_bytes_to_send(id, state, out) {
+            if left == 0 {
+                return self.send_later(core, id, state, out);
+            }
             let work = state.work.as_ref().expect("there are bytes to send");
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = work.unsent(&mut slices);
+            let count = work.unsent(&mut slices, left);
             let result = sys::send(state.open_handle(), &slices[..count]);
             match result {
-                Ok(count) => core.sent(id, state, count, out),
+                Ok(count) => {
+                    left -= count;
+                    core.sent(id, state, count, out);
+                }
                 Err(code) if sys::interrupted(code) => {}
                 Err(code) if sys::would_block(code) => {
                     state.set(WRITE_BLOCKED);
@@ -343,7 +373,7 @@ impl Driver for Poll {
             return;
         };
         self.poller
-            .forget(&handle, state.has(flag::SHARED_LISTENER));
+            .forget(&handle, state.has(flag::SHARED_LISTENER | FOREIGN));
         if state.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
         } else if state.has(flag::LISTENER | flag::CONNECTING) {

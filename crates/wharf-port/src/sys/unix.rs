@@ -18,7 +18,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::AcceptFault;
+use super::{AcceptFault, SocketKind};
 use crate::error::ErrorKind;
 
 #[cfg(target_os = "linux")]
@@ -137,6 +137,18 @@ pub(crate) fn descriptor_advice() -> String {
     }
 }
 
+/// What to do about a bound that the system tells of.
+pub(crate) fn full_advice(code: i32) -> &'static str {
+    match Errno::from_raw_os_error(code) {
+        // epoll_ctl(2); and a table of direct descriptors without a free place says the same.
+        Errno::NOSPC => {
+            "raise fs.epoll.max_user_watches, or the number of direct descriptors where the port \
+             has these"
+        }
+        _ => crate::error::AT_BOUND,
+    }
+}
+
 /// How often this process has forked, as seen from inside each fork.
 pub(crate) fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -234,6 +246,28 @@ pub(crate) fn unix_path(address: &SockAddr) -> PathBuf {
         }
         (None, None) => PathBuf::new(),
     }
+}
+
+/// What kind of socket this is.
+pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
+    use net::sockopt;
+    let kind = sockopt::socket_type(handle).map_err(Errno::raw_os_error)?;
+    if kind != net::SocketType::STREAM {
+        return Ok(SocketKind::Other);
+    }
+    // Apple's systems declare the option and do not have it.
+    #[cfg(not(target_vendor = "apple"))]
+    if sockopt::socket_acceptconn(handle).map_err(Errno::raw_os_error)? {
+        return Ok(SocketKind::Listening);
+    }
+    Ok(SocketKind::Stream)
+}
+
+/// Has a close return at once whatever the caller had set, and end in order what is on its way.
+pub(crate) fn forget_linger(handle: &Handle) -> Result<(), i32> {
+    SockRef::from(handle)
+        .set_linger(None)
+        .map_err(|error| code_of(&error))
 }
 
 pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), i32> {

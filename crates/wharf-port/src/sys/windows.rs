@@ -19,7 +19,7 @@ use windows_sys::Win32::Networking::WinSock as winsock;
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::Memory as memory;
 
-use super::AcceptFault;
+use super::{AcceptFault, SocketKind};
 use crate::error::ErrorKind;
 
 /// An open socket.
@@ -151,6 +151,11 @@ pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     }
 }
 
+/// What to do about a bound that the system tells of.
+pub(crate) fn full_advice(_code: i32) -> &'static str {
+    crate::error::AT_BOUND
+}
+
 /// What to do about too many open files, as the tail of a sentence.
 pub(crate) fn descriptor_advice() -> String {
     ": this process has used up its handles, end what leaks them".into()
@@ -239,6 +244,33 @@ pub(crate) fn unix_path(_address: &SockAddr) -> PathBuf {
 }
 
 /// Concerns plain calls only: overlapped requests wait on either kind of socket.
+/// What kind of socket this is.
+pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
+    let kind = SockRef::from(handle).r#type();
+    if kind.map_err(|error| code_of(&error))? != Type::STREAM {
+        return Ok(SocketKind::Other);
+    }
+    let mut listens = 0u32;
+    let mut bytes = size_of::<u32>() as i32;
+    let socket = handle.as_raw_socket() as winsock::SOCKET;
+    let (level, option) = (winsock::SOL_SOCKET, winsock::SO_ACCEPTCONN);
+    let value = (&raw mut listens).cast();
+    // SAFETY: the option is four bytes, which live through the call, and so does their count.
+    let result = unsafe { winsock::getsockopt(socket, level, option, value, &raw mut bytes) };
+    match (result, listens) {
+        (0, 0) => Ok(SocketKind::Stream),
+        (0, _) => Ok(SocketKind::Listening),
+        _ => Err(code_of(&io::Error::last_os_error())),
+    }
+}
+
+/// Has a close return at once whatever the caller had set, and end in order what is on its way.
+pub(crate) fn forget_linger(handle: &Handle) -> Result<(), i32> {
+    SockRef::from(handle)
+        .set_linger(None)
+        .map_err(|error| code_of(&error))
+}
+
 pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), i32> {
     SockRef::from(handle)
         .set_nonblocking(nonblocking)

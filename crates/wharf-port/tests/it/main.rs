@@ -32,6 +32,7 @@ mod end;
 mod errors;
 mod exhaust;
 mod fork;
+mod foreign;
 mod handles;
 mod held;
 mod leaders;
@@ -88,6 +89,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("errors", errors::CASES),
     ("handles", handles::CASES),
     ("forks", fork::CASES),
+    ("sockets of the caller", foreign::CASES),
     ("storms", storms::CASES),
     ("seeds", seeds::CASES),
     ("driver choice", driver_choice::CASES),

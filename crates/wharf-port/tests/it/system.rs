@@ -192,6 +192,29 @@ pub(crate) fn threads_named(begin: &str) -> usize {
     tasks.filter_map(named).count()
 }
 
+/// Reads what fits into the buffer and forgets it, without looking at it (tcp(7), `MSG_TRUNC`); 0
+/// when the connection is over.
+#[cfg(target_os = "linux")]
+pub(crate) fn read_away(socket: &std::net::TcpStream, buffer: &mut [u8]) -> usize {
+    let read = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::TRUNC);
+    read.map_or(0, |(_, count)| count)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn read_away(_: &std::net::TcpStream, _: &mut [u8]) -> usize {
+    panic!("the case is skipped elsewhere")
+}
+
+/// How many sockets are registered with the epoll sets of this process.
+pub(crate) fn epoll_members() -> usize {
+    let files = std::fs::read_dir("/proc/self/fdinfo").expect("the case runs on Linux");
+    let members = |file: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(file.ok()?.path()).ok()?;
+        Some(text.lines().filter(|line| line.starts_with("tfd:")).count())
+    };
+    files.filter_map(members).sum()
+}
+
 /// Processor time that this process has used so far.
 pub(crate) fn processor_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");

@@ -71,8 +71,12 @@ impl Poller {
     }
 
     pub(super) fn add(&self, handle: &Handle, id: SlotId, interest: Interest) -> Result<(), i32> {
-        epoll::add(&self.epoll, handle, data_of(id), flags_of(interest))
-            .map_err(Errno::raw_os_error)
+        match epoll::add(&self.epoll, handle, data_of(id), flags_of(interest)) {
+            // The same socket was here before under the same number, and the caller kept a
+            // duplicate of it: a registration goes with the last descriptor (epoll(7), Q6).
+            Err(Errno::EXIST) => self.change(handle, id, interest),
+            added => added.map_err(Errno::raw_os_error),
+        }
     }
 
     pub(super) fn change(
@@ -85,8 +89,8 @@ impl Poller {
             .map_err(Errno::raw_os_error)
     }
 
-    /// The descriptor is about to be closed, which ends its registration, unless another port has
-    /// a descriptor of the same socket.
+    /// The descriptor is about to be closed, which ends its registration, unless another port or
+    /// the caller has a descriptor of the same socket.
     pub(super) fn forget(&self, handle: &Handle, is_shared: bool) {
         if is_shared {
             // A socket that was never registered is not found, and that is well.

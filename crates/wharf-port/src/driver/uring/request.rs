@@ -305,7 +305,7 @@ pub(super) fn send(handle: RawFd, work: &mut Work) -> (Entry, usize) {
     let (mut count, mut bytes) = (0, 0);
     {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let unsent = work.unsent(&mut slices);
+        let unsent = work.unsent(&mut slices, usize::MAX);
         for slice in &slices[..unsent] {
             let room = REQUEST_BYTES_MAX - bytes;
             if room == 0 {
