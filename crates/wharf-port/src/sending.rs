@@ -4,6 +4,9 @@
 //! gathered in one request at a time (contract C6). A send that was cut short ends the write side,
 //! because what would follow could not be understood by the peer (C10).
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::buffer::Buffer;

@@ -137,6 +137,13 @@ pub(crate) fn descriptor_advice() -> String {
     }
 }
 
+/// Codes of what this machine lacks, in whatever it does: places in an epoll set, memory, buffers.
+#[cfg(test)]
+pub(crate) const LACKS: [i32; 3] = [libc::ENOSPC, libc::ENOMEM, libc::ENOBUFS];
+/// The code of a connection that the peer has reset.
+#[cfg(test)]
+pub(crate) const RESET: i32 = libc::ECONNRESET;
+
 /// What to do about a bound that the system tells of.
 pub(crate) fn full_advice(code: i32) -> &'static str {
     match Errno::from_raw_os_error(code) {

@@ -151,6 +151,13 @@ pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     }
 }
 
+/// Codes of what this machine lacks, in whatever it does: buffers.
+#[cfg(test)]
+pub(crate) const LACKS: [i32; 1] = [winsock::WSAENOBUFS];
+/// The code of a connection that the peer has reset.
+#[cfg(test)]
+pub(crate) const RESET: i32 = winsock::WSAECONNRESET;
+
 /// What to do about a bound that the system tells of.
 pub(crate) fn full_advice(_code: i32) -> &'static str {
     crate::error::AT_BOUND

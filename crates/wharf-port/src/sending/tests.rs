@@ -1,0 +1,52 @@
+//! What the code of a failed send says about its connection. No system can be made to give each of
+//! them on demand, and so the report of a driver is made up here, on the simulated network.
+
+use std::time::Duration;
+
+use crate::core::Out;
+use crate::sim::{Network, SimOptions};
+use crate::sys;
+use crate::{End, ErrorKind, Event, Key, Port, Wait, Waiter};
+
+fn next(waiter: &mut Waiter) -> Event {
+    match waiter.wait(Some(Duration::from_secs(60))) {
+        Ok(Wait::Packets(mut batch)) => batch.next().expect("a batch has a packet").event,
+        other => panic!("no packet came: {other:?}"),
+    }
+}
+
+/// How a stream ends whose peer finishes after a send has failed with this code.
+fn end_after(code: i32) -> End {
+    let port = Port::builder().sim(SimOptions::new(1)).build();
+    let port = port.expect("it is always there");
+    let network: Network = port.sim().expect("it was asked for");
+    let mut waiter = port.waiter().expect("the first");
+    let anywhere = ([127, 0, 0, 1], 0).into();
+    let mut host = network.listen(&anywhere, 1).expect("a number of its own");
+    port.connect(host.address(), Key(1)).expect("room");
+    let Event::Connected(stream) = next(&mut waiter) else {
+        panic!("it listens");
+    };
+    let mut peer = host.try_accept().expect("it has connected");
+    let id = stream.socket().slot_id();
+    {
+        let mut state = port.core.slots.lock(id).expect("it is open");
+        let out = &mut Out::queue();
+        port.core.send_failed(id, &mut state, code, out);
+    }
+    stream.receive().expect("nothing else reads");
+    peer.finish();
+    match next(&mut waiter) {
+        Event::Ended { how, .. } => how,
+        other => panic!("not asked for: {other:?}"),
+    }
+}
+
+#[test]
+fn what_this_machine_lacks_breaks_no_connection() {
+    for lack in sys::LACKS {
+        assert_eq!(end_after(lack), End::Finished, "{lack}");
+    }
+    let reset = end_after(sys::RESET).error_kind();
+    assert_eq!(reset, Some(ErrorKind::Reset));
+}
