@@ -50,6 +50,12 @@ pub(crate) const CASES: &[Case] = &[
     .skip(linux)
     .alone(),
     case!(
+        a_mode_that_changes_later_loses_nothing,
+        [C2, C7],
+        "io_uring: EAGAIN for a file with O_NONBLOCK"
+    )
+    .skip(modes),
+    case!(
         a_large_send_goes_out_in_parts_that_end,
         [C4, C7],
         "contract"
@@ -62,6 +68,13 @@ fn duplicates(at: &Where) -> Option<&'static str> {
         (at.driver == Driver::Iocp).then_some(
             "on Windows a socket belongs to its first port as long as any handle of it is open",
         )
+    })
+}
+
+fn modes(at: &Where) -> Option<&'static str> {
+    a_system(at).or_else(|| {
+        (at.driver == Driver::Iocp)
+            .then_some("no call of Windows reads without waiting but by the mode of its socket")
     })
 }
 
@@ -209,6 +222,27 @@ fn a_socket_that_does_not_block_waits_like_others(at: &Where) {
     assert_eq!(rig.receive(stream.socket(), 5), b"hello");
     rig.port.cancel(op);
     assert_eq!(rig.ended(op).how, End::Cancelled);
+}
+
+/// The mode belongs to the socket, and a duplicate changes it at any time.
+fn a_mode_that_changes_later_loses_nothing(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (near, mut far) = System.narrow_pair(4096);
+    let kept = near.try_clone().expect("room for a descriptor");
+    let stream = rig.port.associate(near, Key(1)).expect("room");
+    for nonblocking in [true, false, true] {
+        kept.set_nonblocking(nonblocking).expect("an open socket");
+        let bytes = noise(100_000);
+        let sent = stream.send_reported(bytes.clone()).expect("a short queue");
+        let op = stream.receive_into(vec![0; 5]).expect("nothing else reads");
+        rig.expect_nothing();
+        assert_eq!(rig.hear(&mut far, bytes.len()), bytes);
+        let packet = rig.expect("the outcome of a send", |packet| packet.op == sent);
+        assert!(matches!(packet.event, Event::Sent { .. }), "{packet:?}");
+        rig.say(&mut far, b"hello");
+        let packet = rig.expect("the bytes", |packet| packet.op == op);
+        assert!(matches!(packet.event, Event::ReceivedInto { count: 5, .. }));
+    }
 }
 
 /// To a peer that reads as fast as this side sends a call would go on for as long as there are

@@ -49,6 +49,7 @@ mod sim_seeds;
 mod spin;
 mod storms;
 mod timers;
+mod traced;
 mod turns;
 mod waiters;
 mod watch;
@@ -91,6 +92,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("forks", fork::CASES),
     ("sockets of the caller", foreign::CASES),
     ("storms", storms::CASES),
+    ("system calls", traced::CASES),
     ("seeds", seeds::CASES),
     ("driver choice", driver_choice::CASES),
     ("direct descriptors", direct::CASES),

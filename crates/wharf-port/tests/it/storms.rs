@@ -136,7 +136,7 @@ fn errors_of_the_kernels_entrance_lose_nothing(at: &Where) {
     }
 }
 
-fn rounds_of_all_kinds(at: &Where) {
+pub(crate) fn rounds_of_all_kinds(at: &Where) {
     let mut rig = Rig::new(at);
     for round in 0..30u8 {
         let (stream, mut peer) = rig.connection();

@@ -1,0 +1,112 @@
+//! The readiness driver seen from outside: which system calls it makes, and what their failures do.
+//!
+//! strace counts the calls and makes some of them fail, in a process of its own: no system can be
+//! made to do that on demand.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use wharf_port::Event;
+
+use crate::case::{Case, Driver, Where, case, linux};
+use crate::rig::Rig;
+use crate::storms::rounds_of_all_kinds;
+use crate::system;
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        interrupted_calls_lose_nothing,
+        [C2, C6],
+        "signal(7): interrupted system calls"
+    )
+    .skip(traced)
+    .alone()
+    .seconds_max(60),
+    case!(
+        connections_during_a_pause_are_not_tried_one_by_one,
+        [C12],
+        "measured: 352,218 failures in 200 ms"
+    )
+    .skip(traced)
+    .alone()
+    .seconds_max(60),
+];
+
+fn traced(at: &Where) -> Option<&'static str> {
+    linux(at).or_else(|| {
+        if at.driver != Driver::Poll {
+            return Some("it is about the system calls that the readiness driver makes");
+        }
+        (!at.strace).then_some("strace is missing here, or may not trace")
+    })
+}
+
+/// Set for the process that strace watches.
+const INSIDE: &str = "WHARF_TEST_INSIDE";
+
+fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Runs this case again under strace, and answers what it wrote.
+fn under_strace(name: &str, options: &[&str]) -> String {
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-q", "-o"]).arg(&log).args(options);
+    strace.arg(std::env::current_exe().expect("a test has a binary"));
+    let output = strace.env(INSIDE, "1").output().expect("it ran before");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "inside: {said}");
+    let seen = std::fs::read_to_string(&log).expect("strace has written it");
+    std::fs::remove_file(&log).expect("nobody else has it");
+    seen
+}
+
+fn interrupted_calls_lose_nothing(at: &Where) {
+    const CALLS: &str = "sendto,sendmsg,recvfrom,accept4,epoll_wait,epoll_pwait,epoll_pwait2";
+    if is_inside() {
+        return rounds_of_all_kinds(at);
+    }
+    let name = format!("interrupted-{}.strace", at.mode.name());
+    let trace = format!("trace={CALLS}");
+    let inject = format!("inject={CALLS}:error=EINTR:when=3+3");
+    let seen = under_strace(&name, &["-e", &trace, "-e", &inject]);
+    for call in ["sendto", "recvfrom", "accept4", "epoll_"] {
+        let failed = |line: &&str| line.contains(call) && line.contains("(INJECTED)");
+        let count = seen.lines().filter(failed).count();
+        assert!(count >= 5, "only {count} interrupted calls of {call}");
+    }
+}
+
+/// Each of them is news, and none of them a reason to try again before it is time: out of
+/// descriptors every try fails.
+fn connections_during_a_pause_are_not_tried_one_by_one(at: &Where) {
+    const CONNECTIONS: usize = 60;
+    if !is_inside() {
+        let name = format!("paused-{}.strace", at.mode.name());
+        let seen = under_strace(&name, &["-e", "trace=accept4"]);
+        let failed = seen.matches("EMFILE").count();
+        assert!(failed > 0, "it never was out of descriptors");
+        // At 10, 20, 40 ms and so on: a machine would have to stand still for a long time.
+        assert!(failed <= CONNECTIONS / 3, "{failed} accepts failed");
+        return;
+    }
+    let mut rig = Rig::new(at);
+    let address = rig.address().internet().expect("an internet address");
+    let clients: Vec<Socket> = (0..CONNECTIONS)
+        .map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket"))
+        .collect();
+    let _hoard = system::leave_descriptors(0);
+    let mut paused = false;
+    for client in &clients {
+        client.connect(&address.into()).expect("the rig listens");
+        rig.pump(Duration::ZERO);
+        paused |= rig
+            .find(|packet| matches!(packet.event, Event::Paused { .. }))
+            .is_some();
+    }
+    assert!(paused, "there is no descriptor");
+    rig.allowed.packets = true;
+}
