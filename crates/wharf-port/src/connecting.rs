@@ -45,7 +45,8 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// Connects to this address. One at which nobody listens is refused, also where the system
     /// connects the socket with itself: a source port that is by chance the one it connects to. A
-    /// Unix socket whose backlog is full makes the connect wait for room.
+    /// Unix socket whose backlog is full makes the connect wait for room, for which it takes one of
+    /// the port's timers, and fail as full where none is left.
     ///
     /// ```
     /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 10101));
@@ -199,7 +200,8 @@ impl Core {
                 state.clear(flag::CONNECTING | flag::CANCEL_RECEIVE | flag::DEADLINE);
                 let stream = Stream::new(self.socket(id));
                 self.deliver(id, state, name, Event::Connected(stream), out);
-                return;
+                // A connection that is only held needs none of it.
+                return self.recycle(state);
             }
             Err(_) if state.has(flag::DEADLINE) => {
                 End::Failed(Error::new(Operation::Connect, ErrorKind::TimedOut))

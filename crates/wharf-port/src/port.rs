@@ -143,11 +143,14 @@ impl Port {
         self.core.listen(&at.into(), key)
     }
 
-    /// Associates a connected socket: one just accepted, or one of `std` or `socket2`.
+    /// Associates a connected socket: one just accepted, or one of `std` or `socket2`. The port sets
+    /// whether it blocks, and turns its `SO_LINGER` off: how it closes is for
+    /// [`close`](crate::Stream::close) to say.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] at `sockets_max`, [`ErrorKind::Closed`] after the close, and what the
-    /// system says; the socket comes back.
+    /// [`ErrorKind::Full`] at `sockets_max`, [`ErrorKind::Closed`] after the close,
+    /// [`ErrorKind::InvalidInput`] for a socket that listens or has another type than stream, and
+    /// what the system says; the socket comes back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

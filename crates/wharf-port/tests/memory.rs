@@ -8,7 +8,7 @@
 #![cfg(unix)]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -149,6 +149,46 @@ fn an_idle_socket_costs_at_most_64_bytes() {
             drop((clients, waiter, port));
             drop(profiler);
         }
+    }
+}
+
+/// What a connect needed while it was under way goes when it is done.
+#[test]
+fn a_socket_that_connected_costs_no_more() {
+    const COUNT: usize = 300;
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, builder) in ports() {
+        let profiler = dhat::Profiler::builder().testing().build();
+        let port = builder.build().expect("the driver is present");
+        let mut waiter = port.waiter().expect("the first waiter");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback listens");
+        let address = listener.local_addr().expect("a bound socket");
+        let mut far = Vec::with_capacity(COUNT);
+        let mut before = 0;
+        for held in 0..COUNT {
+            if held == 10 {
+                // The table is there, and queues are as long as they become.
+                before = dhat::HeapStats::get().curr_bytes;
+            }
+            port.connect(address, Key(1)).expect("room");
+            pump(&mut waiter, |packet| match packet.event {
+                Event::Connected(stream) => {
+                    stream.set_aside().watch().expect("nothing else reads");
+                    true
+                }
+                other => panic!("{name}: {other:?}"),
+            });
+            far.push(listener.accept().expect("it has connected"));
+        }
+        let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
+        let bytes = dhat::HeapStats::get().curr_bytes.saturating_sub(before);
+        let each = bytes as f64 / (COUNT - 10) as f64;
+        assert!(
+            each <= BYTES_PER_SOCKET_MAX,
+            "{name}: {each:.1} bytes per connected socket"
+        );
+        drop((far, waiter, port));
+        drop(profiler);
     }
 }
 
