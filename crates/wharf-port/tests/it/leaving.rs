@@ -339,9 +339,8 @@ fn a_connect_goes_on_when_its_waiters_thread_ends(at: &Where) {
     let packet = batch_of(&mut waiter).next().expect("never empty");
     assert_eq!(packet.op, op);
     match packet.event {
-        Event::Ended {
+        Event::ConnectFailed {
             how: wharf_port::End::Failed(error),
-            ..
         } => {
             assert_eq!(error.kind(), wharf_port::ErrorKind::Refused, "{error}");
         }
