@@ -34,7 +34,7 @@ fn end_after(code: i32) -> End {
         let out = &mut Out::queue();
         port.core.send_failed(id, &mut state, code, out);
     }
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     peer.finish();
     match next(&mut waiter) {
         Event::Ended { how, .. } => how,

@@ -137,7 +137,10 @@ fn a_duplicate_that_was_kept_keeps_no_socket_out(at: &Where) {
     for _ in 0..3 {
         let again = kept.try_clone().expect("room for a descriptor");
         let stream = rig.port.associate(again, Key(1)).expect("room");
-        let op = stream.receive_into(vec![0; 5]).expect("nothing else reads");
+        let op = stream
+            .socket()
+            .receive_into(vec![0; 5])
+            .expect("nothing else reads");
         // Nothing is there yet, so that the driver has to wait for it.
         rig.expect_nothing();
         far.write_all(b"hello").expect("it is connected");
@@ -158,14 +161,14 @@ fn nothing_that_is_closed_stays_registered(at: &Where) {
     let empty = system::epoll_members();
     let listener = rig.listen(([127, 0, 0, 1], 0));
     let shared = listener.share_with(&other.port, Key(1)).expect("room");
-    shared.accept().expect("a fresh listener accepts");
+    shared.socket().accept().expect("a fresh listener accepts");
     assert_eq!(system::epoll_members(), empty + 2);
     drop(shared);
     assert_eq!(system::epoll_members(), empty + 1, "the shared listener");
     let (near, far) = pair();
     let kept = near.try_clone().expect("room for a descriptor");
     let stream = rig.port.associate(near, Key(1)).expect("room");
-    stream.receive().expect("nothing else reads");
+    stream.socket().receive().expect("nothing else reads");
     assert_eq!(system::epoll_members(), empty + 2);
     drop(stream);
     rig.expect_nothing();
@@ -204,7 +207,7 @@ fn a_socket_that_does_not_block_waits_like_others(at: &Where) {
     let (near, mut far) = System.narrow_pair(4096);
     near.set_nonblocking(true).expect("an open socket");
     let stream = rig.port.associate(near, Key(1)).expect("room");
-    let op = stream.receive().expect("nothing else reads");
+    let op = stream.socket().receive().expect("nothing else reads");
     let bytes = noise(1 << 20);
     stream.send(bytes.clone()).expect("an empty queue");
     rig.expect_nothing();
@@ -234,7 +237,10 @@ fn a_mode_that_changes_later_loses_nothing(at: &Where) {
         kept.set_nonblocking(nonblocking).expect("an open socket");
         let bytes = noise(100_000);
         let sent = stream.send_reported(bytes.clone()).expect("a short queue");
-        let op = stream.receive_into(vec![0; 5]).expect("nothing else reads");
+        let op = stream
+            .socket()
+            .receive_into(vec![0; 5])
+            .expect("nothing else reads");
         rig.expect_nothing();
         assert_eq!(rig.hear(&mut far, bytes.len()), bytes);
         let packet = rig.expect("the outcome of a send", |packet| packet.op == sent);
