@@ -149,8 +149,8 @@ pub(crate) fn full_advice(code: i32) -> &'static str {
     match Errno::from_raw_os_error(code) {
         // epoll_ctl(2); and a table of direct descriptors without a free place says the same.
         Errno::NOSPC => {
-            "raise fs.epoll.max_user_watches, or the number of direct descriptors where the port \
-             has these"
+            "raise fs.epoll.max_user_watches; with direct descriptors raise the bound where the \
+             port is built"
         }
         _ => crate::error::AT_BOUND,
     }
