@@ -15,7 +15,7 @@ use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::op::{Op, OpKind};
-use crate::packet::{End, Event, Packet, PauseReason};
+use crate::packet::{End, Event, PauseReason};
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, AcceptFault};
 
@@ -162,17 +162,8 @@ impl Core {
 
     fn resumed(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         self.forget_pause(id, state);
-        let op = Op::of(self.id, id, state.receive_sequence, OpKind::Accept);
-        let (key, socket) = (state.key, self.socket(id));
-        self.deliver_loose(
-            Packet {
-                key,
-                op,
-                socket,
-                event: Event::Resumed,
-            },
-            out,
-        );
+        let name = (state.receive_sequence, OpKind::Accept);
+        self.deliver(id, state, name, Event::Resumed, out);
     }
 
     fn forget_pause(&self, id: SlotId, state: &mut SocketState) {

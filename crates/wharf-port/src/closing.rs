@@ -123,6 +123,7 @@ impl Core {
         }
         let discarded = quietly.then(|| {
             state.set(flag::SILENT);
+            self.slots.silence(id);
             state
                 .work
                 .as_mut()
@@ -147,7 +148,10 @@ impl Core {
         }
         self.settle(id, state, out);
         drop(guard);
-        drop(discarded);
+        let discarded = discarded.flatten().unwrap_or_default();
+        discarded
+            .into_iter()
+            .for_each(|packet| self.discard(packet));
         Ok(Op::of(self.id, id, sequence, OpKind::Close))
     }
 

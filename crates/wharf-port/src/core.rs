@@ -7,6 +7,7 @@
 //! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
 //! calls are made under one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -72,10 +73,13 @@ impl Out<'_> {
         Out(None)
     }
 
-    /// Whether the batch takes another packet that needs no turn.
+    /// Whether the batch takes another packet of this listener.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn has_room(&self) -> bool {
-        self.0.as_ref().is_some_and(|local| local.room() > 0)
+    pub(crate) fn may_take_of_listener(&self, core: &Core, id: SlotId) -> bool {
+        let turn_packets_max = core.options.turn_packets_max;
+        self.0
+            .as_ref()
+            .is_some_and(|local| local.may_take_of_listener(id, turn_packets_max))
     }
 
     /// So many bytes were read into the batch.
@@ -173,7 +177,6 @@ impl Core {
         if let Some(local) = &mut out.0
             && state.flags & (flag::SILENT | flag::LISTENER | flag::QUEUED) == 0
             && !queued
-            && !packet.is_last()
             && local.may_take(state, self.options.turn_packets_max)
         {
             return local.take(id, state, packet);
@@ -193,41 +196,60 @@ impl Core {
         if state.has(flag::SILENT) {
             return;
         }
-        if state.has(flag::LISTENER) {
-            let last = packet.is_last() && out.has_room();
-            self.deliver_loose(packet, out);
-            if last {
-                self.free_slot(id, state);
-            }
-            return;
-        }
         let work = state.work.as_ref();
         let queued = work.is_some_and(|work| !work.pending.is_empty());
         if let Some(local) = &mut out.0
             && !queued
             && !state.has(flag::QUEUED)
-            && local.may_take(state, self.options.turn_packets_max)
+            && self.has_share(id, state, local)
         {
-            let last = packet.is_last();
-            local.take(id, state, packet);
-            if last {
-                self.free_slot(id, state);
-            }
-            return;
+            return local.take_share(id, state, packet);
         }
         self.work(state).pending.push_back(packet);
         self.enqueue(id, state);
     }
 
-    /// Takes a packet that needs no turn, and with the last of a listener its slot.
-    pub(crate) fn take_loose(&self, packet: Packet, local: &mut Local) {
-        if packet.is_last()
-            && let Some(mut state) = self.slots.lock(packet.socket.slot_id())
+    /// Whether a packet that stands in a batch is handed out: not if its socket was dropped after
+    /// it came. The last one of a socket takes the slot with it.
+    #[inline]
+    pub(crate) fn hand_out(&self, packet: &Packet) -> bool {
+        if packet.socket.is_none() {
+            return true;
+        }
+        let id = packet.socket.slot_id();
+        let told = self.slots.is_told_of(id);
+        if told
+            && packet.is_last()
+            && let Some(mut state) = self.slots.lock(id)
         {
             self.recycle(&mut state);
-            self.free_slot(packet.socket.slot_id(), &mut state);
+            self.free_slot(id, &mut state);
         }
-        local.push(packet);
+        told
+    }
+
+    /// Drops a packet that nobody will be told of, with no slot locked. An accepted socket that it
+    /// brings is closed, and counted.
+    #[cold]
+    pub(crate) fn discard(&self, packet: Packet) {
+        if matches!(packet.event, Event::Accepted(_)) {
+            self.counters
+                .accepted_untaken
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        drop(packet);
+    }
+
+    /// Forgets what was left in a batch about sockets that were dropped since.
+    pub(crate) fn forget_dropped(&self, packets: &mut VecDeque<Packet>) {
+        for _ in 0..packets.len() {
+            let packet = packets.pop_front().expect("as many as were counted");
+            if packet.socket.is_none() || self.slots.is_told_of(packet.socket.slot_id()) {
+                packets.push_back(packet);
+            } else {
+                self.discard(packet);
+            }
+        }
     }
 
     /// Hands over a packet that needs no turn.

@@ -99,6 +99,7 @@
 mod accepted;
 mod accepting;
 mod address;
+mod batch;
 mod buffer;
 mod closing;
 mod config;
@@ -135,6 +136,7 @@ mod work;
 
 pub use accepted::{Accepted, Unassociated};
 pub use address::Address;
+pub use batch::Batch;
 pub use buffer::{Buffer, Lease};
 pub use config::{Builder, PoolOptions};
 pub use connecting::ConnectOptions;
@@ -149,7 +151,7 @@ pub use port::{Port, Stats};
 pub use socket::{Close, SocketRef};
 pub use stream::Stream;
 pub use table::Table;
-pub use waiter::{Batch, Wait, Waiter};
+pub use waiter::{Wait, Waiter};
 
 /// What the README shows compiles, and what ends is run.
 #[cfg(doctest)]

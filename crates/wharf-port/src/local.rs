@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::packet::Packet;
-use crate::slot::{SlotId, SocketState};
+use crate::slot::{SlotId, SocketState, flag};
 
 /// Bytes that are read into a batch before it is handed out: a quarter of a common second-level
 /// cache, where 256 buffers of 64 KiB would pass through all of it and more.
@@ -27,6 +27,8 @@ pub(crate) struct Local {
     pub(crate) packets: VecDeque<Packet>,
     /// Sockets whose turn this waiter has, and has to end.
     pub(crate) held: Vec<SlotId>,
+    /// Listeners with packets in this batch, and how many these are.
+    pub(crate) shares: Vec<(SlotId, u8)>,
     /// Sockets that had their share of this wait and have more, marked as queued.
     pub(crate) later: Vec<u32>,
     /// Sockets that a readiness driver found ready in this wait, marked as queued.
@@ -45,6 +47,7 @@ impl Local {
             alone,
             packets: VecDeque::new(),
             held: Vec::new(),
+            shares: Vec::new(),
             later: Vec::new(),
             ready: VecDeque::new(),
             limit: 0,
@@ -128,6 +131,24 @@ impl Local {
             }
         }
         state.taken += 1;
+        self.packets.push_back(packet);
+    }
+
+    /// Whether one more packet of this listener may go into the batch.
+    pub(crate) fn may_take_of_listener(&self, id: SlotId, packets_max: u8) -> bool {
+        let share = self.shares.iter().find(|(listener, _)| *listener == id);
+        self.room() > 0 && share.is_none_or(|(_, taken)| *taken < packets_max)
+    }
+
+    /// Takes a packet of a socket: with its turn, or, of a listener, as a part of its share.
+    pub(crate) fn take_share(&mut self, id: SlotId, state: &mut SocketState, packet: Packet) {
+        if !state.has(flag::LISTENER) {
+            return self.take(id, state, packet);
+        }
+        match self.shares.iter_mut().find(|(listener, _)| *listener == id) {
+            Some((_, taken)) => *taken += 1,
+            None => self.shares.push((id, 1)),
+        }
         self.packets.push_back(packet);
     }
 

@@ -162,9 +162,10 @@ impl SocketState {
 /// One entry of the table.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// Generation (high half) and, in the low half, [`LEASES_PAUSED`] with the count of leases of
-    /// the stream; outside the lock because a lease may be dropped under it. While the slot is
-    /// free the low half links the list of free slots.
+    /// Generation (high half) and, in the low half, [`LEASES_PAUSED`] and [`SILENCED`] with the
+    /// count of leases of the stream; outside the lock because a lease may be dropped under it, and
+    /// because each packet is checked against it when it is handed out. While the slot is free the
+    /// low half links the list of free slots.
     leases: AtomicU64,
     state: Mutex<SocketState>,
     /// What the driver keeps at a stable address for each socket; nothing on Unix.
@@ -174,6 +175,10 @@ pub(crate) struct Slot {
 
 /// Set in the low half of `leases` while the stream waits for one to return.
 const LEASES_PAUSED: u32 = 1 << 31;
+/// Set there once the owner has dropped the socket: no packet about it is handed out any more.
+const SILENCED: u32 = 1 << 30;
+/// The rest of the low half: how many leases are out.
+const LEASES: u32 = SILENCED - 1;
 
 fn join(generation: u32, low: u32) -> u64 {
     (u64::from(generation) << 32) | u64::from(low)
@@ -345,8 +350,7 @@ impl Slots {
     /// waiting, and the lease that returns next will say so.
     pub(crate) fn reserve_lease(&self, id: SlotId, leases_max: u16) -> bool {
         self.change_leases(id, |low| {
-            let count = low & !LEASES_PAUSED;
-            if count >= u32::from(leases_max) {
+            if low & LEASES >= u32::from(leases_max) {
                 (low | LEASES_PAUSED, false)
             } else {
                 (low + 1, true)
@@ -358,7 +362,7 @@ impl Slots {
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn leases_free(&self, id: SlotId, leases_max: u16) -> u32 {
         let (_, low) = split(self.slot(id.index).leases.load(Ordering::Relaxed));
-        u32::from(leases_max).saturating_sub(low & !LEASES_PAUSED)
+        u32::from(leases_max).saturating_sub(low & LEASES)
     }
 
     /// Counts one more lease whatever the bound: the kernel had filled its buffer already.
@@ -370,13 +374,27 @@ impl Slots {
     /// Counts a lease that came back, and answers whether its stream waited for that.
     pub(crate) fn return_lease(&self, id: SlotId, leases_max: u16) -> bool {
         self.change_leases(id, |low| {
-            let count = (low & !LEASES_PAUSED).saturating_sub(1);
+            let count = (low & LEASES).saturating_sub(1);
             if low & LEASES_PAUSED != 0 && count < u32::from(leases_max) {
-                (count, true)
+                ((low & SILENCED) | count, true)
             } else {
-                ((low & LEASES_PAUSED) | count, false)
+                ((low & !LEASES) | count, false)
             }
         })
+    }
+
+    /// From now on no packet about this socket is handed out, wherever it stands.
+    pub(crate) fn silence(&self, id: SlotId) {
+        self.change_leases(id, |low| (low | SILENCED, true));
+    }
+
+    /// Whether packets about this socket are handed out: it lives, and its owner has not dropped
+    /// it. Without a lock, because it is asked for each packet.
+    #[inline]
+    pub(crate) fn is_told_of(&self, id: SlotId) -> bool {
+        let word = self.slot(id.index).leases.load(Ordering::Acquire);
+        let (generation, low) = split(word);
+        generation == id.generation && low & SILENCED == 0
     }
 
     /// Changes the low half of the word, unless the socket is gone; answers what `change` says.

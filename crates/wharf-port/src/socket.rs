@@ -55,6 +55,11 @@ impl SocketRef {
         }
     }
 
+    /// Whether it stands for no socket: the packet is about a timer or a post.
+    pub(crate) fn is_none(self) -> bool {
+        self.slot == u32::MAX
+    }
+
     pub(crate) fn slot_id(self) -> SlotId {
         SlotId {
             index: self.slot,

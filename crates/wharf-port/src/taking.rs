@@ -62,6 +62,9 @@ impl Taking {
     }
 
     fn fill(&mut self, core: &Arc<Core>, at_most: Option<Duration>) -> Result<Found> {
+        if !self.local.packets.is_empty() {
+            core.forget_dropped(&mut self.local.packets);
+        }
         core.end_turns(&mut self.local);
         let deadline = at_most.and_then(|limit| core.driver.now().checked_add(limit));
         self.local.begin(core.options.batch_max);
@@ -74,6 +77,9 @@ impl Taking {
             }
             self.take_ready(core)?;
             if !self.local.packets.is_empty() {
+                if core.options.shared {
+                    core.leave_to_others(&mut self.local);
+                }
                 return Ok(Found::Packets);
             }
             if !self.local.later.is_empty() {
@@ -117,7 +123,7 @@ impl Taking {
         while let Some(taken) = core.ready.take(&mut self.local) {
             match taken {
                 Taken::Socket(index) => core.take_turn(index, &mut self.local),
-                Taken::Loose(packet) => core.take_loose(packet, &mut self.local),
+                Taken::Loose(packet) => self.local.push(packet),
                 Taken::Rearm(id) => core.rearm(id, &mut Out(Some(&mut self.local))),
             }
         }

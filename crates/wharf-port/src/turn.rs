@@ -29,7 +29,8 @@ impl Core {
     /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
     /// has of it, and on a single-waiter port after this wait.
     pub(crate) fn look_again(&self, id: SlotId, state: &mut SocketState, local: &mut Local) {
-        if !self.options.shared && local.room() > 0 && !state.has(flag::QUEUED) {
+        let passes_by = !self.options.shared || state.has(flag::LISTENER);
+        if passes_by && local.room() > 0 && !state.has(flag::QUEUED) {
             // It has had its share: in the queue it would come up again and again in this wait.
             state.set(flag::QUEUED);
             local.later.push(id.index);
@@ -70,7 +71,7 @@ impl Core {
         if !self.turn_is_free(state) && state.turn != local.mark {
             return; // Whoever has the turn puts the socket back when it ends.
         }
-        while local.may_take(state, self.options.turn_packets_max) {
+        while self.has_share(id, state, local) {
             let Some(packet) = state
                 .work
                 .as_mut()
@@ -79,11 +80,9 @@ impl Core {
                 break;
             };
             let last = packet.is_last();
-            local.take(id, state, packet);
+            local.take_share(id, state, packet);
             if last {
-                self.recycle(state);
-                self.free_slot(id, state);
-                return;
+                return self.recycle(state);
             }
         }
         if !state.has(flag::CLOSING) {
@@ -98,6 +97,25 @@ impl Core {
         }
     }
 
+    /// Whether one more packet of this socket may go into the batch: by its turn, or a listener's
+    /// share.
+    pub(crate) fn has_share(&self, id: SlotId, state: &SocketState, local: &Local) -> bool {
+        let turn_packets_max = self.options.turn_packets_max;
+        if state.has(flag::LISTENER) {
+            local.may_take_of_listener(id, turn_packets_max)
+        } else {
+            local.may_take(state, turn_packets_max)
+        }
+    }
+
+    /// Lets all have what passed by this batch, whose share of it is taken. Listeners know no turns:
+    /// what they have more is for whichever thread comes next.
+    pub(crate) fn leave_to_others(&self, local: &mut Local) {
+        for index in local.later.drain(..) {
+            self.wake(self.ready.push_socket(index));
+        }
+    }
+
     /// Whether a socket has something that a turn would bring forth.
     fn has_more(&self, state: &SocketState) -> bool {
         state
@@ -109,10 +127,9 @@ impl Core {
 
     /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
     pub(crate) fn end_turns(&self, local: &mut Local) {
+        local.shares.clear();
+        self.leave_to_others(local);
         if !self.options.shared {
-            for index in local.later.drain(..) {
-                self.wake(self.ready.push_socket(index));
-            }
             return local.end_turns_alone();
         }
         let mut held = std::mem::take(&mut local.held);
@@ -139,14 +156,21 @@ impl Core {
         let mut loose = Vec::new();
         for packet in std::mem::take(&mut local.packets).into_iter().rev() {
             let id = packet.socket.slot_id();
-            match self.slots.lock(id) {
-                Some(mut state) if !state.has(flag::LISTENER) => {
-                    self.work(&mut state).pending.push_front(packet);
-                    self.enqueue(id, &mut state);
-                }
-                // The last packet of a socket whose slot is free again needs no turn either.
-                _ => loose.push(packet),
+            if packet.socket.is_none() {
+                loose.push(packet);
+                continue;
             }
+            let mut dropped = Some(packet);
+            if let Some(mut state) = self.slots.lock(id)
+                && !state.has(flag::SILENT)
+            {
+                let pending = &mut self.work(&mut state).pending;
+                pending.extend(dropped.take());
+                // It came before the others.
+                pending.rotate_right(1);
+                self.enqueue(id, &mut state);
+            }
+            dropped.into_iter().for_each(|packet| self.discard(packet));
         }
         loose.reverse();
         if !loose.is_empty() {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::batch::Batch;
 use crate::core::Core;
 use crate::error::Result;
-use crate::packet::Packet;
 use crate::seat::Seat;
 use crate::taking::Found;
 
@@ -34,9 +34,9 @@ use crate::taking::Found;
 /// ```
 #[derive(Debug)]
 pub struct Waiter {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     /// `Rc`, so not `Send`: turns and some rings belong to a thread.
-    seat: Rc<Seat>,
+    pub(crate) seat: Rc<Seat>,
 }
 
 /// What a wait found.
@@ -52,7 +52,7 @@ pub struct Waiter {
 /// ```
 #[derive(Debug)]
 pub enum Wait<'a> {
-    /// At least one packet.
+    /// At least one packet, unless another thread drops its socket before it is taken.
     Packets(Batch<'a>),
     /// The time was up; never before it was.
     TimedOut,
@@ -93,7 +93,7 @@ impl Waiter {
         }
         let found = self.seat.taking.borrow_mut().wait(&self.core, at_most)?;
         Ok(match found {
-            Found::Packets => Wait::Packets(Batch { waiter: self }),
+            Found::Packets => Wait::Packets(Batch::of(self)),
             Found::Nothing => Wait::TimedOut,
             Found::Closed => Wait::Closed,
         })
@@ -103,60 +103,6 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.seat.leave(&self.core);
-    }
-}
-
-/// Packets, as an iterator; made by [`Waiter::wait`].
-///
-/// Dropping it ends the turns of the packets taken from it; packets not taken come first at the
-/// next wait.
-///
-/// ```
-/// use wharf_port::{Port, Wait};
-/// # fn main() -> wharf_port::Result<()> {
-/// let port = Port::builder().build()?;
-/// let mut waiter = port.waiter()?;
-/// port.post(1.into(), 5).unwrap();
-/// port.post(1.into(), 6).unwrap();
-/// let Wait::Packets(batch) = waiter.wait(None)? else { unreachable!() };
-/// assert_eq!(batch.count(), 2);
-/// # Ok(()) }
-/// ```
-#[derive(Debug)]
-pub struct Batch<'a> {
-    waiter: &'a mut Waiter,
-}
-
-impl Iterator for Batch<'_> {
-    type Item = Packet;
-
-    fn next(&mut self) -> Option<Packet> {
-        self.waiter
-            .seat
-            .taking
-            .borrow_mut()
-            .local
-            .packets
-            .pop_front()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let packets = self.waiter.seat.taking.borrow().local.packets.len();
-        (packets, Some(packets))
-    }
-}
-
-impl ExactSizeIterator for Batch<'_> {}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        // On a single-waiter port nobody else could have the turn: the next wait ends it.
-        if self.waiter.core.options.shared && self.waiter.seat.is_taken() {
-            let waiter = &self.waiter;
-            waiter
-                .core
-                .end_turns(&mut waiter.seat.taking.borrow_mut().local);
-        }
     }
 }
 

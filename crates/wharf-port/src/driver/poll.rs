@@ -155,7 +155,10 @@ impl Poll {
         state: &mut SocketState,
         out: &mut Out<'_>,
     ) {
-        while state.receiving == Receiving::Accept && state.has(READABLE) && out.has_room() {
+        while state.receiving == Receiving::Accept
+            && state.has(READABLE)
+            && out.may_take_of_listener(core, id)
+        {
             let Some(place) = core.place(id, state, out) else {
                 state.clear(READABLE);
                 return;

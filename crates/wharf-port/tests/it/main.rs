@@ -27,6 +27,7 @@ mod close;
 mod connect;
 mod direct;
 mod driver_choice;
+mod drops;
 mod edges;
 mod end;
 mod errors;
@@ -78,6 +79,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("cancel", cancel::CASES),
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
+    ("drops", drops::CASES),
     ("waiters", waiters::CASES),
     ("waiters that go", leaving::CASES),
     ("one that leads", leaders::CASES),

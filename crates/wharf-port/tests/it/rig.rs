@@ -111,6 +111,13 @@ impl Rig {
         self.waiter = None;
     }
 
+    /// Another waiter in place of the rig's, which goes with what it had not handed out.
+    pub(crate) fn renew_waiter(&mut self) {
+        self.waiter = None;
+        let waiter = self.port.waiter().expect("there is room again");
+        self.waiter = Some(waiter);
+    }
+
     /// Waits once, at most so long, and keeps what came.
     pub(crate) fn pump(&mut self, at_most: Duration) {
         let waiter = self.waiter.as_mut().expect("the case dropped its waiter");

@@ -1,13 +1,13 @@
 //! Shares: who brings much does not shut out others, and equals get as much as each other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wharf_port::{Address, Event, Key, Packet, Stream, Wait};
 
 use crate::case::{Case, Where, case, unix_sockets};
 use crate::peer::Peer;
 use crate::rig::{FIRST, Rig, noise};
-use crate::system::Directory;
+use crate::system::{Directory, patience};
 
 /// The key of sockets that always have more.
 const BUSY_KEY: Key = Key(1);
@@ -26,6 +26,11 @@ pub(crate) const CASES: &[Case] = &[
         "found in review: the last of several in a batch stood behind the others"
     )
     .skip(unix_sockets),
+    case!(
+        a_storm_of_connections_leaves_room_for_a_stream,
+        [C5, C12],
+        "found from outside: 64 accepts before one ready stream"
+    ),
     case!(
         a_batch_holds_few_packets_of_one_socket,
         [C5, C13],
@@ -188,4 +193,48 @@ fn a_batch_holds_few_packets_of_one_socket(at: &Where) {
             }
         }
     }
+}
+
+/// A backlog full of clients has no more of a batch than a stream may have.
+fn a_storm_of_connections_leaves_room_for_a_stream(at: &Where) {
+    const CLIENTS: usize = 64;
+    let mut rig = Rig::with(at, |builder| builder.batch_max(64).turn_packets_max(4));
+    let (stream, mut peer) = rig.connection();
+    stream.socket().receive().expect("nothing else reads");
+    let storm = rig
+        .port
+        .listen(([127, 0, 0, 1], 0), BUSY_KEY)
+        .expect("loopback");
+    let address = storm.local_address().expect("an address");
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| rig.network.connect(&address))
+        .collect();
+    storm.socket().accept().expect("a fresh listener");
+    rig.say(&mut peer, b"x");
+    let (mut accepted, mut before) = (0, None);
+    let deadline = Instant::now() + patience(20);
+    while accepted < CLIENTS || before.is_none() {
+        if Instant::now() > deadline {
+            rig.fail("not all of them came");
+        }
+        let waited = rig.waiter().wait(Some(Duration::from_millis(1)));
+        let Wait::Packets(batch) = waited.expect("waits") else {
+            continue;
+        };
+        let mut of_batch = 0;
+        for packet in batch {
+            match packet.event {
+                Event::Accepted(_) => of_batch += 1,
+                Event::Received(_) => before = Some(accepted),
+                other => panic!("not asked for: {other:?}"),
+            }
+        }
+        assert!(of_batch <= 4, "{of_batch} of one listener in a batch");
+        accepted += of_batch;
+    }
+    assert!(
+        before.is_some_and(|before| before < CLIENTS),
+        "{before:?} connections before its byte"
+    );
+    drop(clients);
 }

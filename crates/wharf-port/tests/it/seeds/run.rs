@@ -196,7 +196,7 @@ fn wait(
     let began = Instant::now();
     match waiter.wait(Some(at_most)).expect("C5: no error") {
         Wait::Packets(mut batch) => {
-            assert!(batch.len() > 0, "C5: packets, and there are none");
+            assert!(!batch.is_empty(), "C5: packets, and there are none");
             assert!(batch.len() <= common.batch_max, "C4: {}", batch.len());
             for _ in 0..packets_max {
                 let Some(packet) = batch.next() else { break };

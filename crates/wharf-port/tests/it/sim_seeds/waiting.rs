@@ -95,7 +95,7 @@ fn wait(
     let deadline = network.now() + at_most;
     match waiter.wait(Some(at_most)).expect("C5: no error") {
         Wait::Packets(mut batch) => {
-            assert!(batch.len() > 0, "C5: packets, and there are none");
+            assert!(!batch.is_empty(), "C5: packets, and there are none");
             assert!(batch.len() <= plan.bounds.batch_max, "C4: {}", batch.len());
             take(&mut batch)
         }
