@@ -8,6 +8,8 @@ use std::fs::File;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sys;
+
 /// So many connections make a first measurement worth its time.
 const FIRST_SAMPLE: u64 = 256;
 
@@ -71,7 +73,7 @@ impl Peak {
 impl Spare {
     /// Any file will do; this program's own is the one that exists on every system.
     pub(crate) fn keep() -> Self {
-        let file = std::env::current_exe().and_then(File::open);
+        let file = sys::program().and_then(File::open);
         Spare { _file: file.ok() }
     }
 

@@ -6,6 +6,8 @@
 //! on Unix only, because no safe call sends a Ctrl-C to another process on Windows; the Windows
 //! build is tried from here under Wine.
 
+#[cfg(target_os = "linux")]
+mod backlog;
 #[cfg(unix)]
 mod bench;
 #[cfg(unix)]

@@ -1,0 +1,48 @@
+//! A server whose backlog is full: what a load has under way then, and what it says of it.
+//!
+//! Linux drops what does not fit and the client sends it again; other systems refuse it.
+
+use socket2::{Domain, Socket, Type};
+
+use crate::load::load;
+use crate::program::drivers;
+
+/// A listener that nobody accepts from, and that has room for one or two.
+fn full() -> (Socket, String) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    listener.bind(&anywhere.into()).expect("a port is free");
+    listener.listen(1).expect("it is bound");
+    let address = listener.local_addr().expect("it is bound");
+    let address = address.as_socket().expect("of the internet");
+    (listener, address.to_string())
+}
+
+#[test]
+fn no_more_connects_are_under_way_than_may_be() {
+    for driver in drivers() {
+        let (_listener, address) = full();
+        let place = ["hold", &address, "--connections", "50", "--for", "100ms"];
+        let options = [
+            "--connecting",
+            "3",
+            "--connect-timeout",
+            "5m",
+            "--driver",
+            &driver,
+        ];
+        let (told, code) = load(&[&place[..], &options].concat());
+        assert_eq!(code, Some(1), "{told}");
+        // It waits for those that are under way, and begins no others.
+        assert_eq!(told["unfinished"], 3, "{told}");
+        let connected = told["connected"].as_u64().expect("a number");
+        assert!((1..10).contains(&connected), "{told}");
+        assert_eq!(told["asked"], connected + 3, "{told}");
+        let verdict = told["verdict"].as_str().expect("a sentence");
+        assert!(
+            verdict.contains("backlog of the server was likely full"),
+            "{verdict}"
+        );
+        assert!(verdict.contains("--connecting"), "{verdict}");
+    }
+}
