@@ -21,7 +21,7 @@ pub(crate) struct Leg {
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
 /// In the order of running: what is quick to mend fails first.
-pub(crate) static LEGS: [Leg; 9] = [
+pub(crate) static LEGS: [Leg; 10] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
@@ -56,6 +56,11 @@ pub(crate) static LEGS: [Leg; 9] = [
         name: "polling",
         about: "The contract suite on the readiness of kqueue and the rest, as far as Linux shows it",
         work: polling,
+    },
+    Leg {
+        name: "kernels",
+        about: "The self-test, the program and a part of the suite on Linux 6.1 and 6.12, in qemu",
+        work: kernels,
     },
     Leg {
         name: "check-targets",
@@ -155,6 +160,16 @@ fn polling() -> Result<()> {
 }
 
 #[cfg(target_os = "linux")]
+fn kernels() -> Result<()> {
+    crate::kernels::kernels()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kernels() -> Result<()> {
+    bail!("Linux is booted on Linux alone")
+}
+
+#[cfg(target_os = "linux")]
 fn seccomp() -> Result<()> {
     crate::seccomp::seccomp()
 }
@@ -162,4 +177,16 @@ fn seccomp() -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn seccomp() -> Result<()> {
     bail!("system call filters exist only on Linux")
+}
+
+/// Fails where a leg has chosen a case of the contract suite that is not there.
+#[cfg(test)]
+pub(crate) fn require_cases(names: &[&str]) {
+    let suite = crate::command::root().join("crates/wharf-port/tests/it");
+    let files = walkdir::WalkDir::new(suite).into_iter();
+    let files = files.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    let text: String = files.collect();
+    for name in names {
+        assert!(text.contains(&format!("fn {name}(")), "no case is {name}");
+    }
 }

@@ -11,6 +11,8 @@
 mod bench;
 mod command;
 mod debian;
+#[cfg(target_os = "linux")]
+mod kernels;
 mod legs;
 mod planted;
 #[cfg(target_os = "linux")]

@@ -64,6 +64,9 @@ use case::{Case, Driver, Inapplicable, Mode, Where};
 /// Names the drivers that may not be missing, with commas between them.
 const REQUIRE: &str = "WHARF_TEST_REQUIRE";
 
+/// Names the cases to run, with commas between them, where all would take too long.
+const ONLY: &str = "WHARF_TEST_ONLY";
+
 /// All cases, by topic.
 pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("port", port::CASES),
@@ -123,14 +126,33 @@ fn main() {
         Trial::test("required_drivers_are_present", required_are_present),
     ];
     trials.extend(sim_seeds::trials());
+    let chosen = chosen();
     for at in &places {
-        trials.extend(cases().map(|case| runner::trial(case, *at)));
+        let cases = cases().filter(|case| is_chosen(&chosen, case.name));
+        trials.extend(cases.map(|case| runner::trial(case, *at)));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
 pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
     TOPICS.iter().flat_map(|(_, cases)| cases.iter())
+}
+
+/// The names that somebody has chosen, if any. One that names nothing would run nothing.
+fn chosen() -> Option<Vec<String>> {
+    let names = std::env::var(ONLY).ok()?;
+    let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+    for name in &names {
+        let known = cases().any(|case| case.name == name);
+        assert!(known, "{ONLY}: no case is called {name:?}");
+    }
+    Some(names)
+}
+
+fn is_chosen(chosen: &Option<Vec<String>>, name: &str) -> bool {
+    chosen
+        .as_ref()
+        .is_none_or(|names| names.iter().any(|it| it == name))
 }
 
 /// Every driver of this machine, shared in every way.
