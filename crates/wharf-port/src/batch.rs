@@ -40,6 +40,7 @@ impl Iterator for Batch<'_> {
     type Item = Packet;
 
     fn next(&mut self) -> Option<Packet> {
+        self.waiter.core.submit_if_late();
         loop {
             let packet = self
                 .waiter

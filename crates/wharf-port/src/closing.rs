@@ -46,7 +46,7 @@ impl Core {
         socket: Unassociated,
         key: Key,
     ) -> Result<Stream, Refused<Unassociated>> {
-        if self.is_closed() {
+        if self.takes_no_sockets() {
             return Err(Refused::new(
                 Operation::Associate,
                 ErrorKind::Closed,
@@ -141,7 +141,7 @@ impl Core {
         if how == Close::Reset && !state.has(flag::SENDING) {
             self.end_writing(id, state, End::Aborted, out);
         }
-        if has_sends(state) && how == Close::Flush {
+        if has_sends(state) && how == Close::Flush && !self.is_ending() {
             let time = Duration::from_millis(u64::from(self.options.flush_ms_max));
             // Where all timers are set it has none: bytes that were taken are not lost for that.
             self.set_limit(state, time, TimerTarget::Flush(id));
@@ -206,6 +206,7 @@ impl Core {
     pub(crate) fn free_slot(&self, id: SlotId, state: &mut SocketState) {
         self.slots.free(id, state);
         self.socket_gone();
+        self.last_may_be_gone();
     }
 
     /// Ends a socket because the port ends: nothing is told, nothing is flushed.

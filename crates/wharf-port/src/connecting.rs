@@ -134,7 +134,7 @@ impl<A: Into<Address>> From<A> for ConnectOptions {
 impl Core {
     pub(crate) fn connect(self: &Arc<Self>, to: &ConnectOptions, key: Key) -> Result<Op> {
         let failed = |error: std::io::Error| Error::from_io(Operation::Connect, &error);
-        if self.is_closed() {
+        if self.takes_no_sockets() {
             return Err(Error::new(Operation::Connect, ErrorKind::Closed));
         }
         let handle = self.driver.open_connector(to).map_err(failed)?;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::config::Options;
 use crate::driver::{Driver, DriverReport};
 use crate::due::TimerTarget;
+use crate::ending::Ending;
 use crate::local::Local;
 use crate::lock;
 use crate::op::{Op, OpKind};
@@ -38,6 +39,8 @@ pub(crate) struct Counters {
     pub(crate) waiters_leaked: AtomicU64,
     pub(crate) accepts_posted: AtomicU32,
     pub(crate) leases: AtomicUsize,
+    pub(crate) streams_cut: AtomicU64,
+    pub(crate) bytes_unsent: AtomicU64,
 }
 
 pub(crate) struct Core {
@@ -48,8 +51,11 @@ pub(crate) struct Core {
     pub(crate) timers: Mutex<Timers<TimerTarget>>,
     pub(crate) pool: Pool,
     pub(crate) driver: Box<dyn Driver>,
+    /// Whether what is asked for waits until a thread enters the driver.
+    pub(crate) defers: bool,
     pub(crate) report: DriverReport,
     pub(crate) counters: Counters,
+    pub(crate) ending: Ending,
     pub(crate) paused: Mutex<Vec<crate::accepting::PausedListener>>,
     /// How many `Port` handles there are; the last one closes the port.
     pub(crate) handles: AtomicUsize,
@@ -115,9 +121,11 @@ impl Core {
             ready: Ready::new(!driver.concurrent()),
             timers: Mutex::new(Timers::new(driver.now(), options.timers_max)),
             pool: Pool::new(options.pool),
+            defers: driver.defers(),
             driver,
             report,
             counters: Counters::default(),
+            ending: Ending::default(),
             paused: Mutex::new(Vec::new()),
             handles: AtomicUsize::new(1),
             spare: Mutex::new(Vec::new()),
@@ -308,17 +316,46 @@ impl Core {
         }
     }
 
+    /// The calling thread begins to wait.
+    #[inline]
+    pub(crate) fn wait_begins(&self) {
+        if self.defers {
+            self.driver.wait_begins(self);
+        }
+    }
+
+    /// Hands over what is queued if the calling thread has been away from `wait` for long.
+    #[inline]
+    pub(crate) fn submit_if_late(self: &Arc<Self>) {
+        if self.defers {
+            self.driver.submit_if_late(self);
+        }
+    }
+
+    /// A thread that had entered the driver aside, to hand over what is queued, left it and used
+    /// these wake-ups there.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn leave_aside(self: &Arc<Self>, wakes: u32) {
+        self.wake(self.ready.woke(wakes));
+        let (left, closed) = self.ready.leave_aside();
+        if closed && left == 0 {
+            self.end();
+        }
+    }
+
     /// Ends everything, once, after the close, when no waiter is left.
     pub(crate) fn end(self: &Arc<Self>) {
         if std::mem::replace(&mut *lock(&self.ended), true) {
             return;
         }
+        self.driver.flush_at_end(self);
         let mut packets: Vec<Packet> = self.ready.drain().into();
         for index in 0..self.slots.used() {
             if let Some((id, mut state)) = self.slots.lock_index(index) {
                 if let Some(work) = &mut state.work {
                     packets.extend(work.pending.drain(..));
                 }
+                self.count_unsent(&state);
                 state.set(flag::SILENT);
                 state.turn = 0;
                 self.abort(id, &mut state);

@@ -192,6 +192,38 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         let _ = (core, ends);
     }
 
+    /// Whether what is asked for waits until a thread enters the driver.
+    fn defers(&self) -> bool {
+        false
+    }
+
+    /// The calling thread begins to wait.
+    fn wait_begins(&self, core: &Core) {
+        let _ = core;
+    }
+
+    /// Hands over what is queued if the calling thread has been away from `wait` for long.
+    fn submit_if_late(&self, core: &Arc<Core>) {
+        let _ = core;
+    }
+
+    /// Hands over what is queued, and takes note of what has ended, without waiting.
+    fn submit(&self, core: &Arc<Core>) {
+        let _ = core;
+    }
+
+    /// The queue of a socket's sends is full: looks whether it still is.
+    fn make_room(&self, core: &Arc<Core>, id: SlotId) {
+        let _ = id;
+        self.submit(core);
+    }
+
+    /// The port ends and nobody waits any more: what is queued for sending goes to the system, as
+    /// far as it takes that at once. What is left will be cut short.
+    fn flush_at_end(&self, core: &Arc<Core>) {
+        self.submit(core);
+    }
+
     /// Whether the work block of a socket is in use while only its reading side is armed.
     fn arming_needs_work(&self) -> bool {
         true

@@ -81,6 +81,7 @@ impl Core {
 
     /// Turns timers that are due into packets, as long as the batch has room.
     pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
+        self.close_when_ended();
         while let Some(target) = self.expire_timers_of_callers(local) {
             match target {
                 TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
@@ -117,7 +118,11 @@ impl Core {
 
     /// How long a sleep may last before a timer is due.
     pub(crate) fn until_next_timer(&self) -> Option<Duration> {
-        let deadline = lock(&self.timers).next_deadline()?;
-        Some(deadline.saturating_duration_since(self.driver.now()))
+        let deadline = lock(&self.timers).next_deadline();
+        let timer = deadline.map(|it| it.saturating_duration_since(self.driver.now()));
+        match (timer, self.until_end()) {
+            (Some(timer), Some(end)) => Some(timer.min(end)),
+            (timer, end) => timer.or(end),
+        }
     }
 }

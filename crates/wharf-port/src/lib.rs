@@ -87,6 +87,14 @@
 //!   said there.
 //! - [`Builder::spin_us_max`] has a waiter look for a while before it sleeps on every driver but the
 //!   simulated network, whose clock jumps to what comes next.
+//! - On `uring` requests go to the kernel with the next wait of a waiter's thread. A send of another
+//!   thread leaves at once, and so does one of a handler that runs long or follows one that did;
+//!   otherwise a send leaves at the latest with the thread's next send or packet after the clock has
+//!   ticked (1 to 10 ms). Call [`Port::submit`] before computing for longer without either. A connect
+//!   begins, and a receive or an accept goes on, when a thread waits or calls that. Sends on direct
+//!   descriptors leave when the thread of their ring waits or submits.
+//! - What [`Port::close`] still sends is what the system takes without waiting, which is more where
+//!   its buffers are larger. [`Port::shutdown`] sends the rest.
 //! - On a shared port on `uring`, what comes for a connection may wait while the thread that had
 //!   asked for it computes: until it enters the kernel, at the latest until the next tick of the
 //!   clock (1 to 10 ms). A thread that the kernel holds up where nothing interrupts it (a disk, the
@@ -107,6 +115,7 @@ mod connecting;
 mod core;
 mod driver;
 mod due;
+mod ending;
 mod error;
 mod keepalive;
 mod key;
@@ -119,6 +128,7 @@ mod port;
 mod ready;
 mod receiving;
 mod registry;
+mod room;
 mod seat;
 mod sending;
 pub mod sim;

@@ -298,7 +298,7 @@ const SAME_DRIVER: &str =
 impl Core {
     pub(crate) fn listen(self: &Arc<Self>, at: &ListenOptions, key: Key) -> Result<Listener> {
         let failed = |error: std::io::Error| Error::from_io(Operation::Listen, &error);
-        if self.is_closed() {
+        if self.takes_no_sockets() {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
@@ -312,7 +312,7 @@ impl Core {
 
     /// Takes a socket that listens.
     fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<Listener> {
-        if self.is_closed() {
+        if self.takes_no_sockets() {
             self.driver.abandon(handle);
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::accepted::Unassociated;
 use crate::config::{Builder, Options};
@@ -87,6 +87,11 @@ pub struct Stats {
     pub foreign_packets: u64,
     /// Waiters whose thread ended without dropping them.
     pub waiters_leaked: u64,
+    /// Streams that still had something to send when the port ended, and were reset.
+    pub streams_cut: u64,
+    /// Bytes that these had taken and not sent. A request in progress counts as far as it had been
+    /// told: whole, on `iocp` and `uring`.
+    pub bytes_unsent: u64,
     /// Operations the system still owned when the port ended; their memory is never freed.
     pub operations_leaked: u64,
 }
@@ -286,8 +291,82 @@ impl Port {
         Cancel::Requested
     }
 
-    /// Closes the port: every wait, now and later, answers `Closed`, and everything the port holds
-    /// is ended. It cannot fail, and works from any thread.
+    /// Hands over what the calling thread has asked for and what waits for its next wait; it never
+    /// waits itself.
+    ///
+    /// Call it in a handler that sends and then computes for more than some milliseconds without
+    /// another call on this port. Only `uring` keeps requests back for the next wait, and a send at
+    /// most until the thread's next send or packet after the clock has ticked (1 to 10 ms); a
+    /// thread that is no waiter's, and one whose handlers run long, sends at once. On the other
+    /// drivers there is nothing to do.
+    ///
+    /// ```
+    /// # use std::io::Read;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let mut peer = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let (socket, _) = listener.accept()?;
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// stream.send("working on it").unwrap();
+    /// port.submit(); // the peer has it before the work begins
+    /// # let mut heard = [0; 13];
+    /// # peer.read_exact(&mut heard)?;
+    /// # assert_eq!(&heard, b"working on it");
+    /// # Ok(()) }
+    /// ```
+    pub fn submit(&self) {
+        self.core.driver.submit(&self.core);
+    }
+
+    /// Ends the port in order, within `grace`: it accepts nothing more, sends what is queued, ends
+    /// each stream with a FIN, and then closes, so that every wait returns `Closed`. It returns at
+    /// once, cannot fail, and works from any thread.
+    ///
+    /// From the call on, `listen`, `associate`, `connect` and everything on a socket are refused as
+    /// [`ErrorKind::Closed`], and sockets are closed as if their owners had dropped them: nothing
+    /// more is told about them, and what their peers send is not read. Connects under way and
+    /// accepted connections that nobody has associated are closed. Posts, timers, and what was
+    /// closed before, are still handed out.
+    ///
+    /// The threads that wait do the sending: let them wait until they hear `Closed`. If there is no
+    /// waiter, the port closes at once, as by [`close`](Self::close). What has not gone out when the
+    /// time is up is cut short: those streams are reset, and [`Stats::streams_cut`] and
+    /// [`Stats::bytes_unsent`] count them. Calling it again can only shorten the time.
+    ///
+    /// ```
+    /// # use std::io::Read;
+    /// use std::time::Duration;
+    /// use wharf_port::{Port, Wait};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let mut peer = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let (socket, _) = listener.accept()?;
+    /// let port = Port::builder().build()?;
+    /// let mut waiter = port.waiter()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// stream.send("goodbye").unwrap();
+    /// port.shutdown(Duration::from_secs(5));
+    /// while !matches!(waiter.wait(None)?, Wait::Closed) {}
+    /// assert_eq!(port.stats().bytes_unsent, 0);
+    /// # let mut heard = String::new();
+    /// # peer.read_to_string(&mut heard)?;
+    /// # assert_eq!(heard, "goodbye");
+    /// # Ok(()) }
+    /// ```
+    pub fn shutdown(&self, grace: Duration) {
+        self.core.shutdown_port(grace);
+    }
+
+    /// Closes the port: every wait, now and later, returns `Closed`, and everything the port holds
+    /// is ended, once the last waiter is dropped. It cannot fail, and works from any thread.
+    ///
+    /// It waits for nothing. Of what is queued for sending, what the system takes without waiting
+    /// goes out, and a stream that has nothing left ends with a FIN. What is lost: sends that wait
+    /// for a slow peer (their streams are reset, and counted in [`Stats::streams_cut`] and
+    /// [`Stats::bytes_unsent`]); packets that nobody has taken, with what they brought, such as
+    /// received bytes, posts and accepted connections (counted in [`Stats::accepted_untaken`]);
+    /// and the outcomes of what was under way. [`shutdown`](Self::shutdown) loses no sends.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -323,6 +402,8 @@ impl Port {
             accepts_posted: counters.accepts_posted.load(Ordering::Relaxed),
             accepted_untaken: counters.accepted_untaken.load(Ordering::Relaxed),
             foreign_packets: counters.foreign_packets.load(Ordering::Relaxed),
+            streams_cut: counters.streams_cut.load(Ordering::Relaxed),
+            bytes_unsent: counters.bytes_unsent.load(Ordering::Relaxed),
             waiters_leaked: counters.waiters_leaked.load(Ordering::Relaxed),
             operations_leaked: counters.operations_leaked.load(Ordering::Relaxed),
         }

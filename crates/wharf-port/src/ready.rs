@@ -24,6 +24,7 @@ use crate::local::Local;
 use crate::lock;
 use crate::packet::Packet;
 use crate::slot::SlotId;
+use numbers::Numbers;
 
 /// A queue longer than this gives its memory back once it is empty.
 const KEEP_ENTRIES: usize = 64;
@@ -106,6 +107,8 @@ struct State {
     /// Threads parked until the leader leaves or there is work.
     parked: Vec<(u16, Thread)>,
     numbers: Numbers,
+    /// Threads in the driver that are no waiters, or are not waiting.
+    aside: u16,
     closed: bool,
 }
 
@@ -220,6 +223,25 @@ impl Ready {
         true
     }
 
+    /// Enters the driver without sleeping and without being a waiter, when nobody else is in there
+    /// and the port is open; it does not end before `leave_aside`, which must follow.
+    pub(crate) fn enter_aside(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.closed || state.polling > 0 {
+            return false;
+        }
+        state.polling += 1;
+        state.aside += 1;
+        true
+    }
+
+    /// Who entered aside left the driver, and has told that by `woke`; answers as `dismiss` does.
+    pub(crate) fn leave_aside(&self) -> (u16, bool) {
+        let mut state = lock(&self.state);
+        state.aside -= 1;
+        (state.users(), state.closed)
+    }
+
     /// The calling waiter left the driver; `wakes` are the wake-ups it consumed there.
     pub(crate) fn woke(&self, wakes: u32) -> Wake {
         let mut state = lock(&self.state);
@@ -271,6 +293,15 @@ impl Ready {
         }
     }
 
+    /// Whether nothing is queued.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.state).len() == 0
+    }
+
+    pub(crate) fn has_waiters(&self) -> bool {
+        lock(&self.state).numbers.given() > 0
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.state).closed
     }
@@ -281,7 +312,7 @@ impl Ready {
         let mut state = lock(&self.state);
         let first = !state.closed;
         state.closed = true;
-        (first, state.wake_all(), state.numbers.given())
+        (first, state.wake_all(), state.users())
     }
 
     /// Counts a new waiter, unless there are `waiters_max`; answers its number from 1.
@@ -293,7 +324,7 @@ impl Ready {
     pub(crate) fn dismiss(&self, number: u16) -> (u16, bool) {
         let mut state = lock(&self.state);
         state.numbers.take_back(number);
-        (state.numbers.given(), state.closed)
+        (state.users(), state.closed)
     }
 
     /// Counts a thread that has no waiter and enters the driver all the same, so that the port does
@@ -301,7 +332,7 @@ impl Ready {
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn enlist_again(&self) -> Option<u16> {
         let mut state = lock(&self.state);
-        if state.closed && state.numbers.given() == 0 {
+        if state.closed && state.users() == 0 {
             return None;
         }
         state.numbers.give(u16::MAX)
@@ -330,6 +361,11 @@ pub(crate) enum Unposted {
 }
 
 impl State {
+    /// Waiters, and others who keep the port from ending.
+    fn users(&self) -> u16 {
+        self.numbers.given() + self.aside
+    }
+
     fn len(&self) -> usize {
         self.order.len() + self.behind.len() + self.posts.len()
     }
@@ -451,38 +487,6 @@ impl State {
     }
 }
 
-/// The numbers of waiters: one that a waiter has is given to no other.
-#[derive(Debug, Default)]
-struct Numbers {
-    /// The highest number that was ever given.
-    highest: u16,
-    /// Those up to it that nobody has.
-    free: Vec<u16>,
-}
-
-impl Numbers {
-    /// A number from 1, unless so many are given.
-    fn give(&mut self, most: u16) -> Option<u16> {
-        if self.given() >= most {
-            return None;
-        }
-        Some(self.free.pop().unwrap_or_else(|| {
-            self.highest += 1;
-            self.highest
-        }))
-    }
-
-    fn take_back(&mut self, number: u16) {
-        debug_assert!(!self.free.contains(&number), "a number is taken back once");
-        self.free.push(number);
-    }
-
-    /// How many numbers are given.
-    fn given(&self) -> u16 {
-        self.highest - u16::try_from(self.free.len()).expect("no more than were given")
-    }
-}
-
 /// Frees the memory of a queue that was long and is empty.
 fn give_back_room<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > KEEP_ENTRIES {
@@ -490,5 +494,6 @@ fn give_back_room<T>(queue: &mut VecDeque<T>) {
     }
 }
 
+mod numbers;
 #[cfg(test)]
 mod tests;

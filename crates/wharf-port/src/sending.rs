@@ -14,6 +14,7 @@ use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op, OpKind};
 use crate::packet::{End, Event};
+use crate::room::may_send;
 use crate::slot::{SlotId, SocketState, flag};
 use crate::sys;
 use crate::work::Send;
@@ -25,19 +26,13 @@ impl Core {
         buffer: Buffer,
         reported: bool,
     ) -> Result<Op, Refused<Buffer>> {
-        let Some(mut guard) = self.slots.lock(id) else {
-            return Err(Refused::new(Operation::Send, ErrorKind::Closed, buffer));
-        };
-        let state = &mut *guard;
-        if let Err(kind) = may_send(state) {
-            return Err(Refused::new(Operation::Send, kind, buffer));
-        }
         let bytes: &[u8] = &buffer;
         let count = bytes.len();
-        if self.queue_is_full(state, count) || (reported && self.has_many_untaken(state)) {
-            state.set(flag::SEND_READY_OWED);
-            return Err(Refused::new(Operation::Send, ErrorKind::Full, buffer));
-        }
+        let mut guard = match self.lock_with_room(id, count, reported) {
+            Ok(guard) => guard,
+            Err(kind) => return Err(Refused::new(Operation::Send, kind, buffer)),
+        };
+        let state = &mut *guard;
         let sequence = state.next_sequence();
         let op = Op::of(self.id, id, sequence, OpKind::Send);
         let nothing_queued = state.work.as_ref().is_none_or(|work| work.sends.is_empty());
@@ -95,21 +90,6 @@ impl Core {
             let waiting = work.sends.iter_mut().skip(work.sends_in_request);
             waiting.for_each(|send| send.buffer.leave_pool());
         }
-    }
-
-    fn queue_is_full(&self, state: &SocketState, bytes: usize) -> bool {
-        state.work.as_ref().is_some_and(|work| {
-            !work.sends.is_empty()
-                && (work.queued_bytes.saturating_add(bytes) > self.options.send_queue_bytes_max
-                    || work.sends.len() >= self.options.operations_per_socket_max)
-        })
-    }
-
-    /// Whether as many outcomes wait to be taken as there may be operations: the queue alone bounds
-    /// nothing where sends go out at once.
-    fn has_many_untaken(&self, state: &SocketState) -> bool {
-        let work = state.work.as_ref();
-        work.is_some_and(|work| work.pending.len() >= self.options.operations_per_socket_max)
     }
 
     pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {
@@ -211,25 +191,6 @@ impl Core {
             }
         }
         self.tell_send_ready(id, state, out);
-    }
-
-    /// Tells whoever was refused as full that there is room, once there is for half of the bound.
-    pub(crate) fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if !state.has(flag::SEND_READY_OWED) {
-            return;
-        }
-        let half = self.options.send_queue_bytes_max / 2;
-        let operations = self.options.operations_per_socket_max / 2;
-        let under_half = state.work.as_ref().is_none_or(|work| {
-            work.queued_bytes < half.max(1)
-                && work.sends.len() <= operations
-                && work.pending.len() <= operations
-        });
-        if under_half {
-            state.clear(flag::SEND_READY_OWED);
-            let name = (state.sequence, OpKind::Send);
-            self.deliver(id, state, name, Event::SendReady, out);
-        }
     }
 
     /// The request at the head failed with a system code: the write side is over.
@@ -461,20 +422,4 @@ impl Core {
             self.recycle(state);
         }
     }
-}
-
-fn may_send(state: &SocketState) -> Result<(), ErrorKind> {
-    if state.has(flag::CLOSING | flag::HANDLE_CLOSED | flag::SHUTDOWN) {
-        return Err(ErrorKind::Closed);
-    }
-    if state.has(flag::CONNECTING) {
-        return Err(ErrorKind::NotConnected);
-    }
-    if state.has(flag::LISTENER) {
-        return Err(ErrorKind::InvalidInput);
-    }
-    if state.has(flag::WRITE_ENDED) {
-        return Err(ErrorKind::Aborted);
-    }
-    Ok(())
 }

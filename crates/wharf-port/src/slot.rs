@@ -203,6 +203,8 @@ struct Free {
     /// Slots ever used; those behind it are fresh.
     fresh: u32,
     live: u32,
+    /// Of those, places kept for sockets that come later.
+    kept: u32,
 }
 
 impl Slots {
@@ -214,6 +216,7 @@ impl Slots {
                 head: NONE,
                 fresh: 0,
                 live: 0,
+                kept: 0,
             }),
             slots_max,
         }
@@ -222,6 +225,12 @@ impl Slots {
     /// How many sockets live.
     pub(crate) fn live(&self) -> u32 {
         lock(&self.free).live
+    }
+
+    /// How many sockets are in the table, without the places kept for others.
+    pub(crate) fn open(&self) -> u32 {
+        let free = lock(&self.free);
+        free.live - free.kept
     }
 
     /// Bytes of the chunks that exist. They are made in order, one when the first socket needs it.
@@ -235,12 +244,15 @@ impl Slots {
         let mut free = lock(&self.free);
         let room = free.live < self.slots_max;
         free.live += u32::from(room);
+        free.kept += u32::from(room);
         room
     }
 
     /// Gives up a place that was kept.
     pub(crate) fn unreserve(&self) {
-        lock(&self.free).live -= 1;
+        let mut free = lock(&self.free);
+        free.live -= 1;
+        free.kept -= 1;
     }
 
     /// A slot for a new socket, locked; nothing when all are in use. `kept` uses a place that was
@@ -252,6 +264,7 @@ impl Slots {
                 return None;
             }
             free.live += u32::from(!kept);
+            free.kept -= u32::from(kept);
             if free.head == NONE {
                 free.fresh += 1;
                 free.fresh - 1

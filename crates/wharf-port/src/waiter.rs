@@ -91,6 +91,7 @@ impl Waiter {
         if !self.seat.is_taken() {
             return Ok(Wait::Closed);
         }
+        self.core.wait_begins();
         let found = self.seat.taking.borrow_mut().wait(&self.core, at_most)?;
         Ok(match found {
             Found::Packets => Wait::Packets(Batch::of(self)),

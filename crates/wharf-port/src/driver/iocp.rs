@@ -48,6 +48,12 @@ const BUFFERS_MAX: usize = 16;
 /// Bytes that one call takes: a count of them must fit the 32 bits that Winsock has for it.
 const SEND_BYTES_MAX: usize = 1 << 30;
 
+/// Packets that one look takes note of which waits for none.
+const COLLECTED_MAX: usize = 256;
+
+/// Looks at the end of a port, so that what goes on and on cannot keep it from ending.
+const LOOKS_MAX: usize = 4096;
+
 /// The completion port driver.
 #[derive(Debug)]
 pub(crate) struct Iocp {
@@ -250,6 +256,25 @@ impl Iocp {
         }
     }
 
+    /// Takes note of what has ended, without waiting and without being a waiter; answers how much
+    /// that was.
+    fn collect(&self, core: &Arc<Core>) -> usize {
+        let (mut ended, mut wakes) = (0, 0);
+        // The next wait meets the same error and reports it.
+        let _ = self
+            .queue
+            .dequeue(Some(Duration::ZERO), COLLECTED_MAX, |packet| match packet {
+                Dequeued::Wake => wakes += 1,
+                Dequeued::Request(index, address) => {
+                    ended += 1;
+                    self.completed(core, index, address, &mut Out::queue());
+                }
+            });
+        // They are for those who wait.
+        self.wake(wakes);
+        ended
+    }
+
     fn pay_wakes(&self) {
         let owed = self.wakes_owed.swap(0, Ordering::AcqRel);
         if owed > 0 {
@@ -346,6 +371,16 @@ impl Driver for Iocp {
                 core.send_failed(id, state, code, out);
             }
         }
+    }
+
+    fn make_room(&self, core: &Arc<Core>, _id: SlotId) {
+        self.collect(core);
+    }
+
+    fn flush_at_end(&self, core: &Arc<Core>) {
+        // Everything is with the system already: what it has done is taken note of.
+        let looks = 0..LOOKS_MAX;
+        looks.into_iter().any(|_| self.collect(core) == 0);
     }
 
     fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState) {

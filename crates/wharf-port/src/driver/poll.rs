@@ -111,6 +111,17 @@ impl Poll {
         Ok(true)
     }
 
+    /// Tries to send what an event will tell to be possible: nobody may wait for that.
+    fn try_again(core: &Arc<Core>, id: SlotId, state: &mut SocketState) {
+        let work = state.work.as_ref();
+        if work.is_some_and(|work| !work.sends.is_empty()) {
+            let out = &mut Out::queue();
+            state.clear(WRITE_BLOCKED);
+            core.go_on_sending(id, state, out);
+            core.settle(id, state, out);
+        }
+    }
+
     fn start_connect(
         &self,
         core: &Arc<Core>,
@@ -271,6 +282,10 @@ impl Poll {
     }
 }
 
+fn queued_bytes(state: &SocketState) -> usize {
+    state.work.as_ref().map_or(0, |work| work.queued_bytes)
+}
+
 impl Driver for Poll {
     fn concurrent(&self) -> bool {
         Poller::CONCURRENT
@@ -355,6 +370,26 @@ impl Driver for Poll {
                     }
                 }
                 Err(code) => core.send_failed(id, state, code, out),
+            }
+        }
+    }
+
+    fn make_room(&self, core: &Arc<Core>, id: SlotId) {
+        if let Some(mut state) = core.slots.lock(id) {
+            Self::try_again(core, id, &mut state);
+        }
+    }
+
+    fn flush_at_end(&self, core: &Arc<Core>) {
+        for index in 0..core.slots.used() {
+            // Part after part, for as long as the system takes whole ones.
+            while let Some((id, mut state)) = core.slots.lock_index(index) {
+                let before = queued_bytes(&state);
+                Self::try_again(core, id, &mut state);
+                let sent = before - queued_bytes(&state);
+                if sent < SEND_BYTES_MAX {
+                    break;
+                }
             }
         }
     }

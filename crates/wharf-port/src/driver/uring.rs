@@ -38,6 +38,7 @@ mod completion;
 mod direct;
 mod ending;
 mod probe;
+mod prompt;
 mod request;
 mod ring;
 mod streaming;
@@ -312,7 +313,28 @@ impl Driver for Uring {
         }
     }
 
+    fn defers(&self) -> bool {
+        true
+    }
+
+    fn wait_begins(&self, core: &Core) {
+        self.note_wait(core);
+    }
+
+    fn submit_if_late(&self, core: &Arc<Core>) {
+        self.hand_over_if_late(core);
+    }
+
+    fn submit(&self, core: &Arc<Core>) {
+        self.hand_over(core);
+    }
+
+    fn flush_at_end(&self, core: &Arc<Core>) {
+        self.hand_over_at_end(core);
+    }
+
     fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
+        self.note_leave(core);
         if ends {
             self.thread_ends(core);
         } else {
@@ -359,6 +381,23 @@ impl Driver for Uring {
                 self.ask_reading(Kind::Watch, id, state, entry);
             }
         }
+    }
+
+    fn send_at_once(
+        &self,
+        _id: SlotId,
+        state: &mut SocketState,
+        bytes: &[u8],
+    ) -> Option<Result<usize, i32>> {
+        let handle = state.open_handle();
+        if handle.place().is_some() || self.may_queue() {
+            return None;
+        }
+        let part = &bytes[..bytes.len().min(prompt::PART_BYTES_MAX)];
+        Some(match sys::send_one(handle, part) {
+            Err(code) if sys::interrupted(code) || sys::would_block(code) => Ok(0),
+            result => result,
+        })
     }
 
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {

@@ -38,8 +38,10 @@ mod handles;
 mod held;
 mod leaders;
 mod leaving;
+mod orderly;
 mod pool;
 mod port;
+mod prompt;
 mod receive;
 mod seeds;
 mod send;
@@ -79,6 +81,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("pool", pool::CASES),
     ("held", held::CASES),
     ("send", send::CASES),
+    ("promptness", prompt::CASES),
     ("cancel", cancel::CASES),
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
@@ -92,6 +95,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("bounds", bounds::CASES),
     ("exhaustion", exhaust::CASES),
     ("the end of a port", end::CASES),
+    ("the end in order", orderly::CASES),
     ("errors", errors::CASES),
     ("handles", handles::CASES),
     ("forks", fork::CASES),

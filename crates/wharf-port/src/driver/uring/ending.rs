@@ -129,7 +129,7 @@ impl Uring {
         self.ring.put_back(kept);
     }
 
-    fn enter_to_end(&self, at_most: Duration, want: u32) -> Result<(), i32> {
+    pub(super) fn enter_to_end(&self, at_most: Duration, want: u32) -> Result<(), i32> {
         // SAFETY: no waiter is left, or the only one there can be is going on this thread, and
         // `bind` lets it.
         unsafe { self.ring.enter(Some(at_most), Purpose::End { want }) }

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -28,6 +28,7 @@ use crate::sys;
 
 mod bell;
 mod table;
+mod unseen;
 
 /// How much goes into a ring at a time.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +92,9 @@ const SETUPS_SHARED: [Setup; 3] = [
 pub(super) struct Ring {
     ring: IoUring,
     queue: Mutex<Queue>,
+    /// Whether a thread sleeps in the kernel: what `asleep` of the queue says, for who only wants
+    /// to choose the cheaper way.
+    sleeps: AtomicBool,
     /// Whether the sleep in the kernel is ended by a message instead of the bell.
     takes_messages: bool,
     /// Rung to end a sleep in the kernel, which reads into `rung`.
@@ -150,6 +154,7 @@ impl Ring {
             takes_messages: !bound && bell::takes_messages(&mut ring),
             ring,
             queue: Mutex::default(),
+            sleeps: AtomicBool::new(false),
             bell,
             rung: Box::default(),
             handed_over: AtomicU64::new(0),
@@ -249,13 +254,19 @@ impl Ring {
         }
     }
 
-    fn is_forked(&self) -> bool {
+    /// Whether the calling thread may enter when nobody is inside; it does not become the one.
+    pub(super) fn may_enter(&self) -> bool {
+        !self.bound || self.is_bound_here()
+    }
+
+    /// Whether this process is a fork of the one that made the ring.
+    pub(super) fn is_forked(&self) -> bool {
         sys::forks() != self.forks
     }
 
-    /// Whether requests wait for a thread to enter.
-    pub(super) fn has_queued(&self) -> bool {
-        !lock(&self.queue).entries.is_empty()
+    /// Whether a thread sleeps in the kernel, as far as one can see without the lock.
+    pub(super) fn has_sleeper(&self) -> bool {
+        self.sleeps.load(Ordering::Relaxed)
     }
 
     /// How many requests are with the kernel or queued for it, of which an end will be reported.
@@ -270,24 +281,6 @@ impl Ring {
     pub(super) fn ended(&self, requests: u64) {
         let before = self.handed_over.load(Ordering::Relaxed);
         self.handed_over.store(before - requests, Ordering::Relaxed);
-    }
-
-    /// Takes requests of these kinds that the kernel has not seen.
-    pub(super) fn take_queued(&self, chosen: impl Fn(Kind) -> bool) -> VecDeque<Entry> {
-        let mut queue = lock(&self.queue);
-        let entries = std::mem::take(&mut queue.entries);
-        let (taken, left) = entries.into_iter().partition(|entry| {
-            Name::decode(entry.get_user_data()).is_some_and(|name| chosen(name.kind))
-        });
-        queue.entries = left;
-        taken
-    }
-
-    /// Puts requests taken out back, before those queued since.
-    pub(super) fn put_back(&self, mut entries: VecDeque<Entry>) {
-        let mut queue = lock(&self.queue);
-        entries.append(&mut queue.entries);
-        queue.entries = entries;
     }
 
     /// Makes so many calls of `poll` return.
@@ -349,6 +342,7 @@ impl Ring {
         };
         if sleeps {
             lock(&self.queue).asleep = false;
+            self.sleeps.store(false, Ordering::Relaxed);
         }
         match entered.map_err(|error| sys::code_of(&error)) {
             Ok(_) | Err(libc::ETIME | libc::EINTR) => Ok(()),
@@ -402,6 +396,7 @@ impl Ring {
         let woken = serves && queue.wakes > 0;
         let sleeps = may_sleep && !completed && !woken && queue.entries.is_empty();
         queue.asleep = sleeps && serves;
+        self.sleeps.store(queue.asleep, Ordering::Relaxed);
         (submissions.len() as u32, sleeps)
     }
 

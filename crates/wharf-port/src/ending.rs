@@ -1,0 +1,112 @@
+//! The end of a port in order: accept nothing more, send what is queued, FIN, and only then close.
+//!
+//! Every socket is closed as if its owner had dropped it, and the port closes once the last is gone
+//! or the time is up. Those who wait do the work, as ever; they find out that it is done, because
+//! the last socket goes under its lock, where a port cannot be ended. A limit for each socket was
+//! rejected: one for all of them is what the caller gave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::core::Core;
+use crate::lock;
+use crate::slot::{SocketState, flag};
+use crate::socket::Close;
+
+/// Whether the port is ending in order, and until when.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    begun: AtomicBool,
+    /// When it closes whatever is left; nothing if that is later than the clock goes.
+    at_latest: Mutex<Option<Instant>>,
+}
+
+impl Core {
+    /// Ends the port in order, within `grace`; at once if nobody waits who could do the work.
+    pub(crate) fn shutdown_port(self: &Arc<Self>, grace: Duration) {
+        if self.is_closed() {
+            return;
+        }
+        let at = self.driver.now().checked_add(grace);
+        {
+            let mut at_latest = lock(&self.ending.at_latest);
+            let again = self.ending.begun.swap(true, Ordering::Relaxed);
+            *at_latest = match (again, *at_latest, at) {
+                (true, Some(before), Some(at)) => Some(before.min(at)),
+                (true, before, at) => before.or(at),
+                (false, _, at) => at,
+            };
+        }
+        for index in 0..self.slots.used() {
+            let socket = self.slots.lock_index(index).map(|(id, _)| id);
+            if let Some(id) = socket {
+                // One that closes already goes on with that.
+                let _ = self.close_socket(id, Close::Flush, true);
+            }
+        }
+        self.driver.submit(self);
+        if self.ready.has_waiters() {
+            self.wake(self.ready.wake_all());
+        } else {
+            self.close();
+        }
+    }
+
+    /// Whether the port takes no new sockets: it ends, or has ended, or is not this process's.
+    pub(crate) fn takes_no_sockets(&self) -> bool {
+        self.is_ending() || self.is_closed()
+    }
+
+    /// Whether the port ends in order.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.begun.load(Ordering::Relaxed)
+    }
+
+    /// Closes a port that ends in order, once nothing is left or the time is up.
+    pub(crate) fn close_when_ended(self: &Arc<Self>) {
+        if !self.is_ending() || self.is_closed() {
+            return;
+        }
+        let at_latest = *lock(&self.ending.at_latest);
+        let is_late = at_latest.is_some_and(|at| self.driver.now() >= at);
+        if is_late || (self.slots.open() == 0 && self.ready.is_empty()) {
+            self.close();
+        }
+    }
+
+    /// A socket of a port that ends went: if it was the last, those who sleep find that out.
+    pub(crate) fn last_may_be_gone(&self) {
+        if self.is_ending() && self.slots.open() == 0 {
+            self.wake(self.ready.wake_all());
+        }
+    }
+
+    /// How long a port that ends in order may still take.
+    pub(crate) fn until_end(&self) -> Option<Duration> {
+        if !self.is_ending() {
+            return None;
+        }
+        if self.slots.open() == 0 {
+            // The last one went after this waiter had looked.
+            return Some(Duration::ZERO);
+        }
+        let at_latest = (*lock(&self.ending.at_latest))?;
+        Some(at_latest.saturating_duration_since(self.driver.now()))
+    }
+
+    /// Counts what a socket was to send and cannot any more, because the port ends.
+    pub(crate) fn count_unsent(&self, state: &SocketState) {
+        let work = state.work.as_ref();
+        let Some(work) = work.filter(|work| !work.sends.is_empty()) else {
+            return;
+        };
+        if !state.has(flag::WRITE_ENDED) {
+            let (counters, bytes) = (&self.counters, work.queued_bytes as u64);
+            counters.streams_cut.fetch_add(1, Ordering::Relaxed);
+            counters.bytes_unsent.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
