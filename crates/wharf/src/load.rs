@@ -119,15 +119,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     };
     // Of a server that is gone there is no ledger, and of the load there still is one.
     let joint = run.both_ends(&standing);
-    let code = run.conclude(&standing, joint.as_ref());
-    match run.periods.borrow_mut().end() {
-        Ok(()) => Ok(code),
-        // It has begun and it is over, so that this is not what keeps it from beginning.
-        Err(text) => {
-            output::complaint(&text);
-            Ok(if code == 0 { FAILED } else { code })
-        }
-    }
+    Ok(run.conclude(&standing, joint.as_ref()))
 }
 
 /// One run of load.
@@ -155,8 +147,13 @@ impl Run<'_> {
             Ok(joint) => Some(joint.verdict.trim_end_matches('.').to_owned()),
             Err(untold) => Some(untold.clone()),
         }));
-        let code = self.code(standing, &missed);
         let period = self.periods.borrow_mut().next(standing);
+        let written = self.periods.borrow_mut().end();
+        // It has begun and it is over, so that this is not what keeps it from beginning.
+        let code = match self.code(standing, &missed) {
+            0 if written.is_err() => FAILED,
+            code => code,
+        };
         let moment = Moment {
             joint: joint.and_then(|joint| joint.as_ref().ok()),
             period: Some(&period).filter(|_| self.options.interval.is_some()),
@@ -167,6 +164,9 @@ impl Run<'_> {
         match self.options.format {
             Format::Text => output::bytes(self.text(&moment).as_bytes()),
             Format::Json => output::json(&moment.object("load")),
+        }
+        if let Err(text) = written {
+            output::complaint(&text);
         }
         code
     }

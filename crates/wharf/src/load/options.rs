@@ -70,8 +70,8 @@ pub(crate) struct LoadOptions {
     #[arg(long, env = "WHARF_RAMP", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(crate) ramp: Option<Duration>,
-    /// So many connects under way at once, over all threads; 512 of each thread unless told otherwise.
-    /// With --rate, a connect that waits for its turn has that in its latency
+    /// At most this many connects under way at the same time, over all threads; 512 for each thread
+    /// by default. With --rate, the wait is part of a connect's latency
     #[arg(long, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_CONNECTING", value_name = "N")]
     pub(crate) connecting: Option<u32>,

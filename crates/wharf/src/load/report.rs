@@ -139,7 +139,7 @@ impl Moment<'_> {
             let latency = told.message_us.or(told.connect_us);
             let latency = latency.map(|it| (microseconds(it.p50), microseconds(it.p99)));
             text += &latency.map_or(String::new(), |(p50, p99)| {
-                format!("; since then p50 {p50}, p99 {p99} us")
+                format!("; in this interval p50 {p50}, p99 {p99} us")
             });
         }
         text

@@ -208,3 +208,24 @@ fn a_build_that_answers_nothing_does_not_pass_a_comparison() {
     }
     server.stop();
 }
+
+/// The code is told in the last line as it is.
+#[test]
+fn a_log_that_could_not_be_written_is_in_the_code() {
+    if cfg!(not(target_os = "linux")) {
+        println!("skipped: only Linux has a file that is always full");
+        return;
+    }
+    let server = Server::start(&["echo", "127.0.0.1:0"]);
+    let address = server.address().to_string();
+    given_time(|factor| {
+        let time = milliseconds(100, factor);
+        let place = ["echo", &address, "--for", &time, "--hdr", "/dev/full"];
+        let (told, code) = load(&place);
+        enough(told["connected"] == 1 && told["lost"] == 0, &told)?;
+        assert_eq!(code, Some(1), "{told}");
+        assert_eq!(told["exit_code"], 1, "{told}");
+        Ok(())
+    });
+    server.stop();
+}
