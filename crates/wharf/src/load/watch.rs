@@ -55,6 +55,8 @@ pub(super) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
             News::Failed(text) => {
                 // Without one of them the load is not what was asked for.
                 watched.stop();
+                // Those that are done already are not to wait for it.
+                watched.leave();
                 result = result.and(Err(text));
             }
             News::AllHold => {
