@@ -128,6 +128,6 @@ pub(crate) fn install(needed: &[Needed]) -> Result<()> {
     command::run(&mut install)
 }
 
-fn is_root() -> Result<bool> {
+pub(crate) fn is_root() -> Result<bool> {
     Ok(command::read(Command::new("id").arg("-u"))?.trim() == "0")
 }

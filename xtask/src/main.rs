@@ -20,6 +20,8 @@ mod seccomp;
 mod targets;
 mod tidy;
 mod wine;
+#[cfg(target_os = "linux")]
+mod wine10;
 
 use std::process::ExitCode;
 

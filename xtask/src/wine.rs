@@ -2,8 +2,11 @@
 //!
 //! Wine shows whether the Windows driver is right, never how fast it is. The
 //! leg builds with MinGW, because the MSVC linker runs only on Windows, and
-//! keeps its prefix and everything it builds in `target/wine`.
+//! keeps its prefix and everything it builds in `target/wine`. What is built
+//! here and what is run are apart, because the `wine10` leg runs the same
+//! binaries under a newer Wine.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,132 +26,148 @@ const WINE_SERVER: &str = "/usr/lib/wine/wineserver64";
 
 const NEEDED: [Needed; 2] = [(COMPILER, "gcc-mingw-w64-x86-64"), (WINE, "wine64")];
 
-/// Where Wine keeps its C: drive and finds what it lacks itself.
+/// One Wine: what starts it, and where it keeps its C: drive.
 #[derive(Debug)]
-struct Prefix {
-    path: PathBuf,
-    libraries: PathBuf,
+pub(crate) struct Wine {
+    /// Starts a program of Windows.
+    pub(crate) program: PathBuf,
+    pub(crate) server: PathBuf,
+    pub(crate) prefix: PathBuf,
+    /// Variables that this Wine needs besides.
+    pub(crate) variables: Vec<(&'static str, OsString)>,
 }
 
 pub(crate) fn wine() -> Result<()> {
     debian::install(&NEEDED)?;
-    let toolchain = Toolchain::for_target(TARGET)?;
-    let prefix = Prefix::new()?;
-    let cargo = |verb: &str, arguments: &[&str]| {
-        let mut command = toolchain.cargo(verb, TARGET, "wine");
-        command.args(arguments);
-        command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", COMPILER);
-        command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", WINE);
-        command.env(DRIVERS_REQUIRED, "iocp,sim");
-        prefix.enter(&mut command);
-        command
+    let build = Build::new()?;
+    build.all()?;
+    let base = debian::directory("wine");
+    let libraries = base.join("libraries");
+    fs::create_dir_all(&libraries)?;
+    build_random_library(&libraries)?;
+    let wine = Wine {
+        program: WINE.into(),
+        server: WINE_SERVER.into(),
+        prefix: base.join("prefix"),
+        variables: vec![("WINEPATH", windows_path(&libraries).into())],
     };
-    timed("build the examples", || {
-        command::run(&mut cargo(
-            "build",
-            &["--package", "wharf-port", "--examples"],
-        ))
-    })?;
-    timed("build the program", || {
-        command::run(&mut cargo("build", &["--package", "wharf", "--bins"]))
-    })?;
-    // With the library's own tests: faults of accepts, and the size of a slot, are shown in them.
-    timed("build the suite", || {
-        command::run(&mut cargo(
-            "test",
-            &[
-                "--package",
-                "wharf-port",
-                "--lib",
-                "--test",
-                "it",
-                "--no-run",
-            ],
-        ))
-    })?;
-    timed("run the suite", || {
-        let mut suite = cargo(
-            "test",
-            &["--package", "wharf-port", "--lib", "--test", "it"],
-        );
-        // The simulated network asks nothing of a system: what it shows is shown by the test leg.
-        suite.args(["--", "--skip", "sim/", "--skip", "sim_seeds"]);
-        command::run(&mut suite)
-    })?;
-    timed("run the examples against a client of this system", || {
-        run_examples(&prefix)
-    })?;
-    timed("run the program against a client of this system", || {
-        serve_native_client(&prefix)
-    })
+    wine.exercise(&build)
 }
 
-/// Runs the suite of the examples here, with their Windows builds under Wine.
-fn run_examples(prefix: &Prefix) -> Result<()> {
-    let examples = debian::directory("wine")
-        .join(TARGET)
-        .join("debug/examples");
-    let mut suite = command::cargo(&["test", "--package", "wharf-port", "--test", "examples"]);
-    suite.env(
-        "WHARF_TEST_EXAMPLES",
-        format!("{WINE} {}", examples.display()),
-    );
-    prefix.enter(&mut suite);
-    command::run(&mut suite)
-}
+/// The binaries for Windows, and the cargo that makes them.
+#[derive(Debug)]
+pub(crate) struct Build(Toolchain);
 
-/// Runs the program's own suite here, with `wharf.exe` under Wine as the program.
-///
-/// The suite starts the words of `WHARF_TEST_PROGRAM` in place of the binary
-/// that cargo built for it, so the same cases drive both.
-fn serve_native_client(prefix: &Prefix) -> Result<()> {
-    let program = debian::directory("wine")
-        .join(TARGET)
-        .join("debug/wharf.exe");
-    let mut suite = command::cargo(&["test", "--package", "wharf", "--test", "it"]);
-    suite.env(
-        "WHARF_TEST_PROGRAM",
-        format!("{WINE} {}", program.display()),
-    );
-    suite.env("WHARF_TEST_DRIVERS", "iocp");
-    prefix.enter(&mut suite);
-    command::run(&mut suite)
-}
-
-impl Prefix {
-    fn new() -> Result<Self> {
-        let base = debian::directory("wine");
-        let prefix = Self {
-            path: base.join("prefix"),
-            libraries: base.join("libraries"),
-        };
-        fs::create_dir_all(&prefix.path)?;
-        fs::create_dir_all(&prefix.libraries)?;
-        build_random_library(&prefix.libraries)?;
-        // One that an interrupted run left behind would refuse the next one.
-        prefix.end_server()?;
-        // A server that stays saves two seconds at each start of a program.
-        command::run(&mut prefix.server("--persistent"))?;
-        timed("start Wine", || {
-            let mut start = Command::new(WINE);
-            start.arg("wineboot");
-            prefix.enter(&mut start);
-            command::run(&mut start)
-        })?;
-        Ok(prefix)
+impl Build {
+    /// Installs the compiler where it is missing.
+    pub(crate) fn new() -> Result<Self> {
+        debian::install(&NEEDED[..1])?;
+        Ok(Build(Toolchain::for_target(TARGET)?))
     }
 
-    /// Sets the variables that make `command`, and what it starts, use this prefix.
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let [verb, arguments @ ..] = arguments else {
+            unreachable!("cargo is always told what to do")
+        };
+        let mut command = self.0.cargo(verb, TARGET, "wine");
+        command.args(arguments);
+        command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", COMPILER);
+        command
+    }
+
+    /// Builds what is missing or has changed.
+    pub(crate) fn all(&self) -> Result<()> {
+        timed("build the examples", || {
+            let examples = ["build", "--package", "wharf-port", "--examples"];
+            command::run(&mut self.cargo(&examples))
+        })?;
+        timed("build the program", || {
+            let program = ["build", "--package", "wharf", "--bins"];
+            command::run(&mut self.cargo(&program))
+        })?;
+        timed("build the suite", || {
+            let suite = [&SUITE[..], &["--no-run"]].concat();
+            command::run(&mut self.cargo(&suite))
+        })
+    }
+
+    /// Where the binaries are.
+    fn directory() -> PathBuf {
+        debian::directory("wine").join(TARGET).join("debug")
+    }
+}
+
+/// With the library's own tests: faults of accepts, and the size of a slot, are shown in them.
+const SUITE: [&str; 6] = ["test", "--package", "wharf-port", "--lib", "--test", "it"];
+
+impl Wine {
+    /// Runs all that there is to run under this Wine.
+    pub(crate) fn exercise(&self, build: &Build) -> Result<()> {
+        fs::create_dir_all(&self.prefix)?;
+        // One that an interrupted run left behind would refuse the next one.
+        self.end_server()?;
+        // A server that stays saves two seconds at each start of a program.
+        command::run(&mut self.server("--persistent"))?;
+        timed("start Wine", || {
+            let mut start = Command::new(&self.program);
+            start.arg("wineboot");
+            self.enter(&mut start);
+            command::run(&mut start)
+        })?;
+        timed("run the suite", || {
+            let mut suite = build.cargo(&SUITE);
+            suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
+            suite.env(DRIVERS_REQUIRED, "iocp,sim");
+            // The simulated network asks nothing of a system: what it shows is shown by the test leg.
+            suite.args(["--", "--skip", "sim/", "--skip", "sim_seeds"]);
+            self.enter(&mut suite);
+            command::run(&mut suite)
+        })?;
+        timed("run the examples against a client of this system", || {
+            self.run_examples()
+        })?;
+        timed("run the program against a client of this system", || {
+            self.serve_native_client()
+        })
+    }
+
+    /// Runs the suite of the examples here, with their Windows builds under Wine.
+    fn run_examples(&self) -> Result<()> {
+        let mut suite = command::cargo(&["test", "--package", "wharf-port", "--test", "examples"]);
+        suite.env("WHARF_TEST_EXAMPLES", self.words("examples"));
+        self.enter(&mut suite);
+        command::run(&mut suite)
+    }
+
+    /// Runs the program's own suite here, with `wharf.exe` under Wine as the program.
+    ///
+    /// The suite starts the words of `WHARF_TEST_PROGRAM` in place of the binary
+    /// that cargo built for it, so the same cases drive both.
+    fn serve_native_client(&self) -> Result<()> {
+        let mut suite = command::cargo(&["test", "--package", "wharf", "--test", "it"]);
+        suite.env("WHARF_TEST_PROGRAM", self.words("wharf.exe"));
+        suite.env("WHARF_TEST_DRIVERS", "iocp");
+        self.enter(&mut suite);
+        command::run(&mut suite)
+    }
+
+    /// This Wine, and what `name` is among the binaries.
+    fn words(&self, name: &str) -> String {
+        let path = Build::directory().join(name);
+        format!("{} {}", self.program.display(), path.display())
+    }
+
+    /// Sets the variables that make `command`, and what it starts, use this Wine's prefix.
     fn enter(&self, command: &mut Command) {
-        command.env("WINEPREFIX", &self.path);
-        command.env("WINEPATH", windows_path(&self.libraries));
+        command.env("WINEPREFIX", &self.prefix);
         command.env("WINEDEBUG", "-all");
         // Without these two Wine asks whether to download them.
         command.env("WINEDLLOVERRIDES", "mscoree,mshtml=");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 
     fn server(&self, option: &str) -> Command {
-        let mut server = Command::new(WINE_SERVER);
+        let mut server = Command::new(&self.server);
         server.arg(option);
         self.enter(&mut server);
         server
@@ -163,7 +182,7 @@ impl Prefix {
     }
 }
 
-impl Drop for Prefix {
+impl Drop for Wine {
     /// Ends the server of this prefix alone, with whatever a failed test left running.
     fn drop(&mut self) {
         if let Err(error) = self.end_server() {
@@ -188,7 +207,7 @@ fn windows_path(path: &Path) -> String {
     format!("Z:{}", path.display()).replace('/', "\\")
 }
 
-fn timed<T>(step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn timed<T>(step: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let outcome = work().with_context(|| step.to_owned());
     println!("-- {step}: {:.1} s", start.elapsed().as_secs_f64());

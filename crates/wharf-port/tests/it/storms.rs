@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use wharf_port::{Close, End, Event, Key, Op};
@@ -194,18 +194,27 @@ fn threads_that_submit_and_end_leave_nothing_undone(at: &Where) {
     }
 }
 
+/// Producers that are as fast as they can be fill a port faster than one thread empties it, where each
+/// packet costs a visit to a server of Wine: so many of each kind come in each round, and no more.
+const PRODUCED_IN_ROUND: u64 = 20;
+
 fn everything_at_once_balances(at: &Where) {
     let mut rig = Rig::new(at);
     rig.allowed.packets = true;
     rig.traffic_from = Some(Key(1_000));
     let stop = AtomicBool::new(false);
+    let rounds = AtomicU64::new(0);
     let port = rig.port.clone();
     thread::scope(|scope| {
         for name in 0..3u64 {
-            let (port, stop) = (&port, &stop);
+            let (port, stop, rounds) = (&port, &stop, &rounds);
             scope.spawn(move || {
                 let mut value = 0;
                 while !stop.load(Ordering::Acquire) {
+                    if value >= PRODUCED_IN_ROUND * rounds.load(Ordering::Acquire) {
+                        thread::yield_now();
+                        continue;
+                    }
                     // Full for a moment is an answer too.
                     let _ = port.post(Key(1_000 + name), value);
                     let timer = port.timer(std::time::Instant::now(), Key(2_000 + name));
@@ -222,6 +231,7 @@ fn everything_at_once_balances(at: &Where) {
         // A panic here must not leave the others at it.
         let _stop = StopOnDrop(&stop);
         for round in 0..100u8 {
+            rounds.fetch_add(1, Ordering::AcqRel);
             let (stream, mut peer) = rig.connection();
             stream.socket().receive().expect("nothing else reads");
             rig.say(&mut peer, &[round; 10]);
