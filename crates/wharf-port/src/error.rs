@@ -1,8 +1,8 @@
 //! One error type for every driver: which operation failed, why, and what cures it.
 //!
 //! Completion packets, refused requests and set-up failures all carry [`Error`]. Its kind is the
-//! same on every driver for the same event (a peer's reset is [`ErrorKind::Reset`] on IOCP, where
-//! the system says 64, and on Linux, where it says 104); the system's own code is kept beside it.
+//! same on every driver for the same event (a peer's reset is [`ErrorKind::Reset`] on Windows, where
+//! the system says 10054, and on Linux, where it says 104); the system's own code is kept beside it.
 //! `std::io::Error` alone was rejected: it loses the operation, and its kinds differ by system.
 
 use std::fmt;
@@ -225,6 +225,17 @@ impl Error {
         }
     }
 
+    /// Like [`Error::from_io`], for a bind: its codes mean other things.
+    pub(crate) fn from_bind(operation: Operation, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(code) => Error {
+                kind: sys::bind_error_kind(code),
+                ..Error::from_os(operation, code)
+            },
+            None => Error::from_io(operation, error),
+        }
+    }
+
     pub(crate) fn from_io(operation: Operation, error: &io::Error) -> Self {
         let own = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
         match error.raw_os_error() {
@@ -290,6 +301,9 @@ impl Error {
     }
 
     fn cure(&self) -> Option<&'static str> {
+        if let Some(cure) = sys::cure(self.kind, self.operation, self.os()) {
+            return Some(cure);
+        }
         match (self.kind, self.operation) {
             (ErrorKind::AddressInUse, Operation::Connect) => Some(
                 "no source port is free for this peer: name another source, wait until one is \

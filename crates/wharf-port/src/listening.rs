@@ -358,7 +358,8 @@ pub(crate) fn open(at: &ListenOptions) -> std::io::Result<sys::Handle> {
     if let Some(name) = &at.congestion_control {
         sys::set_congestion_control(&socket, name)?;
     }
-    socket.bind(&address)?;
+    let taken = |error| Error::from_bind(Operation::Listen, &error);
+    socket.bind(&address).map_err(taken)?;
     socket.listen(at.backlog.max(1))?;
     Ok(socket.into())
 }

@@ -19,7 +19,7 @@ use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{AcceptFault, SocketKind};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Operation};
 
 #[cfg(target_os = "linux")]
 #[path = "unix/handle.rs"]
@@ -97,6 +97,20 @@ pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
         Errno::ADDRNOTAVAIL => ErrorKind::AddressInUse,
         _ => error_kind(code),
     }
+}
+
+/// The kind of a code that a bind failed with.
+pub(crate) fn bind_error_kind(code: i32) -> ErrorKind {
+    error_kind(code)
+}
+
+/// What cures this here and nowhere else.
+pub(crate) fn cure(
+    _kind: ErrorKind,
+    _operation: Operation,
+    _code: Option<i32>,
+) -> Option<&'static str> {
+    None
 }
 
 pub(crate) fn is_cancelled(code: i32) -> bool {
@@ -228,7 +242,8 @@ pub(crate) fn bind_connector(
             return Err(io::Error::last_os_error());
         }
     }
-    socket.bind(&source.into())
+    let taken = |error| Error::from_bind(Operation::Connect, &error).into();
+    socket.bind(&source.into()).map_err(taken)
 }
 
 pub(crate) fn local_address(handle: &Handle) -> io::Result<crate::Address> {

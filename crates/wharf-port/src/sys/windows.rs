@@ -1,11 +1,10 @@
-//! Windows: socket handles, Win32 and Winsock codes, and the calls that leave nothing behind.
+//! Windows: socket handles, and the calls that leave nothing behind.
 //!
-//! Completions carry Win32 codes (64) and calls answer Winsock codes (10054) for the same event, so
-//! that the table of kinds has both. `socket2` makes the sockets: overlapped, not inherited by child
-//! processes, and Winsock started before the first. What is missing beside `unix.rs` are the calls
+//! What the codes mean is in `windows/codes.rs`. `socket2` makes the sockets: overlapped, not
+//! inherited by child processes, and Winsock started before the first. What is missing beside `unix.rs` are the calls
 //! that only a readiness driver makes.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::windows::io::{AsRawSocket, OwnedSocket};
@@ -19,8 +18,15 @@ use windows_sys::Win32::Networking::WinSock as winsock;
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
 use windows_sys::Win32::System::Memory as memory;
 
-use super::{AcceptFault, SocketKind};
-use crate::error::ErrorKind;
+use super::SocketKind;
+use crate::error::{Error, Operation};
+pub(crate) use codes::{
+    CANCELLED, accept_fault, bind_error_kind, code_of_status, connect_error_kind, cure, error_kind,
+    is_broken_pipe, is_cancelled,
+};
+
+#[path = "windows/codes.rs"]
+mod codes;
 
 /// An open socket.
 pub(crate) type Handle = OwnedSocket;
@@ -40,115 +46,6 @@ pub(crate) fn is_direct(_handle: &Handle) -> bool {
 /// Another handle to the same socket would belong to the same completion port.
 pub(crate) fn duplicate(_handle: &Handle) -> io::Result<Handle> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// The kind of a system code; the same for the same event on every system.
-pub(crate) fn error_kind(code: i32) -> ErrorKind {
-    match Code::of(code) {
-        // Our own close never meets a request, because it cancels first: 1236 is the peer's doing.
-        // 10058 is how Wine tells that a peer has reset: our own shutdown refuses sends earlier.
-        Code::Win32(win32::ERROR_NETNAME_DELETED | win32::ERROR_CONNECTION_ABORTED)
-        | Code::Socket(
-            winsock::WSAECONNRESET
-            | winsock::WSAECONNABORTED
-            | winsock::WSAENETRESET
-            | winsock::WSAESHUTDOWN,
-        ) => ErrorKind::Reset,
-        Code::Win32(win32::ERROR_CONNECTION_REFUSED | win32::ERROR_PORT_UNREACHABLE)
-        | Code::Socket(winsock::WSAECONNREFUSED) => ErrorKind::Refused,
-        Code::Win32(win32::ERROR_OPERATION_ABORTED | win32::ERROR_HANDLES_CLOSED) => {
-            ErrorKind::Cancelled
-        }
-        Code::Win32(win32::ERROR_SEM_TIMEOUT | win32::ERROR_TIMEOUT)
-        | Code::Socket(winsock::WSAETIMEDOUT) => ErrorKind::TimedOut,
-        Code::Win32(
-            win32::ERROR_NETWORK_UNREACHABLE
-            | win32::ERROR_HOST_UNREACHABLE
-            | win32::ERROR_PROTOCOL_UNREACHABLE,
-        )
-        | Code::Socket(
-            winsock::WSAENETUNREACH
-            | winsock::WSAEHOSTUNREACH
-            | winsock::WSAENETDOWN
-            | winsock::WSAEHOSTDOWN,
-        ) => ErrorKind::Unreachable,
-        Code::Socket(winsock::WSAEADDRINUSE) => ErrorKind::AddressInUse,
-        Code::Win32(win32::ERROR_INVALID_NETNAME) | Code::Socket(winsock::WSAEADDRNOTAVAIL) => {
-            ErrorKind::AddressUnavailable
-        }
-        Code::Win32(win32::ERROR_ACCESS_DENIED) | Code::Socket(winsock::WSAEACCES) => {
-            ErrorKind::PermissionDenied
-        }
-        Code::Win32(win32::ERROR_TOO_MANY_OPEN_FILES) | Code::Socket(winsock::WSAEMFILE) => {
-            ErrorKind::TooManyOpenFiles
-        }
-        Code::Win32(
-            win32::ERROR_NOT_ENOUGH_MEMORY
-            | win32::ERROR_OUTOFMEMORY
-            | win32::ERROR_NO_SYSTEM_RESOURCES
-            | win32::ERROR_NOT_ENOUGH_QUOTA,
-        )
-        | Code::Socket(winsock::WSAENOBUFS) => ErrorKind::OutOfMemory,
-        Code::Win32(win32::ERROR_NOT_CONNECTED) | Code::Socket(winsock::WSAENOTCONN) => {
-            ErrorKind::NotConnected
-        }
-        Code::Win32(win32::ERROR_INVALID_PARAMETER)
-        | Code::Socket(winsock::WSAEINVAL | winsock::WSAEFAULT) => ErrorKind::InvalidInput,
-        Code::Win32(win32::ERROR_NOT_SUPPORTED)
-        | Code::Socket(
-            winsock::WSAEOPNOTSUPP
-            | winsock::WSAEAFNOSUPPORT
-            | winsock::WSAEPROTONOSUPPORT
-            | winsock::WSAENOPROTOOPT,
-        ) => ErrorKind::Unsupported,
-        _ => ErrorKind::Other,
-    }
-}
-
-/// A code by the list it is from; the two do not overlap.
-#[derive(Clone, Copy)]
-enum Code {
-    Win32(u32),
-    Socket(winsock::WSA_ERROR),
-}
-
-impl Code {
-    fn of(code: i32) -> Self {
-        match u32::try_from(code) {
-            Ok(code) if code < 10_000 => Code::Win32(code),
-            _ => Code::Socket(code),
-        }
-    }
-}
-
-/// What the driver itself reports when a request that was asked to end has ended.
-pub(crate) const CANCELLED: i32 = win32::ERROR_OPERATION_ABORTED.cast_signed();
-
-/// 995 on Windows; Wine says 676 where a handle was closed under a request.
-/// The kind of a code that a connect itself ended with, after its bind.
-pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
-    error_kind(code)
-}
-
-pub(crate) fn is_cancelled(code: i32) -> bool {
-    error_kind(code) == ErrorKind::Cancelled
-}
-
-/// Whether a send failed because nothing can be sent any more, without saying why: Windows says.
-pub(crate) fn is_broken_pipe(_code: i32) -> bool {
-    false
-}
-
-pub(crate) fn accept_fault(code: i32) -> AcceptFault {
-    match (error_kind(code), Code::of(code)) {
-        (ErrorKind::TooManyOpenFiles, _) => AcceptFault::Descriptors,
-        (ErrorKind::OutOfMemory, _) => AcceptFault::Memory,
-        (ErrorKind::InvalidInput | ErrorKind::Unsupported, _)
-        | (_, Code::Win32(win32::ERROR_INVALID_HANDLE) | Code::Socket(winsock::WSAENOTSOCK)) => {
-            AcceptFault::Listener
-        }
-        _ => AcceptFault::ThisConnection,
-    }
 }
 
 /// Codes of what this machine lacks, in whatever it does: buffers.
@@ -211,7 +108,8 @@ pub(crate) fn bind_connector(
         // Versions before Windows 10 do not know it, and there that bound stays.
         let _ = set_option(socket.as_raw_socket(), winsock::SO_REUSE_UNICASTPORT, 1);
     }
-    socket.bind(&source.into())
+    let taken = |error| Error::from_bind(Operation::Connect, &error).into();
+    socket.bind(&source.into()).map_err(taken)
 }
 
 fn set_option(socket: u64, option: i32, value: u32) -> io::Result<()> {
@@ -300,14 +198,13 @@ fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, 
     // SAFETY: the bytes are borrowed for the call, which fills `length` of them at most.
     let count = unsafe { winsock::recv(socket, bytes.as_mut_ptr(), length, flags) };
     match usize::try_from(count) {
-        Ok(0) if is_wine() && has_failed(socket) => Err(winsock::WSAECONNRESET),
+        Ok(0) if hides_resets() && has_failed(socket) => Err(winsock::WSAECONNRESET),
         Ok(count) => Ok(count),
         Err(_) => Err(socket_error()),
     }
 }
 
-/// Whether the connection failed. Only Wine has to be asked: it tells a reset that found nobody
-/// receiving as the end of the stream, and knows better when it is polled.
+/// Whether the connection failed, which Wine 8 knows when it is polled.
 fn has_failed(socket: winsock::SOCKET) -> bool {
     let mut poll = winsock::WSAPOLLFD {
         fd: socket,
@@ -319,16 +216,33 @@ fn has_failed(socket: winsock::SOCKET) -> bool {
     count == 1 && poll.revents & winsock::POLLERR != 0
 }
 
-/// Whether this is Wine in place of Windows, for the few things that need to know.
-fn is_wine() -> bool {
-    static IS_WINE: OnceLock<bool> = OnceLock::new();
-    *IS_WINE.get_or_init(|| {
+/// The version of Wine, such as "10.0", where this is Wine in place of Windows.
+pub(crate) fn wine_version() -> Option<&'static str> {
+    static VERSION: OnceLock<Option<String>> = OnceLock::new();
+    let version = VERSION.get_or_init(|| {
+        type Version = unsafe extern "C" fn() -> *const c_char;
         // SAFETY: both names end in a zero byte; a module that every process has is looked up, and
-        // a function in it that nobody calls here.
-        unsafe {
+        // a function in it that only Wine has, of this type.
+        let version = unsafe {
             let ntdll = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
-            GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast()).is_some()
-        }
+            let function = GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast())?;
+            std::mem::transmute::<unsafe extern "system" fn() -> isize, Version>(function)
+        };
+        // SAFETY: it returns a text of its own that stays.
+        let text = unsafe { CStr::from_ptr(version()) };
+        Some(text.to_string_lossy().into_owned())
+    });
+    version.as_deref()
+}
+
+/// Whether this is a Wine that tells a reset which found nobody receiving as the end of the stream.
+/// Windows and Wine 10 tell it as a reset.
+fn hides_resets() -> bool {
+    static HIDES: OnceLock<bool> = OnceLock::new();
+    *HIDES.get_or_init(|| {
+        let version = wine_version().unwrap_or("10");
+        let major = version.split('.').next().unwrap_or_default();
+        major.parse().is_ok_and(|major: u32| major < 10)
     })
 }
 
@@ -364,7 +278,9 @@ const DISCARD_BYTES_MAX: usize = 1 << 20;
 /// Closes so that what was sent still arrives: closing with unread bytes would reset the
 /// connection and destroy output that is on its way.
 pub(crate) fn close_in_order(handle: Handle) {
-    if unread_bytes(&handle) > 0 && shutdown_write(&handle).is_ok() {
+    if unread_bytes(&handle) > 0 {
+        // It fails where the peer has reset, and then there is nothing to lose either.
+        let _ = shutdown_write(&handle);
         let mut away = [0; 16 * 1024];
         let mut discarded = 0;
         while discarded < DISCARD_BYTES_MAX {

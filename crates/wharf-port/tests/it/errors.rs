@@ -9,6 +9,7 @@ use wharf_port::{
 
 use crate::case::{Case, Where, a_system, case, linux};
 use crate::rig::Rig;
+use crate::system;
 
 pub(crate) const CASES: &[Case] = &[
     case!(every_end_of_a_connection_has_its_kind, [C9], "corosio #304"),
@@ -18,6 +19,12 @@ pub(crate) const CASES: &[Case] = &[
         "the seeds of the simulated network"
     ),
     case!(an_address_in_use_says_so_with_a_cure, [C9], "contract"),
+    case!(
+        a_port_held_at_every_address_is_in_use_at_each,
+        [C9],
+        "the table of bind in Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE"
+    )
+    .skip(a_system),
     case!(an_address_of_another_machine_says_so, [C9], "contract").skip(a_system),
     case!(a_network_that_is_down_is_unreachable, [C9], "contract")
         .skip(own_network)
@@ -123,6 +130,28 @@ fn an_address_in_use_says_so_with_a_cure(at: &Where) {
     );
     assert!(error.to_string().contains("choose another port"), "{error}");
     assert_eq!(rig.port.stats().sockets, 1, "nothing is left of it");
+}
+
+/// Windows refuses it as forbidden, which has nothing to do with rights.
+fn a_port_held_at_every_address_is_in_use_at_each(at: &Where) {
+    let rig = Rig::new(at);
+    let everywhere = rig.port.listen(([0, 0, 0, 0], 0), Key(1));
+    let everywhere = everywhere.expect("a port is free");
+    let here: SocketAddr = ([127, 0, 0, 1], system::port_of(&everywhere)).into();
+    let listening = rig.port.listen(here, Key(2));
+    let listening = listening.expect_err("its port is held at every address");
+    let options = ConnectOptions::new(([127, 0, 0, 1], 9)).source(here);
+    let connecting = rig.port.connect(options, Key(3));
+    let connecting = connecting.expect_err("its port is held at every address");
+    for (error, cure) in [
+        (listening, "choose another port"),
+        (connecting, "another source"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::AddressInUse, "{error}: {error:?}");
+        assert!(error.to_string().contains(cure), "{error}");
+    }
+    assert_eq!(listening.operation(), Operation::Listen);
+    assert_eq!(connecting.operation(), Operation::Connect);
 }
 
 fn an_address_of_another_machine_says_so(at: &Where) {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use wharf_port::Address;
 
+use crate::system::is_old_wine;
+
 /// What a receive heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Heard {
@@ -199,9 +201,11 @@ impl Peer for SystemPeer {
     fn try_receive(&mut self, bytes_max: usize) -> Heard {
         let mut bytes = vec![0; bytes_max];
         match self.socket.read(&mut bytes) {
-            // Wine tells a reset as an end, if nobody was receiving when it came; but then the
+            // Wine 8 tells a reset as an end, if nobody was receiving when it came; but then the
             // connection is gone, and with it the peer's address, which a FIN leaves.
-            Ok(0) if !self.has_finished && self.socket.peer_addr().is_err() => Heard::Reset,
+            Ok(0) if is_old_wine() && !self.has_finished && self.socket.peer_addr().is_err() => {
+                Heard::Reset
+            }
             Ok(0) => Heard::Finished,
             Ok(count) => {
                 bytes.truncate(count);

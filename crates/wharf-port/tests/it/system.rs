@@ -9,14 +9,30 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use wharf_port::Listener;
+use wharf_port::{Listener, Port};
 
 use crate::peer::{Heard, Peer};
 
-/// Whether the system is Wine: its own settings program is the mark that needs no system call.
+/// Whether the system is Wine, which differs from Windows in places.
 pub(crate) fn is_wine() -> bool {
-    static IS_WINE: OnceLock<bool> = OnceLock::new();
-    *IS_WINE.get_or_init(|| cfg!(windows) && Path::new(r"C:\windows\system32\winecfg.exe").exists())
+    wine_major().is_some()
+}
+
+/// Whether the system is a Wine before 10, which differs in more of them.
+pub(crate) fn is_old_wine() -> bool {
+    wine_major().is_some_and(|major| major < 10)
+}
+
+/// The first number of Wine's version, which the driver for Windows tells of.
+fn wine_major() -> Option<u32> {
+    static MAJOR: OnceLock<Option<u32>> = OnceLock::new();
+    *MAJOR.get_or_init(|| {
+        let port = Port::builder().build().expect("the system has a driver");
+        let features = &port.driver().features;
+        let version = features.iter().find_map(|it| it.strip_prefix("Wine "))?;
+        let major = version.split('.').next()?;
+        Some(major.parse().expect("Wine numbers its versions"))
+    })
 }
 
 /// After so long a case hangs, or what it waits for never comes: so many seconds on a machine that

@@ -9,8 +9,10 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::ptr::NonNull;
 
-use windows_sys::Win32::Foundation::{HANDLE, RtlNtStatusToDosError};
+use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::System::IO::OVERLAPPED;
+
+use crate::sys;
 
 /// An `OVERLAPPED` that is lent to the system for one request after another.
 #[derive(Default)]
@@ -49,8 +51,7 @@ impl Overlapped {
         // An NTSTATUS is 32 bits wide; the warnings among them are failures here (676 of Wine).
         match status as u32 {
             0 => Ok(count),
-            // SAFETY: a translation of one number into another.
-            status => Err(unsafe { RtlNtStatusToDosError(status.cast_signed()) }.cast_signed()),
+            status => Err(sys::code_of_status(status.cast_signed())),
         }
     }
 }
