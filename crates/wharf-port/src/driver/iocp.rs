@@ -8,9 +8,18 @@
 //!
 //! Flags are set before the call that makes a request and taken back when it fails at once, because
 //! its packet may be dequeued by another thread before the call returns; the slot's lock orders the
-//! two (zio #530). A close cancels what is with the system and closes the handle at once, so that
-//! the peer hears of it whether or not somebody waits; the slot stays until the last packet is in.
-//! A packet names its slot and block, so that a handle's number may be used again meanwhile.
+//! two (zio #530).
+//!
+//! A connection on which a receive, a send or an accept was cancelled is undefined: Microsoft allows
+//! only to close it. So the receive of no bytes is the driver's own, beside what the caller reads:
+//! a receive that is cancelled ends at once, and what stays with the system serves the next one
+//! (`GUARDED` is set as long as it does). The same holds for posted accepts. What waits for a peer
+//! to leave is no such request, and is cancelled.
+//!
+//! A close sends FIN at once, so that the peer hears of it whether or not somebody waits, then
+//! cancels what is with the system, and closes the handle when the last packet is in: a handle that
+//! closes under a receive may reset the connection. Where a reset is meant, the handle closes at
+//! once. A packet names its slot and block, so that a handle's number may be used again meanwhile.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -39,6 +48,7 @@ pub(crate) use block::{SlotBlock, WorkBlock};
 
 mod accept;
 mod block;
+mod looking;
 mod queue;
 mod request;
 mod watch;
@@ -108,45 +118,15 @@ impl Iocp {
         let address = state.work.as_ref().and_then(|work| work.connect_to.clone());
         let address = address.expect("a connect has its address");
         state.set(flag::ARMED);
+        let address = request::reachable(address);
         let made = self.extensions(address.domain()).and_then(|extensions| {
+            request::refuse_at_once(state.open_handle(), &address);
             // SAFETY: the block is the slot's, which stays until the packet is out.
             unsafe { extensions.connect(state.open_handle(), &address, overlapped) }
         });
         match made {
             Ok(()) => self.request_made(),
             Err(code) => core.connected(id, state, Err(code), out),
-        }
-    }
-
-    /// Waits until the socket has something to read, unless it is known to have.
-    fn arm_reading(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        if state.has(READABLE) {
-            return core.enqueue(id, state);
-        }
-        let overlapped = core.slots.slot(id.index).driver.overlapped.lend();
-        state.set(flag::ARMED);
-        // SAFETY: the block is the slot's, which stays until the packet is out.
-        match unsafe { request::wait_readable(state.open_handle(), overlapped) } {
-            Ok(()) => self.request_made(),
-            Err(code) => core.receive_stopped(id, state, Some(code), out),
-        }
-    }
-
-    fn arm_watch(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        let block = &core.slots.slot(id.index).driver;
-        let poll = block.watched.lend(watch::question(state.open_handle()));
-        let overlapped = block.overlapped.lend();
-        state.set(flag::ARMED);
-        // SAFETY: both blocks are the slot's, which stays until the packet is out.
-        match unsafe { watch::wait_leaving(state.open_handle(), poll, overlapped) } {
-            Ok(()) => self.request_made(),
-            Err(code) => core.receive_stopped(id, state, Some(code), out),
         }
     }
 
@@ -166,15 +146,20 @@ impl Iocp {
         let block = &core.slots.slot(index).driver;
         let is_sending = |work: &Work| work.driver.is_sending(address);
         let (armed, sending) = (state.has(flag::ARMED), state.has(flag::SENDING));
+        let guarded = state.has(flag::GUARDED);
         if armed && block.overlapped.address() == address {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             self.reading_side_ended(core, id, state, out);
+        } else if guarded && block.overlapped.address() == address {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            state.clear(flag::GUARDED);
+            self.looked(core, id, state, block.overlapped.result().err(), out);
         } else if sending && state.work.as_deref().is_some_and(is_sending) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             self.writing_side_ended(core, id, state, out);
-        } else if armed && self.listeners.has_posted(id, address) {
+        } else if guarded && self.listeners.has_posted(id, address) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
-            self.accept_ended_with(core, id, state, address, out);
+            self.accept_ended_with(core, id, state, address);
         } else {
             core.counters
                 .foreign_packets
@@ -207,34 +192,9 @@ impl Iocp {
                 };
                 core.receive_stopped(id, state, code, out);
             }
-            Receiving::Stream | Receiving::Into => match result {
-                Err(code) => core.receive_stopped(id, state, Some(code), out),
-                // What there is to read stays in the socket for whoever reads next.
-                Ok(_) if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
-                    state.set(READABLE);
-                    core.receive_stopped(id, state, Some(sys::CANCELLED), out);
-                }
-                Ok(_) => {
-                    state.clear(flag::ARMED);
-                    state.set(READABLE);
-                    self.readable(core, id, state, out);
-                }
-            },
-            Receiving::Nothing | Receiving::Accept => {
+            Receiving::Nothing | Receiving::Accept | Receiving::Stream | Receiving::Into => {
                 debug_assert!(false, "the reading side has no other request");
             }
-        }
-    }
-
-    /// The socket joins those that are ready, unless somebody has its turn.
-    fn readable(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        match &mut out.0 {
-            Some(local) if core.turn_is_free(state) && !state.has(flag::QUEUED) => {
-                state.set(flag::QUEUED);
-                local.ready.push_back(id.index);
-            }
-            Some(_) => {}
-            None => core.enqueue(id, state),
         }
     }
 
@@ -325,6 +285,13 @@ impl Driver for Iocp {
         true
     }
 
+    fn features(&self) -> Vec<&'static str> {
+        static WINE: OnceLock<Option<String>> = OnceLock::new();
+        let text = |version| format!("Wine {version} in place of Windows");
+        let wine = WINE.get_or_init(|| sys::wine_version().map(text));
+        wine.as_deref().into_iter().collect()
+    }
+
     fn associate(&self, id: SlotId, state: &mut SocketState, _accepted: bool) -> Result<(), i32> {
         self.queue.associate(state.open_handle(), id)?;
         // For the reads, which are plain calls; requests are overlapped all the same.
@@ -338,7 +305,7 @@ impl Driver for Iocp {
     fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         match state.receiving {
             Receiving::Nothing => {}
-            Receiving::Accept => self.arm_accept(core, id, state, out),
+            Receiving::Accept => self.arm_accept(core, id, state),
             Receiving::Connect => self.arm_connect(core, id, state, out),
             Receiving::Stream | Receiving::Into => self.arm_reading(core, id, state, out),
             Receiving::Watch => self.arm_watch(core, id, state, out),
@@ -383,11 +350,11 @@ impl Driver for Iocp {
         looks.into_iter().any(|_| self.collect(core) == 0);
     }
 
+    /// A connect, whose socket closes with it, or a watch: nothing else sets the flag for it.
     fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState) {
-        let listener = state.has(flag::LISTENER);
         let own = core.slots.slot(id.index).driver.overlapped.address();
         if let Some(handle) = &state.handle {
-            request::cancel(handle, (!listener).then_some(own));
+            request::cancel(handle, Some(own));
         }
     }
 
@@ -399,10 +366,18 @@ impl Driver for Iocp {
     }
 
     fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
-        if let Some(handle) = &state.handle {
-            request::cancel(handle, None);
+        let Some(handle) = &state.handle else {
+            return;
+        };
+        let in_order = !state.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
+        if in_order {
+            // A peer that has reset is told nothing any more.
+            let _ = sys::shutdown_write(handle);
         }
-        close_handle(state);
+        request::cancel(handle, None);
+        if !in_order {
+            close_handle(state);
+        }
     }
 
     fn release(&self, id: SlotId, state: &mut SocketState) {

@@ -90,7 +90,8 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
     Inapplicable {
         name: "associate_twice_fails",
         source: "wine kernel32 sync.c",
-        reason: "associating moves the socket into the port: there is nothing left to associate",
+        reason: "associating moves the socket into the port: there is nothing left to associate; a \
+                 clone of it is in `a_clone_of_an_associated_socket_is_taken_or_refused_with_a_cure`",
     },
     Inapplicable {
         name: "associate_after_issue",

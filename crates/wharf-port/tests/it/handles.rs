@@ -1,6 +1,6 @@
 //! Handles and their options: what children inherit, what a listener hands on, who may bind.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -51,7 +51,33 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(a_system),
     case!(listeners_share_a_port_where_asked_to, [C19], "contract").skip(a_system),
+    case!(
+        a_clone_of_an_associated_socket_is_taken_or_refused_with_a_cure,
+        [C9, C19],
+        "CreateIoCompletionPort documentation"
+    )
+    .skip(a_system),
 ];
+
+/// Both answers: elsewhere each handle of a socket is one of its own, Windows gives the socket itself
+/// to one port for good.
+fn a_clone_of_an_associated_socket_is_taken_or_refused_with_a_cure(at: &Where) {
+    let mut rig = Rig::new(at);
+    let socket = TcpStream::connect(rig.address().internet().expect("an internet address"));
+    let socket = socket.expect("the rig listens");
+    let clone = socket.try_clone().expect("a handle is free");
+    let stream = rig.port.associate(socket, Key(1)).expect("room");
+    match rig.port.associate(clone, Key(2)) {
+        Ok(second) if at.driver != Driver::Iocp => assert_eq!(second.key().ok(), Some(Key(2))),
+        Err(refused) if at.driver == Driver::Iocp => {
+            assert_eq!(refused.error.kind(), ErrorKind::InvalidInput);
+            let text = refused.to_string();
+            assert!(text.contains("share its SocketRef"), "{text}");
+        }
+        other => panic!("neither answer: {other:?}"),
+    }
+    assert_eq!(stream.key().ok(), Some(Key(1)), "the first is as it was");
+}
 
 fn looked_at(at: &Where) -> Option<&'static str> {
     a_system(at).or_else(|| descriptors(at)).or_else(|| {

@@ -8,7 +8,9 @@
 //!
 //! No more are posted than the port has room for. Others may take that room meanwhile; then what
 //! the system has accepted waits here, unseen like a connection in the backlog, until there is
-//! room, and the listener pauses with nothing posted.
+//! room, and the listener pauses. What is posted then stays, and what it brings waits as well: no
+//! more than were posted. The same goes for a listener whose accept was cancelled, because a
+//! listener on which an `AcceptEx` was cancelled may only be closed.
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
@@ -134,13 +136,8 @@ impl Iocp {
     }
 
     /// Starts to accept, or goes on after a pause.
-    pub(super) fn arm_accept(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
+    pub(super) fn arm_accept(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState) {
+        let out = &mut in_order();
         let accepting = match self.listeners.take(id) {
             Some(accepting) => Ok(accepting),
             None => Accepting::of(self, state.open_handle()),
@@ -149,11 +146,22 @@ impl Iocp {
             Ok(accepting) => accepting,
             Err(code) => return core.receive_stopped(id, state, Some(code), out),
         };
-        self.place_those_that_wait(core, id, state, &mut accepting, out);
-        if accepting.unplaced.is_empty() {
-            self.refill(core, id, state, &mut accepting, out);
-        }
+        self.go_on(core, id, state, &mut accepting, out);
         self.listeners.put(id, accepting);
+    }
+
+    fn go_on(
+        &self,
+        core: &Arc<Core>,
+        id: SlotId,
+        state: &mut SocketState,
+        accepting: &mut Accepting,
+        out: &mut Out<'_>,
+    ) {
+        self.place_those_that_wait(core, id, state, accepting, out);
+        if accepting.unplaced.is_empty() {
+            self.refill(core, id, state, accepting, out);
+        }
     }
 
     fn place_those_that_wait(
@@ -241,7 +249,7 @@ impl Iocp {
         };
         issued?;
         self.request_made();
-        state.set(flag::ARMED);
+        state.set(flag::GUARDED);
         accepting.posted.push(posted);
         core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -254,42 +262,27 @@ impl Iocp {
         id: SlotId,
         state: &mut SocketState,
         address: *mut OVERLAPPED,
-        out: &mut Out<'_>,
     ) {
+        let out = &mut in_order();
         let accepting = self.listeners.take(id);
         let mut accepting = accepting.expect("the caller found the accept in it");
         let place = place_of(&accepting.posted, address);
         let place = place.expect("the caller found the accept there");
         let posted = accepting.posted.swap_remove(place).into_inner();
         core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
-        if let Some((handle, peer)) = self.finish(state, &accepting, posted) {
-            accepting.unplaced.push((handle, peer));
-            self.place_those_that_wait(core, id, state, &mut accepting, out);
+        if accepting.posted.is_empty() {
+            state.clear(flag::GUARDED);
         }
-        let going_on = state.receiving == Receiving::Accept
-            && !state.has(flag::CLOSING | flag::CANCEL_RECEIVE);
-        if let Some(listener) = &state.handle
-            && !accepting.unplaced.is_empty()
-            && !accepting.posted.is_empty()
-        {
-            // No room: those still posted end too, and the pause has nothing left to wait for.
-            request::cancel(listener, None);
-        } else if going_on && accepting.unplaced.is_empty() {
-            self.refill(core, id, state, &mut accepting, out);
-        }
-        let last = accepting.posted.is_empty();
         let waiting = !accepting.unplaced.is_empty();
+        accepting
+            .unplaced
+            .extend(self.finish(state, &accepting, posted));
+        // Behind others that wait for room it waits for the same retry.
+        if state.receiving == Receiving::Accept && !state.has(flag::CLOSING) && !waiting {
+            self.go_on(core, id, state, &mut accepting, out);
+        }
         self.listeners.put(id, accepting);
-        if !last {
-            return;
-        }
-        state.clear(flag::ARMED);
-        if !going_on {
-            core.receive_stopped(id, state, Some(sys::CANCELLED), out);
-        } else if waiting {
-            // Nothing is left that could bring a packet: the pause starts now, with its retry.
-            self.arm_accept(core, id, state, out);
-        }
+        core.settle(id, state, out);
     }
 
     /// The connection that an accept brought, made fit for use; nothing when it failed or its peer
@@ -315,6 +308,12 @@ impl Iocp {
         let peer = accepting.extensions.peer(&addresses);
         Some((posted.socket, peer.map(|peer| Address::from_system(&peer))))
     }
+}
+
+/// Where everything about a listener goes: what its caller's thread brings about, such as a pause, is
+/// in the queue, and what comes later must not overtake it.
+fn in_order() -> Out<'static> {
+    Out::queue()
 }
 
 fn fresh_socket(domain: Domain) -> Result<Handle, i32> {

@@ -6,16 +6,18 @@
 
 use std::ffi::c_void;
 use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::windows::io::AsRawSocket;
 use std::ptr;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, HANDLE};
 use windows_sys::Win32::Networking::WinSock::{
-    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, SIO_GET_EXTENSION_FUNCTION_POINTER,
-    SO_UPDATE_ACCEPT_CONTEXT, SO_UPDATE_CONNECT_CONTEXT, SOCKADDR, SOCKADDR_STORAGE, SOCKET,
-    SOL_SOCKET, WSABUF, WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl,
-    WSARecv, WSASend, setsockopt,
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, SIO_BASE_HANDLE,
+    SIO_GET_EXTENSION_FUNCTION_POINTER, SIO_TCP_INITIAL_RTO, SO_UPDATE_ACCEPT_CONTEXT,
+    SO_UPDATE_CONNECT_CONTEXT, SOCKADDR, SOCKADDR_STORAGE, SOCKET, SOL_SOCKET,
+    TCP_INITIAL_RTO_PARAMETERS, WSABUF, WSAID_ACCEPTEX, WSAID_CONNECTEX,
+    WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl, WSARecv, WSASend, setsockopt,
 };
 use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
 use windows_sys::core::GUID;
@@ -154,23 +156,14 @@ impl Extensions {
 unsafe fn extension<F>(socket: &Handle, name: &GUID) -> Result<F, i32> {
     const { assert!(size_of::<F>() == size_of::<*const c_void>()) };
     let mut function: *const c_void = ptr::null();
-    let mut written = 0;
-    // SAFETY: the name is read and the pointer written during the call, each of its own size.
-    let result = unsafe {
-        WSAIoctl(
-            raw(socket),
+    // SAFETY: the request reads a name and writes a pointer.
+    unsafe {
+        control(
+            socket,
             SIO_GET_EXTENSION_FUNCTION_POINTER,
-            ptr::from_ref(name).cast(),
-            size_of::<GUID>() as u32,
-            (&raw mut function).cast(),
-            size_of::<*const c_void>() as u32,
-            &raw mut written,
-            ptr::null_mut(),
-            None,
-        )
-    };
-    if result != 0 {
-        return Err(sys::socket_error());
+            name,
+            &mut function,
+        )?;
     }
     // SAFETY: a pointer to the function of that name, or null, which is `None`; of the same size.
     Ok(unsafe { mem::transmute_copy(&function) })
@@ -235,7 +228,75 @@ pub(super) unsafe fn send(
 pub(super) fn cancel(socket: &Handle, overlapped: Option<*mut OVERLAPPED>) {
     let overlapped = overlapped.unwrap_or_default();
     // SAFETY: the address only names a request; it is not read through.
-    unsafe { CancelIoEx(raw(socket) as HANDLE, overlapped) };
+    unsafe { CancelIoEx(base(socket), overlapped) };
+}
+
+/// The handle of the provider at the bottom, which a filter (a layered service provider) may hide
+/// behind one of its own. What goes past Winsock has to name this one.
+pub(super) fn base(socket: &Handle) -> HANDLE {
+    let mut base: SOCKET = 0;
+    // SAFETY: the call writes one handle.
+    let asked = unsafe { control(socket, SIO_BASE_HANDLE, &(), &mut base) };
+    asked.map_or(raw(socket) as HANDLE, |()| base as HANDLE)
+}
+
+/// Where a connect to this address goes. Windows knows no connect to the address of all interfaces,
+/// which elsewhere is this machine.
+pub(super) fn reachable(address: SockAddr) -> SockAddr {
+    match address.as_socket() {
+        Some(SocketAddr::V4(it)) if it.ip().is_unspecified() => {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, it.port())).into()
+        }
+        Some(SocketAddr::V6(it)) if it.ip().is_unspecified() => {
+            SocketAddr::from((Ipv6Addr::LOCALHOST, it.port())).into()
+        }
+        _ => address,
+    }
+}
+
+/// Lets a refusal on this machine be told as soon as it comes. Windows tries again for two seconds
+/// otherwise, which is of use only where a network may have lost something.
+pub(super) fn refuse_at_once(socket: &Handle, to: &SockAddr) {
+    let loopback = to.as_socket().is_some_and(|to| to.ip().is_loopback());
+    if !loopback {
+        return;
+    }
+    let never_again = TCP_INITIAL_RTO_PARAMETERS {
+        Rtt: TCP_INITIAL_RTO_UNSPECIFIED_RTT,
+        MaxSynRetransmissions: TCP_INITIAL_RTO_NO_SYN_RETRANSMISSIONS,
+    };
+    // SAFETY: the call reads the parameters. Where it is not known, a refusal only takes longer.
+    let _ = unsafe { control(socket, SIO_TCP_INITIAL_RTO, &never_again, &mut ()) };
+}
+
+const TCP_INITIAL_RTO_UNSPECIFIED_RTT: u16 = u16::MAX;
+const TCP_INITIAL_RTO_NO_SYN_RETRANSMISSIONS: u8 = 0xFE;
+
+/// Asks the provider of a socket for something of its own.
+///
+/// # Safety
+/// The request `code` reads an `I` and writes an `O`.
+unsafe fn control<I, O>(socket: &Handle, code: u32, input: &I, output: &mut O) -> Result<(), i32> {
+    let mut written = 0;
+    // SAFETY: both live through the call and have the sizes that are told; the rest is the
+    // caller's promise.
+    let result = unsafe {
+        WSAIoctl(
+            raw(socket),
+            code,
+            ptr::from_ref(input).cast(),
+            size_of::<I>() as u32,
+            ptr::from_mut(output).cast(),
+            size_of::<O>() as u32,
+            &raw mut written,
+            ptr::null_mut(),
+            None,
+        )
+    };
+    if result != 0 {
+        return Err(sys::socket_error());
+    }
+    Ok(())
 }
 
 /// Makes an accepted socket a full one; fails when its peer is gone already.

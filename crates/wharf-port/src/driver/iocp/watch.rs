@@ -6,19 +6,18 @@
 //! cancelled like any other request. A handle of `\Device\Afd` for many sockets was rejected: it
 //! brings tables, and cancelling walks through everything asked of it.
 //!
-//! Wine tells a FIN only once the data before it was read (a named difference), and forgets to
-//! answer at once for one that came before; so there the socket is looked at first.
+//! Wine 8 and 10 tell a FIN only once the data before it was read (a named difference).
 
 use std::ffi::c_void;
 use std::ptr;
 
 use windows_sys::Wdk::System::IO::NtDeviceIoControlFile;
-use windows_sys::Win32::Foundation::{HANDLE, RtlNtStatusToDosError, STATUS_PENDING};
+use windows_sys::Win32::Foundation::STATUS_PENDING;
 use windows_sys::Win32::System::IO::OVERLAPPED;
 
 use super::block::Poll;
-use super::request::raw;
-use crate::sys::Handle;
+use super::request::base;
+use crate::sys::{self, Handle};
 
 const IOCTL_AFD_POLL: u32 = 0x0001_2024;
 
@@ -41,7 +40,7 @@ pub(super) unsafe fn wait_leaving(
     // are the caller's promise. The context is what the packet brings, as with WSARecv.
     let status = unsafe {
         NtDeviceIoControlFile(
-            raw(socket) as HANDLE,
+            base(socket),
             ptr::null_mut(),
             None,
             overlapped.cast::<c_void>(),
@@ -56,8 +55,7 @@ pub(super) unsafe fn wait_leaving(
     if status >= 0 || status == STATUS_PENDING {
         return Ok(());
     }
-    // SAFETY: a translation of one number into another.
-    Err(unsafe { RtlNtStatusToDosError(status) }.cast_signed())
+    Err(sys::code_of_status(status))
 }
 
 /// What to ask: whether this socket's peer leaves, without a limit of time.
@@ -66,7 +64,7 @@ pub(super) fn question(socket: &Handle) -> Poll {
         timeout: i64::MAX,
         sockets: 1,
         exclusive: 0,
-        socket: raw(socket) as HANDLE,
+        socket: base(socket),
         events: DISCONNECTED | ABORTED,
         status: 0,
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Buffer, Cancel, Close, End, ErrorKind, Key, Lease, Op, SocketRef, Stream};
+use wharf_port::{Buffer, Cancel, Close, End, Error, ErrorKind, Key, Lease, Op, SocketRef, Stream};
 
 use crate::sim_seeds::asking::{self, Reading};
 use crate::sim_seeds::ledger::Asked;
@@ -231,7 +231,7 @@ impl Connection {
             End::Finished => self.check_finished(far),
             End::Cancelled => {}
             End::Aborted => assert!(self.closing, "C9: aborted, and nobody closed"),
-            End::Failed(error) => Self::check_broken(error.kind(), far),
+            End::Failed(error) => Self::check_broken(error, far),
         }
         if self.reading.goes_on_without(op) {
             return true;
@@ -258,10 +258,10 @@ impl Connection {
         );
     }
 
-    pub(crate) fn check_broken(kind: ErrorKind, far: &mut Far) {
-        assert!(far.left, "C9: {kind:?} on a connection that nobody broke");
+    pub(crate) fn check_broken(error: Error, far: &mut Far) {
+        assert!(far.left, "C9: {error:?}, and nobody broke the connection");
         assert_eq!(
-            kind,
+            error.kind(),
             ErrorKind::Reset,
             "C9: what a far end that left leads to"
         );
@@ -288,7 +288,7 @@ impl Connection {
             End::Failed(error) if error.kind() == ErrorKind::NotConnected => {
                 assert!(far.left, "C9: a shutdown of nothing");
             }
-            End::Failed(error) => Self::check_broken(error.kind(), far),
+            End::Failed(error) => Self::check_broken(error, far),
         }
         far.clean = false;
     }

@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Accepted, Address, ConnectOptions, End, ErrorKind, Event, Key, Leave, Listener, Op, Packet,
-    Port, Refused, SocketRef, Stream,
+    Accepted, Address, ConnectOptions, End, Error, ErrorKind, Event, Key, Leave, Listener, Op,
+    Operation, Packet, Port, Refused, SocketRef, Stream,
 };
 
 use crate::peer::{Host, Network, Peer, System};
@@ -268,8 +268,11 @@ impl Program {
                     Leave::Finished => {
                         assert!(far.finished || far.left, "C9: nobody left");
                     }
-                    Leave::Reset => Connection::check_broken(ErrorKind::Reset, far),
-                    Leave::Broken(error) => Connection::check_broken(error.kind(), far),
+                    Leave::Reset => Connection::check_broken(
+                        Error::new(Operation::Watch, ErrorKind::Reset),
+                        far,
+                    ),
+                    Leave::Broken(error) => Connection::check_broken(error, far),
                 }
                 connection.reading = Reading::Nothing;
                 connection.read(world);

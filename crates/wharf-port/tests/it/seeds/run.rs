@@ -11,7 +11,7 @@ use crate::case::Where;
 use crate::rig::lock;
 use crate::runner::caught;
 use crate::sim_seeds::plan::Dice;
-use crate::system::{is_old_wine, patience};
+use crate::system::{is_wine, patience};
 
 use super::plan::Plan;
 use super::program::{Program, some_time};
@@ -216,9 +216,9 @@ fn wait_besides(common: &Common, number: usize) {
     while !common.stop.load(Ordering::Relaxed) && lock(&common.failed).is_none() {
         let waits = || {
             let mut waiter = common.port.waiter().expect("room for a waiter");
-            // Under Wine 8 a send that is in part out when its thread ends is told as failed with 997,
+            // Under Wine a send that is in part out when its thread ends is told as failed with 997,
             // "pending": there they stay, and what a thread leaves behind is for other systems.
-            let waits = if is_old_wine() {
+            let waits = if is_wine() {
                 usize::MAX
             } else {
                 WAITS_OF_THREAD
