@@ -105,11 +105,7 @@ pub(crate) fn bind_error_kind(code: i32) -> ErrorKind {
 }
 
 /// What cures this here and nowhere else.
-pub(crate) fn cure(
-    _kind: ErrorKind,
-    _operation: Operation,
-    _code: Option<i32>,
-) -> Option<&'static str> {
+pub(crate) fn cure(_: ErrorKind, _: Operation, _: Option<i32>) -> Option<&'static str> {
     None
 }
 

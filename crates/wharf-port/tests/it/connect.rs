@@ -54,12 +54,6 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(a_port_may_connect_to_its_own_listener, [C1], "contract"),
-    case!(
-        a_connect_to_the_address_of_all_interfaces_stays_here,
-        [C9],
-        "libuv tcp.c"
-    )
-    .skip(a_system),
     case!(a_connect_over_version_6, [C2], "contract").skip(v6),
     case!(a_connect_to_a_unix_socket, [C2, C9], "contract").skip(unix_sockets),
     case!(
@@ -130,7 +124,7 @@ pub(crate) fn taken(rig: &mut Rig, host: &mut Box<dyn Host>) -> Box<dyn Peer> {
     rig.until("a connection for the far end", |_| host.try_accept())
 }
 
-fn talk(rig: &mut Rig, stream: &Stream, peer: &mut Box<dyn Peer>) {
+pub(crate) fn talk(rig: &mut Rig, stream: &Stream, peer: &mut Box<dyn Peer>) {
     stream.socket().receive().expect("nothing else reads");
     stream.send("hello").expect("an empty queue");
     assert_eq!(rig.hear(peer, 5), b"hello");
@@ -150,21 +144,6 @@ fn a_connect_brings_the_stream_with_its_key(at: &Where) {
     let mut peer = taken(&mut rig, &mut host);
     talk(&mut rig, &stream, &mut peer);
     rig.expect_nothing();
-}
-
-/// Windows knows no such connect.
-fn a_connect_to_the_address_of_all_interfaces_stays_here(at: &Where) {
-    let mut rig = Rig::new(at);
-    let mut host = rig.network.listen();
-    let port = host
-        .address()
-        .internet()
-        .expect("an internet address")
-        .port();
-    let op = rig.port.connect(([0, 0, 0, 0], port), Key(5));
-    let stream = connected(&mut rig, op.expect("room"));
-    let mut peer = taken(&mut rig, &mut host);
-    talk(&mut rig, &stream, &mut peer);
 }
 
 fn a_refused_connect_is_a_packet(at: &Where) {

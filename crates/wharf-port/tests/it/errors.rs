@@ -7,11 +7,24 @@ use wharf_port::{
     Address, ConnectOptions, End, Error, ErrorKind, Event, Key, ListenOptions, Operation,
 };
 
-use crate::case::{Case, Where, a_system, case, linux};
+use crate::case::{Case, Driver, Where, a_system, case, linux};
+use crate::connect::{connected, taken, talk};
+use crate::receive::failed_as;
 use crate::rig::Rig;
 use crate::system;
 
 pub(crate) const CASES: &[Case] = &[
+    case!(
+        data_before_a_reset_is_told_unless_the_system_drops_it,
+        [C9, C11],
+        "contract: Windows drops it, Linux keeps it"
+    ),
+    case!(
+        a_connect_to_the_address_of_all_interfaces_stays_here,
+        [C9],
+        "libuv tcp.c"
+    )
+    .skip(a_system),
     case!(every_end_of_a_connection_has_its_kind, [C9], "corosio #304"),
     case!(
         a_reset_that_a_send_met_first_is_no_end_of_the_stream,
@@ -256,4 +269,43 @@ fn a_unix_path_that_is_too_long_is_an_error(at: &Where) {
     let kind = kind.expect_err("no path is so long").kind();
     assert!(expected.contains(&kind), "{kind:?}");
     assert_eq!(rig.port.stats().sockets, 0);
+}
+
+/// Windows knows no such connect.
+fn a_connect_to_the_address_of_all_interfaces_stays_here(at: &Where) {
+    let mut rig = Rig::new(at);
+    let mut host = rig.network.listen();
+    let port = host
+        .address()
+        .internet()
+        .expect("an internet address")
+        .port();
+    let op = rig.port.connect(([0, 0, 0, 0], port), Key(5));
+    let stream = connected(&mut rig, op.expect("room"));
+    let mut peer = taken(&mut rig, &mut host);
+    talk(&mut rig, &stream, &mut peer);
+}
+
+/// Both answers: Linux hands out what came before the reset, Windows throws it away. No system may
+/// tell of an end in order.
+fn data_before_a_reset_is_told_unless_the_system_drops_it(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    rig.say(&mut peer, b"kept or lost");
+    peer.reset();
+    let op = stream.socket().receive().expect("nothing else reads");
+    let mut told = Vec::new();
+    let how = loop {
+        let packet = rig.next("what came before the reset, or the reset");
+        match packet.event {
+            Event::Received(lease) => told.extend_from_slice(&lease),
+            Event::Ended { how, .. } if packet.op == op => break how,
+            other => panic!("not asked for: {other:?}"),
+        }
+    };
+    assert_eq!(failed_as(how), ErrorKind::Reset);
+    let may_lose = at.driver == Driver::Iocp || !at.linux;
+    if !(may_lose && told.is_empty()) {
+        assert_eq!(told, b"kept or lost");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf_port::{End, ErrorKind, Event, Key, SocketRef};
 
-use crate::case::{Case, Driver, Inapplicable, Where, a_system, case};
+use crate::case::{Case, Inapplicable, Where, a_system, case};
 use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
@@ -72,11 +72,6 @@ pub(crate) const CASES: &[Case] = &[
         [C4],
         "wine afd.c, neon #11446"
     ),
-    case!(
-        data_before_a_reset_is_told_unless_the_system_drops_it,
-        [C9, C11],
-        "contract: Windows drops it, Linux keeps it"
-    ),
     case!(sockets_may_share_a_key, [C1], "contract"),
     case!(
         a_buffer_over_four_gibibytes_receives,
@@ -103,30 +98,6 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
 /// The buffer is never touched, but some systems count it all the same.
 fn large_memory(at: &Where) -> Option<&'static str> {
     a_system(at).or_else(|| at.wine.then_some("Wine commits the whole buffer"))
-}
-
-/// Both answers: Linux hands out what came before the reset, Windows throws it away. No system may
-/// tell of an end in order.
-fn data_before_a_reset_is_told_unless_the_system_drops_it(at: &Where) {
-    let mut rig = Rig::new(at);
-    let (stream, mut peer) = rig.connection();
-    rig.say(&mut peer, b"kept or lost");
-    peer.reset();
-    let op = stream.socket().receive().expect("nothing else reads");
-    let mut told = Vec::new();
-    let how = loop {
-        let packet = rig.next("what came before the reset, or the reset");
-        match packet.event {
-            Event::Received(lease) => told.extend_from_slice(&lease),
-            Event::Ended { how, .. } if packet.op == op => break how,
-            other => panic!("not asked for: {other:?}"),
-        }
-    };
-    assert_eq!(failed_as(how), ErrorKind::Reset);
-    let may_lose = at.driver == Driver::Iocp || !at.linux;
-    if !(may_lose && told.is_empty()) {
-        assert_eq!(told, b"kept or lost");
-    }
 }
 
 fn a_receive_waits_for_data(at: &Where) {
