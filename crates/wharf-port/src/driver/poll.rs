@@ -133,7 +133,7 @@ impl Poll {
         let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
         let tried = sys::connect(state.open_handle(), address);
-        if address.is_unix() {
+        if address.is_unix() && !tried.is_err_and(sys::in_progress) {
             return core.connect_tried(id, state, tried, out);
         }
         let result = match tried {

@@ -45,14 +45,14 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         a_socket_that_does_not_block_waits_like_others,
         [C2, C7],
-        "io_uring: EAGAIN for a file with O_NONBLOCK"
+        "fcntl(2): O_NONBLOCK"
     )
     .skip(linux)
     .alone(),
     case!(
         a_mode_that_changes_later_loses_nothing,
         [C2, C7],
-        "io_uring: EAGAIN for a file with O_NONBLOCK"
+        "fcntl(2): O_NONBLOCK"
     )
     .skip(modes),
     case!(
@@ -200,8 +200,7 @@ fn the_callers_linger_holds_up_no_close(at: &Where) {
     }
 }
 
-/// A request of io_uring on such a socket fails where it shall wait, and would be made again at
-/// once, without end.
+/// A request that failed where it shall wait would be made again at once, without end.
 fn a_socket_that_does_not_block_waits_like_others(at: &Where) {
     let mut rig = Rig::new(at);
     let (near, mut far) = System.narrow_pair(4096);
