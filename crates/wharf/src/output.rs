@@ -196,7 +196,9 @@ static STDERR: OnceLock<Arc<Queue>> = OnceLock::new();
 /// At the end, how long nobody may have read anything, and how long all of it may take.
 const READS_WITHIN: Duration = Duration::from_secs(5);
 const READS_ALL_WITHIN: Duration = Duration::from_secs(30);
-/// The same of complaints, of which nothing depends.
+/// What a terminal takes for a line.
+const SETTLES_WITHIN: Duration = Duration::from_millis(200);
+/// The same of complaints, on which nothing depends.
 const HEARS_WITHIN: Duration = Duration::from_secs(1);
 
 /// From now on other threads write, and whoever prints goes on at once.
@@ -221,6 +223,14 @@ pub(crate) fn news(text: &str) {
 pub(crate) fn news_json(value: &impl Serialize) {
     if let Ok(text) = serde_json::to_string(value) {
         news(&text);
+    }
+}
+
+/// Waits a moment for lines to be out, for whoever draws over them on a terminal.
+pub(crate) fn settle() {
+    if let Some(queue) = STDOUT.get() {
+        // Where nobody reads there is nothing to draw over.
+        let _ = queue.drain(SETTLES_WITHIN, SETTLES_WITHIN);
     }
 }
 

@@ -186,25 +186,20 @@ impl Server {
         announce: impl FnOnce() -> Result<(), String>,
     ) -> Result<(), String> {
         let gate = &Gate::default();
-        let (ready, readies) = mpsc::channel();
         thread::scope(|scope| {
             let mut threads = Vec::new();
-            let mut begun = Ok(());
-            for (port, listeners) in self.ports.iter().zip(listeners) {
-                let ready = ready.clone();
+            // One after the other: where memory runs short, that is then told by the thread that asks for
+            // more, and no allocation of another one fails meanwhile, which would end the process.
+            let mut start = |(port, listeners)| {
+                let (ready, is_ready) = mpsc::channel();
                 let work = move || self.work(port, listeners, &ready, gate);
-                match threads::start_in(scope, "server", work) {
-                    Ok(thread) => threads.push(thread),
-                    Err(text) => {
-                        begun = Err(text);
-                        break;
-                    }
-                }
-            }
-            drop(ready);
-            // A thread that panics says nothing here, and its end tells.
-            let begun = begun.and_then(|()| readies.iter().take(threads.len()).collect());
-            let begun: Result<(), String> = begun.and_then(|()| announce());
+                threads.push(threads::start_in(scope, "server", work)?);
+                let panicked = |_| Err("a thread of the server panicked".into());
+                is_ready.recv().unwrap_or_else(panicked)
+            };
+            let mut all = self.ports.iter().zip(listeners);
+            let begun: Result<(), String> = all.try_for_each(&mut start);
+            let begun = begun.and_then(|()| announce());
             gate.decide(begun.is_ok());
             let ends = threads.into_iter().map(|thread| {
                 let panicked = |_| Err("a thread of the server panicked".into());

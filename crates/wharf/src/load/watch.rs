@@ -96,7 +96,10 @@ fn tell(bar: Option<&ProgressBar>, options: &LoadOptions, moment: &Moment<'_>) {
         Format::Json => output::news_json(&moment.object("interval")),
     };
     match bar {
-        Some(bar) => bar.suspend(tell),
+        Some(bar) => bar.suspend(|| {
+            tell();
+            output::settle();
+        }),
         None => tell(),
     }
 }

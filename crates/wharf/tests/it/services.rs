@@ -105,7 +105,10 @@ fn hold_answers_a_half_close_with_its_own() {
     for driver in drivers() {
         let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
         let mut client = server.connect();
-        client.write_all(b"unread").expect("it is connected");
+        // Wine tells of no FIN behind what nobody has read.
+        if crate::program::is_native() {
+            client.write_all(b"unread").expect("it is connected");
+        }
         client.shutdown(Shutdown::Write).expect("an open socket");
         // What it has not read makes a reset of its end on some systems, and a FIN on others.
         let mut back = Vec::new();

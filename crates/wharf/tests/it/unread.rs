@@ -88,7 +88,7 @@ fn a_server_whose_output_nobody_reads_serves_on_and_ends() {
 /// What nobody reads in time is dropped, not collected; and the account says how much that was.
 #[test]
 fn lines_that_nobody_reads_in_time_are_counted() {
-    const COUNT: u64 = 25_000;
+    const COUNT: u64 = 13_000;
     if !needs_native() {
         return;
     }
@@ -175,4 +175,24 @@ fn a_pipe_that_is_closed_loses_the_account_which_is_told() {
             assert_eq!(complaint.lines().count(), 1, "{driver}: {complaint}");
         }
     }
+}
+
+/// A load that could not tell its result has failed, whatever that was.
+#[test]
+fn a_load_whose_result_nobody_can_read_has_failed() {
+    let (server, address) = Server::somewhere("hold", "");
+    let reader = Command::new("true").stdin(Stdio::piped()).spawn();
+    let mut reader = reader.expect("every Unix has true");
+    let pipe = reader.stdin.take().expect("a pipe");
+    reader.wait().expect("it ends");
+    let mut load = program();
+    load.args(words(&format!("load connect {address} --connections 3")));
+    let output = load.stdout(pipe).stderr(Stdio::piped()).output();
+    let output = output.expect("it runs");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code_of(output.status), Some(1), "{complaint}");
+    if is_native() {
+        assert!(complaint.contains("is lost"), "{complaint}");
+    }
+    assert_eq!(server.stop()["accepted"], 3);
 }
