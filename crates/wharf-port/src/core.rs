@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -64,6 +64,8 @@ pub(crate) struct Core {
         reason = "a work block keeps its address while the system uses it"
     )]
     pub(crate) spare: Mutex<Vec<Box<Work>>>,
+    /// The system gave no memory; a timer is set to ask again.
+    pub(crate) lacks_memory: AtomicBool,
     ended: Mutex<bool>,
     /// How often the process had forked when the port was built: a fork has another count.
     forks: u32,
@@ -129,6 +131,7 @@ impl Core {
             paused: Mutex::new(Vec::new()),
             handles: AtomicUsize::new(1),
             spare: Mutex::new(Vec::new()),
+            lacks_memory: AtomicBool::new(false),
             ended: Mutex::new(false),
             forks: sys::forks(),
             options,

@@ -29,19 +29,19 @@ pub(crate) enum TimerTarget {
     Connect(SlotId),
     /// A paused listener tries again.
     Accept(SlotId),
+    /// The system gave no memory for receives, and is asked again.
+    Memory,
 }
 
 impl Core {
     /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
     pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
-        let (timer, nearest) = {
+        let (timer, news) = {
             let mut timers = lock(&self.timers);
-            let before = timers.next_deadline();
-            let timer = timers.insert(deadline, target)?;
-            (timer, before.is_none_or(|before| deadline < before))
+            (timers.insert(deadline, target)?, timers.is_news(deadline))
         };
-        if nearest {
-            self.wake(self.ready.wake_all());
+        if news {
+            self.wake(self.ready.wake_drivers());
         }
         Some(timer)
     }
@@ -70,13 +70,8 @@ impl Core {
         let Some(timer) = limit else {
             return;
         };
-        let mut timers = lock(&self.timers);
-        // The last one of a shared port stays: the next limit would be nearer than all that sleepers
-        // know of, and each of them woken for it.
-        if !self.options.shared || timers.len() > 1 {
-            // One that has run out is not found.
-            timers.cancel(timer);
-        }
+        // One that has run out is not found.
+        lock(&self.timers).cancel(timer);
     }
 
     /// Turns timers that are due into packets, as long as the batch has room.
@@ -88,6 +83,7 @@ impl Core {
                 TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
                 TimerTarget::Connect(id) => self.connect_again(id, &mut Out(Some(local))),
                 TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
+                TimerTarget::Memory => self.memory_due(),
                 TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
             }
         }
@@ -116,10 +112,11 @@ impl Core {
         None
     }
 
-    /// How long a sleep may last before a timer is due.
+    /// How long a sleep may last before a look at the timers.
     pub(crate) fn until_next_timer(&self) -> Option<Duration> {
-        let deadline = lock(&self.timers).next_deadline();
-        let timer = deadline.map(|it| it.saturating_duration_since(self.driver.now()));
+        let now = self.driver.now();
+        let until = lock(&self.timers).sleep_until(now, !self.options.shared);
+        let timer = until.map(|it| it.saturating_duration_since(now));
         match (timer, self.until_end()) {
             (Some(timer), Some(end)) => Some(timer.min(end)),
             (timer, end) => timer.or(end),

@@ -131,6 +131,7 @@ mod registry;
 mod room;
 mod seat;
 mod sending;
+mod shortage;
 pub mod sim;
 mod slot;
 mod socket;

@@ -52,6 +52,8 @@ struct State {
     /// Buffers made so far, and their bytes without those that were revoked.
     made: u32,
     bytes: usize,
+    /// The system gave no memory when it was asked last.
+    lacks_memory: bool,
     waiting: VecDeque<SlotId>,
 }
 
@@ -62,6 +64,7 @@ impl Pool {
             blocks: Vec::new(),
             made: 0,
             bytes: 0,
+            lacks_memory: false,
             waiting: VecDeque::new(),
         };
         Pool {
@@ -118,6 +121,11 @@ impl Pool {
         buffer
     }
 
+    /// Whether the system gave no memory when the pool grew last.
+    pub(crate) fn lacks_memory(&self) -> bool {
+        lock(&self.state).lacks_memory
+    }
+
     /// Puts a stream in the line of those that wait for a buffer.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wait(&self, waiter: SlotId) {
@@ -125,7 +133,6 @@ impl Pool {
     }
 
     /// Takes the stream that waited longest for a buffer out of the line.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn next_waiting(&self) -> Option<SlotId> {
         lock(&self.state).waiting.pop_front()
     }
@@ -186,7 +193,9 @@ impl Pool {
         if buffers == 0 {
             return;
         }
-        let Some(pages) = Pages::new(buffers * bytes_each) else {
+        let pages = Pages::new(buffers * bytes_each);
+        state.lacks_memory = pages.is_none();
+        let Some(pages) = pages else {
             return;
         };
         for index in 0..buffers {

@@ -60,7 +60,7 @@ pub(crate) enum Taken {
 #[must_use]
 pub(crate) enum Wake {
     Nobody,
-    /// One thread that sleeps in the driver.
+    /// So many threads that sleep in the driver.
     Driver(u32),
     Parked(Thread),
     /// So many in the driver, and these.
@@ -276,9 +276,21 @@ impl Ready {
         }
     }
 
-    /// Wakes every sleeper, because a nearer deadline was set or the port closes.
+    /// Wakes every sleeper, because all of them have to look again.
     pub(crate) fn wake_all(&self) -> Wake {
         lock(&self.state).wake_all()
+    }
+
+    /// Wakes all who sleep in the driver, because a deadline was set before they look at the timers
+    /// again. Those who are parked look at none.
+    pub(crate) fn wake_drivers(&self) -> Wake {
+        let mut state = lock(&self.state);
+        let asleep = state.polling.saturating_sub(state.waking);
+        state.waking += asleep;
+        match asleep {
+            0 => Wake::Nobody,
+            asleep => Wake::Driver(asleep),
+        }
     }
 
     /// Wakes whoever sleeps in the driver, because it has requests to submit.
@@ -448,43 +460,6 @@ impl State {
             (self.len() + extra).div_ceil(1 + idle).max(1)
         }
     }
-
-    fn wake_one(&mut self) -> Wake {
-        if let Some((_, thread)) = self.parked.pop() {
-            return Wake::Parked(thread);
-        }
-        if self.polling > self.waking {
-            self.waking += 1;
-            return Wake::Driver(1);
-        }
-        Wake::Nobody
-    }
-
-    fn wake_parked(&mut self) -> Wake {
-        match self.parked.pop() {
-            Some((_, thread)) => Wake::Parked(thread),
-            None => Wake::Nobody,
-        }
-    }
-
-    fn wake_all(&mut self) -> Wake {
-        self.wake_many(usize::MAX)
-    }
-
-    /// Wakes so many sleepers, if there are; those that are parked first, as `wake_one` does.
-    fn wake_many(&mut self, count: usize) -> Wake {
-        let stay = self.parked.len().saturating_sub(count);
-        let parked: Vec<Thread> = self
-            .parked
-            .drain(stay..)
-            .map(|(_, thread)| thread)
-            .collect();
-        let asleep = self.polling.saturating_sub(self.waking);
-        let left = u32::try_from(count - parked.len()).unwrap_or(u32::MAX);
-        let sleeping = asleep.min(left);
-        self.waking += sleeping;
-        Wake::Many(sleeping, parked)
-    }
 }
 
 /// Frees the memory of a queue that was long and is empty.
@@ -497,3 +472,4 @@ fn give_back_room<T>(queue: &mut VecDeque<T>) {
 mod numbers;
 #[cfg(test)]
 mod tests;
+mod waking;

@@ -115,6 +115,8 @@ pub(crate) struct Timers<T> {
     wake: u64,
     /// Whether a timer that `wake` may stand for is gone.
     wake_is_stale: bool,
+    /// When those who sleep look at the timers again, at the latest. No timer is due before.
+    told: u64,
     /// For each level, which of its slots hold timers.
     occupied: [u64; LEVELS as usize],
     lists: [List; OVERDUE as usize + 1],
@@ -146,6 +148,7 @@ impl<T: Copy> Timers<T> {
             look: NEVER,
             wake: NEVER,
             wake_is_stale: false,
+            told: NEVER,
             occupied: [0; LEVELS as usize],
             lists: [EMPTY; OVERDUE as usize + 1],
         }
@@ -193,6 +196,31 @@ impl<T: Copy> Timers<T> {
             return None;
         }
         self.start.checked_add(Duration::from_nanos(self.wake))
+    }
+
+    /// Until when a thread may sleep. Where it is not `alone`, others sleep until then already:
+    /// the answer is what they were told, though that timer may be gone, until it is past. So it is
+    /// never later for a thread that sleeps than for one that falls asleep after it, and only a timer
+    /// before it is news to any of them.
+    pub(crate) fn sleep_until(&mut self, now: Instant, alone: bool) -> Option<Instant> {
+        let now = nanoseconds(now.saturating_duration_since(self.start));
+        if alone || self.told <= now {
+            self.next_deadline();
+            self.told = self.wake;
+        }
+        if self.told == NEVER {
+            return None;
+        }
+        self.start.checked_add(Duration::from_nanos(self.told))
+    }
+
+    /// Whether a timer with this deadline is due before those who sleep look again. The caller wakes
+    /// them then.
+    pub(crate) fn is_news(&mut self, deadline: Instant) -> bool {
+        let deadline = nanoseconds(deadline.saturating_duration_since(self.start));
+        let news = deadline < self.told;
+        self.told = self.told.min(deadline);
+        news
     }
 
     /// Takes out one timer whose deadline is at or before `now`, in the order of their ticks;
@@ -444,3 +472,5 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told;

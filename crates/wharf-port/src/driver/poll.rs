@@ -474,3 +474,6 @@ impl Driver for Poll {
         0 // Nothing is ever with the system, so every socket was closed by its abort.
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub(super) fn stream(
         if !core.reserve_lease(id, state) {
             return;
         }
-        let Some(mut buffer) = core.pool.take_or_wait(id) else {
+        let Some(mut buffer) = core.buffer_or_wait(id) else {
             core.slots.return_lease(id, core.options.leases_per_socket);
             state.set(flag::PAUSED_POOL);
             return;

@@ -208,8 +208,16 @@ impl Uring {
         // Set before the request was queued, and so seen by whoever takes it from the queue.
         if self.buffers_wanted.load(Ordering::Relaxed) {
             let mut buffers = lock(&self.buffers);
-            buffers.open(|address, entries| self.ring.register_buffers(address, entries))?;
-            buffers.top_up(core);
+            if !buffers.is_open() && core.waits_for_memory() {
+                return Ok(());
+            }
+            let open = |address, entries| self.ring.register_buffers(address, entries);
+            match buffers.open(open) {
+                Ok(()) => buffers.top_up(core),
+                // The streams that ask find no buffer, and wait for one (`find_buffer`).
+                Err(libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN) => {}
+                Err(code) => return Err(code),
+            }
         }
         Ok(())
     }

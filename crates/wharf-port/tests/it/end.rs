@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         no_thread_keeps_an_ended_port_open,
         [C14],
-        "found by strangers: a ring and its eventfd in a thread's cache"
+        "found in review: a ring and its eventfd in a thread's cache"
     )
     .skip(linux)
     .alone(),

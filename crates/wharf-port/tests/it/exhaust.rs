@@ -43,6 +43,13 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(
+        streams_wait_while_the_system_gives_no_memory,
+        [C8, C5],
+        "found in review: 46,762 failed waits in half a second"
+    )
+    .skip(linux)
+    .alone(),
+    case!(
         out_of_descriptors_has_its_kind_and_its_cure,
         [C9],
         "contract"
@@ -292,4 +299,34 @@ fn a_storm_of_clients_that_reset_hurts_nobody_else(at: &Where) {
     }
     let paused = rig.find(|packet| matches!(packet.event, Event::Paused { .. }));
     assert!(paused.is_none(), "an attacker could pause the listener");
+}
+
+/// No lease is out that could return, so that only the port itself can ask again.
+fn streams_wait_while_the_system_gives_no_memory(at: &Where) {
+    const STREAMS: usize = 5;
+    let mut rig = Rig::new(at);
+    let mut ends: Vec<_> = (0..STREAMS).map(|_| rig.connection()).collect();
+    for (_, peer) in &mut ends {
+        rig.say(peer, b"x");
+    }
+    // The memory for timers is there already: a program that gets none for its heap ends.
+    let timer = rig.port.timer(Instant::now(), Key(1)).expect("room");
+    rig.expect("a timer", |packet| packet.op == timer);
+    let limit = system::leave_no_memory();
+    for (stream, _) in &ends {
+        stream.socket().receive().expect("nothing else reads");
+    }
+    for _ in 0..20 {
+        // No error of the wait, and no packet.
+        rig.pump(Duration::from_millis(1));
+    }
+    assert_eq!(rig.port.stats().timers, 1, "one try is due for all of them");
+    assert!(rig.find(|_| true).is_none(), "there was memory");
+    rig.port.post(Key(1), 1).expect("room");
+    let posted = rig.expect("a post", |packet| packet.key == Key(1));
+    drop((posted, limit));
+    for (stream, _) in &ends {
+        assert_eq!(rig.receive(stream.socket(), 1), b"x");
+    }
+    rig.until_stats("the timer to be over", |stats| stats.timers == 0);
 }

@@ -18,7 +18,7 @@ use crate::system::patience;
 pub(crate) const CASES: &[Case] = &[case!(
     a_forks_child_neither_uses_nor_ends_what_its_parent_has,
     [C20, C14],
-    "found by strangers: drops in a child ended connections of its parent"
+    "found in review: drops in a child ended connections of its parent"
 )
 .skip(forks)
 .alone()];

@@ -16,7 +16,7 @@ use crate::system::patience;
 pub(crate) const CASES: &[Case] = &[case!(
     who_is_called_to_lead_when_its_time_is_up_calls_another,
     [C4, C5],
-    "found by strangers: sleepers missed data until somebody waited again"
+    "found in review: sleepers missed data until somebody waited again"
 )
 .skip(sleepers)];
 

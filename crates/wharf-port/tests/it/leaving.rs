@@ -18,13 +18,13 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         a_waiter_in_a_thread_local_leaves_once,
         [C4, C14],
-        "found by strangers: runtimes keep their waiter there"
+        "found in review: runtimes keep their waiter there"
     )
     .skip(several_waiters),
     case!(
         a_single_waiter_in_a_thread_local_ends_with_its_thread,
         [C4, C14],
-        "found by strangers: runtimes keep their waiter there"
+        "found in review: runtimes keep their waiter there"
     )
     .skip(one_waiter),
     case!(
@@ -48,19 +48,19 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         the_number_of_a_live_waiter_is_not_given_again,
         [C4, C18],
-        "found by strangers: two threads had one socket's turn"
+        "found in review: two threads had one socket's turn"
     )
     .skip(several_waiters),
     case!(
         data_that_comes_during_a_forgotten_turn_is_told,
         [C4, C18],
-        "found by mutation"
+        "found in review: no case saw it"
     )
     .skip(several_waiters),
     case!(
         a_port_whose_waiter_is_gone_ends_on_any_thread,
         [C14, C4],
-        "found by strangers: the ring of a thread that lives"
+        "found in review: the ring of a thread that lives"
     ),
     case!(
         a_connect_goes_on_when_its_waiters_thread_ends,

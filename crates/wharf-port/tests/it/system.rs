@@ -86,6 +86,65 @@ pub(crate) fn allow_descriptors(count: usize) {
 #[cfg(not(unix))]
 pub(crate) fn allow_descriptors(_: usize) {}
 
+/// Gives back the memory that this process may get.
+#[cfg(target_os = "linux")]
+pub(crate) struct NoMemory(rustix::process::Rlimit, Vec<Option<Vec<u8>>>);
+
+/// Lets this process get no more memory from the system, as long as the answer lives. What its
+/// allocator has is still there, and some of it is free.
+#[cfg(target_os = "linux")]
+pub(crate) fn leave_no_memory() -> NoMemory {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    // A thread that has not begun yet wants memory for that.
+    while !others_sleep() {
+        std::thread::yield_now();
+    }
+    // Those that stay keep the allocator from giving the room between them back.
+    let mut kept: Vec<_> = (0..512).map(|_| Some(vec![1u8; 8 * 1024])).collect();
+    for (place, block) in kept.iter_mut().enumerate() {
+        *block = block.take().filter(|_| place % 16 == 15);
+    }
+    let limits = getrlimit(Resource::As);
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("the case runs on Linux");
+    let pages = pages
+        .split_whitespace()
+        .next()
+        .expect("the size comes first");
+    let bytes = pages.parse::<u64>().expect("a number") * rustix::param::page_size() as u64;
+    let mut none = limits;
+    none.current = Some(bytes);
+    setrlimit(Resource::As, none).expect("below the hard limit");
+    NoMemory(limits, kept)
+}
+
+/// Whether all threads of this process but the first one sleep.
+#[cfg(target_os = "linux")]
+fn others_sleep() -> bool {
+    let own = std::process::id().to_string();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");
+    let mut others = tasks
+        .map(|task| task.expect("an entry").path())
+        .filter(|task| !task.ends_with(&own));
+    others.all(|task| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:\tS"))
+    })
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for NoMemory {
+    fn drop(&mut self) {
+        use rustix::process::{Resource, setrlimit};
+        setrlimit(Resource::As, self.0).expect("as it was");
+        self.1.clear();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn leave_no_memory() {
+    panic!("the case is skipped where memory cannot be taken away");
+}
+
 /// Whether a socket of this process sends small pieces at once, asked through a copy of it.
 #[cfg(target_os = "linux")]
 pub(crate) fn no_delay(number: u64) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{Cancel, Close, ConnectOptions, End, ErrorKind, Event, Key, Op, Packet, Wait};
 
-use crate::case::{Case, Mode, Where, case, real_time, several_waiters};
+use crate::case::{Case, Driver, Where, case, linux, real_time, several_waiters};
 use crate::connect::taken;
 use crate::crew::crew;
 use crate::peer::Heard;
@@ -46,6 +46,13 @@ pub(crate) const CASES: &[Case] = &[
         [C13, C17],
         "the seeds of every driver"
     ),
+    case!(
+        a_timer_for_each_request_wakes_no_sleepers,
+        [C17, C4],
+        "found in review: all of them woke for each time-out"
+    )
+    .skip(counted)
+    .alone(),
     case!(traffic_does_not_hold_timers_back, [C5, C17], "contract").skip(real_time),
     case!(timers_do_not_hold_traffic_back, [C5, C17], "contract").skip(real_time),
 ];
@@ -273,15 +280,10 @@ fn timers_do_not_hold_traffic_back(at: &Where) {
 }
 
 /// The limits of connects and flushes stayed until they ran out: a program that connects fifty
-/// thousand times a second, each within ten seconds, had half a million. One stays on a shared port,
-/// so that the next wakes no sleeper.
+/// thousand times a second, each within ten seconds, had half a million.
 fn limits_that_are_over_leave_no_timer(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
-    let most = match at.mode {
-        Mode::Shared => 1,
-        Mode::Single | Mode::Direct => 0,
-    };
     // More than goes out before somebody reads.
     let bytes = noise(2 << 20);
     for round in 0..5 {
@@ -293,7 +295,7 @@ fn limits_that_are_over_leave_no_timer(at: &Where) {
         };
         let mut peer = taken(&mut rig, &mut host);
         let timers = rig.port.stats().timers;
-        assert!(timers <= most, "of connect {round}: {timers}");
+        assert_eq!(timers, 0, "of connect {round}");
         stream.send(bytes.clone()).expect("an empty queue");
         let socket = stream.socket();
         stream.close(Close::Flush).expect("it is open");
@@ -302,8 +304,65 @@ fn limits_that_are_over_leave_no_timer(at: &Where) {
         assert!(matches!(end, Heard::Finished), "{end:?}");
         rig.closed(socket);
         let timers = rig.port.stats().timers;
-        assert!(timers <= most, "of flush {round}: {timers}");
+        assert_eq!(timers, 0, "of flush {round}");
     }
+}
+
+/// Sleeps are counted through /proc.
+fn counted(at: &Where) -> Option<&'static str> {
+    several_waiters(at).or_else(|| linux(at))
+}
+
+/// A time-out for each request is set and taken back. The packet of its end is for one waiter, and
+/// all of them used to wake for the timer itself.
+fn a_timer_for_each_request_wakes_no_sleepers(at: &Where) {
+    const SLEEPERS: usize = 16;
+    const ROUNDS: usize = 300;
+    let mut rig = Rig::new(at);
+    rig.drop_waiter();
+    let ended = AtomicUsize::new(0);
+    let handle = |_: usize, packet: Packet| {
+        assert!(matches!(packet.event, Event::TimerCancelled), "{packet:?}");
+        ended.fetch_add(1, Ordering::AcqRel);
+    };
+    let port = &rig.port;
+    crew(port, SLEEPERS, handle, || {
+        let request = |round: usize| {
+            let op = port.timer(soon(3_600_000), Key(1)).expect("room");
+            assert_eq!(port.cancel(op), Cancel::Requested);
+            while ended.load(Ordering::Acquire) < round {
+                thread::yield_now();
+            }
+        };
+        request(1);
+        let before = sleeps_of_others();
+        (2..=ROUNDS).for_each(request);
+        let sleeps = sleeps_of_others() - before;
+        port.close();
+        // epoll wakes a few for what is read by one (eventfd, level-triggered).
+        let each = if at.driver == Driver::Poll { 8 } else { 2 };
+        assert!(
+            sleeps < each * ROUNDS,
+            "{sleeps} sleeps in {ROUNDS} requests"
+        );
+    });
+}
+
+/// How often the other threads of this process have gone to sleep.
+fn sleeps_of_others() -> usize {
+    let own = std::process::id().to_string();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");
+    let others = tasks
+        .map(|task| task.expect("an entry").path())
+        .filter(|task| !task.ends_with(&own));
+    let sleeps = |task: std::path::PathBuf| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |count| count.trim().parse().expect("a count"))
+    };
+    others.map(sleeps).sum()
 }
 
 fn a_connect_with_a_limit_needs_a_timer(at: &Where) {

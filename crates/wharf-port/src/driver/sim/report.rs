@@ -127,7 +127,7 @@ fn no_buffer(core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Ou
     if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
         return go_on(core, id, state, out);
     }
-    match core.pool.take_or_wait(id) {
+    match core.buffer_or_wait(id) {
         Some(buffer) => {
             core.buffer_returned(buffer);
             core.go_on_receiving(id, state, out);

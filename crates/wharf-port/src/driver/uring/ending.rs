@@ -200,3 +200,6 @@ impl Drop for Left {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

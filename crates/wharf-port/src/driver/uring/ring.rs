@@ -283,6 +283,17 @@ impl Ring {
         self.handed_over.store(before - requests, Ordering::Relaxed);
     }
 
+    /// Counts a request of which no end will ever come.
+    #[cfg(test)]
+    pub(super) fn never_ends(&self) {
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn descriptor(&self) -> i32 {
+        self.ring.as_raw_fd()
+    }
+
     /// Makes so many calls of `poll` return.
     pub(super) fn wake(&self, threads: u32) {
         let mut queue = lock(&self.queue);

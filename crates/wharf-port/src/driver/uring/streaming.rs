@@ -265,7 +265,13 @@ impl Uring {
         state: &mut SocketState,
         out: &mut Out<'_>,
     ) {
-        let Some(buffer) = core.pool.take_or_wait(id) else {
+        if !lock(&self.buffers).is_open() {
+            // Not even the ring of buffers could be made.
+            core.pool.wait(id);
+            state.set(flag::PAUSED_POOL);
+            return core.ask_for_memory_again();
+        }
+        let Some(buffer) = core.buffer_or_wait(id) else {
             state.set(flag::PAUSED_POOL);
             return;
         };
