@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use crate::command;
 use crate::debian::Toolchain;
 
-const TARGETS: [&str; 4] = [
+const TARGETS: [&str; 6] = [
     "x86_64-pc-windows-gnu",
+    "x86_64-pc-windows-gnullvm",
     "x86_64-pc-windows-msvc",
+    "aarch64-pc-windows-msvc",
     "aarch64-apple-darwin",
     "x86_64-unknown-freebsd",
 ];

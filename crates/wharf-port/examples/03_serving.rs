@@ -52,6 +52,8 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         };
         for packet in packets {
             match (packet.key, packet.event) {
+                // The series had associated the new socket first, expected the accept under that
+                // socket's key, and saw the listener's. Here an accepted socket has no key yet.
                 (LISTENER, Event::Accepted(accepted)) => {
                     let socket = accepted.raw_number();
                     // No `?`: one peer's fault is not the server's, its key waits for the next.

@@ -80,7 +80,12 @@
 //!   elsewhere it may never show.
 //! - Which sends share one request, and so where one packet of bytes ends and the next begins, is
 //!   the driver's affair; so is how long after its deadline a timer comes, but never before it.
-//! - A send that is cancelled after its first byte tells how many went out, except on Windows.
+//! - What a peer sent before it reset the connection, and nobody had received yet, is delivered on
+//!   Linux and lost on Windows. Either way the receive ends as reset.
+//! - A send that is cancelled after its first byte tells how many went out, except on Windows. There
+//!   Microsoft leaves undefined what the connection does afterwards: close it.
+//! - A clone of an associated socket may be associated as well, except on Windows, which gives a
+//!   socket to one port, whichever of its handles asks: share its [`SocketRef`] instead.
 //! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
 //! - `congestion_control` is an option of Linux and FreeBSD, and refused elsewhere.
 //! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is

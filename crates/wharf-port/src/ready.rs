@@ -225,6 +225,7 @@ impl Ready {
 
     /// Enters the driver without sleeping and without being a waiter, when nobody else is in there
     /// and the port is open; it does not end before `leave_aside`, which must follow.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn enter_aside(&self) -> bool {
         let mut state = lock(&self.state);
         if state.closed || state.polling > 0 {

@@ -29,6 +29,10 @@ fn forks(at: &Where) -> Option<&'static str> {
 }
 
 /// Which of the two processes goes on here.
+#[cfg_attr(
+    not(unix),
+    allow(dead_code, reason = "where there is no fork nothing makes one")
+)]
 enum Side {
     Child,
     /// With the number of the child.
