@@ -44,6 +44,11 @@ impl Toolchain {
         if has_standard_library(target)? {
             return Ok(Self::Default);
         }
+        Self::debian()
+    }
+
+    /// Debian's compiler, whatever the default toolchain has installed.
+    pub(crate) fn debian() -> Result<Self> {
         install(&COMPILER)?;
         Ok(Self::Debian)
     }

@@ -19,6 +19,8 @@ mod planted;
 mod seccomp;
 mod targets;
 mod tidy;
+#[cfg(target_os = "linux")]
+mod tsan;
 mod wine;
 #[cfg(target_os = "linux")]
 mod wine10;
@@ -79,6 +81,8 @@ fn interface() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Writes docs/planted-bugs.md from the patches, and plants nothing"),
         );
+    let tsan = Command::new("tsan")
+        .about("Linux: what several threads do in the contract suite, under ThreadSanitizer");
     Command::new("cargo xtask")
         .about("Tests, lints and checks the Wharf workspace")
         .subcommand_required(true)
@@ -87,6 +91,7 @@ fn interface() -> Command {
         .subcommand(bench::interface())
         .subcommands(legs)
         .subcommand(planted)
+        .subcommand(tsan)
         .subcommand(filtered)
 }
 
@@ -101,9 +106,20 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
             planted::plant(&names.collect::<Vec<_>>())
         }
         Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
+        Some(("tsan", _)) => tsan(),
         Some((name, _)) => legs::run_one(name),
         None => unreachable!("clap requires a subcommand"),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn tsan() -> Result<()> {
+    tsan::tsan()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tsan() -> Result<()> {
+    anyhow::bail!("ThreadSanitizer runs here on Linux alone")
 }
 
 #[cfg(target_os = "linux")]
