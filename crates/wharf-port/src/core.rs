@@ -28,6 +28,7 @@ use crate::slot::{SlotId, Slots, SocketState, flag};
 use crate::socket::SocketRef;
 use crate::sys;
 use crate::timer::Timers;
+use crate::turn::is_too_early;
 use crate::work::Work;
 
 /// Things counted for `Port::stats`.
@@ -213,6 +214,7 @@ impl Core {
             && !queued
             && !state.has(flag::QUEUED)
             && self.has_share(id, state, local)
+            && !is_too_early(state, &packet)
         {
             return local.take_share(id, state, packet);
         }

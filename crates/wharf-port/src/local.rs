@@ -147,7 +147,12 @@ impl Local {
         }
         match self.shares.iter_mut().find(|(listener, _)| *listener == id) {
             Some((_, taken)) => *taken += 1,
-            None => self.shares.push((id, 1)),
+            None => {
+                self.shares.push((id, 1));
+                if !self.alone {
+                    state.turn += 1;
+                }
+            }
         }
         self.packets.push_back(packet);
     }

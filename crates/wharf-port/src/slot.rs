@@ -107,7 +107,8 @@ pub(crate) struct SocketState {
     pub(crate) sequence: u32,
     /// The number of the operation in `receiving`.
     pub(crate) receive_sequence: u32,
-    /// The waiter whose turn it is, 0 for none.
+    /// The waiter whose turn it is, 0 for none; of a listener, which knows no turns, how many
+    /// batches of a shared port have packets of it.
     pub(crate) turn: u16,
     /// Packets of this socket in the batch of that waiter.
     pub(crate) taken: u8,

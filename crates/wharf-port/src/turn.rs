@@ -6,10 +6,12 @@
 //! counting it up. What both have in common is the fairness: a socket that has had its share of a
 //! batch stands behind the others.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::core::{Core, Out};
 use crate::local::Local;
+use crate::packet::Packet;
 use crate::slot::{SlotId, SocketState, flag};
 
 impl Core {
@@ -23,7 +25,7 @@ impl Core {
 
     /// Whether no other waiter has the socket's turn; there is none on a single-waiter port.
     pub(crate) fn turn_is_free(&self, state: &SocketState) -> bool {
-        state.turn == 0 || !self.options.shared
+        state.turn == 0 || !self.options.shared || state.has(flag::LISTENER)
     }
 
     /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
@@ -71,12 +73,9 @@ impl Core {
         if !self.turn_is_free(state) && state.turn != local.mark {
             return; // Whoever has the turn puts the socket back when it ends.
         }
-        while self.has_share(id, state, local) {
-            let Some(packet) = state
-                .work
-                .as_mut()
-                .and_then(|work| work.pending.pop_front())
-            else {
+        while self.has_share(id, state, local) && has_pending(state) {
+            let pending = state.work.as_mut().map(|work| &mut work.pending);
+            let Some(packet) = pending.and_then(VecDeque::pop_front) else {
                 break;
             };
             let last = packet.is_last();
@@ -118,16 +117,12 @@ impl Core {
 
     /// Whether a socket has something that a turn would bring forth.
     fn has_more(&self, state: &SocketState) -> bool {
-        state
-            .work
-            .as_ref()
-            .is_some_and(|work| !work.pending.is_empty())
-            || self.driver.has_more(state)
+        has_pending(state) || self.driver.has_more(state)
     }
 
     /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
     pub(crate) fn end_turns(&self, local: &mut Local) {
-        local.shares.clear();
+        self.end_shares(local);
         self.leave_to_others(local);
         if !self.options.shared {
             return local.end_turns_alone();
@@ -149,6 +144,28 @@ impl Core {
             false
         });
         local.held = held;
+    }
+
+    /// The same for the listeners of which this batch had a share. When no batch has packets of a
+    /// closed one any more, its last packet may go out.
+    fn end_shares(&self, local: &mut Local) {
+        let mut shares = std::mem::take(&mut local.shares);
+        shares.retain_mut(|(id, taken)| {
+            *taken = 0;
+            if local.packets.iter().any(|packet| packet.socket.is(*id)) {
+                return true;
+            }
+            if self.options.shared
+                && let Some(mut state) = self.slots.lock(*id)
+            {
+                state.turn = state.turn.saturating_sub(1);
+                if self.has_more(&state) {
+                    self.enqueue(*id, &mut state);
+                }
+            }
+            false
+        });
+        local.shares = shares;
     }
 
     /// Takes back what a waiter that goes had not handed out.
@@ -186,4 +203,17 @@ impl Core {
             self.end();
         }
     }
+}
+
+/// Whether a packet waits that may go into a batch now.
+fn has_pending(state: &SocketState) -> bool {
+    let work = state.work.as_ref();
+    let first = work.and_then(|work| work.pending.front());
+    first.is_some_and(|packet| !is_too_early(state, packet))
+}
+
+/// Whether this is the last packet of a listener of which another batch has packets still. The slot
+/// goes with it, and they would be taken for those of a dropped one.
+pub(crate) fn is_too_early(state: &SocketState, packet: &Packet) -> bool {
+    packet.is_last() && state.has(flag::LISTENER) && state.turn > 0
 }

@@ -30,6 +30,12 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(several_waiters),
     case!(
+        the_closed_of_a_listener_comes_behind_what_other_batches_have,
+        [C2, C11],
+        "an end in one batch was taken for that of a dropped listener"
+    )
+    .skip(several_waiters),
+    case!(
         a_table_has_the_state_of_each_connection,
         [C18],
         "state without a lock could not be written in safe Rust"
@@ -252,6 +258,51 @@ fn a_hundred_connections_keep_their_order(at: &Where) {
         next.iter()
             .all(|next| next.load(Ordering::Relaxed) == usize::from(ROUNDS))
     );
+}
+
+/// Two threads may have packets of one listener. The end of its accept was in the batch of one when
+/// the other took `Closed`, and with it the slot: then that end looked like one of a dropped listener,
+/// and nobody ever got it.
+fn the_closed_of_a_listener_comes_behind_what_other_batches_have(at: &Where) {
+    let mut rig = Rig::new(at);
+    let at_any = ([127, 0, 0, 1], 0);
+    let listener = rig.port.listen(at_any, Key(9)).expect("room");
+    let accept = listener.socket().accept().expect("nothing accepts");
+    assert_eq!(rig.port.cancel(accept), wharf_port::Cancel::Requested);
+    let port = rig.port.clone();
+    let Wait::Packets(mut batch) = rig.waiter().wait(None).expect("waits") else {
+        panic!("the accept ends");
+    };
+    assert_eq!(batch.len(), 1, "its end is in this batch");
+    let close = listener.close().expect("it is open");
+    let closed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut waiter = port.waiter().expect("a shared port has many");
+            let early = Some(Duration::from_millis(50));
+            assert!(
+                matches!(waiter.wait(early), Ok(Wait::TimedOut)),
+                "Closed is too early"
+            );
+            closed.store(true, Ordering::Release);
+            let Wait::Packets(mut batch) = waiter.wait(None).expect("waits") else {
+                panic!("the other batch is over");
+            };
+            let packet = batch.next().expect("a batch is never empty");
+            assert_eq!(packet.op, close);
+            assert!(matches!(packet.event, Event::Closed));
+        });
+        let deadline = Instant::now() + patience(10);
+        while !closed.load(Ordering::Acquire) && !other.is_finished() {
+            assert!(Instant::now() < deadline, "the other thread waits for ever");
+            thread::yield_now();
+        }
+        let end = batch.next().expect("nobody dropped the listener");
+        assert_eq!(end.op, accept);
+        assert!(matches!(end.event, Event::Ended { .. }));
+        drop((end, batch));
+        other.join().expect("it got the last packet");
+    });
 }
 
 fn a_table_has_the_state_of_each_connection(at: &Where) {
