@@ -15,9 +15,10 @@ use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::op::{Op, OpKind};
-use crate::packet::{End, Event, PauseReason};
+use crate::packet::{End, Event, PauseReason, Side};
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, AcceptFault};
+use crate::timer::TimerId;
 
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_LAST: Duration = Duration::from_secs(1);
@@ -27,6 +28,10 @@ const RETRY_LAST: Duration = Duration::from_secs(1);
 pub(crate) struct PausedListener {
     pub(crate) id: SlotId,
     retry: Duration,
+    /// When it tries again by itself. One timer, however often it tries in vain before that.
+    timer: Option<TimerId>,
+    /// It stands in the ready queue, called by a socket that went.
+    called: bool,
 }
 
 impl Core {
@@ -42,6 +47,9 @@ impl Core {
         }
         if state.receiving != Receiving::Nothing {
             return Err(Error::new(Operation::Accept, ErrorKind::Busy));
+        }
+        if self.has_many_outcomes(state, Side::Reading) {
+            return Err(Error::new(Operation::Accept, ErrorKind::Full));
         }
         state.receiving = Receiving::Accept;
         state.receive_sequence = state.next_sequence();
@@ -121,7 +129,7 @@ impl Core {
         self.forget_pause(id, state);
         let name = (state.receive_sequence, OpKind::Accept);
         state.receiving = Receiving::Nothing;
-        state.clear(flag::CANCEL_RECEIVE);
+        state.clear(flag::CANCEL_RECEIVE | flag::PAUSED_UNTAKEN);
         let event = Event::Ended { how, buffer: None };
         self.deliver(id, state, name, event, out);
     }
@@ -134,19 +142,23 @@ impl Core {
         reason: PauseReason,
         out: &mut Out<'_>,
     ) {
-        let retry_in = {
+        let (retry_in, has_timer) = {
             let mut paused = lock(&self.paused);
             match paused.iter_mut().find(|paused| paused.id == id) {
+                // A socket that went has called it, and in vain: the next try is due as it was.
+                Some(paused) if paused.timer.is_some() => (paused.retry, true),
                 Some(paused) => {
                     paused.retry = (paused.retry * 2).min(RETRY_LAST);
-                    paused.retry
+                    (paused.retry, false)
                 }
                 None => {
                     paused.push(PausedListener {
                         id,
                         retry: RETRY_FIRST,
+                        timer: None,
+                        called: false,
                     });
-                    RETRY_FIRST
+                    (RETRY_FIRST, false)
                 }
             }
         };
@@ -155,8 +167,61 @@ impl Core {
             let name = (state.receive_sequence, OpKind::Accept);
             self.deliver(id, state, name, Event::Paused { reason, retry_in }, out);
         }
-        if let Some(retry_at) = self.driver.now().checked_add(retry_in) {
-            self.set_timer(retry_at, TimerTarget::Accept(id));
+        if let Some(retry_at) = self.driver.now().checked_add(retry_in)
+            && !has_timer
+        {
+            // Whoever finds it due waits for this slot's lock before it takes note of that.
+            let timer = self.set_timer(retry_at, TimerTarget::Accept(id));
+            self.with_pause(id, |paused| paused.timer = timer);
+        }
+    }
+
+    fn with_pause(&self, id: SlotId, change: impl FnOnce(&mut PausedListener)) {
+        let mut paused = lock(&self.paused);
+        if let Some(paused) = paused.iter_mut().find(|paused| paused.id == id) {
+            change(paused);
+        }
+    }
+
+    /// The retry of a paused listener is due.
+    pub(crate) fn retry_accept(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
+        if let Some(state) = self.slots.lock(id) {
+            self.with_pause(id, |paused| paused.timer = None);
+            drop(state);
+        }
+        self.rearm(id, out);
+    }
+
+    /// A listener was called because a socket went. From here on the next one calls it again.
+    pub(crate) fn heard_the_call(&self, id: SlotId) {
+        self.with_pause(id, |paused| paused.called = false);
+    }
+
+    /// Whether as many of the listener's connections wait to be taken as it may have operations:
+    /// then the others stay in its backlog, until half of these are taken.
+    pub(crate) fn has_many_untaken_accepts(&self, state: &mut SocketState) -> bool {
+        let work = state.work.as_ref();
+        let untaken = work.map_or(0, |work| work.pending.len());
+        let full = untaken >= self.options.operations_per_socket_max;
+        if full {
+            state.set(flag::PAUSED_UNTAKEN);
+        }
+        full
+    }
+
+    /// Connections of a listener were taken: it goes on if it had stopped for them.
+    pub(crate) fn accepts_were_taken(
+        self: &Arc<Self>,
+        id: SlotId,
+        state: &mut SocketState,
+        out: &mut Out<'_>,
+    ) {
+        let work = state.work.as_ref();
+        let untaken = work.map_or(0, |work| work.pending.len());
+        if state.has(flag::PAUSED_UNTAKEN) && untaken <= self.options.operations_per_socket_max / 2
+        {
+            state.clear(flag::PAUSED_UNTAKEN);
+            self.go_on_receiving(id, state, out);
         }
     }
 
@@ -169,14 +234,28 @@ impl Core {
     fn forget_pause(&self, id: SlotId, state: &mut SocketState) {
         if state.has(flag::PAUSED_ACCEPT) {
             state.clear(flag::PAUSED_ACCEPT);
-            lock(&self.paused).retain(|paused| paused.id != id);
+            let mut paused = lock(&self.paused);
+            let place = paused.iter().position(|paused| paused.id == id);
+            let timer = place.and_then(|place| paused.swap_remove(place).timer);
+            drop(paused);
+            if let Some(timer) = timer {
+                lock(&self.timers).cancel(timer);
+            }
         }
     }
 
     /// A socket of the port closed: whoever waited for a descriptor or for room tries at once.
     pub(crate) fn socket_gone(&self) {
-        let waiting: Vec<SlotId> = lock(&self.paused).iter().map(|paused| paused.id).collect();
-        for id in waiting {
+        let called: Vec<SlotId> = {
+            let mut paused = lock(&self.paused);
+            let others = paused.iter_mut().filter(|paused| !paused.called);
+            let call = |paused: &mut PausedListener| {
+                paused.called = true;
+                paused.id
+            };
+            others.map(call).collect()
+        };
+        for id in called {
             self.wake(self.ready.push_rearm(id));
         }
     }

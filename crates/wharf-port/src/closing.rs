@@ -189,6 +189,11 @@ impl Core {
         }
         self.give_held_back(state);
         self.end_limit(state);
+        if state.has(flag::LISTENER) {
+            let untold = self.driver.untold(id) as u64;
+            let untaken = &self.counters.accepted_untaken;
+            untaken.fetch_add(untold, std::sync::atomic::Ordering::Relaxed);
+        }
         self.driver.release(id, state);
         state.set(flag::HANDLE_CLOSED);
         self.socket_gone();

@@ -168,7 +168,8 @@ impl Builder {
         self
     }
 
-    /// How many sockets may be associated at once, 1 to 16,777,216; 1,048,576 by default.
+    /// How many sockets may be associated at once, 1 to 16,777,216; 1,048,576 by default. Accepted
+    /// connections that nobody has taken count too; at the bound further ones stay in the backlog.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().sockets_max(100);
@@ -281,8 +282,17 @@ impl Builder {
         self
     }
 
-    /// How many sends, and how many receives into buffers, one socket queues; 1,024 by default. A
-    /// reported send is refused as well while so many packets of its socket wait to be taken.
+    /// How many sends, and how many receives into buffers, one socket queues; 1,024 by default.
+    ///
+    /// What nobody has taken counts as well. A reported send is refused as full while this many
+    /// packets of its socket wait to be taken; any other operation while this many ends of
+    /// operations of its kind do. A listener with this many connections that nobody has taken leaves
+    /// the others in its backlog, until half of them are taken.
+    ///
+    /// # Portability
+    /// On io_uring the kernel accepts by one request what comes, so a bound of 512 or more may be
+    /// passed by what it accepts before a waiter looks: at most 8,192 connections, and never more
+    /// than [`sockets_max`](Builder::sockets_max). A smaller bound is exact to one connection.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().operations_per_socket_max(16);

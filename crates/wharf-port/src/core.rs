@@ -20,7 +20,7 @@ use crate::ending::Ending;
 use crate::local::Local;
 use crate::lock;
 use crate::op::{Op, OpKind};
-use crate::packet::{Event, Packet};
+use crate::packet::{Event, Packet, Side};
 use crate::pool::{Pool, PoolBuffer};
 use crate::ready::{Ready, Wake};
 use crate::registry;
@@ -42,6 +42,8 @@ pub(crate) struct Counters {
     pub(crate) leases: AtomicUsize,
     pub(crate) streams_cut: AtomicU64,
     pub(crate) bytes_unsent: AtomicU64,
+    /// Ends of cancelled timers that wait to be taken.
+    pub(crate) timer_ends_untaken: AtomicUsize,
 }
 
 pub(crate) struct Core {
@@ -227,6 +229,11 @@ impl Core {
     #[inline]
     pub(crate) fn hand_out(&self, packet: &Packet) -> bool {
         if packet.socket.is_none() {
+            if matches!(packet.event, Event::TimerCancelled) {
+                self.counters
+                    .timer_ends_untaken
+                    .fetch_sub(1, Ordering::Relaxed);
+            }
             return true;
         }
         let id = packet.socket.slot_id();
@@ -239,6 +246,18 @@ impl Core {
             self.free_slot(id, &mut state);
         }
         told
+    }
+
+    /// Whether as many ends of operations of one side wait to be taken as the socket may have there.
+    /// What it accepts and receives has bounds of its own.
+    pub(crate) fn has_many_outcomes(&self, state: &SocketState, side: Side) -> bool {
+        let most = self.options.operations_per_socket_max;
+        let pending = state.work.as_ref().map(|work| &work.pending);
+        // Nearly always there are fewer packets of all kinds.
+        pending.is_some_and(|pending| {
+            pending.len() >= most
+                && pending.iter().filter(|it| it.is_outcome_of(side)).count() >= most
+        })
     }
 
     /// Drops a packet that nobody will be told of, with no slot locked. An accepted socket that it

@@ -308,6 +308,13 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// Closes the handle of a socket of which the driver holds nothing.
     fn release(&self, id: SlotId, state: &mut SocketState);
 
+    /// How many connections of a listener that closes the system has accepted and nobody was told
+    /// of; its release closes them.
+    fn untold(&self, id: SlotId) -> usize {
+        let _ = id;
+        0
+    }
+
     /// Closes a handle that this driver has opened and that no slot took.
     fn abandon(&self, handle: sys::Handle) {
         drop(handle);

@@ -82,7 +82,7 @@ impl Core {
                 TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
                 TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
                 TimerTarget::Connect(id) => self.connect_again(id, &mut Out(Some(local))),
-                TimerTarget::Accept(id) => self.rearm(id, &mut Out(Some(local))),
+                TimerTarget::Accept(id) => self.retry_accept(id, &mut Out(Some(local))),
                 TimerTarget::Memory => self.memory_due(),
                 TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
             }

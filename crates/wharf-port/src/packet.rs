@@ -43,7 +43,33 @@ pub struct Packet {
     pub event: Event,
 }
 
+/// The sides of a socket, which have their operations apart; a shutdown waits behind all sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    Reading,
+    Writing,
+    End,
+}
+
 impl Packet {
+    /// Whether it ends an operation of this side: not what one of them brings, or tells in between.
+    pub(crate) fn is_outcome_of(&self, side: Side) -> bool {
+        let own = match self.op.kind {
+            OpKind::Send => Side::Writing,
+            OpKind::Shutdown => Side::End,
+            _ => Side::Reading,
+        };
+        own == side
+            && !matches!(
+                self.event,
+                Event::Accepted(_)
+                    | Event::Received(_)
+                    | Event::SendReady
+                    | Event::Paused { .. }
+                    | Event::Resumed
+            )
+    }
+
     /// Whether it is the last about its socket, whose slot is free once it is taken.
     pub(crate) fn is_last(&self) -> bool {
         matches!(

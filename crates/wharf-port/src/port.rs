@@ -81,7 +81,8 @@ pub struct Stats {
     pub listeners_paused: usize,
     /// Accepts posted now (IOCP), or armed (elsewhere one per accepting listener).
     pub accepts_posted: u32,
-    /// Accepted sockets that were closed because nobody took their packet before the port ended.
+    /// Accepted sockets that were closed because nobody took their packet before the port ended or
+    /// their listener went.
     pub accepted_untaken: u64,
     /// Completions that belong to nothing the port knows; dropped.
     pub foreign_packets: u64,
@@ -192,7 +193,8 @@ impl Port {
     /// Sets a timer: a `Timer` packet once `at` has passed, never before.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] at `timers_max`, [`ErrorKind::Closed`] after the close.
+    /// [`ErrorKind::Full`] at `timers_max`, which counts cancelled timers until their packets are
+    /// taken; [`ErrorKind::Closed`] after the close.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -206,8 +208,12 @@ impl Port {
         if core.is_closed() {
             return Err(Error::new(Operation::Timer, ErrorKind::Closed));
         }
-        let timer = core.set_timer(at, TimerTarget::Caller(key));
-        let timer = timer.ok_or(Error::new(Operation::Timer, ErrorKind::Full))?;
+        let full = Error::new(Operation::Timer, ErrorKind::Full);
+        let untaken = core.counters.timer_ends_untaken.load(Ordering::Relaxed);
+        if untaken > 0 && untaken + lock(&core.timers).len() >= core.options.timers_max as usize {
+            return Err(full);
+        }
+        let timer = core.set_timer(at, TimerTarget::Caller(key)).ok_or(full)?;
         Ok(Op::timer(core.id, timer.index, timer.generation))
     }
 
@@ -287,6 +293,8 @@ impl Port {
             socket: SocketRef::none(self.core.id),
             event: Event::TimerCancelled,
         };
+        let untaken = &self.core.counters.timer_ends_untaken;
+        untaken.fetch_add(1, Ordering::Relaxed);
         self.core.deliver_loose(packet, &mut Out::queue());
         Cancel::Requested
     }

@@ -10,7 +10,7 @@ use crate::buffer::Lease;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op, OpKind};
-use crate::packet::{End, Event, Leave};
+use crate::packet::{End, Event, Leave, Side};
 use crate::pool::PoolBuffer;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::work::Into;
@@ -38,6 +38,9 @@ impl Core {
         if state.receiving != Receiving::Nothing {
             return Err(Error::new(operation, ErrorKind::Busy));
         }
+        if self.has_many_outcomes(state, Side::Reading) {
+            return Err(Error::new(operation, ErrorKind::Full));
+        }
         state.receiving = receiving;
         state.receive_sequence = state.next_sequence();
         let op = Op::of(self.id, id, state.receive_sequence, kind);
@@ -62,7 +65,9 @@ impl Core {
             return Err(Refused::new(OPERATION, ErrorKind::Busy, buffer));
         }
         let queued = state.work.as_ref().map_or(0, |work| work.intos.len());
-        if queued >= self.options.operations_per_socket_max {
+        if queued >= self.options.operations_per_socket_max
+            || self.has_many_outcomes(state, Side::Reading)
+        {
             return Err(Refused::new(OPERATION, ErrorKind::Full, buffer));
         }
         let sequence = state.next_sequence();
@@ -85,6 +90,9 @@ impl Core {
             let reset = Error::new(operation_of(state.receiving), ErrorKind::Reset);
             self.receive_ended(id, state, End::Failed(reset), out);
         }
+        if state.receiving == Receiving::Accept && self.has_many_untaken_accepts(state) {
+            return;
+        }
         if state.receiving != Receiving::Nothing && !state.has(flag::ARMED) {
             self.driver.arm(self, id, state, out);
         }
@@ -94,6 +102,9 @@ impl Core {
     pub(crate) fn rearm(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
         let waiting = flag::PAUSED_LEASES | flag::PAUSED_POOL | flag::PAUSED_ACCEPT;
         let state = self.slots.lock(id);
+        if state.as_ref().is_some_and(|it| it.has(flag::PAUSED_ACCEPT)) {
+            self.heard_the_call(id);
+        }
         let Some(mut state) = state.filter(|it| it.has(waiting) && !it.has(flag::ARMED)) else {
             // It has left the line, closed or cancelled, and its call may be for a buffer.
             return self.pass_on_buffer();

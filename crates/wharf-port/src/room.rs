@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use crate::core::{Core, Out};
 use crate::error::ErrorKind;
 use crate::op::OpKind;
-use crate::packet::Event;
+use crate::packet::{Event, Side};
 use crate::slot::{SlotId, SocketState, flag};
 
 impl Core {
@@ -26,7 +26,11 @@ impl Core {
         for looks_again in [true, false] {
             let mut state = self.slots.lock(id).ok_or(ErrorKind::Closed)?;
             may_send(&state)?;
-            let many_untaken = reported && self.has_many_untaken(&state);
+            let many_untaken = match reported {
+                true => self.has_many_untaken(&state),
+                // It may be cancelled, and have an end then.
+                false => self.has_many_outcomes(&state, Side::Writing),
+            };
             if !many_untaken && !self.queue_is_full(&state, count) {
                 return Ok(state);
             }

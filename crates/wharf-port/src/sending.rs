@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op, OpKind};
-use crate::packet::{End, Event};
+use crate::packet::{End, Event, Side};
 use crate::room::may_send;
 use crate::slot::{SlotId, SocketState, flag};
 use crate::sys;
@@ -97,6 +97,9 @@ impl Core {
         let mut guard = self.slots.lock(id).ok_or(closed)?;
         let state = &mut *guard;
         may_send(state).map_err(|kind| Error::new(Operation::Shutdown, kind))?;
+        if self.has_many_outcomes(state, Side::End) {
+            return Err(Error::new(Operation::Shutdown, ErrorKind::Full));
+        }
         state.set(flag::SHUTDOWN);
         let sequence = state.next_sequence();
         let (buffer, kind) = (Buffer::default(), OpKind::Shutdown);

@@ -56,6 +56,8 @@ pub(crate) mod flag {
     pub(crate) const QUEUED: u32 = 1 << 4;
     /// The stream waits until one of its leases returns.
     pub(crate) const PAUSED_LEASES: u32 = 1 << 5;
+    /// The listener waits until connections that nobody has taken are taken; it has no leases.
+    pub(crate) const PAUSED_UNTAKEN: u32 = PAUSED_LEASES;
     /// The stream waits for a buffer of the pool.
     pub(crate) const PAUSED_POOL: u32 = 1 << 6;
     /// The listener waits for descriptors, memory or room in the table.

@@ -114,6 +114,7 @@ impl SocketRef {
     /// # Errors
     /// [`ErrorKind::Busy`] while accepting, [`ErrorKind::InvalidInput`] for a connection,
     /// [`ErrorKind::Closed`] for a stale reference or when the port is closed.
+    /// [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations wait to be taken.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -132,6 +133,7 @@ impl SocketRef {
     /// # Errors
     /// [`ErrorKind::Busy`] while another operation reads or watches, [`ErrorKind::Closed`] for a
     /// stale reference.
+    /// [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations wait to be taken.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -185,6 +187,7 @@ impl SocketRef {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] while a receive is on, [`ErrorKind::Closed`] for a stale reference.
+    /// [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations wait to be taken.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -252,6 +255,7 @@ impl SocketRef {
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] for a stale reference or after another shutdown.
+    /// [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations wait to be taken.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -86,6 +86,9 @@ impl Core {
         }
         if !state.has(flag::CLOSING) {
             self.tell_send_ready(id, state, &mut Out(Some(local)));
+            if state.has(flag::LISTENER) {
+                self.accepts_were_taken(id, state, &mut Out(Some(local)));
+            }
         }
         let before = local.bytes;
         self.driver.advance(self, id, state, &mut Out(Some(local)));

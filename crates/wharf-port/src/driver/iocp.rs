@@ -380,6 +380,10 @@ impl Driver for Iocp {
         }
     }
 
+    fn untold(&self, id: SlotId) -> usize {
+        self.listeners.unplaced(id)
+    }
+
     fn release(&self, id: SlotId, state: &mut SocketState) {
         close_handle(state);
         if state.has(flag::LISTENER) {

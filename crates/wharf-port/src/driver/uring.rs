@@ -62,8 +62,11 @@ const TALKS: u32 = 64 << flag::DRIVER_SHIFT;
 /// The peer has finished or is gone; there may be data before its end.
 const PEER_ENDED: u32 = 128 << flag::DRIVER_SHIFT;
 
-/// With fewer free places than this a listener accepts one connection at a time.
-const PLACES_FOR_MANY: u32 = 512;
+/// With fewer free places than this a listener accepts one connection at a time: what the kernel
+/// accepts by one request before anybody looks is bounded by the room for completions alone.
+const PLACES_FOR_MANY: u32 = 8192;
+/// The same where fewer connections than this may wait to be taken.
+const UNTAKEN_FOR_MANY: usize = 512;
 
 /// The io_uring driver.
 #[derive(Debug)]
@@ -121,10 +124,19 @@ impl Uring {
         if let Some(direct) = &self.direct {
             return self.arm_burst(core, id, state, direct, out);
         }
-        let free = self.sockets_max.saturating_sub(core.slots.live());
-        let entry = request::accept(state.open_handle(), free >= PLACES_FOR_MANY);
+        let many = self.may_accept_many(core, state);
+        let entry = request::accept(state.open_handle(), many);
         core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
         self.ask_reading(Kind::Accept, id, state, entry);
+    }
+
+    /// Whether a listener may take what comes by one request: far from the port's bound, and while
+    /// its connections are taken.
+    fn may_accept_many(&self, core: &Core, state: &SocketState) -> bool {
+        let free = self.sockets_max.saturating_sub(core.slots.live());
+        let untaken = state.work.as_ref().map_or(0, |work| work.pending.len());
+        let most = core.options.operations_per_socket_max;
+        free >= PLACES_FOR_MANY && most >= UNTAKEN_FOR_MANY && untaken <= most / 2
     }
 
     fn arm_into(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
@@ -459,6 +471,14 @@ impl Driver for Uring {
 
     fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
         self.with_descriptor(state.open_handle(), sys::shutdown_write)?
+    }
+
+    fn untold(&self, id: SlotId) -> usize {
+        let untold = lock(&self.untold);
+        untold
+            .iter()
+            .filter(|(listener, _)| *listener == id)
+            .count()
     }
 
     fn abandon(&self, handle: Handle) {

@@ -38,6 +38,18 @@ pub(crate) const CASES: &[Case] = &[
     .skip(out_of_descriptors)
     .alone(),
     case!(
+        a_paused_listener_has_one_timer,
+        [C12, C13],
+        "found from outside: 2,200 timers after 6 s of overload"
+    ),
+    case!(
+        the_surplus_of_connections_stays_in_the_backlog,
+        [C12, C13],
+        "found from outside: 1,901 descriptors beyond a bound of 600"
+    )
+    .skip(out_of_descriptors)
+    .alone(),
+    case!(
         a_paused_listener_may_be_cancelled_and_closed,
         [C12, C10],
         "contract"
@@ -219,6 +231,48 @@ fn a_paused_listener_does_not_spin(at: &Where) {
         "{used:?} of processor time while it pauses"
     );
     rig.allowed.packets = true;
+}
+
+/// Each socket that goes calls the listener, which finds room for one and is full again.
+fn a_paused_listener_has_one_timer(at: &Where) {
+    const REASON: PauseReason = PauseReason::SocketsMax;
+    let mut rig = Rig::with(at, |builder| builder.sockets_max(3));
+    let (listener, clients) = waiting_clients(&rig, 60);
+    let listener = listener.accept().expect("a fresh listener");
+    let mut seen = Seen::default();
+    seen.until(&mut rig, REASON, |seen| seen.paused == 1);
+    for _ in 0..50 {
+        let stats = rig.port.stats();
+        assert!(stats.timers <= 1, "{} timers", stats.timers);
+        drop(seen.accepted.remove(0));
+        seen.until(&mut rig, REASON, |seen| seen.accepted.len() == 2);
+    }
+    drop(listener);
+    drop(seen);
+    assert_eq!(rig.port.stats().timers, 0, "it went with the listener");
+    rig.allowed.packets = true;
+    rig.allowed.accepted_untaken = rig.port.stats().accepted_untaken;
+    drop(clients);
+}
+
+fn the_surplus_of_connections_stays_in_the_backlog(at: &Where) {
+    const REASON: PauseReason = PauseReason::SocketsMax;
+    system::allow_descriptors(4_096);
+    let mut rig = Rig::with(at, |builder| builder.sockets_max(600));
+    let (listener, clients) = waiting_clients(&rig, 1_200);
+    let before = system::descriptors();
+    let listener = listener.accept().expect("a fresh listener");
+    let mut seen = Seen::default();
+    seen.until(&mut rig, REASON, |seen| seen.paused > 0);
+    assert_eq!(seen.accepted.len(), 599, "and the listener itself");
+    let surplus = system::descriptors() - before - seen.accepted.len();
+    assert!(surplus <= 1, "{surplus} descriptors beyond the bound");
+    drop(listener);
+    rig.until_stats("the listener is gone", |stats| stats.sockets == 599);
+    let untaken = rig.port.stats().accepted_untaken;
+    assert_eq!(untaken, surplus as u64, "what nobody took is counted");
+    rig.allowed.accepted_untaken = untaken;
+    drop((seen, clients));
 }
 
 fn a_paused_listener_may_be_cancelled_and_closed(at: &Where) {

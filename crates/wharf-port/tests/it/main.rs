@@ -54,6 +54,7 @@ mod storms;
 mod timers;
 mod traced;
 mod turns;
+mod untaken;
 mod waiters;
 mod watch;
 
@@ -93,6 +94,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("turns", turns::CASES),
     ("shares", shares::CASES),
     ("bounds", bounds::CASES),
+    ("what nobody takes", untaken::CASES),
     ("exhaustion", exhaust::CASES),
     ("the end of a port", end::CASES),
     ("the end in order", orderly::CASES),

@@ -92,6 +92,13 @@ impl Listeners {
         posted.is_some_and(|posted| place_of(posted, address).is_some())
     }
 
+    /// How many connections of the listener wait for room.
+    pub(super) fn unplaced(&self, id: SlotId) -> usize {
+        let listeners = lock(&self.0);
+        let accepting = listeners.get(&id.index);
+        accepting.map_or(0, |accepting| accepting.unplaced.len())
+    }
+
     /// The listener closes: connections that never found room close with it.
     pub(super) fn forget(&self, id: SlotId) {
         let accepting = self.take(id);
@@ -197,6 +204,9 @@ impl Iocp {
         accepting: &mut Accepting,
         out: &mut Out<'_>,
     ) {
+        if core.has_many_untaken_accepts(state) {
+            return;
+        }
         let room = core.options.sockets_max.saturating_sub(core.slots.live());
         let wished = u32::from(core.options.accepts_posted).min(room) as usize;
         if wished == 0 && accepting.posted.is_empty() {

@@ -10,7 +10,7 @@ use super::request::{Outcome, Side};
 use super::socket::SocketId;
 use super::{Sim, code};
 use crate::core::{Core, Out};
-use crate::slot::{SlotId, SocketState, flag};
+use crate::slot::{Receiving, SlotId, SocketState, flag};
 
 impl Sim {
     pub(super) fn report(
@@ -43,7 +43,13 @@ impl Sim {
                 world.requests -= 1;
             }
         });
+        let accepted = matches!(outcome, Outcome::Accepted(_));
         tell(core, id, state, outcome, out);
+        let goes_on = state.receiving == Receiving::Accept && !state.has(flag::CLOSING);
+        if accepted && goes_on && core.has_many_untaken_accepts(state) {
+            self.shared
+                .with(|world| Self::cancel_side(world, state.open_handle(), Side::Reading));
+        }
     }
 }
 
@@ -78,7 +84,7 @@ fn tell(
             go_on(core, id, state, out);
         }
         Outcome::Stopped(code) => {
-            if state.receiving == crate::slot::Receiving::Stream {
+            if state.receiving == Receiving::Stream {
                 core.slots.return_lease(id, core.options.leases_per_socket);
             }
             core.receive_stopped(id, state, code, out);

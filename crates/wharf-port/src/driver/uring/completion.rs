@@ -158,6 +158,11 @@ impl Uring {
             }
         }
         if !over {
+            // The bound comes near: the others stay in the backlog.
+            if !state.has(CUT) && !self.may_accept_many(core, state) {
+                state.set(CUT);
+                self.cancel_reading(id, state);
+            }
             return;
         }
         let cut = state.has(CUT);

@@ -163,7 +163,13 @@ impl Uring {
         out: &mut Out<'_>,
     ) {
         let free = self.sockets_max.saturating_sub(core.slots.live());
-        let armed = direct.reserve(id, free.clamp(1, BURST_MAX));
+        let untaken = state.work.as_ref().map_or(0, |work| work.pending.len());
+        let left = core
+            .options
+            .operations_per_socket_max
+            .saturating_sub(untaken);
+        let left = u32::try_from(left).unwrap_or(BURST_MAX);
+        let armed = direct.reserve(id, free.min(left).clamp(1, BURST_MAX));
         if armed == 0 {
             return core.pause_accept(id, state, PauseReason::SocketsMax, out);
         }
