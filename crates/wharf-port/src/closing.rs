@@ -161,12 +161,16 @@ impl Core {
             return;
         };
         let state = &mut *guard;
-        if state.has(flag::CLOSING) && !state.has(flag::HANDLE_CLOSED) {
+        // All may be out, and only the driver's reports be waited for: then nothing is cut short.
+        if state.has(flag::CLOSING) && has_sends(state) {
+            debug_assert!(
+                !state.has(flag::HUNG_UP | flag::HANDLE_CLOSED),
+                "it flushes"
+            );
             state.set(flag::CLOSE_RESET);
             if !state.has(flag::SENDING) {
                 self.end_writing(id, state, End::Aborted, out);
             }
-            state.clear(flag::HUNG_UP);
             self.settle(id, state, out);
         }
     }
@@ -245,4 +249,54 @@ impl Core {
 fn has_sends(state: &SocketState) -> bool {
     let work = state.work.as_ref();
     work.is_some_and(|work| !work.sends.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use crate::core::Out;
+    use crate::slot::flag;
+    use crate::{Close, DriverChoice, DriverKind, Event, Port, Wait};
+
+    /// On io_uring a close waits for a receive that it has ended. When its time runs out meanwhile,
+    /// the stream that was sent whole must not be reset.
+    #[test]
+    fn a_flush_that_runs_out_after_the_last_byte_cuts_nothing() {
+        let uring = DriverChoice::Require(DriverKind::Uring);
+        let Ok(port) = Port::builder().driver(uring).build() else {
+            return; // No other driver waits there.
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("a bound socket");
+        let mut peer = TcpStream::connect(address).expect("it listens");
+        let (socket, _) = listener.accept().expect("it has connected");
+        let socket = port.associate(socket, 1.into()).expect("room").set_aside();
+        let mut waiter = port.waiter().expect("a fresh port");
+        socket.receive().expect("nothing else reads");
+        let nothing = waiter.wait(Some(Duration::ZERO));
+        assert!(matches!(nothing, Ok(Wait::TimedOut)));
+        drop(nothing);
+        socket.close(Close::Flush).expect("it is open");
+        let id = socket.slot_id();
+        let hung_up = || {
+            let state = port.core.slots.lock(id).expect("its end is not in");
+            assert!(state.has(flag::HUNG_UP) && !state.has(flag::HANDLE_CLOSED));
+            assert!(!state.has(flag::CLOSE_RESET));
+        };
+        hung_up();
+        port.core.flush_over(id, &mut Out::queue());
+        hung_up();
+        let mut closed = false;
+        while !closed {
+            if let Wait::Packets(packets) = waiter.wait(None).expect("it waits") {
+                closed = packets
+                    .into_iter()
+                    .any(|it| matches!(it.event, Event::Closed));
+            }
+        }
+        assert_eq!(peer.read(&mut [0; 1]).expect("no reset"), 0);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use wharf_port::{Close, End, ErrorKind, Event, Key, Op, Wait};
+use wharf_port::{Cancel, Close, End, ErrorKind, Event, Key, Op, Wait};
 
 use crate::case::{Case, Inapplicable, Where, case, linux};
 use crate::peer::Heard;
@@ -46,6 +46,11 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         a_flushing_close_sends_what_is_queued_then_fin,
         [C11],
+        "contract"
+    ),
+    case!(
+        a_close_that_flushes_lets_no_send_be_cancelled,
+        [C10, C11],
         "contract"
     ),
     case!(a_flush_ends_at_its_bound, [C11, C13], "contract"),
@@ -253,6 +258,26 @@ fn a_flushing_close_sends_what_is_queued_then_fin(at: &Where) {
     assert!(heard == bytes, "the bytes differ");
     assert_eq!(crate::send::sent(&mut rig, op).len(), bytes.len());
     rig.closed(socket);
+}
+
+fn a_close_that_flushes_lets_no_send_be_cancelled(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(64 << 20));
+    let (stream, mut peer) = rig.connection();
+    let socket = stream.socket();
+    let bytes = noise(8 << 20);
+    let first = stream.send_reported(bytes.clone()).expect("room");
+    let last = stream.send_reported("the end").expect("room");
+    rig.pump(Duration::ZERO);
+    stream.close(Close::Flush).expect("it is open");
+    assert_eq!(rig.port.cancel(first), Cancel::NotFound);
+    assert_eq!(rig.port.cancel(last), Cancel::NotFound);
+    let (heard, end) = rig.hear_end(&mut peer);
+    assert_eq!((heard.len(), end), (bytes.len() + 7, Heard::Finished));
+    assert!(heard.starts_with(&bytes) && heard.ends_with(b"the end"));
+    crate::send::sent(&mut rig, first);
+    crate::send::sent(&mut rig, last);
+    rig.closed(socket);
+    rig.expect_nothing();
 }
 
 fn a_flush_ends_at_its_bound(at: &Where) {

@@ -21,6 +21,7 @@ mod system;
 mod table;
 
 mod accept;
+mod behind;
 mod bounds;
 mod cancel;
 mod close;
@@ -81,6 +82,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("edges", edges::CASES),
     ("pool", pool::CASES),
     ("held", held::CASES),
+    ("right behind a message", behind::CASES),
     ("send", send::CASES),
     ("promptness", prompt::CASES),
     ("cancel", cancel::CASES),

@@ -1,6 +1,6 @@
 //! Ending the write side only: behind the sends, while receiving goes on.
 
-use wharf_port::{End, ErrorKind, Event};
+use wharf_port::{Cancel, End, ErrorKind, Event};
 
 use crate::case::{Case, Where, case};
 use crate::peer::Heard;
@@ -12,6 +12,11 @@ pub(crate) const CASES: &[Case] = &[
         a_shutdown_leaves_no_send_ready_owed,
         [C7, C11],
         "the seeds of the simulated network"
+    ),
+    case!(
+        a_cancelled_shutdown_leaves_the_write_side_open,
+        [C10, C11],
+        "contract"
     ),
     case!(an_accepted_socket_can_be_shut_down, [C11], "nng #1604"),
     case!(
@@ -57,6 +62,23 @@ fn a_shutdown_leaves_no_send_ready_owed(at: &Where) {
         matches!(packet.event, Event::SendReady)
     });
     rig.hear_finish(&mut peer);
+    rig.expect_nothing();
+}
+
+fn a_cancelled_shutdown_leaves_the_write_side_open(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(64 << 20));
+    let (stream, mut peer) = rig.connection();
+    let bytes = noise(16 << 20);
+    stream.send(bytes.clone()).expect("an empty queue");
+    let op = stream.shutdown().expect("the first");
+    assert_eq!(rig.port.cancel(op), Cancel::Requested);
+    assert_eq!(rig.ended(op).how, End::Cancelled);
+    stream.send("and more").expect("nothing was shut down");
+    let again = stream.shutdown().expect("the first was cancelled");
+    let (heard, end) = rig.hear_end(&mut peer);
+    assert_eq!((heard.len(), end), (bytes.len() + 8, Heard::Finished));
+    assert!(heard.starts_with(&bytes) && heard.ends_with(b"and more"));
+    assert_eq!(rig.ended(again).how, End::Finished);
     rig.expect_nothing();
 }
 

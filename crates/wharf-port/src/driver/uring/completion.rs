@@ -102,7 +102,10 @@ impl Uring {
             }
             Kind::Watch => self.watch_completed(core, id, state, &outcome, out),
             Kind::Guard => self.guard_completed(core, id, state, &outcome, out),
-            Kind::Send => core.send_stopped(id, state, sent(state, &outcome), out),
+            Kind::Send => {
+                let result = sent(outcome.result, state.has(flag::HUNG_UP));
+                core.send_stopped(id, state, result, out);
+            }
             Kind::Bell | Kind::Cancel | Kind::Free | Kind::Leave | Kind::Start | Kind::Aside => {}
         }
     }
@@ -337,10 +340,10 @@ impl Uring {
 
 /// What the end of a send means: an interruption before the first byte is no failure, and the
 /// error of our own reset is our own.
-fn sent(state: &SocketState, outcome: &Outcome) -> Result<usize, i32> {
-    match outcome.result {
+fn sent(result: Result<u32, i32>, hung_up: bool) -> Result<usize, i32> {
+    match result {
         Ok(count) => Ok(count as usize),
-        Err(_) if state.has(flag::HUNG_UP) => Err(libc::ECANCELED),
+        Err(_) if hung_up => Err(libc::ECANCELED),
         Err(libc::EINTR | libc::EAGAIN) => Ok(0),
         Err(code) => Err(code),
     }
@@ -363,4 +366,22 @@ fn adopt(descriptor: u32) -> Handle {
     let descriptor = i32::try_from(descriptor).expect("descriptors are not negative");
     // SAFETY: the kernel made it for this completion, which nothing else looks at.
     unsafe { OwnedFd::from_raw_fd(descriptor) }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sent;
+
+    /// The kernel that is here says neither; others do, where a signal or a full buffer is first.
+    #[test]
+    fn an_interrupted_send_has_not_failed() {
+        for hung_up in [false, true] {
+            assert_eq!(sent(Ok(7), hung_up), Ok(7));
+        }
+        assert_eq!(sent(Err(libc::EINTR), false), Ok(0));
+        assert_eq!(sent(Err(libc::EAGAIN), false), Ok(0));
+        assert_eq!(sent(Err(libc::EPIPE), false), Err(libc::EPIPE));
+        assert_eq!(sent(Err(libc::EPIPE), true), Err(libc::ECANCELED));
+        assert_eq!(sent(Err(libc::EINTR), true), Err(libc::ECANCELED));
+    }
 }
