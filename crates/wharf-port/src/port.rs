@@ -305,8 +305,9 @@ impl Port {
     /// Call it in a handler that sends and then computes for more than some milliseconds without
     /// another call on this port. Only `uring` keeps requests back for the next wait, and a send at
     /// most until the thread's next send or packet after the clock has ticked (1 to 10 ms); a
-    /// thread that is no waiter's, and one whose handlers run long, sends at once. On the other
-    /// drivers there is nothing to do.
+    /// thread that is no waiter's, and one whose handlers run long, sends at once. On `iocp` a send
+    /// leaves at once unless another of its socket is still queued; then this takes note of what
+    /// has ended and goes on with the queue. On the other drivers there is nothing to do.
     ///
     /// ```
     /// # use std::io::Read;

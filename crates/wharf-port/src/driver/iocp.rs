@@ -6,6 +6,11 @@
 //! socket is empty. Receiving straight into a pool buffer was rejected: an idle connection would
 //! hold it.
 //!
+//! A short send that finds an empty queue is a plain call, and a request only where the socket has no
+//! room. One request of a socket is with the system at a time, and its end is taken note of by those
+//! who wait, so with requests alone the second send of a handler that computes was late. Several
+//! requests at a time were rejected: after one that failed, those behind it might still go out.
+//!
 //! Flags are set before the call that makes a request and taken back when it fails at once, because
 //! its packet may be dequeued by another thread before the call returns; the slot's lock orders the
 //! two (zio #530).
@@ -57,6 +62,9 @@ mod watch;
 const BUFFERS_MAX: usize = 16;
 /// Bytes that one call takes: a count of them must fit the 32 bits that Winsock has for it.
 const SEND_BYTES_MAX: usize = 1 << 30;
+/// The longest send that is tried with a plain call first. A plain call copies into the system, which
+/// takes a send whole however long it is; a request sends from the caller's buffer.
+const AT_ONCE_BYTES_MAX: usize = 64 << 10;
 
 /// Packets that one look takes note of which waits for none.
 const COLLECTED_MAX: usize = 256;
@@ -294,7 +302,7 @@ impl Driver for Iocp {
 
     fn associate(&self, id: SlotId, state: &mut SocketState, _accepted: bool) -> Result<(), i32> {
         self.queue.associate(state.open_handle(), id)?;
-        // For the reads, which are plain calls; requests are overlapped all the same.
+        // For reads and short sends, which are plain calls; requests are overlapped all the same.
         sys::set_nonblocking(state.open_handle(), true)
     }
 
@@ -310,6 +318,28 @@ impl Driver for Iocp {
             Receiving::Stream | Receiving::Into => self.arm_reading(core, id, state, out),
             Receiving::Watch => self.arm_watch(core, id, state, out),
         }
+    }
+
+    fn submit(&self, core: &Arc<Core>) {
+        // Requests never wait here, but what is queued behind a request goes out when its end is
+        // taken note of.
+        self.collect(core);
+    }
+
+    fn send_at_once(
+        &self,
+        _id: SlotId,
+        state: &mut SocketState,
+        bytes: &[u8],
+    ) -> Option<Result<usize, i32>> {
+        if bytes.len() > AT_ONCE_BYTES_MAX {
+            return None;
+        }
+        Some(match sys::send_one(state.open_handle(), bytes) {
+            // Then it becomes a request, which waits for room.
+            Err(code) if sys::would_block(code) || sys::lacks_buffers(code) => Ok(0),
+            result => result,
+        })
     }
 
     fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
@@ -338,10 +368,6 @@ impl Driver for Iocp {
                 core.send_failed(id, state, code, out);
             }
         }
-    }
-
-    fn make_room(&self, core: &Arc<Core>, _id: SlotId) {
-        self.collect(core);
     }
 
     fn flush_at_end(&self, core: &Arc<Core>) {

@@ -204,6 +204,20 @@ fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, 
     }
 }
 
+/// Sends from `bytes`, not blocking.
+pub(crate) fn send_one(handle: &Handle, bytes: &[u8]) -> Result<usize, i32> {
+    let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    let socket = handle.as_raw_socket() as winsock::SOCKET;
+    // SAFETY: the bytes are borrowed for the call, which reads `length` of them at most.
+    let count = unsafe { winsock::send(socket, bytes.as_ptr(), length, 0) };
+    usize::try_from(count).map_err(|_| socket_error())
+}
+
+/// Whether a send failed because the system has no memory for a copy of its bytes.
+pub(crate) fn lacks_buffers(code: i32) -> bool {
+    code == winsock::WSAENOBUFS
+}
+
 /// Whether the connection failed, which Wine 8 knows when it is polled.
 fn has_failed(socket: winsock::SOCKET) -> bool {
     let mut poll = winsock::WSAPOLLFD {
