@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::error::ErrorKind;
+use crate::sys;
+
 /// When to ask a silent peer whether it is still there, and when to give it up.
 ///
 /// After `idle` without a byte from the peer the system sends a probe, then one every `interval`;
@@ -23,8 +26,10 @@ use socket2::{SockRef, TcpKeepalive};
 ///
 /// # Portability
 /// Parts of a second are rounded up to whole ones. Linux takes at most 32,767 seconds and 127
-/// probes. On Unix sockets, whose ends are on one machine, it does nothing, nor on the simulated
-/// network. Sources: tcp(7), `SIO_KEEPALIVE_VALS` and `TCP_KEEPCNT` of Winsock.
+/// probes. Windows before version 1703 of Windows 10, and Wine 8, know no count of probes: there
+/// the system's own holds, which is 10. On Unix sockets, whose ends are on one machine, it does
+/// nothing, nor on the simulated network. Sources: tcp(7), `SIO_KEEPALIVE_VALS` and `TCP_KEEPCNT`
+/// of Winsock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,11 +86,16 @@ impl Keepalive {
 
     /// Sets it on a socket, where it is one of the internet.
     pub(crate) fn set_on(&self, socket: &SockRef<'_>) -> std::io::Result<()> {
-        let parameters = TcpKeepalive::new()
+        let times = TcpKeepalive::new()
             .with_time(whole_seconds(self.idle))
-            .with_interval(whole_seconds(self.interval))
-            .with_retries(self.probes);
-        socket.set_tcp_keepalive(&parameters)
+            .with_interval(whole_seconds(self.interval));
+        let set = socket.set_tcp_keepalive(&times.clone().with_retries(self.probes));
+        match set {
+            Err(error) if sys::error_kind(sys::code_of(&error)) == ErrorKind::Unsupported => {
+                socket.set_tcp_keepalive(&times)
+            }
+            set => set,
+        }
     }
 }
 

@@ -39,6 +39,11 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(looked_at),
     case!(
+        keepalive_may_be_asked_for_on_every_system,
+        [C19],
+        "no server started where a count of probes is unknown"
+    ),
+    case!(
         a_listener_may_start_again_at_once,
         [C19],
         "nginx: SO_REUSEADDR"
@@ -228,6 +233,20 @@ fn silent_peers_are_asked_where_that_is_wanted(at: &Where) {
         let error = rig.port.connect(to, Key(1)).expect_err("it makes no sense");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
+}
+
+fn keepalive_may_be_asked_for_on_every_system(at: &Where) {
+    let mut rig = Rig::new(at);
+    let keepalive = Keepalive::after(Duration::from_secs(60));
+    let options = ListenOptions::new(([127, 0, 0, 1], 0)).keepalive(keepalive);
+    let listener = rig.listen(options);
+    let address = listener.local_address().expect("a listener has an address");
+    let options = ConnectOptions::new(address).keepalive(keepalive);
+    rig.port.connect(options, Key(1)).expect("it is taken");
+    rig.expect("the stream", |packet| {
+        matches!(packet.event, Event::Connected(_))
+    });
+    drop(rig.accepted());
 }
 
 fn a_listener_may_start_again_at_once(at: &Where) {
