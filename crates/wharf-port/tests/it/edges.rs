@@ -224,7 +224,7 @@ fn passed_descriptors_hold_up_no_stream_and_are_closed(at: &Where) {
     // And a last one right before the end.
     let passed = far.pass(b"abc");
     far.say(b"def");
-    drop(far);
+    far.leave();
     assert_eq!(rig.receive(stream.socket(), 6), b"abcdef");
     let packet = rig.next("the end");
     assert!(matches!(

@@ -140,8 +140,12 @@ impl Drop for NoMemory {
     }
 }
 
+/// Nothing is taken away here.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn leave_no_memory() {
+pub(crate) struct NoMemory;
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn leave_no_memory() -> NoMemory {
     panic!("the case is skipped where memory cannot be taken away");
 }
 
@@ -332,6 +336,10 @@ pub(crate) fn unix_pair() -> (wharf_port::Unassociated, UnixFar) {
 
 #[cfg(unix)]
 impl UnixFar {
+    pub(crate) fn leave(self) {
+        drop(self.0);
+    }
+
     pub(crate) fn say(&self, bytes: &[u8]) {
         use std::io::Write;
         (&self.0).write_all(bytes).expect("an empty buffer");
@@ -377,6 +385,8 @@ pub(crate) fn unix_pair() -> (wharf_port::Unassociated, UnixFar) {
 
 #[cfg(not(unix))]
 impl UnixFar {
+    pub(crate) fn leave(self) {}
+
     pub(crate) fn say(&self, _: &[u8]) {}
 
     pub(crate) fn pass(&self, _: &[u8]) -> Passed {

@@ -6,7 +6,7 @@
 //! left, the listener pauses with a retry, as on every driver; while one is left, its packet is the
 //! retry.
 //!
-//! No more are posted than the port has room for. Others may take that room meanwhile; then what
+//! No more are posted than the port has room for, and than may wait for those who take them. Others may take that room meanwhile; then what
 //! the system has accepted waits here, unseen like a connection in the backlog, until there is
 //! room, and the listener pauses. What is posted then stays, and what it brings waits as well: no
 //! more than were posted. The same goes for a listener whose accept was cancelled, because a
@@ -208,7 +208,13 @@ impl Iocp {
             return;
         }
         let room = core.options.sockets_max.saturating_sub(core.slots.live());
-        let wished = u32::from(core.options.accepts_posted).min(room) as usize;
+        // Each may bring a connection before anybody takes one.
+        let untaken = state.work.as_ref().map_or(0, |work| work.pending.len());
+        let most = core
+            .options
+            .operations_per_socket_max
+            .saturating_sub(untaken);
+        let wished = (u32::from(core.options.accepts_posted).min(room) as usize).min(most);
         if wished == 0 && accepting.posted.is_empty() {
             // Either this pauses, or there is room after all and the next accept goes on.
             match core.place(id, state, out) {
