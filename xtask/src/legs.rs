@@ -21,7 +21,7 @@ pub(crate) struct Leg {
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
 /// In the order of running: what is quick to mend fails first.
-pub(crate) static LEGS: [Leg; 11] = [
+pub(crate) static LEGS: [Leg; 10] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
@@ -71,11 +71,6 @@ pub(crate) static LEGS: [Leg; 11] = [
         name: "wine",
         about: "The contract suite, the examples and the program on Windows, under Wine",
         work: wine::wine,
-    },
-    Leg {
-        name: "wine10",
-        about: "The same under Wine 10, which does as Windows does where the Wine of Debian 12 does not",
-        work: wine10,
     },
 ];
 
@@ -194,14 +189,4 @@ pub(crate) fn require_cases(names: &[&str]) {
     for name in names {
         assert!(text.contains(&format!("fn {name}(")), "no case is {name}");
     }
-}
-
-#[cfg(target_os = "linux")]
-fn wine10() -> Result<()> {
-    crate::wine10::wine10()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn wine10() -> Result<()> {
-    bail!("a Wine in a root directory of its own exists only on Linux")
 }

@@ -83,6 +83,9 @@ fn interface() -> Command {
         );
     let tsan = Command::new("tsan")
         .about("Linux: what several threads do in the contract suite, under ThreadSanitizer");
+    let wine10 = Command::new("wine10").about(
+        "Linux: the wine leg under Wine 10, which does as Windows does where Wine 8 does not",
+    );
     Command::new("cargo xtask")
         .about("Tests, lints and checks the Wharf workspace")
         .subcommand_required(true)
@@ -92,6 +95,7 @@ fn interface() -> Command {
         .subcommands(legs)
         .subcommand(planted)
         .subcommand(tsan)
+        .subcommand(wine10)
         .subcommand(filtered)
 }
 
@@ -107,6 +111,7 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         }
         Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
         Some(("tsan", _)) => tsan(),
+        Some(("wine10", _)) => wine10(),
         Some((name, _)) => legs::run_one(name),
         None => unreachable!("clap requires a subcommand"),
     }
@@ -120,6 +125,16 @@ fn tsan() -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn tsan() -> Result<()> {
     anyhow::bail!("ThreadSanitizer runs here on Linux alone")
+}
+
+#[cfg(target_os = "linux")]
+fn wine10() -> Result<()> {
+    wine10::wine10()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn wine10() -> Result<()> {
+    anyhow::bail!("a Wine in a root directory of its own exists only on Linux")
 }
 
 #[cfg(target_os = "linux")]

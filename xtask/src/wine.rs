@@ -3,7 +3,7 @@
 //! Wine shows whether the Windows driver is right, never how fast it is. The
 //! leg builds with MinGW, because the MSVC linker runs only on Windows, and
 //! keeps its prefix and everything it builds in `target/wine`. What is built
-//! here and what is run are apart, because the `wine10` leg runs the same
+//! here and what is run are apart, because `wine10` runs the same
 //! binaries under a newer Wine.
 
 use std::ffi::OsString;

@@ -1,9 +1,9 @@
-//! The `wine10` leg: what the `wine` leg runs, under the Wine of Debian 13.
+//! The `wine10` command, which is run by hand: what the `wine` leg runs, under the Wine of Debian 13.
 //!
 //! Wine 10 does as Windows does in places where Wine 8 does not: after a reset
 //! that found nobody receiving a read fails (10054), closing a port wakes those
 //! who wait on it, and a request on a connection that was reset fails at once.
-//! Without this leg that code would run nowhere before it runs on Windows.
+//! Without it that code would run nowhere before it runs on Windows.
 //!
 //! Packages of Debian 13 cannot be installed beside those of Debian 12, so that
 //! Wine lives in a root directory of its own below `target/wine10`. Each start

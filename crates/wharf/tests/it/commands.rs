@@ -267,7 +267,10 @@ fn a_variable_that_excludes_an_option_is_named() {
     refused_with(&verbose("no"), &["hold", "-q", &taken], "address in use");
     let compat = [("WHARF_COMPAT_RUST_ECHO_BENCH", OsStr::new("off"))];
     let far = ["load", "echo", "192.0.2.1:1"];
-    refused_with(&compat, &far, "is a public address");
+    // Wine binds any address, so that there each seems to be this machine's own.
+    if is_native() {
+        refused_with(&compat, &far, "is a public address");
+    }
     refused_with(&compat, &["load"], "<MODE>");
 }
 
