@@ -152,6 +152,9 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
         if expected == "open files" && !crate::program::is_native() {
             continue; // Windows has no such limit.
         }
+        if expected == "--i-own-this-target" && !crate::program::is_native() {
+            continue; // Wine binds any address, so that each seems to be this machine's own.
+        }
         let output = run(arguments);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(code_of(output.status), Some(2), "{arguments:?}: {text}");
