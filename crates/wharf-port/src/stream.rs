@@ -160,7 +160,7 @@ impl Stream {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when the port is closed, or a close by reference came first.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the port is closed, or a close by reference came first.
     pub fn close(self, how: Close) -> Result<Op> {
         self.set_aside().close(how)
     }
