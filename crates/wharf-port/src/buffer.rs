@@ -49,12 +49,21 @@ impl Buffer {
 }
 
 impl Buffer {
-    /// Copies a lease out of the pool, because it waits and others need the buffer.
-    pub(crate) fn leave_pool(&mut self) {
+    /// Copies a lease out of its pool, of whichever port, if it waits and others need the buffer.
+    pub(crate) fn leave_scarce_pool(&mut self) {
         if let Repr::Lease(lease) = &mut self.0
             && matches!(lease.bytes, Bytes::Pool(_))
+            && lease.core.pool.is_scarce()
         {
             lease.leave_pool();
+        }
+    }
+
+    /// Whether it is a lease of a port whose pool runs short.
+    pub(crate) fn comes_from_scarce_pool(&self) -> bool {
+        match &self.0 {
+            Repr::Lease(lease) => lease.core.pool.is_scarce(),
+            Repr::Bytes(_) | Repr::Static(_) | Repr::Shared(_) => false,
         }
     }
 }
@@ -150,19 +159,29 @@ enum Bytes {
     Pool(PoolBuffer),
     /// Copied out of the pool, which others wait for.
     Heap(Box<[u8]>),
+    /// The same at its receipt, because it is small. The pool counts it.
+    Small(Box<[u8]>),
     /// Only while the lease is dropped.
     Returned,
 }
 
 impl Lease {
     /// Wraps a buffer whose first `count` bytes hold data. The caller has counted the lease
-    /// against its socket.
+    /// against its socket. A few bytes do not hold a buffer of a pool that runs short: nobody knows
+    /// when the lease is read.
     pub(crate) fn new(core: &Arc<Core>, buffer: PoolBuffer, count: usize, socket: SlotId) -> Self {
         debug_assert!(count <= core.pool.buffer_bytes());
+        let bytes = if core.pool.copies_out(count) {
+            let copy = Box::from(&core.pool.bytes_of(&buffer)[..count]);
+            core.buffer_returned(buffer);
+            Bytes::Small(copy)
+        } else {
+            Bytes::Pool(buffer)
+        };
         let count = u32::try_from(count).expect("a pool buffer is under 4 GiB");
         Lease {
             core: Arc::clone(core),
-            bytes: Bytes::Pool(buffer),
+            bytes,
             start: 0,
             count,
             socket,
@@ -211,7 +230,7 @@ impl Deref for Lease {
     fn deref(&self) -> &[u8] {
         let bytes = match &self.bytes {
             Bytes::Pool(buffer) => self.core.pool.bytes_of(buffer),
-            Bytes::Heap(bytes) => bytes,
+            Bytes::Heap(bytes) | Bytes::Small(bytes) => bytes,
             Bytes::Returned => &[],
         };
         &bytes[self.range()]
@@ -223,7 +242,7 @@ impl DerefMut for Lease {
         let range = self.range();
         let bytes = match &mut self.bytes {
             Bytes::Pool(buffer) => self.core.pool.bytes_of_mut(buffer),
-            Bytes::Heap(bytes) => bytes,
+            Bytes::Heap(bytes) | Bytes::Small(bytes) => bytes,
             Bytes::Returned => &mut [],
         };
         &mut bytes[range]
@@ -246,8 +265,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let bytes = mem::replace(&mut self.bytes, Bytes::Returned);
         self.core.lease_returned(self.socket);
-        if let Bytes::Pool(buffer) = bytes {
-            self.core.buffer_returned(buffer);
+        match bytes {
+            Bytes::Pool(buffer) => self.core.buffer_returned(buffer),
+            Bytes::Small(copy) => self.core.pool.copy_is_gone(copy.len()),
+            Bytes::Heap(_) | Bytes::Returned => {}
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct PoolOptions {
     /// Bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
     pub buffer_bytes: u32,
     /// Bytes of all buffers together; 64 MiB by default. At this bound streams wait for a buffer.
+    /// Once more than half of them are lent, what is received in small pieces is copied, so that a
+    /// few bytes do not hold a buffer; such copies are at most a quarter of this bound besides.
     pub pool_bytes_max: usize,
     /// Makes the pages of a returned buffer inaccessible and never uses them again, so that any
     /// late access is seen. For tests; each buffer then costs a mapping of its own.

@@ -10,18 +10,27 @@
 //! and never uses them again. A kernel that still writes to one gets EFAULT and a program that
 //! still reads one is stopped at once: a use after free is seen every time, not once in a million.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::config::PoolOptions;
 use crate::lock;
-use crate::slot::SlotId;
+use crate::slot::{SlotId, Slots};
 use crate::sys::Pages;
 
 /// How many buffers a block holds: 256 KiB at the default size.
 const BLOCK_BUFFERS: u32 = 16;
+/// A lease that fills no more than this part of its buffer is copied out of a pool that runs short.
+const SMALL_PART: usize = 4;
+/// All such copies together are no more than this part of the pool.
+const COPIES_PART: usize = 4;
+/// What a copy costs besides its bytes.
+const COPY_BYTES: usize = 64;
+/// With more streams than this in the line, doubles are looked for.
+const KEEP_WAITING: usize = 64;
 
 /// One buffer of the pool, owned by whoever holds this value.
 ///
@@ -42,6 +51,10 @@ unsafe impl Sync for PoolBuffer {}
 pub(crate) struct Pool {
     options: PoolOptions,
     state: Mutex<State>,
+    /// Whether more than half of it is lent; written under the lock, and asked for each message.
+    scarce: AtomicBool,
+    /// Bytes of small leases that were copied out.
+    copied: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -55,6 +68,8 @@ struct State {
     /// The system gave no memory when it was asked last.
     lacks_memory: bool,
     waiting: VecDeque<SlotId>,
+    /// With so many of them, doubles are looked for.
+    waiting_max: usize,
 }
 
 impl Pool {
@@ -66,10 +81,13 @@ impl Pool {
             bytes: 0,
             lacks_memory: false,
             waiting: VecDeque::new(),
+            waiting_max: KEEP_WAITING,
         };
         Pool {
             options,
             state: Mutex::new(state),
+            scarce: AtomicBool::new(false),
+            copied: AtomicUsize::new(0),
         }
     }
 
@@ -85,12 +103,25 @@ impl Pool {
     /// A buffer, or nothing when the pool has grown to its bound and all of it is lent.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn take(&self) -> Option<PoolBuffer> {
-        let mut state = lock(&self.state);
-        if let Some(buffer) = state.free.pop() {
-            return Some(buffer);
+        self.take_from(&mut lock(&self.state))
+    }
+
+    fn take_from(&self, state: &mut State) -> Option<PoolBuffer> {
+        if state.free.is_empty() {
+            self.grow(state);
         }
-        self.grow(&mut state);
-        state.free.pop()
+        let buffer = state.free.pop();
+        self.note_lent(state);
+        buffer
+    }
+
+    /// Takes note of whether the pool runs short, for those who ask without its lock.
+    fn note_lent(&self, state: &State) {
+        let free = state.free.len() * self.buffer_bytes();
+        let scarce = state.bytes - free.min(state.bytes) > self.options.pool_bytes_max / 2;
+        if self.scarce.load(Ordering::Relaxed) != scarce {
+            self.scarce.store(scarce, Ordering::Relaxed);
+        }
     }
 
     /// Up to so many buffers, under one lock.
@@ -98,25 +129,19 @@ impl Pool {
     pub(crate) fn take_many(&self, count: usize, mut each: impl FnMut(PoolBuffer)) {
         let mut state = lock(&self.state);
         for _ in 0..count {
-            if state.free.is_empty() {
-                self.grow(&mut state);
+            match self.take_from(&mut state) {
+                Some(buffer) => each(buffer),
+                None => return,
             }
-            let Some(buffer) = state.free.pop() else {
-                return;
-            };
-            each(buffer);
         }
     }
 
     /// Like `take`; when there is none, `waiter` is remembered and comes back from a later `give`.
-    pub(crate) fn take_or_wait(&self, waiter: SlotId) -> Option<PoolBuffer> {
+    pub(crate) fn take_or_wait(&self, waiter: SlotId, slots: &Slots) -> Option<PoolBuffer> {
         let mut state = lock(&self.state);
-        if state.free.is_empty() {
-            self.grow(&mut state);
-        }
-        let buffer = state.free.pop();
+        let buffer = self.take_from(&mut state);
         if buffer.is_none() {
-            state.waiting.push_back(waiter);
+            state.wait(waiter, slots);
         }
         buffer
     }
@@ -128,8 +153,8 @@ impl Pool {
 
     /// Puts a stream in the line of those that wait for a buffer.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn wait(&self, waiter: SlotId) {
-        lock(&self.state).waiting.push_back(waiter);
+    pub(crate) fn wait(&self, waiter: SlotId, slots: &Slots) {
+        lock(&self.state).wait(waiter, slots);
     }
 
     /// Takes the stream that waited longest for a buffer out of the line.
@@ -162,9 +187,27 @@ impl Pool {
 
     /// Whether so much of the pool is lent that what merely waits should leave it.
     pub(crate) fn is_scarce(&self) -> bool {
-        let state = lock(&self.state);
-        let free = state.free.len() * self.buffer_bytes();
-        state.bytes - free.min(state.bytes) > self.options.pool_bytes_max / 2
+        self.scarce.load(Ordering::Relaxed)
+    }
+
+    /// Whether a lease of so many bytes is to be copied, so that it does not hold a whole buffer of
+    /// a pool that runs short. The copy is counted until `copy_is_gone`.
+    pub(crate) fn copies_out(&self, bytes: usize) -> bool {
+        if !self.is_scarce() || bytes > self.buffer_bytes() / SMALL_PART {
+            return false;
+        }
+        let cost = bytes + COPY_BYTES;
+        let before = self.copied.fetch_add(cost, Ordering::Relaxed);
+        let room = before + cost <= self.options.pool_bytes_max / COPIES_PART;
+        if !room {
+            self.copied.fetch_sub(cost, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// A copy of so many bytes was dropped.
+    pub(crate) fn copy_is_gone(&self, bytes: usize) {
+        self.copied.fetch_sub(bytes + COPY_BYTES, Ordering::Relaxed);
     }
 
     /// Takes a buffer back. Answers the stream that waited longest for one, if any did.
@@ -177,6 +220,7 @@ impl Pool {
         } else {
             state.free.push(buffer);
         }
+        self.note_lent(&state);
         state.waiting.pop_front()
     }
 
@@ -206,5 +250,46 @@ impl Pool {
         }
         state.bytes += buffers * bytes_each;
         state.blocks.push(pages);
+    }
+}
+
+impl State {
+    /// Puts a stream at the end of the line. One that was given a turn for another reason tries
+    /// again, and stands here twice then; one that has closed left its entry. So that neither makes
+    /// the line longer than there are streams, all entries are looked at once it has doubled.
+    fn wait(&mut self, waiter: SlotId, slots: &Slots) {
+        if self.waiting.len() >= self.waiting_max {
+            let mut seen = HashSet::new();
+            self.waiting
+                .retain(|it| slots.is_told_of(*it) && seen.insert(*it));
+            self.waiting_max = KEEP_WAITING.max(2 * self.waiting.len());
+        }
+        self.waiting.push_back(waiter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_no_longer_than_there_are_streams() {
+        let slots = Slots::new(4);
+        let pool = Pool::new(PoolOptions {
+            buffer_bytes: 512,
+            pool_bytes_max: 512,
+            ..PoolOptions::default()
+        });
+        let id = |_| slots.allocate(false).expect("room for four").0;
+        let streams: Vec<SlotId> = (0..3).map(id).collect();
+        let held = pool.take().expect("there is one");
+        for round in 0..10_000 {
+            assert!(pool.take_or_wait(streams[round % 3], &slots).is_none());
+        }
+        assert!(lock(&pool.state).waiting.len() <= 2 * KEEP_WAITING);
+        // The order is that in which they came.
+        assert_eq!(pool.give(held), Some(streams[0]));
+        assert_eq!(pool.next_to_serve(), Some(streams[1]));
+        assert_eq!(pool.next_to_serve(), Some(streams[2]));
     }
 }

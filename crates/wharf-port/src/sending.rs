@@ -86,9 +86,14 @@ impl Core {
             return;
         };
         let waiting = work.sends.len() > work.sends_in_request;
-        if waiting && self.pool.is_scarce() {
+        if !waiting {
+            return;
+        }
+        // A lease may be another port's, and it is that port's pool that may run short.
+        let newest = work.sends.back();
+        if self.pool.is_scarce() || newest.is_some_and(|it| it.buffer.comes_from_scarce_pool()) {
             let waiting = work.sends.iter_mut().skip(work.sends_in_request);
-            waiting.for_each(|send| send.buffer.leave_pool());
+            waiting.for_each(|send| send.buffer.leave_scarce_pool());
         }
     }
 

@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_millis(100);
 impl Core {
     /// A buffer of the pool, or a place in the line for one.
     pub(crate) fn buffer_or_wait(&self, id: SlotId) -> Option<PoolBuffer> {
-        let buffer = self.pool.take_or_wait(id);
+        let buffer = self.pool.take_or_wait(id, &self.slots);
         if buffer.is_none() && self.pool.lacks_memory() {
             self.ask_for_memory_again();
         }

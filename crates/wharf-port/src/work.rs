@@ -26,6 +26,8 @@ use crate::timer::TimerId;
 const SPARE_WORK_MAX: usize = 1024;
 /// Those a thread keeps before that; a few, because nobody takes them from an idle thread.
 const SPARE_OF_THREAD_MAX: usize = 32;
+/// A queue that had room for more than this gives it back when its socket is idle.
+const KEEP_ENTRIES: usize = 64;
 
 thread_local! {
     #[allow(
@@ -108,6 +110,19 @@ impl Work {
             && self.limit.is_none()
     }
 
+    /// Frees the memory of queues that were long: a spare block keeps none of it.
+    fn give_back_room(&mut self) {
+        fn give_back<T>(queue: &mut VecDeque<T>) {
+            if queue.capacity() > KEEP_ENTRIES {
+                *queue = VecDeque::new();
+            }
+        }
+        give_back(&mut self.pending);
+        give_back(&mut self.sends);
+        give_back(&mut self.intos);
+        give_back(&mut self.held);
+    }
+
     /// Fills `slices` with what is queued and not sent, up to a shutdown or so many bytes; answers
     /// how many slices.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
@@ -160,6 +175,9 @@ impl Core {
             return;
         }
         let mut work = state.work.take();
+        if let Some(work) = &mut work {
+            work.give_back_room();
+        }
         // A thread that is past its own end has none.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
@@ -173,5 +191,20 @@ impl Core {
                 spare.extend(work);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_block_keeps_no_long_queue() {
+        let mut work = Work::default();
+        work.intos.reserve(100_000);
+        work.sends.reserve(10);
+        let sends = work.sends.capacity();
+        work.give_back_room();
+        assert_eq!((work.intos.capacity(), work.sends.capacity()), (0, sends));
     }
 }

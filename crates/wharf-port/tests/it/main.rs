@@ -17,6 +17,7 @@ mod crew;
 mod peer;
 mod rig;
 mod runner;
+mod scarce;
 mod system;
 mod table;
 
@@ -81,6 +82,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("watch", watch::CASES),
     ("edges", edges::CASES),
     ("pool", pool::CASES),
+    ("a pool that runs short", scarce::CASES),
     ("held", held::CASES),
     ("right behind a message", behind::CASES),
     ("send", send::CASES),

@@ -70,9 +70,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const BYTES: u32 = 512;
+pub(crate) const BYTES: u32 = 512;
+/// A message that is not copied out of a pool that runs short: more than a quarter of a buffer.
+const LARGE: usize = 200;
 
-fn small(buffers: usize) -> PoolOptions {
+pub(crate) fn small(buffers: usize) -> PoolOptions {
     PoolOptions {
         buffer_bytes: BYTES,
         pool_bytes_max: buffers * BYTES as usize,
@@ -154,7 +156,7 @@ fn an_exhausted_pool_serves_first_come_first_served(at: &Where) {
     for name in 0..4u8 {
         let (stream, mut peer) = rig.connection();
         stream.socket().receive().expect("nothing else reads");
-        rig.say(&mut peer, &[name]);
+        rig.say(&mut peer, &[name; LARGE]);
         rig.expect_nothing();
         waiting.push((stream, peer));
     }
@@ -162,7 +164,7 @@ fn an_exhausted_pool_serves_first_come_first_served(at: &Where) {
     for name in 0..4u8 {
         drop(held.remove(0));
         let lease = rig.lease(waiting[usize::from(name)].0.socket());
-        assert_eq!(*lease, [name]);
+        assert_eq!(*lease, [name; LARGE]);
         held.push(lease);
         rig.expect_nothing();
     }
@@ -181,7 +183,7 @@ fn a_stream_that_leaves_the_line_lets_the_next_one_go_on(at: &Where) {
         let (first, mut first_peer) = rig.connection();
         let (second, mut second_peer) = rig.connection();
         holder.socket().receive().expect("nothing else reads");
-        rig.say(&mut holder_peer, b"held");
+        rig.say(&mut holder_peer, &[b'h'; LARGE]);
         let held = rig.lease(holder.socket());
         let waiting = first.socket().receive().expect("nothing else reads");
         rig.say(&mut first_peer, b"one");

@@ -224,12 +224,7 @@ impl Uring {
         if leased {
             return core.received(id, state, (buffer, count), out);
         }
-        let read = 0;
-        core.work(state).held.push_back(Held {
-            buffer,
-            count,
-            read,
-        });
+        hold(core, state, buffer, count);
         if state.has(flag::ARMED) {
             self.cut(id, state);
         }
@@ -267,7 +262,7 @@ impl Uring {
     ) {
         if !lock(&self.buffers).is_open() {
             // Not even the ring of buffers could be made.
-            core.pool.wait(id);
+            core.pool.wait(id, &core.slots);
             state.set(flag::PAUSED_POOL);
             return core.ask_for_memory_again();
         }
@@ -282,6 +277,27 @@ impl Uring {
         state.set(DATA_AT_HAND);
         core.go_on_receiving(id, state, out);
     }
+}
+
+/// Keeps data beyond the bound of leases. Where buffers run short, a few bytes join those that came
+/// before instead of holding one of their own.
+fn hold(core: &Core, state: &mut SocketState, buffer: PoolBuffer, count: usize) {
+    let held = &mut core.work(state).held;
+    let last = held
+        .back_mut()
+        .filter(|last| core.pool.is_scarce() && last.count + count <= core.pool.buffer_bytes());
+    let Some(last) = last else {
+        let read = 0;
+        return held.push_back(Held {
+            buffer,
+            count,
+            read,
+        });
+    };
+    let space = core.pool.bytes_of_mut(&mut last.buffer);
+    space[last.count..last.count + count].copy_from_slice(&core.pool.bytes_of(&buffer)[..count]);
+    last.count += count;
+    core.buffer_returned(buffer);
 }
 
 fn has_held(state: &SocketState) -> bool {

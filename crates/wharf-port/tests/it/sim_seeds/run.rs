@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wharf_port::sim::Faults;
+use wharf_port::sim::{Faults, SimOptions};
 use wharf_port::{Event, Key, Wait};
 
 use super::crowd::Crowd;
@@ -144,12 +144,17 @@ impl Run {
         let listener = listener.expect("nobody listens there");
         listener.socket().accept().expect("a fresh listener");
         let each = usize::from(self.plan.bounds.leases_per_socket);
+        // A lease that fills its buffer stays in the pool, and small ones may leave it.
+        let calm = self.plan.calm();
+        let message = vec![1; self.plan.bounds.buffer_bytes as usize];
+        program.network.behave(SimOptions {
+            buffer_bytes: calm.buffer_bytes.max(self.plan.bounds.buffer_bytes),
+            ..calm
+        });
         let mut peers = Vec::new();
         for _ in 0..self.plan.bounds.buffers.div_ceil(each) {
             let mut peer = program.network.connect(&address).expect("it listens");
-            let small = self.plan.network.buffer_bytes as usize;
-            // One byte at a time where no more fits, so that each is a lease of its own.
-            peer.send(&vec![1; small.min(1)]).expect("it is connected");
+            peer.send(&message).expect("it is connected");
             peers.push(peer);
         }
         let mut leases = Vec::new();
@@ -160,7 +165,7 @@ impl Run {
                 break;
             }
             for peer in &mut peers {
-                peer.send(&[1]).expect("it is connected");
+                peer.send(&message).expect("it is connected");
             }
             let wait = waiter.wait(Some(Duration::from_millis(50)));
             let Wait::Packets(batch) = wait.expect("C5: no error") else {
@@ -173,6 +178,7 @@ impl Run {
                         let held = stream.expect("there is room").set_aside();
                         held.receive().expect("nothing reads");
                     }
+                    Event::Received(lease) if lease.len() < message.len() => {}
                     Event::Received(lease) => leases.push(lease),
                     other => panic!("the probe of the pool knows nothing of {other:?}"),
                 }

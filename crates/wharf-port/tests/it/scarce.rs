@@ -1,0 +1,86 @@
+//! A pool that runs short: who waits or is slow holds no more of it than its bytes, on whichever
+//! port.
+
+use std::time::Duration;
+
+use wharf_port::Event;
+
+use crate::case::{Case, Where, another_port, case};
+use crate::pool::{BYTES, small};
+use crate::rig::{Rig, noise};
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        small_leases_that_nobody_returns_leave_room_for_others,
+        [C8, C13],
+        "found from outside: 1,100 connections with 6 bytes each exhausted 64 MiB"
+    ),
+    case!(
+        leases_queued_on_another_port_leave_their_own_pool,
+        [C8, C13],
+        "found from outside: 8 peers that never read, on another port"
+    )
+    .skip(another_port),
+];
+
+/// More leases than there are buffers, of a few bytes each, and none of them goes back.
+fn small_leases_that_nobody_returns_leave_room_for_others(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.pool(small(16)));
+    let mut held = Vec::new();
+    for name in 0..24u8 {
+        let (stream, mut peer) = rig.connection();
+        stream.socket().receive().expect("nothing else reads");
+        rig.say(&mut peer, &[name; 6]);
+        let lease = rig.lease(stream.socket());
+        assert_eq!(*lease, [name; 6]);
+        held.push((lease, stream, peer));
+    }
+    assert!(rig.port.stats().pool_bytes <= 16 * BYTES as usize);
+    // They are what they were, and go out like any other.
+    for (name, (lease, stream, mut peer)) in (0..24u8).zip(held) {
+        assert_eq!(*lease, [name; 6]);
+        stream.send(lease).expect("an empty queue");
+        assert_eq!(rig.hear(&mut peer, 6), [name; 6]);
+    }
+    rig.until_stats("all are back", |stats| stats.leases == 0);
+}
+
+/// The pool that runs short is that of the port where the leases come from.
+fn leases_queued_on_another_port_leave_their_own_pool(at: &Where) {
+    const SINKS: usize = 8;
+    let mut rig = Rig::with(at, |builder| builder.pool(small(16)));
+    let mut other = Rig::with(at, |builder| builder.send_queue_bytes_max(64 << 20));
+    let (mut sinks, mut sources) = (Vec::new(), Vec::new());
+    for _ in 0..SINKS {
+        let (sink, peer) = other.connection();
+        // What comes behind it waits for a peer that does not read.
+        sink.send(vec![0; 16 << 20]).expect("an empty queue");
+        sinks.push((sink, peer));
+        let (source, mut peer) = rig.connection();
+        source.socket().receive().expect("nothing else reads");
+        rig.say(&mut peer, &noise(4 * BYTES as usize));
+        sources.push((source, peer));
+    }
+    other.pump(Duration::ZERO);
+    let mut left = SINKS * 4 * BYTES as usize;
+    while left > 0 {
+        let packet = rig.next("what the sources say");
+        let Event::Received(lease) = packet.event else {
+            panic!("not asked for: {packet:?}");
+        };
+        left -= lease.len();
+        let from = sources
+            .iter()
+            .position(|(it, _)| it.socket() == packet.socket);
+        let (sink, _) = &sinks[from.expect("a source")];
+        sink.send(lease).expect("room for four");
+    }
+    for (_, peer) in sinks.drain(..) {
+        peer.reset();
+    }
+    (rig.allowed.packets, other.allowed.packets) = (true, true);
+    rig.until("the leases are back", |rig| {
+        other.pump(Duration::ZERO);
+        (rig.port.stats().leases == 0).then_some(())
+    });
+}
