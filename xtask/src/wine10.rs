@@ -74,6 +74,11 @@ fn install(root: &Path) -> Result<()> {
     command::run(debootstrap.arg(&partial).arg(mirror()?))?;
     // The packages themselves are not needed any more.
     fs::remove_dir_all(partial.join("var/cache/apt/archives"))?;
+    // Wine looks names up there, and the release brings none.
+    fs::write(
+        partial.join("etc/hosts"),
+        "127.0.0.1 localhost\n::1 localhost\n",
+    )?;
     fs::rename(&partial, root)?;
     Ok(())
 }

@@ -30,6 +30,7 @@ pub(crate) enum SocketKind {
     /// One end of a connection, or what may become one.
     Stream,
     /// It waits for connections.
+    #[allow(dead_code, reason = "not every system says which sockets listen")]
     Listening,
     /// Datagrams and the like.
     Other,
