@@ -151,10 +151,10 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
         (&["load", "hover"], "hold"),
         (&["load", "hold", "--connections", "9000000"], "open files"),
     ] {
-        if expected == "open files" && !crate::program::is_native() {
+        if expected == "open files" && !is_native() {
             continue; // Windows has no such limit.
         }
-        if expected == "--i-own-this-target" && !crate::program::is_native() {
+        if expected == "--i-own-this-target" && !is_native() {
             continue; // Wine binds any address, so that each seems to be this machine's own.
         }
         let output = run(arguments);
