@@ -158,12 +158,12 @@ impl Core {
             // What wakes there would wake the parent's threads.
             _ if self.is_forked() => {}
             Wake::Driver(threads) => self.driver.wake(threads),
-            Wake::Parked(thread) => thread.unpark(),
+            Wake::Parked(thread) => self.driver.unpark(&thread),
             Wake::Many(threads, parked) => {
                 if threads > 0 {
                     self.driver.wake(threads);
                 }
-                parked.iter().for_each(std::thread::Thread::unpark);
+                parked.iter().for_each(|it| self.driver.unpark(it));
             }
         }
     }

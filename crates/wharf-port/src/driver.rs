@@ -21,6 +21,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -354,6 +355,19 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Makes so many calls of `poll` return.
     fn wake(&self, threads: u32);
+
+    /// Sleeps as one of those who wait until the leader calls them, at most so long.
+    fn park(&self, at_most: Option<Duration>) {
+        match at_most {
+            Some(at_most) => thread::park_timeout(at_most),
+            None => thread::park(),
+        }
+    }
+
+    /// Ends the `park` of this thread, or its next one.
+    fn unpark(&self, thread: &Thread) {
+        thread.unpark();
+    }
 
     /// The port ends: collects, for a bounded time, what the system still holds of sockets that
     /// were all aborted. Answers how many requests did not come back; their memory is leaked.

@@ -143,10 +143,7 @@ impl Taking {
                 Ok(true)
             }
             Rest::Park => {
-                match time_left(core, deadline, false) {
-                    Some(timeout) => std::thread::park_timeout(timeout),
-                    None => std::thread::park(),
-                }
+                core.driver.park(time_left(core, deadline, false));
                 self.called = core.ready.unparked(self.number);
                 Ok(true)
             }

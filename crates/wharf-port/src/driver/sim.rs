@@ -11,6 +11,7 @@
 //! owns what until when, is on this side of them.
 
 use std::sync::Arc;
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::{Driver, Unavailable};
@@ -23,8 +24,9 @@ use crate::local::Local;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
 use request::{Asked, Memory, Side};
+use shared::Shared;
 use socket::{Listener, Owner, Role, SocketId};
-use world::{Event, Shared, World};
+use world::{Event, World};
 
 pub use options::{Faults, SimOptions};
 pub use peer::{Heard, Network, Peer, PeerListener};
@@ -35,6 +37,7 @@ mod peer;
 mod random;
 mod report;
 mod request;
+mod shared;
 mod socket;
 mod step;
 mod world;
@@ -48,6 +51,7 @@ const END_EVENTS_MAX: u32 = 10_000_000;
 #[derive(Debug)]
 pub(crate) struct Sim {
     shared: Arc<Shared>,
+    one_leads: bool,
 }
 
 impl Sim {
@@ -59,6 +63,7 @@ impl Sim {
         let shared = Shared::new(options.sim, token.into());
         Ok(Sim {
             shared: Arc::new(shared),
+            one_leads: options.sim.one_leads,
         })
     }
 
@@ -122,7 +127,11 @@ fn with_number(world: &mut World, address: &Address) -> Address {
 
 impl Driver for Sim {
     fn concurrent(&self) -> bool {
-        true
+        !self.one_leads
+    }
+
+    fn leave_thread(&self, _core: &Arc<Core>, _ends: bool) {
+        self.shared.forget_call();
     }
 
     fn now(&self) -> Instant {
@@ -323,6 +332,7 @@ impl Driver for Sim {
         local: &mut Local,
         wakes: &mut u32,
     ) -> Result<(), i32> {
+        self.shared.enter(self.one_leads);
         let (deadline, due) = self.shared.with(|world| {
             let deadline = at_most.map(|limit| world.after(limit));
             (deadline, world.due())
@@ -337,11 +347,20 @@ impl Driver for Sim {
                 None => break,
             }
         }
+        self.shared.leave();
         Ok(())
     }
 
     fn wake(&self, threads: u32) {
         self.shared.wake(threads);
+    }
+
+    fn park(&self, at_most: Option<Duration>) {
+        self.shared.park(at_most);
+    }
+
+    fn unpark(&self, thread: &Thread) {
+        self.shared.unpark(thread);
     }
 
     fn end(&self, core: &Arc<Core>) -> u64 {

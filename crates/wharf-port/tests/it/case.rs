@@ -107,17 +107,30 @@ pub(crate) enum Mode {
     Single,
     /// A single-waiter port whose sockets take no descriptors; on `uring` alone.
     Direct,
+    /// A shared port where one waiter leads and the others are parked; on `sim` alone, whose
+    /// driver lets all of them in otherwise.
+    Leader,
 }
 
 impl Mode {
     /// Those of every driver.
     pub(crate) const ALL: [Mode; 2] = [Mode::Shared, Mode::Single];
 
+    /// Whether this driver has such ports, if the system does what they need.
+    pub(crate) fn is_of(self, driver: Driver) -> bool {
+        match self {
+            Mode::Shared | Mode::Single => true,
+            Mode::Direct => driver != Driver::Sim,
+            Mode::Leader => driver == Driver::Sim,
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Mode::Shared => "shared",
             Mode::Single => "single",
             Mode::Direct => "direct",
+            Mode::Leader => "leader",
         }
     }
 }
@@ -158,13 +171,13 @@ impl Where {
     }
 
     pub(crate) fn shared(&self) -> bool {
-        self.mode == Mode::Shared
+        matches!(self.mode, Mode::Shared | Mode::Leader)
     }
 
     /// Room for so many sockets, where a port has a table of its own for them.
     pub(crate) fn with_places(&self, builder: Builder, places: u32) -> Builder {
         match self.mode {
-            Mode::Shared | Mode::Single => builder,
+            Mode::Shared | Mode::Single | Mode::Leader => builder,
             Mode::Direct => builder.direct_descriptors(places),
         }
     }
@@ -175,13 +188,14 @@ impl Where {
             Driver::Sim => Port::builder().sim(SimOptions {
                 // As much as systems hold, for cases whose far end reads later.
                 buffer_bytes: 1 << 20,
+                one_leads: self.mode == Mode::Leader,
                 ..SimOptions::new(1)
             }),
             driver => Port::builder().driver(DriverChoice::Require(driver.kind())),
         };
         let builder = builder.spin_us_max(self.spin_us_max);
         match self.mode {
-            Mode::Shared => builder.shared(),
+            Mode::Shared | Mode::Leader => builder.shared(),
             Mode::Single => builder.single_waiter(),
             Mode::Direct => builder.single_waiter().direct_descriptors(DIRECT_PLACES),
         }

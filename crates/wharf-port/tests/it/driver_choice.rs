@@ -127,8 +127,8 @@ fn kernel_differences(mode: Mode) -> Vec<(&'static str, &'static str)> {
         };
         let here = match ports {
             "all" => true,
-            "shared" => mode == Mode::Shared,
-            "single-waiter" => mode != Mode::Shared,
+            "shared" => matches!(mode, Mode::Shared | Mode::Leader),
+            "single-waiter" => matches!(mode, Mode::Single | Mode::Direct),
             "direct" => mode == Mode::Direct,
             _ => return None,
         };

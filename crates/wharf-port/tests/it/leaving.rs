@@ -77,7 +77,7 @@ thread_local! {
 }
 
 fn one_waiter(at: &Where) -> Option<&'static str> {
-    (at.mode == Mode::Shared).then_some("a shared port has many waiters")
+    at.shared().then_some("a shared port has many waiters")
 }
 
 /// Nobody sleeps on the simulated network: its time has passed already.

@@ -173,7 +173,8 @@ fn places() -> Vec<Where> {
     let wine = system::is_wine();
     let mut places = Vec::new();
     for driver in Driver::present() {
-        for mode in Mode::ALL.into_iter().chain([Mode::Direct]) {
+        let modes = Mode::ALL.into_iter().chain([Mode::Direct, Mode::Leader]);
+        for mode in modes.filter(|mode| mode.is_of(driver)) {
             let at = Where {
                 driver,
                 mode,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{Buffer, Close, End, ErrorKind, Event, Op, SocketRef};
 
-use crate::case::{Case, Driver, Mode, Where, case, linux};
+use crate::case::{Case, Driver, Where, case, linux};
 use crate::peer::{Heard, Peer};
 use crate::receive::failed_as;
 use crate::rig::{Rig, noise};
@@ -99,7 +99,8 @@ fn once(at: &Where) -> Option<&'static str> {
     if at.wine {
         return Some("Wine takes minutes for it");
     }
-    (at.mode == Mode::Shared).then_some("it is moved once on each driver, for its seconds")
+    at.shared()
+        .then_some("it is moved once on each driver, for its seconds")
 }
 
 fn a_send_is_silent_when_it_succeeds(at: &Where) {

@@ -11,7 +11,7 @@ use wharf_port::{
     Waiter,
 };
 
-use crate::case::{Case, Mode, Where, case, real_time, several_waiters, waiters_elsewhere};
+use crate::case::{Case, Where, case, real_time, several_waiters, waiters_elsewhere};
 use crate::crew::crew;
 use crate::peer::Heard;
 use crate::rig::{Rig, lock};
@@ -82,7 +82,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn one_waiter(at: &Where) -> Option<&'static str> {
-    (at.mode == Mode::Shared).then_some("a shared port has many waiters")
+    at.shared().then_some("a shared port has many waiters")
 }
 
 fn a_single_waiter_port_refuses_the_second(at: &Where) {

@@ -23,6 +23,10 @@ pub struct SimOptions {
     /// Bytes that wait in each direction of a connection before its sender is held up; by default
     /// 64 KiB.
     pub buffer_bytes: u32,
+    /// One waiter at a time is inside the driver and leads, and the others are parked until it
+    /// leaves: as on io_uring and kqueue. By default all of them may be inside, as on epoll and
+    /// IOCP. A change once the port is built changes nothing.
+    pub one_leads: bool,
     /// A receive brings less than there is.
     pub short_receives: u16,
     /// A send ends before all of it is with the system.
@@ -62,6 +66,7 @@ impl SimOptions {
             seed,
             delay_us_max: 100,
             buffer_bytes: 64 * 1024,
+            one_leads: false,
             short_receives: 0,
             short_sends: 0,
             receive_errors: 0,

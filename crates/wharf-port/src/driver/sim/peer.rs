@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::options::{Faults, SimOptions};
 use super::request::Side;
+use super::shared::Shared;
 use super::socket::{Knock, Listener, Owner, Role, Socket, SocketId};
-use super::world::Shared;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Operation, Result};
 

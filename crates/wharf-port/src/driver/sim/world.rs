@@ -6,14 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use super::options::{Faults, SimOptions};
 use super::random::Random;
 use super::request::{Asked, Memory, Outcome, Request, Side};
+use super::shared::Sleepers;
 use super::socket::{Owner, Role, Socket, SocketId, Sockets};
 use crate::address::Address;
-use crate::lock;
 use crate::slot::SlotId;
 use crate::sys;
 
@@ -21,79 +19,6 @@ use crate::sys;
 const EVENTS_AT_ONE_INSTANT_MAX: u64 = 1_000_000;
 /// The first port number that the network chooses itself.
 const FIRST_NUMBER: u16 = 49_152;
-
-/// A network as its driver, its peers and its handle share it.
-#[derive(Debug)]
-pub(super) struct Shared {
-    world: Mutex<World>,
-    /// Something was scheduled, or somebody is to wake.
-    changed: Condvar,
-}
-
-impl Shared {
-    pub(super) fn new(options: SimOptions, token: sys::Handle) -> Self {
-        Shared {
-            world: Mutex::new(World::new(options, token)),
-            changed: Condvar::new(),
-        }
-    }
-
-    /// Does something to the world, and wakes whoever sleeps if that has brought events.
-    pub(super) fn with<R>(&self, action: impl FnOnce(&mut World) -> R) -> R {
-        let mut world = lock(&self.world);
-        let scheduled = world.scheduled;
-        let answer = action(&mut world);
-        if world.sleeping > 0 && world.scheduled != scheduled {
-            self.changed.notify_all();
-        }
-        answer
-    }
-
-    pub(super) fn wake(&self, threads: u32) {
-        lock(&self.world).wakes += threads;
-        self.changed.notify_all();
-    }
-
-    /// The next event that is due, after sleeping if need be, until virtual `deadline_ns`.
-    /// Nothing when that comes first, when a wake-up does, or when nothing is due and `sleepy` is
-    /// not set. Counts the wake-up it takes in `wakes`.
-    pub(super) fn next(
-        &self,
-        deadline_ns: Option<u64>,
-        sleepy: bool,
-        wakes: &mut u32,
-    ) -> Option<Event> {
-        let mut world = lock(&self.world);
-        loop {
-            if *wakes == 0 && world.wakes > 0 {
-                world.wakes -= 1;
-                *wakes = 1;
-            }
-            if let Some(event) = world.take_due() {
-                return Some(event);
-            }
-            if *wakes > 0 || !sleepy {
-                return None;
-            }
-            match (world.next_event_ns(), deadline_ns) {
-                (Some(next), deadline) if deadline.is_none_or(|deadline| next <= deadline) => {
-                    world.now_ns = next;
-                }
-                (_, Some(deadline)) => {
-                    world.now_ns = world.now_ns.max(deadline);
-                    return None;
-                }
-                (_, None) => self.sleep(&mut world),
-            }
-        }
-    }
-
-    fn sleep(&self, world: &mut MutexGuard<'_, World>) {
-        world.sleeping += 1;
-        self.changed.wait(world);
-        world.sleeping -= 1;
-    }
-}
 
 /// Something that happens at its time.
 #[derive(Debug)]
@@ -122,17 +47,16 @@ pub(super) struct World {
     pub(super) requests: u64,
     /// By time, then by lot, then in order.
     events: BTreeMap<(u64, u64, u64), Event>,
-    scheduled: u64,
+    pub(super) scheduled: u64,
     /// Events since the clock moved, and where it stood.
     at_this_instant: (u64, u64),
     next_number: u16,
-    wakes: u32,
-    sleeping: u32,
+    pub(super) sleepers: Sleepers,
     token: sys::Handle,
 }
 
 impl World {
-    fn new(options: SimOptions, token: sys::Handle) -> Self {
+    pub(super) fn new(options: SimOptions, token: sys::Handle) -> Self {
         World {
             options,
             random: Random::new(options.seed),
@@ -147,8 +71,7 @@ impl World {
             scheduled: 0,
             at_this_instant: (0, 0),
             next_number: FIRST_NUMBER,
-            wakes: 0,
-            sleeping: 0,
+            sleepers: Sleepers::default(),
             token,
         }
     }
@@ -180,7 +103,7 @@ impl World {
         self.events.insert((at_ns, lot, self.scheduled), event);
     }
 
-    fn next_event_ns(&self) -> Option<u64> {
+    pub(super) fn next_event_ns(&self) -> Option<u64> {
         self.events.first_key_value().map(|((at, ..), _)| *at)
     }
 
@@ -190,7 +113,7 @@ impl World {
         due.take(64).count()
     }
 
-    fn take_due(&mut self) -> Option<Event> {
+    pub(super) fn take_due(&mut self) -> Option<Event> {
         if self.next_event_ns()? > self.now_ns {
             return None;
         }

@@ -53,8 +53,8 @@ impl Plan {
     pub(crate) fn new(at: &Where, dice: &mut Dice) -> Self {
         let bulk = dice.chance(BULK);
         let (waiters, threads) = match at.mode {
-            Mode::Shared if dice.chance(400) => (1, dice.between(1, 2)),
-            Mode::Shared => (dice.between(1, 3), 0),
+            Mode::Shared | Mode::Leader if dice.chance(400) => (1, dice.between(1, 2)),
+            Mode::Shared | Mode::Leader => (dice.between(1, 3), 0),
             Mode::Single | Mode::Direct => (1, 0),
         };
         let buffers_bytes: &[u32] = match bulk {

@@ -173,7 +173,6 @@ fn storm(seed: u64, dice: &mut Dice) -> SimOptions {
         }
     };
     SimOptions {
-        seed,
         short_receives: sometimes(600),
         short_sends: sometimes(600),
         receive_errors: sometimes(20),
@@ -187,5 +186,6 @@ fn storm(seed: u64, dice: &mut Dice) -> SimOptions {
         late_ends: sometimes(800),
         delay_us_max: dice.pick(&[0, 10, 1_000, 20_000]),
         buffer_bytes: dice.pick(&[1, 100, 3_000, 64 * 1024]),
+        ..SimOptions::new(seed)
     }
 }
