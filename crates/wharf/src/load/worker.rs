@@ -343,7 +343,7 @@ impl<'a> Worker<'a> {
         self.count_what_was_not_begun();
         if self.orders.mode.talks() {
             for number in 0..self.connections.len() {
-                self.finish(number as u32);
+                self.finish_if_answered(number as u32);
             }
         }
         self.touch_all();

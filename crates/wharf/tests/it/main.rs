@@ -27,6 +27,8 @@ mod endings;
 #[cfg(unix)]
 mod gates;
 #[cfg(unix)]
+mod halves;
+#[cfg(unix)]
 mod held;
 #[cfg(unix)]
 mod ledgers;

@@ -20,6 +20,9 @@ const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
 /// It is waited for in so many pieces: a load that is not scheduled for seconds has not listened for
 /// more than one of them, and what came meanwhile is not lost.
 const DRAIN_STEPS: u32 = 10;
+/// After so many of them in which nothing came back, each connection sends its FIN: a server may answer
+/// only when its peer has ended.
+const ASK_AFTER_STEPS: u32 = DRAIN_STEPS / 2;
 /// And so many of them there are at most: a server that answers byte by byte would keep a load for as
 /// long as it likes.
 const DRAIN_STEPS_MAX: u32 = 12 * DRAIN_STEPS;
@@ -85,6 +88,11 @@ impl Worker<'_> {
         self.silent_steps += 1;
         if self.heard > self.heard_before {
             self.silent_steps = 0;
+        }
+        if self.silent_steps == ASK_AFTER_STEPS && self.orders.mode.talks() {
+            for number in 0..self.connections.len() {
+                self.finish(number as u32);
+            }
         }
         if self.silent_steps < DRAIN_STEPS && self.drain_steps < DRAIN_STEPS_MAX {
             return self.listen_on();

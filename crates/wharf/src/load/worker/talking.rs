@@ -71,7 +71,7 @@ impl Worker<'_> {
             *place = Some(Box::new(talk));
         }
         if self.stopping {
-            self.finish(number);
+            self.finish_if_answered(number);
         } else if self.orders.requests.is_none() {
             for _ in 0..self.orders.pipeline {
                 self.send(number, Instant::now());
@@ -246,7 +246,7 @@ impl Worker<'_> {
             self.send(number, begun);
         }
         if self.stopping {
-            self.finish(number);
+            self.finish_if_answered(number);
         }
         self.give_turn(number)
     }
@@ -278,6 +278,9 @@ impl Worker<'_> {
             return Ok(());
         }
         if self.stopping {
+            if self.orders.mode.talks() {
+                self.finish_if_answered(number);
+            }
             return Ok(());
         }
         if self.orders.requests.is_some() {
@@ -306,12 +309,25 @@ impl Worker<'_> {
         }
     }
 
+    /// Sends the FIN, once no message is under way; the last answer calls this again.
+    ///
+    /// A FIN right behind the last message was rejected: many proxies (nginx's `stream` as it comes)
+    /// take it for the end of both directions, and drop the answers that are on their way back.
+    pub(super) fn finish_if_answered(&mut self, number: u32) {
+        let Connection::Open(_, Some(talk)) = &mut self.connections[number as usize] else {
+            return;
+        };
+        talk.waiting.clear();
+        if !talk.waits() {
+            self.finish(number);
+        }
+    }
+
     /// Sends the FIN, behind every message.
     pub(super) fn finish(&mut self, number: u32) {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
             return;
         };
-        talk.waiting.clear();
         if talk.refused.is_none() && !std::mem::replace(&mut talk.finished, true) {
             // Where it is refused, the connection has ended, which tells itself.
             let _ = socket.shutdown();
