@@ -1,8 +1,8 @@
 //! Waiters: who may have one, what stays in a batch, and what becomes of it when one goes.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,11 @@ pub(crate) const CASES: &[Case] = &[
     case!(any_thread_submits_while_another_waits, [C4], "contract"),
     case!(
         what_others_submit_needs_no_limit_of_the_wait,
+        [C4, C5],
+        "reliability: a lost wake across threads"
+    ),
+    case!(
+        what_others_arm_needs_no_limit_of_the_wait,
         [C4, C5],
         "reliability: a lost wake across threads"
     ),
@@ -368,6 +373,53 @@ fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
     };
     submitter.join().expect("it tells what it heard");
     assert_eq!(heard, ROUNDS, "sends that went out while the waiter slept");
+}
+
+/// Sends leave without the thread that waits, and say nothing of how a receive reaches it.
+fn what_others_arm_needs_no_limit_of_the_wait(at: &Where) {
+    const ROUNDS: u64 = 200;
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let (port, socket) = (rig.port.clone(), stream.socket());
+    let taken = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&taken);
+    let submitter = thread::spawn(move || {
+        let deadline = Instant::now() + patience(20);
+        for round in 1..=ROUNDS {
+            while peer.try_send(b"x") == Some(0) {
+                thread::yield_now();
+            }
+            socket
+                .receive_into(vec![0])
+                .expect("the last one was taken");
+            // Whoever waits has nothing to do meanwhile, and goes to sleep.
+            while seen.load(Ordering::Acquire) < round && Instant::now() < deadline {
+                thread::yield_now();
+            }
+        }
+        port.post(Key(1), 0).expect("room");
+    });
+    let posted = |packet: &Packet| matches!(packet.event, Event::Posted(_));
+    let mut ended = false;
+    while !ended {
+        let wait = rig.waiter().wait(None).expect("the port is not broken");
+        let Wait::Packets(batch) = wait else {
+            panic!("no limit, and nobody closed the port");
+        };
+        for packet in batch {
+            ended |= posted(&packet);
+            let is_byte =
+                matches!(&packet.event, Event::ReceivedInto { buffer, .. } if buffer == b"x");
+            drop(packet);
+            taken.fetch_add(u64::from(is_byte), Ordering::Release);
+        }
+    }
+    submitter.join().expect("its receives were accepted");
+    assert_eq!(
+        taken.load(Ordering::Acquire),
+        ROUNDS,
+        "while the waiter slept"
+    );
 }
 
 fn an_end_may_come_before_its_submit_returns(at: &Where) {
