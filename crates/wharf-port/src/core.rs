@@ -22,7 +22,7 @@ use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet, Side};
 use crate::pool::{Pool, PoolBuffer};
-use crate::ready::{Ready, Wake};
+use crate::ready::{Entered, Ready, Wake};
 use crate::registry;
 use crate::slot::{SlotId, Slots, SocketState, flag};
 use crate::socket::SocketRef;
@@ -359,8 +359,8 @@ impl Core {
     /// A thread that had entered the driver aside, to hand over what is queued, left it and used
     /// these wake-ups there.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn leave_aside(self: &Arc<Self>, wakes: u32) {
-        self.wake(self.ready.woke(wakes));
+    pub(crate) fn leave_aside(self: &Arc<Self>, entered: Entered, wakes: u32) {
+        self.wake(self.ready.woke(entered, wakes));
         let (left, closed) = self.ready.leave_aside();
         if closed && left == 0 {
             self.end();

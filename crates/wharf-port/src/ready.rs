@@ -25,6 +25,7 @@ use crate::lock;
 use crate::packet::Packet;
 use crate::slot::SlotId;
 use numbers::Numbers;
+pub(crate) use waking::Entered;
 
 /// A queue longer than this gives its memory back once it is empty.
 const KEEP_ENTRIES: usize = 64;
@@ -72,8 +73,8 @@ pub(crate) enum Wake {
 pub(crate) enum Rest {
     /// Something became ready meanwhile.
     Ready,
-    /// Sleep in the driver; `Ready::woke` must follow.
-    Poll,
+    /// Sleep in the driver; `Ready::woke` must follow, with this.
+    Poll(Entered),
     /// Sleep until unparked; `Ready::unparked` must follow.
     Park,
 }
@@ -104,6 +105,10 @@ struct State {
     /// Threads asleep in the driver, and how many of them are being woken.
     polling: u32,
     waking: u32,
+    /// How often those in the driver were woken for a nearer deadline, and how many of them have
+    /// been there since before the last of these times.
+    news: Entered,
+    behind_news: u32,
     /// Threads parked until the leader leaves or there is work.
     parked: Vec<(u16, Thread)>,
     numbers: Numbers,
@@ -209,31 +214,26 @@ impl Ready {
             state.parked.push((number, std::thread::current()));
             return Rest::Park;
         }
-        state.polling += 1;
-        Rest::Poll
+        Rest::Poll(state.enter())
     }
 
     /// Enters the driver without sleeping, as `rest` does, when nobody else is in there.
-    pub(crate) fn try_enter(&self) -> bool {
+    pub(crate) fn try_enter(&self) -> Option<Entered> {
         let mut state = lock(&self.state);
-        if self.leader_only && state.polling > 0 {
-            return false;
-        }
-        state.polling += 1;
-        true
+        let led = self.leader_only && state.polling > 0;
+        (!led).then(|| state.enter())
     }
 
     /// Enters the driver without sleeping and without being a waiter, when nobody else is in there
     /// and the port is open; it does not end before `leave_aside`, which must follow.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn enter_aside(&self) -> bool {
+    pub(crate) fn enter_aside(&self) -> Option<Entered> {
         let mut state = lock(&self.state);
         if state.closed || state.polling > 0 {
-            return false;
+            return None;
         }
-        state.polling += 1;
         state.aside += 1;
-        true
+        Some(state.enter())
     }
 
     /// Who entered aside left the driver, and has told that by `woke`; answers as `dismiss` does.
@@ -244,15 +244,14 @@ impl Ready {
     }
 
     /// The calling waiter left the driver; `wakes` are the wake-ups it consumed there.
-    pub(crate) fn woke(&self, wakes: u32) -> Wake {
+    pub(crate) fn woke(&self, entered: Entered, wakes: u32) -> Wake {
         let mut state = lock(&self.state);
-        state.polling -= 1;
-        state.waking = state.waking.saturating_sub(wakes);
+        state.leave(entered, wakes);
         if self.leader_only {
             // The driver must not stay empty while this thread handles its packets.
             return state.wake_parked();
         }
-        if state.len() == 0 && !state.closed {
+        if state.len() == 0 && !state.closed && !state.nobody_knows_the_news() {
             Wake::Nobody
         } else {
             state.wake_one()
@@ -285,13 +284,7 @@ impl Ready {
     /// Wakes all who sleep in the driver, because a deadline was set before they look at the timers
     /// again. Those who are parked look at none.
     pub(crate) fn wake_drivers(&self) -> Wake {
-        let mut state = lock(&self.state);
-        let asleep = state.polling.saturating_sub(state.waking);
-        state.waking += asleep;
-        match asleep {
-            0 => Wake::Nobody,
-            asleep => Wake::Driver(asleep),
-        }
+        lock(&self.state).wake_drivers()
     }
 
     /// Wakes whoever sleeps in the driver, because it has requests to submit.

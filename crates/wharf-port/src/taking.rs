@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation, Result};
 use crate::local::Local;
-use crate::ready::{Rest, Taken};
+use crate::ready::{Entered, Rest, Taken};
 use crate::spin;
 
 /// A waiter with packets at hand enters the driver at least every so many waits, so that a queue
@@ -109,8 +109,8 @@ impl Taking {
         // What a driver brought in this very wait may want to enter it again: at the next wait.
         let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX
             || (self.waits_without_poll > 0 && core.driver.wants_entry());
-        if due && core.ready.try_enter() {
-            self.poll(core, Some(Duration::ZERO))?;
+        if due && let Some(entered) = core.ready.try_enter() {
+            self.poll(core, entered, Some(Duration::ZERO))?;
         }
         Ok(())
     }
@@ -136,10 +136,10 @@ impl Taking {
     fn sleep(&mut self, core: &Arc<Core>, deadline: Option<Instant>) -> Result<bool> {
         match core.ready.rest(self.number) {
             Rest::Ready => Ok(false),
-            Rest::Poll => {
+            Rest::Poll(entered) => {
                 self.called = false;
                 let timeout = time_left(core, deadline, true);
-                self.poll(core, timeout)?;
+                self.poll(core, entered, timeout)?;
                 Ok(true)
             }
             Rest::Park => {
@@ -151,11 +151,16 @@ impl Taking {
     }
 
     /// Enters the driver, which the ready queue allowed, and takes what it finds.
-    fn poll(&mut self, core: &Arc<Core>, timeout: Option<Duration>) -> Result<()> {
+    fn poll(
+        &mut self,
+        core: &Arc<Core>,
+        entered: Entered,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
         self.waits_without_poll = 0;
         let mut wakes = 0;
         let polled = self.enter(core, timeout, &mut wakes);
-        core.wake(core.ready.woke(wakes));
+        core.wake(core.ready.woke(entered, wakes));
         self.share_out(core);
         polled.map_err(|code| Error::from_os(Operation::Wait, code))
     }

@@ -111,7 +111,7 @@ fn taken(ready: &Ready) -> Option<u32> {
 /// A queue where one leads, with so many asleep: number 1 leads, the others are parked in order.
 fn led(asleep: u16) -> Ready {
     let ready = Ready::new(true);
-    assert!(matches!(ready.rest(1), Rest::Poll));
+    assert!(matches!(ready.rest(1), Rest::Poll(_)));
     for number in 2..=asleep {
         assert!(matches!(ready.rest(number), Rest::Park));
     }
@@ -162,17 +162,17 @@ fn nobody_joins_a_port_that_has_ended() {
 #[test]
 fn a_leader_that_leaves_calls_the_one_that_parked_last() {
     let ready = led(3);
-    assert!(matches!(ready.woke(0), Wake::Parked(_)));
+    assert!(matches!(ready.woke(Entered::default(), 0), Wake::Parked(_)));
     assert!(is_parked(&ready, 2) && !is_parked(&ready, 3));
     assert!(ready.unparked(3), "it was called");
-    assert!(matches!(ready.rest(3), Rest::Poll), "it leads");
+    assert!(matches!(ready.rest(3), Rest::Poll(_)), "it leads");
 }
 
 #[test]
 fn a_follower_whose_time_is_up_swallows_no_call() {
     let ready = led(3);
     assert!(!ready.unparked(3), "nobody called it");
-    assert!(matches!(ready.woke(0), Wake::Parked(_)));
+    assert!(matches!(ready.woke(Entered::default(), 0), Wake::Parked(_)));
     assert!(
         !is_parked(&ready, 2),
         "the one that still sleeps was called"
@@ -182,7 +182,7 @@ fn a_follower_whose_time_is_up_swallows_no_call() {
 #[test]
 fn who_is_called_to_lead_and_leaves_calls_the_next() {
     let ready = led(3);
-    assert!(matches!(ready.woke(0), Wake::Parked(_)));
+    assert!(matches!(ready.woke(Entered::default(), 0), Wake::Parked(_)));
     // Its own time was up, or a packet is there for it.
     assert!(ready.unparked(3));
     assert!(matches!(ready.hand_over(), Wake::Parked(_)));
@@ -226,8 +226,8 @@ fn each_packet_that_is_put_back_wakes_one() {
     };
     assert_eq!(parked.len(), 1);
     let ready = Ready::new(false);
-    assert!(matches!(ready.rest(1), Rest::Poll));
-    assert!(matches!(ready.rest(2), Rest::Poll));
+    assert!(matches!(ready.rest(1), Rest::Poll(_)));
+    assert!(matches!(ready.rest(2), Rest::Poll(_)));
     let wake = ready.push_loose_front(vec![post()]);
     assert!(matches!(wake, Wake::Many(1, _)), "{wake:?}");
 }
@@ -236,7 +236,7 @@ fn each_packet_that_is_put_back_wakes_one() {
 fn what_one_finds_is_shared_with_those_who_sleep() {
     let ready = Ready::new(false);
     for number in 1..=4 {
-        assert!(matches!(ready.rest(number), Rest::Poll));
+        assert!(matches!(ready.rest(number), Rest::Poll(_)));
     }
     // Inside the driver: the one that asks is none of the sleepers.
     assert_eq!(ready.share_inside(8), 2);
@@ -244,4 +244,40 @@ fn what_one_finds_is_shared_with_those_who_sleep() {
     assert!(matches!(ready.push_socket(1), Wake::Driver(1)));
     assert!(matches!(ready.push_socket(2), Wake::Driver(1)));
     assert_eq!(ready.share_inside(8), 10_usize.div_ceil(3));
+}
+
+/// Registers a sleeper of the driver.
+fn sleeps(ready: &Ready, number: u16) -> Entered {
+    match ready.rest(number) {
+        Rest::Poll(entered) => entered,
+        other => panic!("nothing is queued: {other:?}"),
+    }
+}
+
+#[test]
+fn a_wake_up_for_a_deadline_that_another_took_is_made_up_for() {
+    let ready = Ready::new(false);
+    let first = sleeps(&ready, 1);
+    assert!(matches!(ready.wake_drivers(), Wake::Driver(1)));
+    // This one fell asleep after the deadline was set, and took what was meant for the first.
+    let second = sleeps(&ready, 2);
+    assert!(matches!(ready.woke(second, 1), Wake::Driver(1)), "it goes");
+    assert!(matches!(ready.woke(first, 1), Wake::Nobody), "it looks now");
+}
+
+#[test]
+fn nobody_is_woken_for_a_deadline_while_one_that_knows_it_sleeps() {
+    let ready = Ready::new(false);
+    let first = sleeps(&ready, 1);
+    assert!(matches!(ready.wake_drivers(), Wake::Driver(1)));
+    let (second, third) = (sleeps(&ready, 2), sleeps(&ready, 3));
+    assert!(
+        matches!(ready.woke(second, 1), Wake::Nobody),
+        "the third knows"
+    );
+    assert!(
+        matches!(ready.woke(third, 0), Wake::Driver(1)),
+        "nobody does"
+    );
+    assert!(matches!(ready.woke(first, 1), Wake::Nobody));
 }

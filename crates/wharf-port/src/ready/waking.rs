@@ -6,7 +6,48 @@ use std::thread::Thread;
 
 use super::{State, Wake};
 
+/// What a thread in the driver may know of deadlines: how many times those inside had been woken for
+/// a nearer one when it entered.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Entered(u64);
+
 impl State {
+    pub(super) fn enter(&mut self) -> Entered {
+        self.polling += 1;
+        self.news
+    }
+
+    pub(super) fn leave(&mut self, entered: Entered, wakes: u32) {
+        self.polling -= 1;
+        self.waking = self.waking.saturating_sub(wakes);
+        if entered != self.news {
+            self.behind_news -= 1;
+        }
+    }
+
+    /// Wakes all who sleep in the driver, to look at the deadlines.
+    pub(super) fn wake_drivers(&mut self) -> Wake {
+        self.tell_news();
+        let asleep = self.polling.saturating_sub(self.waking);
+        self.waking += asleep;
+        match asleep {
+            0 => Wake::Nobody,
+            asleep => Wake::Driver(asleep),
+        }
+    }
+
+    fn tell_news(&mut self) {
+        self.news.0 += 1;
+        self.behind_news = self.polling;
+    }
+
+    /// Whether some sleep in the driver, none of them knows the nearest deadline, and nobody is
+    /// being woken. A wake-up is for any one thread: those that enter take what was meant for
+    /// the ones that slept, and while they stay they keep the time in their place.
+    pub(super) fn nobody_knows_the_news(&self) -> bool {
+        self.polling > 0 && self.polling == self.behind_news && self.waking == 0
+    }
+
     pub(super) fn wake_one(&mut self) -> Wake {
         if let Some((_, thread)) = self.parked.pop() {
             return Wake::Parked(thread);
@@ -25,7 +66,9 @@ impl State {
         }
     }
 
+    /// Wakes every sleeper, because all of them have to look again, also at the time that is left.
     pub(super) fn wake_all(&mut self) -> Wake {
+        self.tell_news();
         self.wake_many(usize::MAX)
     }
 
