@@ -356,6 +356,10 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// Makes so many calls of `poll` return.
     fn wake(&self, threads: u32);
 
+    /// A waiter found nothing and is about to sleep, with no lock held: where threads take turns,
+    /// another one may go on here.
+    fn step(&self) {}
+
     /// Sleeps as one of those who wait until the leader calls them, at most so long.
     fn park(&self, at_most: Option<Duration>) {
         match at_most {

@@ -6,4 +6,6 @@
 //! come as often as [`SimOptions`] says, and all of them follow from its seed as long as one thread
 //! does everything.
 
+#[doc(hidden)]
+pub use crate::driver::sim::Stage;
 pub use crate::driver::sim::{Faults, Heard, Network, Peer, PeerListener, SimOptions};

@@ -134,6 +134,7 @@ impl Taking {
 
     /// Sleeps until something happens or the time is up; answers whether it slept at all.
     fn sleep(&mut self, core: &Arc<Core>, deadline: Option<Instant>) -> Result<bool> {
+        core.driver.step();
         match core.ready.rest(self.number) {
             Rest::Ready => Ok(false),
             Rest::Poll(entered) => {

@@ -30,6 +30,7 @@ use world::{Event, World};
 
 pub use options::{Faults, SimOptions};
 pub use peer::{Heard, Network, Peer, PeerListener};
+pub use stage::Stage;
 
 mod code;
 mod options;
@@ -39,6 +40,7 @@ mod report;
 mod request;
 mod shared;
 mod socket;
+mod stage;
 mod step;
 mod world;
 
@@ -130,8 +132,18 @@ impl Driver for Sim {
         !self.one_leads
     }
 
+    fn enter_thread(&self) -> Result<(), crate::Error> {
+        self.shared.step();
+        Ok(())
+    }
+
     fn leave_thread(&self, _core: &Arc<Core>, _ends: bool) {
         self.shared.forget_call();
+        self.shared.step();
+    }
+
+    fn step(&self) {
+        self.shared.step();
     }
 
     fn now(&self) -> Instant {
@@ -333,6 +345,7 @@ impl Driver for Sim {
         wakes: &mut u32,
     ) -> Result<(), i32> {
         self.shared.enter(self.one_leads);
+        self.shared.step();
         let (deadline, due) = self.shared.with(|world| {
             let deadline = at_most.map(|limit| world.after(limit));
             (deadline, world.due())
@@ -346,8 +359,14 @@ impl Driver for Sim {
                 Some(event) => self.carry_out(core, event, &mut Out(Some(local))),
                 None => break,
             }
+            self.shared.step();
         }
+        let fails = self.shared.with(World::wait_fails);
         self.shared.leave();
+        self.shared.step();
+        if fails {
+            return Err(code::OUT_OF_MEMORY);
+        }
         Ok(())
     }
 
@@ -356,7 +375,9 @@ impl Driver for Sim {
     }
 
     fn park(&self, at_most: Option<Duration>) {
+        self.shared.step();
         self.shared.park(at_most);
+        self.shared.step();
     }
 
     fn unpark(&self, thread: &Thread) {

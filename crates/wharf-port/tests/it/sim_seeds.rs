@@ -32,6 +32,7 @@ pub(crate) mod ledger;
 pub(crate) mod plan;
 mod program;
 mod run;
+mod threads;
 pub(crate) mod waiting;
 
 const SEEDS: &str = "WHARF_SIM_SEEDS";
@@ -50,7 +51,7 @@ pub(crate) fn some_time(dice: &mut Dice) -> Duration {
 }
 
 /// The tests of this topic, beside the cases: they need no driver but their own.
-pub(crate) fn trials() -> [Trial; 2] {
+pub(crate) fn trials() -> [Trial; 4] {
     let test = |name: &str, run: fn() -> Result<(), String>| {
         Trial::test(format!("sim_seeds/{name}"), move || {
             run().map_err(Failed::from)
@@ -62,6 +63,14 @@ pub(crate) fn trials() -> [Trial; 2] {
             every_seed_keeps_the_contract,
         ),
         test("a_seed_decides_everything", a_seed_decides_everything),
+        test(
+            "threads_that_take_turns_keep_the_contract",
+            threads::every_seed_keeps_the_contract,
+        ),
+        test(
+            "a_seed_decides_the_turns_of_threads",
+            threads::a_seed_decides_everything,
+        ),
     ]
 }
 
@@ -98,9 +107,26 @@ pub(crate) fn number(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Runs seeds from 0 on every processor, and tells of all that fail: by reason, the first of all
-/// in detail.
+/// Runs seeds from 0, and tells of all that fail: by reason, the first of all in detail.
 fn many(count: u64) -> Result<Tally, String> {
+    let mut total = Tally::default();
+    let run = |seed| attempt(seed, false).map_err(|failure| failure.why);
+    let failed = try_all(count, run, |tally| add(&mut total, &tally))?;
+    match failed.values().filter_map(BTreeSet::first).min() {
+        None => Ok(total),
+        Some(first) => Err(summary(count, &failed) + &one(*first).err().unwrap_or_default()),
+    }
+}
+
+/// Seeds that failed, by reason.
+type FailedSeeds = BTreeMap<String, BTreeSet<u64>>;
+
+/// Runs seeds from 0 on every processor, and answers which of them fail; the others are passed on.
+fn try_all<T: Send + 'static>(
+    count: u64,
+    run: fn(u64) -> Result<T, String>,
+    mut done: impl FnMut(T),
+) -> Result<FailedSeeds, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = Arc::new(AtomicU64::new(0));
     let under_way = Arc::new(Mutex::new(BTreeSet::new()));
@@ -114,7 +140,7 @@ fn many(count: u64) -> Result<Tally, String> {
                     return;
                 }
                 lock(&under_way).insert(seed);
-                let outcome = attempt(seed, false);
+                let outcome = run(seed);
                 lock(&under_way).remove(&seed);
                 if tell.send((seed, outcome)).is_err() {
                     return; // Other seeds hang, and nobody listens any more.
@@ -123,13 +149,12 @@ fn many(count: u64) -> Result<Tally, String> {
         });
     }
     drop(tell);
-    let mut total = Tally::default();
-    let mut failed = BTreeMap::<String, BTreeSet<u64>>::new();
+    let mut failed = FailedSeeds::new();
     loop {
         match told.recv_timeout(PATIENCE) {
-            Ok((_, Ok(tally))) => add(&mut total, &tally),
-            Ok((seed, Err(failure))) => {
-                failed.entry(failure.why).or_default().insert(seed);
+            Ok((_, Ok(outcome))) => done(outcome),
+            Ok((seed, Err(why))) => {
+                failed.entry(why).or_default().insert(seed);
                 if failed.values().map(BTreeSet::len).sum::<usize>() >= FAILED_MAX {
                     // Past the end; those under way are waited for.
                     next.store(count, Ordering::Relaxed);
@@ -142,14 +167,11 @@ fn many(count: u64) -> Result<Tally, String> {
             }
         }
     }
-    match failed.values().filter_map(BTreeSet::first).min() {
-        None => Ok(total),
-        Some(first) => Err(summary(count, *first, &failed)),
-    }
+    Ok(failed)
 }
 
-/// How many seeds failed for which reason, and what led to the first failure of all.
-fn summary(count: u64, first: u64, failed: &BTreeMap<String, BTreeSet<u64>>) -> String {
+/// How many seeds failed for which reason.
+fn summary(count: u64, failed: &FailedSeeds) -> String {
     let number: usize = failed.values().map(BTreeSet::len).sum();
     let at_least = if number >= FAILED_MAX {
         "at least "
@@ -161,7 +183,7 @@ fn summary(count: u64, first: u64, failed: &BTreeMap<String, BTreeSet<u64>>) -> 
         let some: Vec<_> = seeds.iter().take(5).collect();
         let _ = writeln!(text, "  {} such as {some:?}: {why}", seeds.len());
     }
-    text + &one(first).err().unwrap_or_default()
+    text
 }
 
 /// Runs one seed; of one that fails, it tells why, and what led there.

@@ -17,6 +17,7 @@ mod imp {
     pub(crate) const TOO_MANY_FILES: i32 = os::EMFILE;
     /// The error of one connection that an accept passes on.
     pub(crate) const CONNECTION_GONE: i32 = os::ECONNABORTED;
+    pub(crate) const OUT_OF_MEMORY: i32 = os::ENOMEM;
     pub(crate) const NOT_CONNECTED: i32 = os::ENOTCONN;
     pub(crate) const ADDRESS_IN_USE: i32 = os::EADDRINUSE;
     /// A handle that this network did not make.
@@ -38,6 +39,7 @@ mod imp {
     pub(crate) const TOO_MANY_FILES: i32 = os::WSAEMFILE;
     /// The error of one connection that an accept passes on.
     pub(crate) const CONNECTION_GONE: i32 = os::WSAECONNRESET;
+    pub(crate) const OUT_OF_MEMORY: i32 = os::WSAENOBUFS;
     pub(crate) const NOT_CONNECTED: i32 = os::WSAENOTCONN;
     pub(crate) const ADDRESS_IN_USE: i32 = os::WSAEADDRINUSE;
     /// A handle that this network did not make.

@@ -51,6 +51,9 @@ pub struct SimOptions {
     pub unasked_cancels: u16,
     /// What a closing socket still has with the system ends a hundred times later than the rest.
     pub late_ends: u16,
+    /// A wait fails because the system has no memory, after it has taken what came and used the
+    /// wake-ups that were for it.
+    pub wait_errors: u16,
 }
 
 impl SimOptions {
@@ -78,6 +81,7 @@ impl SimOptions {
             late_cancels: 0,
             unasked_cancels: 0,
             late_ends: 0,
+            wait_errors: 0,
         }
     }
 
@@ -141,6 +145,8 @@ pub struct Faults {
     pub unasked_cancels: u64,
     /// Requests of closing sockets that ended late.
     pub late_ends: u64,
+    /// Waits that failed for want of memory.
+    pub wait_errors: u64,
     /// Receives that found data and no buffer in the pool.
     pub buffer_shortages: u64,
 }

@@ -55,7 +55,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 /// ```
 #[derive(Clone)]
 pub struct Network {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What a receive of a far end heard.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::options::SimOptions;
+use super::stage::{Doing, is_actor};
 use super::world::{Event, World};
 use crate::lock;
 use crate::sys;
@@ -38,12 +39,26 @@ pub(super) struct Sleepers {
     called: HashSet<ThreadId>,
 }
 
+impl Sleepers {
+    pub(super) fn has_wakes(&self) -> bool {
+        self.wakes > 0
+    }
+
+    pub(super) fn is_called(&self, thread: Option<ThreadId>) -> bool {
+        thread.is_some_and(|thread| self.called.contains(&thread))
+    }
+}
+
 impl Shared {
     pub(super) fn new(options: SimOptions, token: sys::Handle) -> Self {
         Shared {
             world: Mutex::new(World::new(options, token)),
             changed: Condvar::new(),
         }
+    }
+
+    pub(super) fn world(&self) -> &Mutex<World> {
+        &self.world
     }
 
     /// Does something to the world, and wakes whoever sleeps if that has brought events.
@@ -102,6 +117,13 @@ impl Shared {
             if *wakes > 0 || !sleepy {
                 return None;
             }
+            if is_actor() {
+                if deadline_ns.is_some_and(|deadline| deadline <= world.now_ns) {
+                    return None;
+                }
+                world = self.act(world, Doing::InDriver(deadline_ns));
+                continue;
+            }
             let next = world.next_event_ns();
             let mine = [next, deadline_ns].into_iter().flatten().min();
             if let Some(parked) = world.next_parked_ns()
@@ -129,6 +151,11 @@ impl Shared {
         let me = thread::current().id();
         let mut world = lock(&self.world);
         let deadline_ns = at_most.map(|limit| world.after(limit));
+        if is_actor() {
+            world = self.act(world, Doing::Parked(deadline_ns));
+            world.sleepers.called.remove(&me);
+            return;
+        }
         if let Some(deadline_ns) = deadline_ns {
             world.sleepers.parked_until_ns.push((me, deadline_ns));
             self.changed.notify_all();

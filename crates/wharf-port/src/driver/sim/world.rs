@@ -11,6 +11,7 @@ use super::random::Random;
 use super::request::{Asked, Memory, Outcome, Request, Side};
 use super::shared::Sleepers;
 use super::socket::{Owner, Role, Socket, SocketId, Sockets};
+use super::stage::Acting;
 use crate::address::Address;
 use crate::slot::SlotId;
 use crate::sys;
@@ -52,6 +53,8 @@ pub(super) struct World {
     at_this_instant: (u64, u64),
     next_number: u16,
     pub(super) sleepers: Sleepers,
+    /// Where threads take turns.
+    pub(super) acting: Option<Acting>,
     token: sys::Handle,
 }
 
@@ -72,6 +75,7 @@ impl World {
             at_this_instant: (0, 0),
             next_number: FIRST_NUMBER,
             sleepers: Sleepers::default(),
+            acting: None,
             token,
         }
     }
@@ -134,6 +138,13 @@ impl World {
         let ((at, ..), event) = self.events.pop_first()?;
         self.now_ns = self.now_ns.max(at);
         Some(event)
+    }
+
+    /// Whether the system has no memory for a wait.
+    pub(super) fn wait_fails(&mut self) -> bool {
+        let fails = self.random.chance(self.options.wait_errors);
+        self.faults.wait_errors += u64::from(fails);
+        fails
     }
 
     /// A number for a listener or for the near end of a connection.

@@ -109,6 +109,9 @@ fn wait(
 
 /// The socket whose turn this packet takes; timers, posts and listeners know no turns.
 pub(crate) fn in_turn(packet: &Packet) -> Option<SocketRef> {
-    let loose = matches!(packet.event, Event::Timer | Event::Posted(_)) || packet.key == LISTENER;
+    let loose = matches!(
+        packet.event,
+        Event::Timer | Event::TimerCancelled | Event::Posted(_)
+    ) || packet.key == LISTENER;
     (!loose).then_some(packet.socket)
 }

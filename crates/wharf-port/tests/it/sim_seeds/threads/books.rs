@@ -1,0 +1,100 @@
+//! What everybody on the scene knows: what is owed, who has whose turn, and what was heard.
+//!
+//! Behind one mutex that nobody holds at a step, so that it is never waited for.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Instant;
+
+use wharf_port::{Lease, Op, SocketRef, Stream};
+
+use super::Tally;
+use crate::sim_seeds::crowd::byte_at;
+
+/// A connection on the port's side.
+#[derive(Debug, Default)]
+pub(crate) struct Connection {
+    /// Its owner, unless the port owns it.
+    pub(crate) stream: Option<Stream>,
+    /// Whom it is with, which the first byte tells.
+    pub(crate) client: Option<usize>,
+    pub(crate) received: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) tally: Tally,
+    /// Values posted and not taken.
+    pub(crate) posts: BTreeSet<u64>,
+    pub(crate) timers: HashMap<Op, Instant>,
+    pub(crate) cancelled: HashSet<Op>,
+    pub(crate) connections: HashMap<SocketRef, Connection>,
+    /// The actor that has the turn of a socket.
+    turns: HashMap<SocketRef, usize>,
+    /// Leases that another thread gives back.
+    pub(crate) leases: Vec<Lease>,
+    /// Actors that have something to say: the port stays open for them.
+    pub(crate) busy: usize,
+    /// The port is being closed.
+    pub(crate) closed: bool,
+}
+
+impl Books {
+    /// Whether nothing is owed any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.busy == 0
+            && self.posts.is_empty()
+            && self.timers.is_empty()
+            && self.cancelled.is_empty()
+            && self.connections.is_empty()
+    }
+
+    pub(crate) fn owed(&self) -> String {
+        format!(
+            "{} actors busy, {} posts, {} timers, {} cancelled, connections {:?}",
+            self.busy,
+            self.posts.len(),
+            self.timers.len(),
+            self.cancelled.len(),
+            self.connections
+        )
+    }
+
+    /// An actor was handed a packet of this socket.
+    pub(crate) fn take_turn(&mut self, socket: SocketRef, actor: usize) {
+        let holder = *self.turns.entry(socket).or_insert(actor);
+        assert_eq!(
+            holder, actor,
+            "C18: a packet while another waiter has its socket's turn"
+        );
+    }
+
+    /// The turns of this actor end.
+    pub(crate) fn end_turns(&mut self, actor: usize) {
+        self.turns.retain(|_, holder| *holder != actor);
+    }
+
+    /// Bytes came, which are the next that the client has said.
+    pub(crate) fn received(&mut self, socket: SocketRef, bytes: &[u8]) {
+        let connection = self.connections.get_mut(&socket);
+        let connection = connection.expect("C11: bytes of a connection that is over");
+        for byte in bytes {
+            let client = *connection.client.get_or_insert(usize::from(*byte));
+            let expected = said_at(client, connection.received);
+            assert_eq!(*byte, expected, "C6: another byte than the client said");
+            connection.received += 1;
+        }
+    }
+
+    pub(crate) fn note(&mut self, kind: u64, what: u64) {
+        let mixed = self.tally.digest ^ (kind << 56) ^ what;
+        self.tally.digest = mixed.wrapping_mul(0x0000_0100_0000_01B3).rotate_left(17);
+    }
+}
+
+/// What a client says: who it is, and then a pattern.
+pub(crate) fn said_at(client: usize, place: usize) -> u8 {
+    match place {
+        0 => client as u8,
+        place => byte_at(client, place),
+    }
+}
