@@ -38,6 +38,7 @@ pub(crate) struct Tally {
     forgotten: u64,
     kept: u64,
     panicked: u64,
+    dropped: u64,
     closed_early: u64,
     one_leads: u64,
 }
@@ -50,7 +51,7 @@ impl Tally {
         }
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 9] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 10] {
         [
             ("turns", &mut self.turns),
             ("packets", &mut self.packets),
@@ -59,6 +60,7 @@ impl Tally {
             ("forgotten waiters", &mut self.forgotten),
             ("waiters kept by their threads", &mut self.kept),
             ("handlers that panic", &mut self.panicked),
+            ("dropped connections", &mut self.dropped),
             ("ports that close early", &mut self.closed_early),
             ("ports where one leads", &mut self.one_leads),
         ]

@@ -9,15 +9,29 @@ use wharf_port::{Lease, Op, SocketRef, Stream};
 
 use super::Tally;
 use crate::sim_seeds::crowd::byte_at;
+use crate::sim_seeds::plan::Dice;
 
 /// A connection on the port's side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connection {
     /// Its owner, unless the port owns it.
     pub(crate) stream: Option<Stream>,
     /// Whom it is with, which the first byte tells.
-    pub(crate) client: Option<usize>,
-    pub(crate) received: usize,
+    client: Option<usize>,
+    received: usize,
+    /// What it receives by.
+    pub(crate) receives: Option<Op>,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Option<Stream>) -> Self {
+        Connection {
+            stream,
+            client: None,
+            received: 0,
+            receives: None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +42,9 @@ pub(crate) struct Books {
     pub(crate) timers: HashMap<Op, Instant>,
     pub(crate) cancelled: HashSet<Op>,
     pub(crate) connections: HashMap<SocketRef, Connection>,
+    /// Sockets that their owner has dropped, and their clients.
+    dropped: HashSet<SocketRef>,
+    pub(crate) forsaken: HashSet<usize>,
     /// The actor that has the turn of a socket.
     turns: HashMap<SocketRef, usize>,
     /// Leases that another thread gives back.
@@ -66,6 +83,40 @@ impl Books {
             holder, actor,
             "C18: a packet while another waiter has its socket's turn"
         );
+    }
+
+    /// Nothing is handed out about a socket whose owner has dropped it.
+    pub(crate) fn check_known(&self, socket: SocketRef) {
+        assert!(
+            !self.dropped.contains(&socket),
+            "C11: a packet about a socket that was dropped"
+        );
+    }
+
+    /// One of the connections with an owner that have said who they are with, by lot; rather one
+    /// whose packets somebody handles.
+    pub(crate) fn some_owned(&self, dice: &mut Dice) -> Option<(SocketRef, usize)> {
+        let owned = self.connections.iter().filter_map(|(socket, it)| {
+            let client = it.client.filter(|_| it.stream.is_some())?;
+            Some((*socket, client))
+        });
+        let mut owned: Vec<(SocketRef, usize)> = owned.collect();
+        if owned
+            .iter()
+            .any(|(socket, _)| self.turns.contains_key(socket))
+        {
+            owned.retain(|(socket, _)| self.turns.contains_key(socket));
+        }
+        owned.sort_by_key(|(_, client)| *client);
+        (!owned.is_empty()).then(|| owned[dice.below(owned.len())])
+    }
+
+    /// Takes a connection out, whose owner is dropped by the caller before anybody else goes on.
+    pub(crate) fn drop_one(&mut self, dice: &mut Dice) -> Option<Stream> {
+        let (socket, client) = self.some_owned(dice)?;
+        self.dropped.insert(socket);
+        self.forsaken.insert(client);
+        self.connections.remove(&socket)?.stream
     }
 
     /// The turns of this actor end.

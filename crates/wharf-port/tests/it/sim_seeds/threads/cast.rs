@@ -56,13 +56,17 @@ pub(crate) fn talks(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
 }
 
 fn talk(scene: &Arc<Scene>, number: usize, client: &mut Client, dice: &mut Dice) {
-    let most = (client.bytes - client.said).min(1 + dice.below(700));
+    let most = (client.bytes - client.said).min(1 + dice.below(2_500));
     if most > 0 {
         let next = client.said..client.said + most;
         let words: Vec<u8> = next.map(|place| said_at(number, place)).collect();
         match client.peer.send(&words) {
             Ok(count) => client.said += count,
-            Err(error) => assert!(scene.books().closed, "{error}"),
+            Err(error) => {
+                let cut = scene.books().closed || scene.books().forsaken.contains(&number);
+                assert!(cut, "{error}");
+                client.said = client.bytes;
+            }
         }
         if client.said == client.bytes {
             client.peer.finish();
@@ -78,11 +82,13 @@ fn talk(scene: &Arc<Scene>, number: usize, client: &mut Client, dice: &mut Dice)
         }
         Heard::Finished => {
             let all = client.heard == client.bytes;
-            assert!(all || scene.books().closed, "C7: {} came", client.heard);
+            let cut = scene.books().closed || scene.books().forsaken.contains(&number);
+            assert!(all || cut, "C7: {} came", client.heard);
             client.ended = true;
         }
         Heard::Reset => {
-            assert!(scene.books().closed, "C11: nobody reset it");
+            let cut = scene.books().closed || scene.books().forsaken.contains(&number);
+            assert!(cut, "C11: nobody reset it");
             client.ended = true;
         }
     }
@@ -137,10 +143,14 @@ pub(crate) fn sets_timers(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     scene.books().busy -= 1;
 }
 
-/// Gives leases back that handlers have passed on.
+/// Gives leases back that handlers have passed on, and meddles with connections that others handle:
+/// drops some, and cancels the receives of some.
 pub(crate) fn gives_back(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     while !scene.books().closed {
         scene.rest(dice);
+        if dice.chance(scene.plan.meddles) {
+            meddle(scene, dice);
+        }
         let mut leases = std::mem::take(&mut scene.books().leases);
         while let Some(lease) = leases.pop() {
             drop(lease);
@@ -149,6 +159,23 @@ pub(crate) fn gives_back(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     }
     let left = std::mem::take(&mut scene.books().leases);
     drop(left);
+}
+
+fn meddle(scene: &Arc<Scene>, dice: &mut Dice) {
+    if dice.chance(300) {
+        let dropped = scene.books().drop_one(dice);
+        scene.books().tally.dropped += u64::from(dropped.is_some());
+        drop(dropped);
+    } else {
+        let books = scene.books();
+        let socket = books.some_owned(dice).map(|(socket, _)| socket);
+        let op = socket.and_then(|socket| books.connections[&socket].receives);
+        drop(books);
+        if let Some(op) = op {
+            // It may be over already.
+            let _ = scene.port.cancel(op);
+        }
+    }
 }
 
 /// Closes the port once nothing is owed, or early.

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) posters: usize,
     pub(crate) posts: usize,
     pub(crate) timers: usize,
+    /// How often in a thousand times somebody drops a connection, or cancels what it receives by.
+    pub(crate) meddles: usize,
     /// The port closes before all is done.
     pub(crate) closes_early: bool,
 }
@@ -54,13 +56,13 @@ impl Plan {
         Plan {
             network: SimOptions {
                 one_leads: dice.chance(700),
-                delay_us_max: dice.pick(&[0, 10, 1_000]),
+                delay_us_max: dice.pick(&[0, 0, 10, 1_000]),
                 buffer_bytes: dice.pick(&[100, 3_000, 64 * 1024]),
                 ..network
             },
-            batch_max: dice.pick(&[1, 2, 3, 8]),
-            turn_packets_max: dice.pick(&[1, 2, 8]),
-            leases_per_socket: dice.pick(&[1, 2, 4]),
+            batch_max: dice.pick(&[1, 2, 8, 8]),
+            turn_packets_max: dice.pick(&[1, 2, 8, 8]),
+            leases_per_socket: dice.pick(&[1, 2, 4, 4]),
             buffers: dice.between(1, 8),
             keeps: dice.pick(&[0, 300, 700, 900]),
             beat_us: dice.pick(&[50, 200, 1_000]),
@@ -69,10 +71,11 @@ impl Plan {
             leaves_some: dice.chance(500),
             panics: dice.pick(&[0, 0, 30]),
             clients: dice.between(0, 4),
-            bytes_max: dice.pick(&[1, 60, 1_500]),
+            bytes_max: dice.pick(&[1, 60, 1_500, 6_000]),
             posters: dice.between(0, 2),
             posts: dice.between(1, 25),
             timers: dice.between(0, 20),
+            meddles: dice.pick(&[0, 100, 500]),
             closes_early: dice.chance(200),
         }
     }

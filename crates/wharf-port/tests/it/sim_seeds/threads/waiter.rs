@@ -154,6 +154,7 @@ fn handle(scene: &Arc<Scene>, packet: Packet, actor: usize, dice: &mut Dice) {
     {
         let mut books = scene.books();
         books.tally.packets += 1;
+        books.check_known(packet.socket);
         if let Some(socket) = in_turn(&packet) {
             books.take_turn(socket, actor);
         }
@@ -216,14 +217,19 @@ fn greet(scene: &Arc<Scene>, accepted: Accepted, dice: &mut Dice) {
             None
         }
     };
-    let connection = Connection {
-        stream: owner,
-        ..Connection::default()
-    };
+    let connection = Connection::new(owner);
     scene.books().connections.insert(socket, connection);
     scene.step(dice);
+    receive(scene, socket);
+}
+
+fn receive(scene: &Arc<Scene>, socket: SocketRef) {
     let received = socket.receive();
-    assert!(received.is_ok() || scene.books().closed, "{received:?}");
+    let mut books = scene.books();
+    assert!(received.is_ok() || books.closed, "{received:?}");
+    if let Some(connection) = books.connections.get_mut(&socket) {
+        connection.receives = received.ok();
+    }
 }
 
 fn echo(scene: &Arc<Scene>, socket: SocketRef, lease: Lease, dice: &mut Dice) {
@@ -251,6 +257,10 @@ fn ended(scene: &Arc<Scene>, key: Key, socket: SocketRef, how: End) {
     if key == LISTENER {
         assert!(scene.books().closed, "C12: an accept ended: {how:?}");
         return;
+    }
+    if how == End::Cancelled && !scene.books().closed {
+        // By somebody who wants it to go on.
+        return receive(scene, socket);
     }
     assert!(
         how == End::Finished || scene.books().closed,
