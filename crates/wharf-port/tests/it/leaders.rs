@@ -1,24 +1,33 @@
-//! Where one waiter at a time is inside the driver: whoever leaves calls the next, so that nobody
-//! sleeps through what comes.
+//! Whoever leaves the driver leaves those who sleep to somebody: where one waiter at a time is inside,
+//! it calls the next; where all are, one of them still knows the time. So nobody sleeps through what
+//! comes.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use wharf_port::Wait;
+use wharf_port::{Key, Wait};
 
 use crate::case::{Case, Where, case, real_time, several_waiters};
 use crate::rig::Rig;
 use crate::system::patience;
 
-pub(crate) const CASES: &[Case] = &[case!(
-    who_is_called_to_lead_when_its_time_is_up_calls_another,
-    [C4, C5],
-    "found in review: sleepers missed data until somebody waited again"
-)
-.skip(sleepers)];
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        who_is_called_to_lead_when_its_time_is_up_calls_another,
+        [C4, C5],
+        "found in review: sleepers missed data until somebody waited again"
+    )
+    .skip(sleepers),
+    case!(
+        who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time,
+        [C4, C17],
+        "the seeds of threads: a wake-up for a nearer timer went to a thread that did not sleep"
+    )
+    .skip(sleepers),
+];
 
 /// Nobody sleeps on the simulated network: its time has passed already.
 fn sleepers(at: &Where) -> Option<&'static str> {
@@ -88,5 +97,60 @@ fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
         over.store(true, Ordering::Release);
         begin.wait();
         drop(go);
+    });
+}
+
+/// One waiter sleeps without a limit, and another looks in for a moment, over and over, while a
+/// timer is set: it takes wake-ups that were meant for the first. When it has gone, the one that
+/// stays has to get the timer.
+fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
+    const ROUNDS: u64 = 300;
+    const LOOKS: usize = 50;
+    let mut rig = Rig::new(at);
+    rig.drop_waiter();
+    let port = &rig.port;
+    let begin = Barrier::new(2);
+    let over = AtomicBool::new(false);
+    let (tell, told) = channel();
+    thread::scope(|scope| {
+        let looked_in = tell.clone();
+        let (begin, over) = (&begin, &over);
+        scope.spawn(move || {
+            let mut waiter = port.waiter().expect("a shared port has many");
+            loop {
+                begin.wait();
+                if over.load(Ordering::Acquire) {
+                    return;
+                }
+                for _ in 0..LOOKS {
+                    let wait = waiter.wait(Some(Duration::ZERO)).expect("waits");
+                    if let Wait::Packets(batch) = wait {
+                        batch.for_each(|it| looked_in.send(it.key).expect("the case listens"));
+                    }
+                }
+            }
+        });
+        scope.spawn(move || {
+            let mut waiter = port.waiter().expect("a shared port has many");
+            while let Wait::Packets(batch) = waiter.wait(None).expect("waits") {
+                batch.for_each(|it| tell.send(it.key).expect("the case listens"));
+            }
+        });
+        for round in 0..ROUNDS {
+            begin.wait();
+            (0..round % 8).for_each(|_| thread::yield_now());
+            let due = Instant::now() + Duration::from_millis(1);
+            port.timer(due, Key(round)).expect("room");
+            let got = told.recv_timeout(patience(20));
+            if got != Ok(Key(round)) {
+                over.store(true, Ordering::Release);
+                port.close();
+                begin.wait();
+                panic!("in round {round} the timer was slept through: {got:?}");
+            }
+        }
+        over.store(true, Ordering::Release);
+        port.close();
+        begin.wait();
     });
 }
