@@ -324,6 +324,14 @@ pub(crate) fn linux(at: &Where) -> Option<&'static str> {
     a_system(at).or_else(|| (!at.linux).then_some("it is measured through /proc, which Linux has"))
 }
 
+/// For what is measured by the open descriptors or handles of the process.
+pub(crate) fn open_files(at: &Where) -> Option<&'static str> {
+    if at.driver == Driver::Iocp {
+        return None;
+    }
+    linux(at)
+}
+
 /// For Unix sockets.
 pub(crate) fn unix_sockets(at: &Where) -> Option<&'static str> {
     a_system(at)

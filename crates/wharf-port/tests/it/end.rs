@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{Close, ErrorKind, Event, Key, Packet, PoolOptions, Wait};
 
-use crate::case::{Case, Where, another_port, case, linux, waiters_elsewhere};
+use crate::case::{Case, Where, another_port, case, linux, open_files, waiters_elsewhere};
 use crate::crew::crew;
 use crate::peer::Heard;
 use crate::rig::{Rig, noise};
@@ -25,7 +25,7 @@ pub(crate) const CASES: &[Case] = &[
         [C14],
         "compio #769, #943"
     )
-    .skip(linux)
+    .skip(open_files)
     .alone(),
     case!(
         no_thread_keeps_an_ended_port_open,

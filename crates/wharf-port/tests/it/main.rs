@@ -14,6 +14,8 @@
 
 mod case;
 mod crew;
+#[cfg(windows)]
+mod open_handles;
 mod peer;
 mod rig;
 mod runner;

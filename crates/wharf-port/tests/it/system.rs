@@ -48,10 +48,32 @@ pub(crate) fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds * slow * if is_wine() { 8 } else { 3 })
 }
 
-/// How many descriptors this process has open. Means something in a process of one case only.
+/// How many descriptors this process has open. Means
+/// something in a process of one case only.
+#[cfg(not(windows))]
 pub(crate) fn descriptors() -> usize {
     let listed = std::fs::read_dir("/proc/self/fd").expect("the case runs on Linux");
     listed.count()
+}
+
+/// How many handles this process has open. Means something in a process of one case only.
+#[cfg(windows)]
+pub(crate) fn descriptors() -> usize {
+    crate::open_handles::all().len()
+}
+
+/// Those that a child would inherit.
+#[cfg(windows)]
+pub(crate) fn inherited_handles() -> Vec<usize> {
+    let all = crate::open_handles::all().into_iter();
+    let inherited = all.filter(|handle| handle.is_inherited);
+    inherited.map(|handle| handle.number).collect()
+}
+
+/// Elsewhere a child is asked what it has.
+#[cfg(not(windows))]
+pub(crate) fn inherited_handles() -> Vec<usize> {
+    Vec::new()
 }
 
 /// Takes all descriptors that this process may have, but so many.

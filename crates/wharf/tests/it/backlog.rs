@@ -5,7 +5,7 @@
 use socket2::{Domain, Socket, Type};
 
 use crate::load::load;
-use crate::program::drivers;
+use crate::running::drivers;
 
 /// A listener that nobody accepts from, and that has room for one or two.
 fn full() -> (Socket, String) {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::ledgers::open_server;
 use crate::load::load;
 use crate::patience::{enough, given_time, milliseconds};
-use crate::program::{drivers, run};
+use crate::program::run;
+use crate::running::drivers;
 
 /// A proxy that accepts everything, and lets only some through of each load.
 fn lets_through(server: &str, some: usize, of: usize) -> String {

@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::program::{Server, code_of, drivers, needs_native};
+use crate::program::{code_of, needs_native};
+use crate::running::{Server, drivers};
 
 /// A control group for one test, below one that has the limit.
 struct Group {

@@ -13,7 +13,8 @@ use crate::ledgers::asked;
 use crate::load::{last_line, start};
 use crate::patience::{enough, given_time, milliseconds};
 use crate::processes::can_share;
-use crate::program::{Server, code_of, drivers, needs_native, program, words};
+use crate::program::{code_of, needs_native, program, words};
+use crate::running::{Server, drivers};
 
 /// The processes that one has started.
 fn children(parent: u32) -> Vec<Pid> {

@@ -2,7 +2,8 @@
 
 use crate::load::{balances, last_line, load};
 use crate::patience::{enough, given_time, milliseconds};
-use crate::program::{Server, code_of, drivers, needs_native, run};
+use crate::program::{code_of, needs_native, run};
+use crate::running::{Server, drivers};
 use crate::shortage::with_descriptors;
 
 /// Only io_uring has direct descriptors, from Linux 6.8 on.

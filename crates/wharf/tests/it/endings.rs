@@ -6,10 +6,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
-use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{Server, code_of, drivers, needs_native, program};
+use crate::program::{code_of, needs_native, program};
+use crate::running::{Server, Signal, drivers};
 
 /// A server that holds so many connections, and their other ends.
 fn holding(driver: &str, count: usize) -> (Server, Vec<TcpStream>) {
@@ -20,6 +20,7 @@ fn holding(driver: &str, count: usize) -> (Server, Vec<TcpStream>) {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn sigterm_ends_it_with_the_account_too() {
     if !needs_native() {
         return;
@@ -73,6 +74,7 @@ fn sighup_ends_it_with_the_account_unless_it_is_ignored() {
 
 /// `timeout` sends its signal to the program and to its group.
 #[test]
+#[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn a_signal_that_comes_twice_is_one() {
     if !needs_native() {
         return;
@@ -92,6 +94,7 @@ fn a_signal_that_comes_twice_is_one() {
 
 /// More of them than a wait hands out at once.
 #[test]
+#[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn all_that_left_before_the_end_are_counted_as_such() {
     if !needs_native() {
         return;
@@ -109,6 +112,7 @@ fn all_that_left_before_the_end_are_counted_as_such() {
 
 /// A server that cannot get rid of its lines hangs in the middle of its end.
 #[test]
+#[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn a_second_ctrl_c_ends_it_at_once() {
     if !needs_native() {
         return;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::load::{load, misbehaving};
 use crate::patience::{enough, given_time, has_messages, milliseconds};
-use crate::program::drivers;
+use crate::running::drivers;
 
 /// Drops an answer whose client has sent its FIN meanwhile, as such a proxy does.
 fn ends_at_a_fin(mut client: TcpStream) {

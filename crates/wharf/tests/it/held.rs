@@ -7,28 +7,36 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::load::load;
-use crate::program::{Server, code_of, drivers, program, run, words};
+use crate::patience::{enough, given_time, milliseconds};
+use crate::program::{code_of, program, run, words};
+use crate::running::{Server, drivers};
 
 /// A silent connection looks like one whose peer has vanished; these prove that they live.
 #[test]
 fn a_random_part_of_what_is_held_is_touched_at_the_end() {
     for driver in drivers() {
-        let (mut server, address) = Server::somewhere("echo", &format!("-v --driver {driver}"));
-        let size = format!("--connections 600 --threads 2 --for 1s --driver {driver}");
-        let touch = "--reset --touch 10% --seed 3";
-        let (told, code) = load(&words(&format!("hold {address} {size} {touch}")));
-        assert_eq!(code, Some(0), "{told}");
-        assert_eq!(told["held"], 600, "{told}");
-        let touched = told["touched"].as_u64().expect("a number");
-        assert!((20..150).contains(&touched), "{told}");
-        assert_eq!(told["messages"], touched, "{told}");
-        assert_eq!(told["bytes_received"], touched * 64, "{told}");
-        // The load has reset them all, and the server may have yet to hear of some.
-        server.wait_for("left", 600);
-        let account = server.stop();
-        // None of them was ended in order, and so none of their ports waits.
-        assert_eq!(account["left_by_reset"], 600, "{account}");
-        assert_eq!(account["bytes_in"], touched * 64, "{account}");
+        given_time(|factor| {
+            let (mut server, address) = Server::somewhere("echo", &format!("-v --driver {driver}"));
+            let time = milliseconds(1_000, factor);
+            let size = format!("--connections 600 --threads 2 --for {time} --driver {driver}");
+            let touch = "--reset --touch 10% --seed 3";
+            let (told, code) = load(&words(&format!("hold {address} {size} {touch}")));
+            assert_eq!(code, Some(0), "{told}");
+            // What is not begun in time is not held.
+            enough(told["unbegun"] == 0, &told)?;
+            assert_eq!(told["held"], 600, "{told}");
+            let touched = told["touched"].as_u64().expect("a number");
+            assert!((20..150).contains(&touched), "{told}");
+            assert_eq!(told["messages"], touched, "{told}");
+            assert_eq!(told["bytes_received"], touched * 64, "{told}");
+            // The load has reset them all, and the server may have yet to hear of some.
+            server.wait_for("left", 600);
+            let account = server.stop();
+            // None of them was ended in order, and so none of their ports waits.
+            assert_eq!(account["left_by_reset"], 600, "{account}");
+            assert_eq!(account["bytes_in"], touched * 64, "{account}");
+            Ok(())
+        });
     }
 }
 
@@ -51,20 +59,24 @@ fn what_connects_when_the_time_is_up_is_touched_too() {
 #[test]
 fn what_is_touched_and_silent_is_lost() {
     let (server, address) = Server::somewhere("hold", "");
-    let options = "--connections 20 --for 200ms --touch 100%";
-    let (told, code) = load(&words(&format!("hold {address} {options}")));
-    assert_eq!(code, Some(3), "{told}");
-    assert_eq!(told["touched"], 20, "{told}");
-    assert_eq!(
-        (&told["lost"], &told["held"]),
-        (&20.into(), &0.into()),
-        "{told}"
-    );
-    let verdict = told["verdict"].as_str().expect("a sentence");
-    assert!(
-        verdict.contains("of 20 touched, only 0 echoed"),
-        "{verdict}"
-    );
+    given_time(|factor| {
+        let options = format!("--connections 20 --for {}ms --touch 100%", 200 * factor);
+        let (told, code) = load(&words(&format!("hold {address} {options}")));
+        enough(told["unbegun"] == 0, &told)?;
+        assert_eq!(code, Some(3), "{told}");
+        assert_eq!(told["touched"], 20, "{told}");
+        assert_eq!(
+            (&told["lost"], &told["held"]),
+            (&20.into(), &0.into()),
+            "{told}"
+        );
+        let verdict = told["verdict"].as_str().expect("a sentence");
+        assert!(
+            verdict.contains("of 20 touched, only 0 echoed"),
+            "{verdict}"
+        );
+        Ok(())
+    });
     server.stop();
 }
 

@@ -5,12 +5,12 @@ use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::codes::Code;
 use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
-use crate::program::{Server, code_of, drivers, is_native, run};
+use crate::program::{code_of, is_native, run};
+use crate::running::{Server, drivers};
 
 /// A server with a door to its account.
 pub(crate) fn open_server(service: &str, driver: &str) -> (Server, String, String) {
@@ -65,7 +65,7 @@ impl Scratch {
     /// As the program has to be told, which under Wine sees this system as a drive.
     fn name(&self) -> String {
         let path = self.0.to_str().expect("text");
-        if is_native() {
+        if is_native() || cfg!(windows) {
             path.to_owned()
         } else {
             format!("Z:{}", path.replace('/', "\\"))
@@ -132,9 +132,11 @@ fn askers_that_stay_make_room_for_the_next() {
             silent.push(asker);
         }
         // With 64 places and nobody who makes room, three times 64 have to be put out for staying too
-        // long, each 64 of them 5 seconds after they came, by the clock of the server.
-        let took = answered_at[199] - answered_at[0];
-        assert!(took < 15.0, "{driver}: {took} s");
+        // long, each 64 of them 5 seconds after they came, by the clock of the server: three askers
+        // wait that long. A busy machine makes all of them slow, and not three of them that much.
+        let waits = answered_at.windows(2).map(|pair| pair[1] - pair[0]);
+        let long: Vec<f64> = waits.filter(|seconds| *seconds > 2.5).collect();
+        assert!(long.len() < 3, "{driver}: waited for {long:?} seconds");
         // Those that made room hear of it.
         while (&silent[100]).write_all(b"still here").is_ok() {}
         server.stop();
@@ -305,7 +307,7 @@ fn two_results_are_compared_and_a_load_with_its_server() {
     let text = String::from_utf8_lossy(&text);
     assert!(text.contains("messages a second"), "{text}");
 
-    server.signal(Signal::INT);
+    server.tell_to_end();
     let account = server.account();
     let c = Scratch::new("server.json", &account.to_string());
     let both = Scratch::new("both.json", &[&a, &b].map(|file| read(&file.0)).concat());

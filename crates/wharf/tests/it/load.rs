@@ -5,12 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Output, Stdio};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::codes::Code;
 use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
-use crate::program::{Server, code_of, drivers, free_ports, is_native, program, reset, run};
+use crate::program::{code_of, is_native, program, run};
+use crate::running::{Server, drivers, free_ports, reset, tell_to_end, until_told};
 
 /// Runs a load to its end; answers its last line, and its exit code.
 pub(crate) fn load(arguments: &[&str]) -> (Value, Code) {
@@ -167,15 +167,16 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
 
 /// A load that runs until it is told to stop.
 pub(crate) fn start(arguments: &[&str]) -> Child {
-    program()
-        .args([&["load"], arguments, &["--format", "json"]].concat())
+    let mut load = program();
+    load.args([&["load"], arguments, &["--format", "json"]].concat());
+    until_told(&mut load)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts")
 }
 
-pub(crate) fn interrupt(child: Child) -> (Value, Code) {
-    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+pub(crate) fn interrupt(mut child: Child) -> (Value, Code) {
+    tell_to_end(&mut child);
     last_line(&child.wait_with_output().expect("it ends"))
 }
 

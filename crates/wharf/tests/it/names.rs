@@ -6,7 +6,8 @@ use std::thread;
 
 use crate::load::{last_line, load};
 use crate::patience::{enough, given_time, milliseconds};
-use crate::program::{code_of, drivers, free_ports, needs_native, run};
+use crate::program::{code_of, needs_native, run};
+use crate::running::{drivers, free_ports};
 
 /// A listener of version 6 that keeps what it accepts, if a name for it has an address of version 4
 /// before that.

@@ -9,12 +9,12 @@
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::codes::Code;
 use crate::load::start;
 use crate::program::code_of;
+use crate::running::{self, Signal, tell_to_end};
 
 /// Tries again in more time what did not come as far as the case needs. The factor makes all times
 /// of the case longer. What has nothing to do with time is asserted in each attempt.
@@ -69,12 +69,12 @@ impl Watched {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        running::signal(&self.child, signal);
     }
 
     /// Ends it; answers its last line.
-    pub(crate) fn interrupt(self) -> Value {
-        self.signal(Signal::INT);
+    pub(crate) fn interrupt(mut self) -> Value {
+        tell_to_end(&mut self.child);
         let (last, code) = self.end();
         assert_eq!(code, Some(130), "{last}");
         last

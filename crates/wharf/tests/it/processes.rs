@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::ledgers::asked;
 use crate::load::{balances, interrupt, last_line, load, start};
 use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
-use crate::program::{Server, code_of, drivers, is_native, needs_native, program, words};
+use crate::program::{code_of, is_native, needs_native, program, words};
+use crate::running::{Server, drivers};
 use crate::shortage::with_descriptors;
 
 /// Servers share an address on Linux only.

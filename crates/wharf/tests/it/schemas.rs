@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::ledgers::{asked, open_server};
 use crate::load::load;
-use crate::program::{Server, drivers};
+use crate::running::{Server, drivers};
 
 const SERVERS: &str = include_str!("../../../../docs/servers.md");
 const LOAD: &str = include_str!("../../../../docs/load.md");

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::program::{Server, drivers, reset};
+use crate::running::{Server, drivers, reset};
 
 #[test]
 fn hold_accounts_for_each_connection() {
