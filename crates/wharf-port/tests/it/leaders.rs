@@ -104,17 +104,17 @@ fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
 /// timer is set: it takes wake-ups that were meant for the first. When it has gone, the one that
 /// stays has to get the timer.
 fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
-    const ROUNDS: u64 = 300;
-    const LOOKS: usize = 50;
+    const ROUNDS: u64 = 150;
+    const LOOKS: usize = 300;
     let mut rig = Rig::new(at);
     rig.drop_waiter();
     let port = &rig.port;
-    let begin = Barrier::new(2);
+    let (begin, end) = (Barrier::new(2), Barrier::new(2));
     let over = AtomicBool::new(false);
     let (tell, told) = channel();
     thread::scope(|scope| {
         let looked_in = tell.clone();
-        let (begin, over) = (&begin, &over);
+        let (begin, end, over) = (&begin, &end, &over);
         scope.spawn(move || {
             let mut waiter = port.waiter().expect("a shared port has many");
             loop {
@@ -128,6 +128,7 @@ fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
                         batch.for_each(|it| looked_in.send(it.key).expect("the case listens"));
                     }
                 }
+                end.wait();
             }
         });
         scope.spawn(move || {
@@ -142,6 +143,7 @@ fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
             let due = Instant::now() + Duration::from_millis(1);
             port.timer(due, Key(round)).expect("room");
             let got = told.recv_timeout(patience(20));
+            end.wait();
             if got != Ok(Key(round)) {
                 over.store(true, Ordering::Release);
                 port.close();
