@@ -70,8 +70,9 @@ impl Core {
                 value: socket,
             });
         }
-        let Some((id, mut guard)) = self.slots.allocate(kept) else {
-            return Err(Refused::new(Operation::Associate, ErrorKind::Full, socket));
+        let (id, mut guard) = match self.admit(kept) {
+            Ok(admitted) => admitted,
+            Err(kind) => return Err(Refused::new(Operation::Associate, kind, socket)),
         };
         let Unassociated {
             handle,
@@ -84,15 +85,11 @@ impl Core {
         state.handle = Some(handle);
         if let Err(code) = self.driver.associate(id, state, accepted && kept) {
             let handle = state.handle.take().expect("set above");
-            self.slots.free(id, state);
+            self.turn_away(id, state, kept);
             drop(guard);
-            // The slot took the place with it; what comes back is a socket without one.
-            if kept && let Some(place) = place {
-                place.spend();
-            }
             let value = Unassociated {
                 handle,
-                place: None,
+                place,
                 accepted,
                 peer,
             };
@@ -143,7 +140,6 @@ impl Core {
         }
         if has_sends(state) && how == Close::Flush && !self.is_ending() {
             let time = Duration::from_millis(u64::from(self.options.flush_ms_max));
-            // Where all timers are set it has none: bytes that were taken are not lost for that.
             self.set_limit(state, time, TimerTarget::Flush(id));
         }
         self.settle(id, state, out);

@@ -207,7 +207,9 @@ impl Builder {
         self
     }
 
-    /// How many timers may be set at once; 16,777,216 by default.
+    /// How many timers may be set at once; 16,777,216 by default. The port's own count, and what
+    /// takes one is refused where none is left; but a close that flushes, a listener that pauses and
+    /// a wait for memory have theirs in any case.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().timers_max(100);

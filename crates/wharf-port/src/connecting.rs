@@ -138,9 +138,12 @@ impl Core {
             return Err(Error::new(Operation::Connect, ErrorKind::Closed));
         }
         let handle = self.driver.open_connector(to).map_err(failed)?;
-        let Some((id, mut guard)) = self.slots.allocate(false) else {
-            self.driver.abandon(handle);
-            return Err(Error::new(Operation::Connect, ErrorKind::Full));
+        let (id, mut guard) = match self.admit(false) {
+            Ok(admitted) => admitted,
+            Err(kind) => {
+                self.driver.abandon(handle);
+                return Err(Error::new(Operation::Connect, kind));
+            }
         };
         let state = &mut *guard;
         state.key = key;
@@ -163,7 +166,7 @@ impl Core {
         self.end_limit(state);
         self.recycle(state);
         let handle = state.handle.take().expect("set above");
-        self.slots.free(id, state);
+        self.turn_away(id, state, false);
         drop(guard);
         self.driver.abandon(handle);
         if !limited {

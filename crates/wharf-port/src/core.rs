@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::config::Options;
 use crate::driver::{Driver, DriverReport};
-use crate::due::TimerTarget;
+use crate::due::{self, TimerTarget};
 use crate::ending::Ending;
 use crate::local::Local;
 use crate::lock;
@@ -124,7 +124,10 @@ impl Core {
             id,
             slots: Slots::new(options.sockets_max),
             ready: Ready::new(!driver.concurrent()),
-            timers: Mutex::new(Timers::new(driver.now(), options.timers_max)),
+            timers: Mutex::new(
+                Timers::new(driver.now(), options.timers_max)
+                    .with_room_beyond(due::timers_beyond(&options)),
+            ),
             pool: Pool::new(options.pool),
             defers: driver.defers(),
             driver,
@@ -362,8 +365,18 @@ impl Core {
     pub(crate) fn leave_aside(self: &Arc<Self>, entered: Entered, wakes: u32) {
         self.wake(self.ready.woke(entered, wakes));
         let (left, closed) = self.ready.leave_aside();
-        if closed && left == 0 {
+        if left == 0 {
+            self.nobody_is_left(closed);
+        }
+    }
+
+    /// The last who was in the driver or might have come there went: a closed port is ended, and one
+    /// that ends in order closes, since nobody is left who would do its work or keep its time.
+    pub(crate) fn nobody_is_left(self: &Arc<Self>, closed: bool) {
+        if closed {
             self.end();
+        } else if self.is_ending() {
+            self.close();
         }
     }
 

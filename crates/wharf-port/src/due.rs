@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Options;
 use crate::core::{Core, Out};
 use crate::key::Key;
 use crate::local::Local;
@@ -33,12 +34,34 @@ pub(crate) enum TimerTarget {
     Memory,
 }
 
+impl TimerTarget {
+    /// Whether there is one also where `timers_max` are set. What takes one can be refused to a
+    /// caller; but a listener without it stayed deaf when it had found no descriptor, a stream when
+    /// there was no memory, and a close waited for a deaf peer for ever.
+    fn is_always_set(self) -> bool {
+        match self {
+            TimerTarget::Flush(_) | TimerTarget::Accept(_) | TimerTarget::Memory => true,
+            TimerTarget::Caller(_) | TimerTarget::Deadline(_) | TimerTarget::Connect(_) => false,
+        }
+    }
+}
+
+/// How many timers may be set beyond `timers_max`: one of each socket, which flushes or accepts, and
+/// that of the memory.
+pub(crate) fn timers_beyond(options: &Options) -> u32 {
+    options.sockets_max.saturating_add(1)
+}
+
 impl Core {
     /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
     pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
         let (timer, news) = {
             let mut timers = lock(&self.timers);
-            (timers.insert(deadline, target)?, timers.is_news(deadline))
+            let timer = match target.is_always_set() {
+                true => timers.insert_beyond(deadline, target),
+                false => timers.insert(deadline, target),
+            };
+            (timer?, timers.is_news(deadline))
         };
         if news {
             self.wake(self.ready.wake_drivers());

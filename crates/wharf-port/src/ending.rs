@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::Core;
+use crate::error::ErrorKind;
 use crate::lock;
-use crate::slot::{SocketState, flag};
+use crate::slot::{SlotId, SocketState, flag};
 use crate::socket::Close;
 
 /// Whether the port is ending in order, and until when.
@@ -58,6 +59,29 @@ impl Core {
     /// Whether the port takes no new sockets: it ends, or has ended, or is not this process's.
     pub(crate) fn takes_no_sockets(&self) -> bool {
         self.is_ending() || self.is_closed()
+    }
+
+    /// A slot for a socket that comes in, locked.
+    ///
+    /// Whether the port takes sockets is asked with the slot locked: whoever ends the port looks at
+    /// every slot after it has said so, and closes what it finds. A socket that was let in by an
+    /// earlier answer held up the end of the port for all of its grace.
+    pub(crate) fn admit(
+        &self,
+        kept: bool,
+    ) -> Result<(SlotId, MutexGuard<'_, SocketState>), ErrorKind> {
+        let (id, mut state) = self.slots.allocate(kept).ok_or(ErrorKind::Full)?;
+        if self.takes_no_sockets() {
+            self.turn_away(id, &mut state, kept);
+            return Err(ErrorKind::Closed);
+        }
+        Ok((id, state))
+    }
+
+    /// Takes back the slot of a socket that did not come in after all.
+    pub(crate) fn turn_away(&self, id: SlotId, state: &mut SocketState, kept: bool) {
+        self.slots.unallocate(id, state, kept);
+        self.last_may_be_gone();
     }
 
     /// Whether the port ends in order.

@@ -312,20 +312,19 @@ impl Core {
 
     /// Takes a socket that listens.
     fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<Listener> {
-        if self.takes_no_sockets() {
-            self.driver.abandon(handle);
-            return Err(Error::new(Operation::Listen, ErrorKind::Closed));
-        }
-        let Some((id, mut state)) = self.slots.allocate(false) else {
-            self.driver.abandon(handle);
-            return Err(Error::new(Operation::Listen, ErrorKind::Full));
+        let (id, mut state) = match self.admit(false) {
+            Ok(admitted) => admitted,
+            Err(kind) => {
+                self.driver.abandon(handle);
+                return Err(Error::new(Operation::Listen, kind));
+            }
         };
         state.key = key;
         state.handle = Some(handle);
         state.set(flags);
         if let Err(code) = self.driver.associate(id, &mut state, false) {
             let handle = state.handle.take().expect("set above");
-            self.slots.free(id, &mut state);
+            self.turn_away(id, &mut state, false);
             drop(state);
             self.driver.abandon(handle);
             return Err(Error::from_os(Operation::Listen, code));

@@ -339,7 +339,8 @@ impl Port {
     /// closed before, are still handed out.
     ///
     /// The threads that wait do the sending: let them wait until they hear `Closed`. If there is no
-    /// waiter, the port closes at once, as by [`close`](Self::close). What has not gone out when the
+    /// waiter, or the last one is dropped before the end, the port closes at once, as by
+    /// [`close`](Self::close). What has not gone out when the
     /// time is up is cut short: those streams are reset, and [`Stats::streams_cut`] and
     /// [`Stats::bytes_unsent`] count them. Calling it again can only shorten the time.
     ///

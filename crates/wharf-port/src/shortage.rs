@@ -36,7 +36,7 @@ impl Core {
         let due = self.driver.now().checked_add(RETRY);
         let timer = due.and_then(|due| self.set_timer(due, TimerTarget::Memory));
         if timer.is_none() {
-            // Where all timers are set the next lease that returns has to do.
+            // The clock goes no further.
             self.lacks_memory.store(false, Ordering::Release);
         }
     }

@@ -287,6 +287,12 @@ impl Slots {
 
     /// Gives a slot back. The caller has emptied `state` and still holds its lock.
     pub(crate) fn free(&self, id: SlotId, state: &mut SocketState) {
+        self.unallocate(id, state, false);
+    }
+
+    /// Gives back the slot of a socket that did not come in; a place that was `kept` for it is kept
+    /// again.
+    pub(crate) fn unallocate(&self, id: SlotId, state: &mut SocketState, kept: bool) {
         debug_assert_eq!(state.generation, id.generation, "a slot is freed once");
         debug_assert!(
             state.handle.is_none(),
@@ -304,7 +310,8 @@ impl Slots {
             .leases
             .store(join(generation, free.head), Ordering::Relaxed);
         free.head = id.index;
-        free.live -= 1;
+        free.live -= u32::from(!kept);
+        free.kept += u32::from(kept);
     }
 
     /// The socket, locked, unless it is gone.

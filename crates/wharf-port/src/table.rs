@@ -85,6 +85,14 @@ struct Owned<T> {
     value: T,
 }
 
+impl<T> Owned<T> {
+    /// Whether it belongs to a socket that came into its place after that of this generation.
+    fn is_after(&self, generation: u32) -> bool {
+        let later = self.generation.wrapping_sub(generation);
+        later != 0 && later < u32::MAX / 2 // They come around.
+    }
+}
+
 /// An entry in use; marks its thread as the user until it is dropped.
 struct Use<'a, T> {
     user: &'a AtomicU32,
@@ -115,7 +123,8 @@ impl<T: Send> Table<T> {
     /// operation of the socket, whose packets may come to another thread at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a socket of another port; the state comes back.
+    /// [`ErrorKind::InvalidInput`] for a socket of another port, [`ErrorKind::Closed`] for a stale
+    /// reference to a place where a later socket has its state; the state comes back.
     ///
     /// # Panics
     /// Inside [`Table::with`] of the same socket.
@@ -146,6 +155,13 @@ impl<T: Send> Table<T> {
         // The old value is dropped, or returned, when its entry is free again.
         let old = {
             let mut used = chunk[(socket.slot % CHUNK_ENTRIES) as usize].take();
+            let stands = used.value.as_ref();
+            if stands.is_some_and(|it| it.is_after(socket.generation)) {
+                // The place is another socket's, whose state it must not lose.
+                drop(used);
+                let kind = ErrorKind::Closed;
+                return Err(Refused::new(Operation::Associate, kind, new.value));
+            }
             used.value.replace(new)
         };
         if old.is_none() {

@@ -97,6 +97,8 @@ const EMPTY: List = List {
 pub(crate) struct Timers<T> {
     start: Instant,
     timers_max: u32,
+    /// How many entries there may be: a few for timers beyond that.
+    entries_max: u32,
     chunks: Vec<Vec<Entry<T>>>,
     /// Entries ever used; those behind them are fresh.
     used: u32,
@@ -139,6 +141,7 @@ impl<T: Copy> Timers<T> {
         Timers {
             start,
             timers_max,
+            entries_max: timers_max,
             chunks: Vec::new(),
             used: 0,
             free: NONE,
@@ -154,8 +157,22 @@ impl<T: Copy> Timers<T> {
         }
     }
 
+    /// Has room for so many more, which `insert_beyond` alone takes.
+    pub(crate) fn with_room_beyond(mut self, timers: u32) -> Self {
+        self.entries_max = self.timers_max.saturating_add(timers);
+        self
+    }
+
     /// Sets a timer, unless `timers_max` are set.
     pub(crate) fn insert(&mut self, deadline: Instant, value: T) -> Option<TimerId> {
+        if self.length >= self.timers_max {
+            return None;
+        }
+        self.insert_beyond(deadline, value)
+    }
+
+    /// The same for one that has to be set also where `timers_max` are.
+    pub(crate) fn insert_beyond(&mut self, deadline: Instant, value: T) -> Option<TimerId> {
         let deadline = nanoseconds(deadline.saturating_duration_since(self.start));
         let index = self.allocate(deadline, value)?;
         let list = self.list_for(deadline);
@@ -391,7 +408,7 @@ impl<T: Copy> Timers<T> {
             self.free = entry.next;
             return Some(index);
         }
-        if self.used == self.timers_max {
+        if self.used == self.entries_max {
             return None;
         }
         let index = self.used;
@@ -411,9 +428,9 @@ impl<T: Copy> Timers<T> {
     fn chunk_for(&mut self, index: u32) -> &mut Vec<Entry<T>> {
         if index.is_multiple_of(CHUNK_ENTRIES) {
             // The whole directory at once, so that it never moves either.
-            let chunks_max = self.timers_max.div_ceil(CHUNK_ENTRIES) as usize;
+            let chunks_max = self.entries_max.div_ceil(CHUNK_ENTRIES) as usize;
             self.chunks.reserve_exact(chunks_max - self.chunks.len());
-            let entries = CHUNK_ENTRIES.min(self.timers_max - index);
+            let entries = CHUNK_ENTRIES.min(self.entries_max - index);
             self.chunks.push(Vec::with_capacity(entries as usize));
         }
         &mut self.chunks[(index / CHUNK_ENTRIES) as usize]

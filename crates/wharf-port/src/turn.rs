@@ -202,8 +202,8 @@ impl Core {
     /// The waiter of this number went; the last one of a closed port ends it.
     pub(crate) fn waiter_left(self: &Arc<Self>, number: u16) {
         let (left, closed) = self.ready.dismiss(number);
-        if closed && left == 0 {
-            self.end();
+        if left == 0 {
+            self.nobody_is_left(closed);
         }
     }
 }

@@ -66,6 +66,8 @@ const PEER_ENDED: u32 = 128 << flag::DRIVER_SHIFT;
 /// The io_uring driver.
 #[derive(Debug)]
 pub(crate) struct Uring {
+    /// No other has or ever had it: an address goes to the next port when this one is gone.
+    number: u64,
     ring: Ring,
     buffers: Mutex<Buffers>,
     /// A stream receives: the kernel needs buffers before it hears of that.
@@ -86,6 +88,7 @@ impl Uring {
         let mut ring = Ring::new(!options.shared, Size::default()).map_err(probe::refused)?;
         let direct = Direct::open(&mut ring, options.direct_descriptors)?;
         Ok(Uring {
+            number: prompt::next_number(),
             ring,
             buffers: Mutex::new(Buffers::new(options.pool)),
             buffers_wanted: AtomicBool::new(false),

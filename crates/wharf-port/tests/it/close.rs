@@ -1,7 +1,7 @@
 //! How connections end: what the peer sees, what the caller is told, and that nothing is left.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wharf_port::{Cancel, Close, End, ErrorKind, Event, Key, Op, Wait};
 
@@ -52,6 +52,11 @@ pub(crate) const CASES: &[Case] = &[
         a_close_that_flushes_lets_no_send_be_cancelled,
         [C10, C11],
         "contract"
+    ),
+    case!(
+        a_flush_is_bounded_though_all_timers_are_set,
+        [C11, C13],
+        "found by reading: a deaf peer held its connection for ever"
     ),
     case!(a_flush_ends_at_its_bound, [C11, C13], "contract"),
     case!(a_resetting_close_sends_rst_and_no_fin, [C11], "contract"),
@@ -280,8 +285,12 @@ fn a_close_that_flushes_lets_no_send_be_cancelled(at: &Where) {
     rig.expect_nothing();
 }
 
-fn a_flush_ends_at_its_bound(at: &Where) {
-    let mut rig = Rig::with(at, |builder| builder.flush_ms_max(30));
+fn a_flush_ends_in_time(at: &Where, timers_max: u32) {
+    let mut rig = Rig::with(at, |builder| {
+        builder.flush_ms_max(30).timers_max(timers_max)
+    });
+    let far = Instant::now() + Duration::from_secs(3_600);
+    let timer = rig.port.timer(far, Key(1)).expect("the first");
     let (stream, mut peer) = rig.connection();
     let socket = stream.socket();
     let op = stream.send(vec![0; 64 << 20]).expect("an empty queue");
@@ -292,6 +301,16 @@ fn a_flush_ends_at_its_bound(at: &Where) {
     rig.closed(socket);
     let (heard, _) = rig.hear_end(&mut peer);
     assert!(heard.len() < 64 << 20, "the peer did not read in time");
+    rig.port.cancel(timer);
+    rig.expect("its end", |packet| packet.op == timer);
+}
+
+fn a_flush_ends_at_its_bound(at: &Where) {
+    a_flush_ends_in_time(at, 100);
+}
+
+fn a_flush_is_bounded_though_all_timers_are_set(at: &Where) {
+    a_flush_ends_in_time(at, 1);
 }
 
 fn a_resetting_close_sends_rst_and_no_fin(at: &Where) {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 
 use socket2::SockRef;
-use wharf_port::{End, Event, Key, Leave, Stream};
+use wharf_port::{End, ErrorKind, Event, Key, Leave, Stream};
 
 use crate::case::{Case, Where, a_system, case, unix_sockets};
 use crate::connect::{connected, taken};
@@ -34,6 +34,12 @@ pub(crate) const CASES: &[Case] = &[
         [C2, C11],
         "contract"
     ),
+    case!(
+        a_receive_into_nothing_hears_of_a_reset,
+        [C9, C2],
+        "found from outside: uring called it success, and poll a reset"
+    )
+    .skip(untried_under_wine),
     case!(what_came_while_nothing_read_is_told, [C2, C10], "contract"),
     case!(what_came_during_a_pause_is_told, [C2, C8], "contract"),
     case!(urgent_data_holds_up_no_stream, [C6, C8], "contract").skip(a_system),
@@ -50,6 +56,11 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(unix_sockets),
 ];
+
+fn untried_under_wine(at: &Where) -> Option<&'static str> {
+    at.wine
+        .then_some("what Wine says to a receive of no bytes there has not been looked at")
+}
 
 /// A connect whose peer has said something and gone before this thread looks for the first time.
 fn told_late(rig: &mut Rig, host: &mut Box<dyn Host>, said: &[u8]) -> Stream {
@@ -236,4 +247,19 @@ fn passed_descriptors_hold_up_no_stream_and_are_closed(at: &Where) {
     ));
     assert!(passed.is_closed());
     rig.expect_nothing();
+}
+
+fn a_receive_into_nothing_hears_of_a_reset(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, peer) = rig.connection();
+    let op = stream.socket().receive_into(Vec::new()).expect("free");
+    rig.expect_nothing();
+    peer.reset();
+    let packet = rig.expect("the end", |packet| packet.op == op);
+    let Event::Ended { how, buffer } = packet.event else {
+        rig.fail(&format!("{:?} of a connection that is reset", packet.event));
+    };
+    assert_eq!(how.error_kind(), Some(ErrorKind::Reset));
+    assert_eq!(buffer, Some(Vec::new()));
+    rig.expect_silence_of(op);
 }

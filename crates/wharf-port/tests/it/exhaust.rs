@@ -31,6 +31,13 @@ pub(crate) const CASES: &[Case] = &[
     .skip(out_of_descriptors)
     .alone(),
     case!(
+        a_paused_listener_resumes_by_itself_though_all_timers_are_set,
+        [C12, C17],
+        "found by reading: deaf for good"
+    )
+    .skip(out_of_descriptors)
+    .alone(),
+    case!(
         a_paused_listener_does_not_spin,
         [C12],
         "measured: 352,218 failures in 200 ms"
@@ -209,6 +216,24 @@ fn a_paused_listener_resumes_by_itself(at: &Where) {
     assert_eq!((seen.peers().len(), seen.paused), (clients.len(), 1));
     seen.until(&mut rig, REASON, |seen| seen.resumed == 1);
     assert_eq!(rig.port.stats().listeners_paused, 0);
+}
+
+fn a_paused_listener_resumes_by_itself_though_all_timers_are_set(at: &Where) {
+    const REASON: PauseReason = PauseReason::TooManyOpenFiles;
+    let mut rig = Rig::with(at, |builder| builder.timers_max(1));
+    let far = Instant::now() + Duration::from_secs(3_600);
+    let timer = rig.port.timer(far, Key(1)).expect("the first");
+    let (listener, clients) = waiting_clients(&rig, 20);
+    let hoard = system::leave_descriptors(5);
+    listener.socket().accept().expect("a fresh listener");
+    let mut seen = Seen::default();
+    seen.until(&mut rig, REASON, |seen| seen.paused == 1);
+    drop(hoard);
+    seen.until(&mut rig, REASON, |seen| seen.accepted.len() == 20);
+    assert_eq!(seen.peers().len(), clients.len());
+    seen.until(&mut rig, REASON, |seen| seen.resumed == 1);
+    rig.port.cancel(timer);
+    rig.expect("its end", |packet| packet.op == timer);
 }
 
 fn a_paused_listener_does_not_spin(at: &Where) {

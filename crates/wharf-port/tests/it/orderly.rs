@@ -1,10 +1,11 @@
 //! The end of a port in order: it sends what is queued, says FIN, and tells what it could not do.
 
+use std::net::{TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{Close, ErrorKind, Event, Key, Wait};
+use wharf_port::{Close, ErrorKind, Event, Key, Port, Wait};
 
 use crate::case::{Case, Where, case, several_waiters, threads_apart};
 use crate::peer::{Heard, Peer};
@@ -43,6 +44,17 @@ pub(crate) const CASES: &[Case] = &[
         [C14],
         "contract"
     ),
+    case!(
+        a_port_whose_last_waiter_leaves_while_it_ends_is_closed,
+        [C14],
+        "found by reading: open for ever, its grace long over"
+    ),
+    case!(
+        a_socket_that_comes_while_a_port_ends_does_not_hold_it_up,
+        [C14, C4],
+        "found from outside: 1 to 5 % of such ends took their whole grace"
+    )
+    .skip(threads_apart),
 ];
 
 fn apart(at: &Where) -> Option<&'static str> {
@@ -276,4 +288,66 @@ fn a_port_without_a_waiter_ends_in_order_at_once(at: &Where) {
     assert_eq!(system::hear_the_end(&mut peer), Heard::Finished);
     assert_eq!(rig.port.waiter().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(rig.port.stats().sockets, 0);
+}
+
+fn a_port_whose_last_waiter_leaves_while_it_ends_is_closed(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    stream.send(vec![7; 64 << 20]).expect("an empty queue");
+    stream.set_aside();
+    rig.port.shutdown(LONG);
+    assert_eq!(rig.port.stats().streams_cut, 0);
+    rig.drop_waiter();
+    let refused = rig.port.post(Key(1), 1).unwrap_err();
+    assert_eq!(refused.error.kind(), ErrorKind::Closed);
+    assert_eq!(rig.port.stats().streams_cut, 1);
+    assert_eq!(system::hear_the_end(&mut peer), Heard::Reset);
+}
+
+/// What a thread asks of a port that another one ends meanwhile.
+fn come_in(port: &Port, round: usize, to: std::net::SocketAddr, sockets: Vec<TcpStream>) {
+    match round % 3 {
+        0 => sockets.into_iter().for_each(|socket| {
+            if let Ok(stream) = port.associate(socket, Key(1)) {
+                stream.set_aside();
+            }
+        }),
+        1 => (0..8).for_each(|_| _ = port.connect(to, Key(2))),
+        _ => (0..8).for_each(|_| {
+            // It stays open, as long as the port lets it.
+            std::mem::forget(port.listen(([127, 0, 0, 1], 0), Key(3)));
+        }),
+    }
+}
+
+fn a_socket_that_comes_while_a_port_ends_does_not_hold_it_up(at: &Where) {
+    // Each has many system calls, which take long under Wine.
+    let rounds = if at.wine { 30 } else { 240 };
+    for round in 0..rounds {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let to = listener.local_addr().expect("a bound socket");
+        let mut ends = Vec::new();
+        let mut connect = || {
+            ends.push(TcpStream::connect(to).expect("it listens"));
+            listener.accept().expect("it has connected").0
+        };
+        let count = if round % 3 == 0 { 8 } else { 0 };
+        let sockets: Vec<TcpStream> = (0..count).map(|_| connect()).collect();
+        let port = at.builder().build().expect("the driver was present before");
+        let mut waiter = port.waiter().expect("a fresh port has room");
+        let go = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                go.wait();
+                come_in(&port, round, to, sockets);
+            });
+            go.wait();
+            (0..round % 40 * 20).for_each(|_| std::hint::spin_loop());
+            port.shutdown(LONG);
+        });
+        let deadline = Instant::now() + patience(20);
+        while !matches!(waiter.wait(Some(Duration::from_secs(1))), Ok(Wait::Closed)) {
+            assert!(Instant::now() < deadline, "{round}: {:?}", port.stats());
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! Promptness: what was taken for sending leaves the process though nobody comes back to wait, and
 //! a full queue is one whose peer is slow.
 
+use std::net::TcpListener;
+use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
 use wharf_port::{Close, ErrorKind, Event, Key, Wait};
 
 use crate::case::{Case, Mode, Where, case, threads_apart};
-use crate::peer::{Heard, Peer};
+use crate::peer::{Heard, Network as _, Peer, System};
 use crate::rig::{Rig, noise};
 use crate::system::patience;
 
@@ -16,6 +18,12 @@ pub(crate) const CASES: &[Case] = &[
         a_send_of_another_thread_leaves_though_the_waiter_is_busy,
         [C7, C4],
         "measured: 270 ms late behind a handler that computed"
+    )
+    .skip(by_a_call),
+    case!(
+        a_send_leaves_though_its_thread_waited_on_a_port_that_has_ended,
+        [C7, C4],
+        "found by reading: half of them stayed, taken for a waiter's"
     )
     .skip(by_a_call),
     case!(
@@ -92,6 +100,19 @@ fn hear_without_waiting(peer: &mut dyn Peer, count: usize, mut meanwhile: impl F
     heard
 }
 
+/// What the peer hears of so many bytes in good time.
+fn hear_in_time(peer: &mut dyn Peer, count: usize) -> Vec<u8> {
+    let deadline = Instant::now() + patience(20);
+    let mut heard = Vec::new();
+    while heard.len() < count && Instant::now() < deadline {
+        if let Heard::Bytes(bytes) = peer.try_receive(count - heard.len()) {
+            heard.extend(bytes);
+        }
+        thread::yield_now();
+    }
+    heard
+}
+
 /// Has the rig's waiter take a posted packet, and does something while its batch is out.
 fn within_a_batch<R>(rig: &mut Rig, handler: impl FnOnce(&mut dyn FnMut()) -> R) -> R {
     rig.port.post(Key(5), 1).expect("room");
@@ -115,6 +136,41 @@ fn a_send_of_another_thread_leaves_though_the_waiter_is_busy(at: &Where) {
         assert_eq!(hear_without_waiting(&mut *peer, 5, || {}), b"hello");
     });
     rig.expect_nothing();
+}
+
+fn a_send_leaves_though_its_thread_waited_on_a_port_that_has_ended(at: &Where) {
+    // The next port often has the place in memory of one that is gone.
+    for _ in 0..12 {
+        let old = at.builder().build().expect("the driver was present before");
+        let mut waiter = old.waiter().expect("a fresh port has room");
+        let waited = waiter.wait(Some(std::time::Duration::ZERO));
+        assert!(matches!(waited, Ok(Wait::TimedOut)));
+        drop(waited);
+        old.close();
+        drop((waiter, old));
+        let port = at.builder().build().expect("the driver was present before");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("a bound socket").into();
+        let mut peer = System.connect(&address);
+        let (socket, _) = listener.accept().expect("it has connected");
+        let stream = port.associate(socket, Key(1)).expect("room");
+        let (waits, heard) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut waiter = port.waiter().expect("a fresh port has room");
+                waiter
+                    .wait(Some(std::time::Duration::ZERO))
+                    .expect("the port is not broken");
+                waits.wait();
+                heard.wait(); // It is busy until then.
+            });
+            waits.wait();
+            stream.send("hello").expect("an empty queue");
+            let came = hear_in_time(&mut *peer, 5);
+            heard.wait();
+            assert_eq!(came, b"hello");
+        });
+    }
 }
 
 fn a_handler_that_submits_need_not_come_back_to_wait(at: &Where) {

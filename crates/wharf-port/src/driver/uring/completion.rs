@@ -19,7 +19,7 @@ use crate::driver::Driver;
 use crate::lock;
 use crate::pool::PoolBuffer;
 use crate::slot::{Receiving, SlotId, SocketState, flag};
-use crate::sys::Handle;
+use crate::sys::{self, Handle};
 
 /// How a request ended, or what a streaming one brought.
 #[derive(Debug)]
@@ -309,6 +309,10 @@ impl Uring {
             // The end that our own close has made is not the peer's.
             Ok(0) if state.has(flag::HUNG_UP) => self.go_on(core, id, state, out),
             Ok(count) => {
+                let events = if kind == Kind::IntoNothing { count } else { 0 };
+                if let Some(code) = self.break_behind(state, events) {
+                    return core.receive_stopped(id, state, Some(code), out);
+                }
                 let count = if kind == Kind::Into { count } else { 0 };
                 // What was to be cancelled has succeeded; the cancel is over with it.
                 state.clear(flag::CANCEL_RECEIVE);
@@ -317,6 +321,20 @@ impl Uring {
             }
             Err(libc::EINTR | libc::EAGAIN) => self.go_on(core, id, state, out),
             Err(code) => core.receive_stopped(id, state, Some(code), out),
+        }
+    }
+
+    /// The error behind these events of poll(2) that a receive would meet now: not if there is
+    /// something to receive before it.
+    fn break_behind(&self, state: &SocketState, events: u32) -> Option<i32> {
+        if events & u32::from(libc::POLLERR.unsigned_abs()) == 0 {
+            return None;
+        }
+        match self.with_descriptor(state.open_handle(), sys::peek) {
+            Ok(Err(code)) if !sys::would_block(code) => Some(code),
+            Ok(_) => None,
+            // Nothing to ask it with: what it is most often.
+            Err(_) => Some(libc::ECONNRESET),
         }
     }
 

@@ -15,8 +15,8 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -40,8 +40,8 @@ const ENTERS_MAX: usize = 4096;
 /// What this thread does between two waits.
 #[derive(Clone, Copy)]
 struct Between {
-    /// The driver whose port it waited on last, by address, and that port's number.
-    driver: usize,
+    /// The driver whose port it waited on last, and that port's number.
+    driver: u64,
     port: u32,
     /// The tick of the clock in which it took the first packet or made the first call; 0 before.
     since: i64,
@@ -56,6 +56,13 @@ const NOWHERE: Between = Between {
     hurried: false,
 };
 
+/// A number for a new driver, from 1. The address stood here once: a thread that had waited on a
+/// port which was gone was taken for a waiter of the next one in the same place.
+pub(super) fn next_number() -> u64 {
+    static DRIVERS: AtomicU64 = AtomicU64::new(0);
+    DRIVERS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
 thread_local! {
     static BETWEEN: Cell<Between> = const { Cell::new(NOWHERE) };
 }
@@ -67,26 +74,22 @@ fn last_tick() -> i64 {
 }
 
 impl Uring {
-    fn address(&self) -> usize {
-        ptr::from_ref(self).addr()
-    }
-
     fn between(&self) -> Option<Between> {
         // A thread that is past its own end waits no more.
         let between = BETWEEN.try_with(Cell::get).unwrap_or(NOWHERE);
-        (between.driver == self.address()).then_some(between)
+        (between.driver == self.number).then_some(between)
     }
 
     /// The calling thread begins to wait.
     pub(super) fn note_wait(&self, core: &Core) {
         let before = BETWEEN.get();
-        let own = before.driver == self.address();
+        let own = before.driver == self.number;
         if !own && before.driver != 0 {
             // It may be away from that port for as long as it sleeps in this one.
             registry::with_core(before.port, |core| core.driver.submit(core));
         }
         BETWEEN.set(Between {
-            driver: self.address(),
+            driver: self.number,
             port: core.id,
             since: 0,
             hurried: own && before.since != 0 && last_tick() - before.since > LONG_NS,
