@@ -3,7 +3,7 @@
 //! comes.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,29 +105,33 @@ fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
 /// stays has to get the timer.
 fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
     const ROUNDS: u64 = 150;
-    const LOOKS: usize = 300;
+    const LOOKS_MORE: usize = 10;
     let mut rig = Rig::new(at);
     rig.drop_waiter();
     let port = &rig.port;
     let (begin, end) = (Barrier::new(2), Barrier::new(2));
-    let over = AtomicBool::new(false);
+    let (over, set) = (AtomicBool::new(false), AtomicU64::new(0));
     let (tell, told) = channel();
     thread::scope(|scope| {
         let looked_in = tell.clone();
-        let (begin, end, over) = (&begin, &end, &over);
+        let (begin, end, over, set) = (&begin, &end, &over, &set);
         scope.spawn(move || {
             let mut waiter = port.waiter().expect("a shared port has many");
-            loop {
+            let mut look = || {
+                let wait = waiter.wait(Some(Duration::ZERO)).expect("waits");
+                if let Wait::Packets(batch) = wait {
+                    batch.for_each(|it| looked_in.send(it.key).expect("the case listens"));
+                }
+            };
+            for round in 0.. {
                 begin.wait();
                 if over.load(Ordering::Acquire) {
                     return;
                 }
-                for _ in 0..LOOKS {
-                    let wait = waiter.wait(Some(Duration::ZERO)).expect("waits");
-                    if let Wait::Packets(batch) = wait {
-                        batch.for_each(|it| looked_in.send(it.key).expect("the case listens"));
-                    }
+                while set.load(Ordering::Acquire) == round {
+                    look();
                 }
+                (0..LOOKS_MORE).for_each(|_| look());
                 end.wait();
             }
         });
@@ -142,6 +146,7 @@ fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
             (0..round % 8).for_each(|_| thread::yield_now());
             let due = Instant::now() + Duration::from_millis(1);
             port.timer(due, Key(round)).expect("room");
+            set.store(round + 1, Ordering::Release);
             let got = told.recv_timeout(patience(20));
             end.wait();
             if got != Ok(Key(round)) {
