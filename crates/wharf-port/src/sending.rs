@@ -17,7 +17,7 @@ use crate::packet::{End, Event, Side};
 use crate::room::may_send;
 use crate::slot::{SlotId, SocketState, flag};
 use crate::sys;
-use crate::work::Send;
+use crate::work::{Send, Work};
 
 impl Core {
     pub(crate) fn send(
@@ -95,6 +95,14 @@ impl Core {
             let waiting = work.sends.iter_mut().skip(work.sends_in_request);
             waiting.for_each(|send| send.buffer.leave_scarce_pool());
         }
+    }
+
+    /// The same for what the next request covers, at most so many sends. The system keeps it for as
+    /// long as the peer reads nothing: as many deaf peers as the pool has buffers stopped everybody.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn spare_the_pool_of_request(work: &mut Work, sends_max: usize) {
+        let sends = work.sends.iter_mut().take(sends_max);
+        sends.for_each(|send| send.buffer.leave_scarce_pool());
     }
 
     pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {

@@ -355,6 +355,7 @@ impl Driver for Iocp {
             buf: std::ptr::null_mut(),
         };
         let mut buffers = [nothing; BUFFERS_MAX];
+        Core::spare_the_pool_of_request(work, BUFFERS_MAX);
         let count = list_unsent(work, &mut buffers);
         work.sends_in_request = count;
         let overlapped = work.driver.sending().lend();

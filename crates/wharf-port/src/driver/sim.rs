@@ -288,6 +288,7 @@ impl Driver for Sim {
         }
         let most = self.shared.with(|world| world.random.below(SENDS_MAX)) as usize + 1;
         let work = state.work.as_mut().expect("there are bytes to send");
+        Core::spare_the_pool_of_request(work, most);
         let mut sends = work.sends.iter().take(most);
         let count = sends
             .position(|send| send.kind == crate::op::OpKind::Shutdown)

@@ -403,6 +403,7 @@ impl Driver for Uring {
         let SocketState { work, handle, .. } = &mut *state;
         let handle = handle.as_ref().expect("a socket that sends is open");
         let work = work.as_mut().expect("there are bytes to send");
+        Core::spare_the_pool_of_request(work, request::SLICES_MAX);
         let (entry, sends) = request::send(handle.number(), work);
         let entry = request::aimed(handle, entry);
         work.sends_in_request = sends;

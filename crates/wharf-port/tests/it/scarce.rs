@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use wharf_port::Event;
+use wharf_port::{Event, Key};
 
-use crate::case::{Case, Where, another_port, case};
+use crate::case::{Case, Where, a_system, another_port, case};
+use crate::peer::System;
 use crate::pool::{BYTES, small};
 use crate::rig::{Rig, noise};
 
@@ -21,6 +22,12 @@ pub(crate) const CASES: &[Case] = &[
         "found from outside: 8 peers that never read, on another port"
     )
     .skip(another_port),
+    case!(
+        peers_that_never_read_hold_no_buffer_by_what_is_being_sent,
+        [C8, C13],
+        "found from outside: as many of them as there are buffers stopped everybody on uring"
+    )
+    .skip(a_system),
 ];
 
 /// More leases than there are buffers, of a few bytes each, and none of them goes back.
@@ -83,4 +90,55 @@ fn leases_queued_on_another_port_leave_their_own_pool(at: &Where) {
         other.pump(Duration::ZERO);
         (rig.port.stats().leases == 0).then_some(())
     });
+}
+
+/// Echoes what has come; answers whether there was anything.
+fn echo(rig: &mut Rig) -> bool {
+    let mut any = false;
+    rig.pump(Duration::ZERO);
+    while let Some(packet) = rig.find(|packet| matches!(packet.event, Event::Received(_))) {
+        let Event::Received(lease) = packet.event else {
+            unreachable!("asked for received bytes");
+        };
+        packet.socket.send(lease).expect("room for what is lent");
+        any = true;
+    }
+    any
+}
+
+/// More peers than there are buffers talk and never read, until each has a send under way.
+fn peers_that_never_read_hold_no_buffer_by_what_is_being_sent(at: &Where) {
+    const QUIET_ROUNDS: u32 = 50;
+    let mut rig = Rig::with(at, |builder| builder.pool(small(16)));
+    let mut ends = Vec::new();
+    for _ in 0..24 {
+        let (socket, peer) = System.narrow_pair(4_096);
+        let stream = rig.port.associate(socket, Key(1)).expect("room");
+        stream.socket().receive().expect("nothing else reads");
+        ends.push((stream, peer));
+    }
+    let bytes = noise(BYTES as usize);
+    let mut quiet = 0;
+    while quiet < QUIET_ROUNDS {
+        for (_, peer) in &mut ends {
+            peer.try_send(&bytes).expect("it is open");
+        }
+        quiet = if echo(&mut rig) { 0 } else { quiet + 1 };
+    }
+    let (stream, mut peer) = rig.connection();
+    stream.socket().receive().expect("nothing else reads");
+    rig.say(&mut peer, b"hello");
+    let mut heard = Vec::new();
+    rig.until("the echo of one that reads", |rig| {
+        echo(rig);
+        if let crate::peer::Heard::Bytes(bytes) = peer.try_receive(5) {
+            heard.extend(bytes);
+        }
+        (heard == b"hello").then_some(())
+    });
+    for (_, peer) in ends.drain(..) {
+        peer.reset();
+    }
+    rig.allowed.packets = true;
+    rig.until_stats("all are back", |stats| stats.leases == 0);
 }
