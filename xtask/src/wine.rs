@@ -147,8 +147,27 @@ impl Wine {
         let mut suite = command::cargo(&["test", "--package", "wharf", "--test", "it"]);
         suite.env("WHARF_TEST_PROGRAM", self.words("wharf.exe"));
         suite.env("WHARF_TEST_DRIVERS", "iocp");
+        suite.env("WHARF_TEST_CONSOLE", self.console()?);
         self.enter(&mut suite);
         command::run(&mut suite)
+    }
+
+    /// What starts the program on a console of Windows and tells it of its events.
+    fn console(&self) -> Result<String> {
+        let console = Build::directory().join("console.exe");
+        let mut compile = Command::new(COMPILER);
+        compile
+            .args(["-O2", "-Wall", "-Werror", "-o"])
+            .arg(&console);
+        compile.arg(command::root().join("xtask/wine/console.c"));
+        command::run(&mut compile)?;
+        let program = Build::directory().join("wharf.exe");
+        let starter = self.program.display();
+        Ok(format!(
+            "{starter} {} {}",
+            console.display(),
+            program.display()
+        ))
     }
 
     /// This Wine, and what `name` is among the binaries.

@@ -166,6 +166,8 @@ pub use packet::{End, Event, Leave, Packet, PauseReason};
 pub use port::{Port, Stats};
 pub use socket::{Close, SocketRef};
 pub use stream::Stream;
+#[doc(hidden)]
+pub use sys::program;
 pub use table::Table;
 pub use waiter::{Wait, Waiter};
 

@@ -11,6 +11,13 @@ mod imp;
 
 pub(crate) use imp::*;
 
+/// What the program `wharf` needs of Windows; nothing elsewhere, where safe crates have it.
+#[cfg(not(windows))]
+pub mod program {}
+#[cfg(windows)]
+#[path = "sys/windows/program.rs"]
+pub mod program;
+
 /// What the error of an accept says about the listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AcceptFault {

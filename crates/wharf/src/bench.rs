@@ -20,7 +20,7 @@ use crate::congestion;
 use crate::doctor;
 use crate::output;
 use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
-use crate::signals;
+use crate::signals::{self, Signal};
 use crate::sys::processors;
 use ends::{Place, Stop};
 use parts::{ECHO_CONNECTIONS, OPEN_AT_ONCE, Part, Sample};
@@ -241,8 +241,8 @@ fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
 fn listen_for_the_end() -> Result<Arc<AtomicBool>, String> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&interrupted);
-    signals::on_each(move || {
-        if told.swap(true, Ordering::Relaxed) {
+    signals::on_each(move |signal| {
+        if told.swap(true, Ordering::Relaxed) && signal == Signal::Interrupt {
             std::process::exit(i32::from(INTERRUPTED));
         }
     })?;

@@ -32,7 +32,7 @@ const AFTER_HELP: &str = "\
 Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
 takes several addresses with commas between them.
 
-Ctrl-C, SIGTERM and on Linux SIGHUP (on Windows Ctrl-C and Ctrl-Break) stop accepting, print the \
+Ctrl-C, SIGTERM and on Linux SIGHUP (on Windows Ctrl-C, Ctrl-Break, a console that closes and a shutdown) stop accepting, print the \
 account and end with code 0, or 1 if one of several processes died or the account could not be \
 written, also because nobody reads it; a second one ends at once, with code 130. With nohup SIGHUP is \
 ignored. Nothing waits for whoever reads what is printed: lines of -v that nobody reads in time are \

@@ -8,12 +8,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use sysinfo::System;
 use wharf_port::{DriverKind, Port};
 
 use crate::command::{Format, parse_switch, whole};
 use crate::output;
-use crate::sys::limits;
+use crate::sys::{self, limits};
 use facts::{Driver, Facts, Memory};
 pub(crate) use measure::believable;
 use plan::{Capacities, Plan};
@@ -87,7 +86,7 @@ fn examine(options: &DoctorOptions) -> Facts {
         table.tracks_loopback = shown.tracked;
     }
     Facts {
-        system: system_name(),
+        system: sys::system_name(),
         family: limits.family,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         open_files: limits.open_files,
@@ -103,14 +102,6 @@ fn examine(options: &DoctorOptions) -> Facts {
         io_uring_disabled: limits.io_uring_disabled,
         congestion_control: limits.congestion_control,
         rights: limits.rights,
-    }
-}
-
-pub(crate) fn system_name() -> String {
-    let name = System::name().unwrap_or_else(|| std::env::consts::OS.to_owned());
-    match System::kernel_version() {
-        Some(version) => format!("{name}, kernel {version}"),
-        None => name,
     }
 }
 

@@ -29,6 +29,20 @@ const COMES_WITHIN: Duration = Duration::from_secs(2);
 /// How often somebody who waits for one looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// What asks the program to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Signal {
+    /// It is to end in order. One that comes again means at once.
+    Interrupt,
+    /// What it runs in goes away, and takes it with it in a moment: what is left of that is for an
+    /// end in order, whatever came before.
+    #[allow(
+        dead_code,
+        reason = "only Windows says that it ends a program, and when"
+    )]
+    Close,
+}
+
 /// The signals that end the program, listened for on a thread of their own.
 ///
 /// That thread takes no lock and writes nothing, so the second signal ends the program whatever the
@@ -83,9 +97,12 @@ impl Signals {
             }
         })?;
         let told = Arc::clone(&signals.0);
-        on_each(move || {
+        on_each(move |signal| {
             if told.stopping.swap(true, Ordering::Relaxed) {
-                return end();
+                if signal == Signal::Interrupt {
+                    end();
+                }
+                return;
             }
             // Whoever receives it lives as long as this thread does.
             let _ = first.send(());
@@ -165,13 +182,13 @@ impl Told {
 }
 
 /// Calls `handler` for each signal that asks the program to end, once for one that comes twice.
-pub(crate) fn on_each(handler: impl Fn() + Send + 'static) -> Result<(), String> {
+pub(crate) fn on_each(handler: impl Fn(Signal) + Send + 'static) -> Result<(), String> {
     let mut first_at = None;
-    let handler = move || {
+    let handler = move |signal| {
         let now = Instant::now();
         let first_at = first_at.get_or_insert(now);
         if *first_at == now || now.duration_since(*first_at) >= SAME_WITHIN {
-            handler();
+            handler(signal);
         }
     };
     let failed = |error| format!("cannot listen for Ctrl-C: {error}");

@@ -14,10 +14,10 @@ pub(crate) use program::program;
 #[cfg(unix)]
 pub(crate) use unix::{
     DEALS_TO_PROCESSES, FileIdentity, clear_stale_socket, file_identity, is_closed_pipe, is_socket,
-    keep_from_terminal, on_stop_signal, processor_time,
+    keep_from_terminal, on_stop_signal, processor_time, system_name,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
     DEALS_TO_PROCESSES, FileIdentity, clear_stale_socket, file_identity, is_closed_pipe, is_socket,
-    keep_from_terminal, on_stop_signal, processor_time,
+    keep_from_terminal, on_stop_signal, processor_time, system_name,
 };

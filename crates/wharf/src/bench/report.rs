@@ -17,7 +17,7 @@ use super::{Found, Plan};
 use crate::doctor;
 use crate::doctor::facts::Driver;
 use crate::load::percentiles::Percentiles;
-use crate::sys::limits;
+use crate::sys::{self, limits};
 
 const VERSION: u32 = 1;
 
@@ -191,7 +191,7 @@ fn verdict(runs: usize, faults: &[String], interrupted: bool) -> String {
 impl Machine {
     pub(super) fn this() -> Self {
         Machine {
-            system: doctor::system_name(),
+            system: sys::system_name(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: doctor::memory().total_bytes,
         }

@@ -4,9 +4,10 @@
 //! all and waits until each that lives has answered, so that the answers are of one moment.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -25,6 +26,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Family<S> {
     processes: u32,
     children: Vec<Arc<Mutex<Child>>>,
+    /// Threads that pass on what they complain of, where they cannot say it themselves.
+    complaints: Vec<JoinHandle<()>>,
     shared: Arc<Shared<S>>,
 }
 
@@ -76,6 +79,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         Family {
             processes,
             children: Vec::new(),
+            complaints: Vec::new(),
             shared: Arc::new(Shared {
                 asking: Mutex::default(),
                 members: Mutex::new(Vec::new()),
@@ -97,8 +101,13 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Family<S> {
         let mut child = command().and_then(|mut it| it.spawn()).map_err(failed)?;
         let mut orders = child.stdin.take().expect("piped");
         let lines = child.stdout.take().expect("piped");
+        let complaints = child.stderr.take();
         let child = Arc::new(Mutex::new(child));
         self.children.push(Arc::clone(&child));
+        if let Some(complaints) = complaints {
+            let pass_on = move || pass_on(complaints);
+            self.complaints.push(threads::start("complaints", pass_on)?);
+        }
         // A long list of addresses does not fit into a pipe, and whoever asks for the lock meanwhile
         // does not wait until it was read. One that is gone reads nothing, and tells so by its end.
         let _ = orders.write_all(format!("{text}\n").as_bytes());
@@ -251,6 +260,10 @@ impl<S> Drop for Family<S> {
             let _ = child.kill();
             let _ = child.wait();
         }
+        for complaints in self.complaints.drain(..) {
+            // What its members have said is passed on before this one has its last word.
+            let _ = complaints.join();
+        }
     }
 }
 
@@ -320,6 +333,15 @@ impl<S> Shared<S> {
         for member in lock(&self.members).iter_mut() {
             member.order(order.word());
         }
+    }
+}
+
+/// Says what a member complains of.
+fn pass_on(complaints: ChildStderr) {
+    let lines = BufReader::new(complaints).split(b'\n');
+    for line in lines.map_while(Result::ok) {
+        let text = String::from_utf8_lossy(&line);
+        output::complaint_as_is(&format!("{}\n", text.trim_end()));
     }
 }
 

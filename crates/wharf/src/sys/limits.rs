@@ -9,7 +9,7 @@ use crate::doctor::facts::{
 
 #[cfg(target_os = "linux")]
 mod cgroup;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 mod machine;
 
 #[cfg(all(unix, not(target_os = "linux")))]

@@ -16,7 +16,9 @@ use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, SockAddr, Socket, Type};
+use sysinfo::System;
 
+use crate::signals::Signal;
 use crate::threads;
 
 /// Whether connections to one address are dealt out evenly to the processes that listen there. The
@@ -24,10 +26,10 @@ use crate::threads;
 pub(crate) const DEALS_TO_PROCESSES: bool = cfg!(target_os = "linux");
 
 /// Calls `handler` for each signal that asks the program to end.
-pub(crate) fn on_stop_signal(mut handler: impl FnMut() + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_stop_signal(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result<()> {
     let hangup = ends_at_hangup().then_some(SIGHUP);
     let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
-    let listen = move || signals.forever().for_each(|_| handler());
+    let listen = move || signals.forever().for_each(|_| handler(Signal::Interrupt));
     let started = threads::start("signals", listen);
     started.map(drop).map_err(io::Error::other)
 }
@@ -56,6 +58,15 @@ pub(crate) fn processor_time() -> Option<Duration> {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let (seconds, nanoseconds) = (time.tv_sec.try_into(), time.tv_nsec.try_into());
     Some(Duration::new(seconds.ok()?, nanoseconds.ok()?))
+}
+
+/// The name and version of the system.
+pub(crate) fn system_name() -> String {
+    let name = System::name().unwrap_or_else(|| std::env::consts::OS.to_owned());
+    match System::kernel_version() {
+        Some(version) => format!("{name}, kernel {version}"),
+        None => name,
+    }
 }
 
 /// Whether this path leads to a Unix socket, as far as anybody can tell.

@@ -17,6 +17,8 @@ mod codes;
 mod commands;
 #[cfg(target_os = "linux")]
 mod confined;
+#[cfg(unix)]
+mod console;
 #[cfg(target_os = "linux")]
 mod deaths;
 mod direct;

@@ -5,9 +5,10 @@
 
 use std::process::Command;
 
-pub(super) use super::machine::memory;
+use wharf_port::program;
+
 use super::{Limits, numbers};
-use crate::doctor::facts::{Backlog, Cgroup, Family, OpenFiles, Rights, SourcePorts};
+use crate::doctor::facts::{Backlog, Cgroup, Family, Memory, OpenFiles, Rights, SourcePorts};
 
 /// Handles that one process may have: 2^24, by the layout of its handle table.
 const HANDLES_MAX: u64 = 1 << 24;
@@ -32,6 +33,16 @@ pub(super) fn read() -> Limits {
             raises_hard_limit: true,
             writes_settings: true,
         },
+    }
+}
+
+/// What the system tells of it; nothing where it does not.
+pub(super) fn memory() -> Memory {
+    let (total_bytes, available_bytes) = program::machine_memory().unwrap_or_default();
+    Memory {
+        total_bytes,
+        available_bytes,
+        limited_by_container: false,
     }
 }
 
