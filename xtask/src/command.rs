@@ -108,7 +108,7 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
 }
 
 /// Nobody watches: continuous integration sets this variable everywhere.
-fn unattended() -> bool {
+pub(crate) fn unattended() -> bool {
     env::var_os("CI").is_some()
 }
 

@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+mod apt;
 mod bench;
 mod command;
 mod debian;
@@ -30,7 +32,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::legs::LEGS;
+use crate::legs::{BY_HAND, LEGS};
 
 fn main() -> ExitCode {
     let outcome = dispatch(&interface().get_matches());
@@ -56,7 +58,7 @@ fn interface() -> Command {
                 .trailing_var_arg(true)
                 .allow_hyphen_values(true),
         );
-    let legs = LEGS.iter().map(|leg| {
+    let legs = LEGS.iter().chain(&BY_HAND).map(|leg| {
         let command = Command::new(leg.name).about(leg.about);
         if leg.name != "tidy" {
             return command;
@@ -83,9 +85,6 @@ fn interface() -> Command {
         );
     let tsan = Command::new("tsan")
         .about("Linux: what several threads do in the contract suite, under ThreadSanitizer");
-    let wine10 = Command::new("wine10").about(
-        "Linux: the wine leg under Wine 10, which does as Windows does where Wine 8 does not",
-    );
     Command::new("cargo xtask")
         .about("Tests, lints and checks the Wharf workspace")
         .subcommand_required(true)
@@ -95,7 +94,6 @@ fn interface() -> Command {
         .subcommands(legs)
         .subcommand(planted)
         .subcommand(tsan)
-        .subcommand(wine10)
         .subcommand(filtered)
 }
 
@@ -111,7 +109,6 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         }
         Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
         Some(("tsan", _)) => tsan(),
-        Some(("wine10", _)) => wine10(),
         Some((name, _)) => legs::run_one(name),
         None => unreachable!("clap requires a subcommand"),
     }
@@ -125,16 +122,6 @@ fn tsan() -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn tsan() -> Result<()> {
     anyhow::bail!("ThreadSanitizer runs here on Linux alone")
-}
-
-#[cfg(target_os = "linux")]
-fn wine10() -> Result<()> {
-    wine10::wine10()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn wine10() -> Result<()> {
-    anyhow::bail!("a Wine in a root directory of its own exists only on Linux")
 }
 
 #[cfg(target_os = "linux")]

@@ -97,15 +97,25 @@ impl Build {
     }
 }
 
+const PROGRAM: &str = "wharf.exe";
+
 /// With the library's own tests: faults of accepts, and the size of a slot, are shown in them.
 const SUITE: [&str; 6] = ["test", "--package", "wharf-port", "--lib", "--test", "it"];
 
+#[cfg(target_os = "linux")]
+const PROGRAM_SUITE: [&str; 5] = ["test", "--package", "wharf", "--test", "it"];
+
 impl Wine {
-    /// Runs all that there is to run under this Wine.
+    /// Runs all that there is to run under this Wine with a client of this system.
     pub(crate) fn exercise(&self, build: &Build) -> Result<()> {
-        fs::create_dir_all(&self.prefix)?;
         // One that an interrupted run left behind would refuse the next one.
         self.end_server()?;
+        let complete = self.prefix.join("complete");
+        if self.prefix.exists() && !complete.exists() {
+            // Nor does a prefix that is only half there mend itself.
+            fs::remove_dir_all(&self.prefix)?;
+        }
+        fs::create_dir_all(&self.prefix)?;
         // A server that stays saves two seconds at each start of a program.
         command::run(&mut self.server("--persistent"))?;
         timed("start Wine", || {
@@ -114,6 +124,7 @@ impl Wine {
             self.enter(&mut start);
             command::run(&mut start)
         })?;
+        fs::write(complete, "")?;
         timed("run the suite", || {
             let mut suite = build.cargo(&SUITE);
             suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
@@ -134,7 +145,10 @@ impl Wine {
     /// Runs the suite of the examples here, with their Windows builds under Wine.
     fn run_examples(&self) -> Result<()> {
         let mut suite = command::cargo(&["test", "--package", "wharf-port", "--test", "examples"]);
-        suite.env("WHARF_TEST_EXAMPLES", self.words("examples"));
+        suite.env(
+            "WHARF_TEST_EXAMPLES",
+            self.words(&Build::directory().join("examples")),
+        );
         self.enter(&mut suite);
         command::run(&mut suite)
     }
@@ -145,7 +159,10 @@ impl Wine {
     /// that cargo built for it, so the same cases drive both.
     fn serve_native_client(&self) -> Result<()> {
         let mut suite = command::cargo(&["test", "--package", "wharf", "--test", "it"]);
-        suite.env("WHARF_TEST_PROGRAM", self.words("wharf.exe"));
+        suite.env(
+            "WHARF_TEST_PROGRAM",
+            self.words(&Build::directory().join(PROGRAM)),
+        );
         suite.env("WHARF_TEST_DRIVERS", "iocp");
         suite.env("WHARF_TEST_CONSOLE", self.console()?);
         self.enter(&mut suite);
@@ -161,7 +178,7 @@ impl Wine {
             .arg(&console);
         compile.arg(command::root().join("xtask/wine/console.c"));
         command::run(&mut compile)?;
-        let program = Build::directory().join("wharf.exe");
+        let program = Build::directory().join(PROGRAM);
         let starter = self.program.display();
         Ok(format!(
             "{starter} {} {}",
@@ -170,9 +187,20 @@ impl Wine {
         ))
     }
 
-    /// This Wine, and what `name` is among the binaries.
-    fn words(&self, name: &str) -> String {
-        let path = Build::directory().join(name);
+    /// Runs the program's own suite as on Windows: both are of Windows, and no signal stops anything.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn serve_client_of_windows(&self, build: &Build) -> Result<()> {
+        let mut suite = build.cargo(&PROGRAM_SUITE);
+        suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
+        // That it is named says that it runs under Wine.
+        suite.env("WHARF_TEST_PROGRAM", Build::directory().join(PROGRAM));
+        suite.env("WHARF_TEST_DRIVERS", "iocp");
+        self.enter(&mut suite);
+        command::run(&mut suite)
+    }
+
+    /// This Wine, and what it is to run.
+    fn words(&self, path: &Path) -> String {
         format!("{} {}", self.program.display(), path.display())
     }
 

@@ -1,53 +1,58 @@
-//! The `wine10` command, which is run by hand: what the `wine` leg runs, under the Wine of Debian 13.
+//! The `wine10` leg, which is run by hand: what the `wine` leg runs, under the Wine of Debian 13.
 //!
 //! Wine 10 does as Windows does in places where Wine 8 does not: after a reset
 //! that found nobody receiving a read fails (10054), closing a port wakes those
 //! who wait on it, and a request on a connection that was reset fails at once.
 //! Without it that code would run nowhere before it runs on Windows.
 //!
-//! Packages of Debian 13 cannot be installed beside those of Debian 12, so that
-//! Wine lives in a root directory of its own below `target/wine10`. Each start
+//! Packages of Debian 13 cannot be installed beside those of Debian 12, so they
+//! are unpacked into a root directory below `target/wine10`. Each start
 //! mounts what it has to see of this system in a mount namespace of its own:
 //! the kernel takes the mounts away with the last process in it, however that
 //! ends. Mounting in the namespace of the machine was rejected: what an
 //! interrupted leg leaves mounted is deleted by the next `cargo clean`.
+//!
+//! Where a container may not mount, the leg is skipped: no change of the code
+//! could make it run there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::apt::{self, Apt};
 use crate::command;
 use crate::debian::{self, Needed};
+use crate::legs::Skipped;
 use crate::wine::{Build, Wine, timed};
 
-const NEEDED: [Needed; 2] = [
-    ("/usr/sbin/debootstrap", "debootstrap"),
-    // What Debian signs its packages with; Ubuntu does not have it from the start.
-    (
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
-        "debian-archive-keyring",
-    ),
-];
+/// What Debian signs its packages with; Ubuntu does not have it from the start.
+const NEEDED: [Needed; 1] = [(
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "debian-archive-keyring",
+)];
 const RELEASE: &str = "trixie";
+/// With a shell, and with what the scripts of packages take for granted.
+const PACKAGES: [&str; 4] = ["wine64", "dash", "base-files", "coreutils"];
 const WINE: &str = "/usr/lib/wine/wine64";
 const WINE_SERVER: &str = "/usr/lib/wine/wineserver64";
 /// The lowest version that does what this leg is for.
 const VERSION_MIN: u32 = 10;
 
 pub(crate) fn wine10() -> Result<()> {
-    if !debian::is_root()? {
-        bail!("wine10 runs Wine in a root directory of its own, which needs root: run it as root");
-    }
+    require_rights()?;
     debian::install(&NEEDED)?;
     let base = debian::directory("wine10");
     fs::create_dir_all(&base)?;
     let root = base.join("root");
     if !root.exists() {
-        timed("install Debian 13 with Wine", || install(&root))?;
+        timed("unpack the Wine of Debian 13", || make(&base, &root))?;
     }
+    // Wine looks names up there, and the release brings none. With an address of version 6 before
+    // another one Wine does not align the second, which ends a Rust program with debug assertions.
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
     let runtime = base.join("runtime");
     fs::create_dir_all(&runtime)?;
     let wine = Wine {
@@ -60,37 +65,91 @@ pub(crate) fn wine10() -> Result<()> {
     require_version(&wine.program)?;
     let build = Build::new()?;
     build.all()?;
-    wine.exercise(&build)
+    wine.exercise(&build)?;
+    timed("run the program against a client of Windows", || {
+        wine.serve_client_of_windows(&build)
+    })
+}
+
+/// Whether this process may do what each start of that Wine does, which no package brings.
+fn require_rights() -> Result<()> {
+    if !debian::is_root()? {
+        let reason = "a root directory of its own for Wine needs root: run it as root";
+        // Where nobody watches it is this that would hide everything else.
+        ensure!(!command::unattended(), reason);
+        return Err(Skipped(reason.to_owned()).into());
+    }
+    let mut trial = Command::new("unshare");
+    trial.args(["--mount", "sh", "-c"]);
+    trial.arg("mount --bind /proc /proc && exec chroot / true");
+    let tried = trial.stdin(Stdio::null()).output();
+    let tried = tried.context("cannot start unshare, of util-linux")?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&tried.stderr);
+    let reason = format!("this system forbids root to mount: {}", complaint.trim());
+    Err(Skipped(reason).into())
 }
 
 /// Makes the root directory, beside its place first: one that is only half there is never used.
-fn install(root: &Path) -> Result<()> {
+fn make(base: &Path, root: &Path) -> Result<()> {
     let partial = root.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial)?;
+    remove(&partial)?;
+    let apt = Apt::new(RELEASE, &base.join("apt"))?;
+    apt.update()?;
+    let mut packages = apt.fetch(&PACKAGES)?;
+    // It has the links /bin and /lib, through which the files of others may go.
+    packages.sort_by_key(|package| !is_of(package, "base-files"));
+    fs::create_dir(&partial)?;
+    for package in &packages {
+        apt::unpack(package, &partial)?;
     }
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", "--include=wine64", RELEASE]);
-    command::run(debootstrap.arg(&partial).arg(mirror()?))?;
-    // The packages themselves are not needed any more.
-    fs::remove_dir_all(partial.join("var/cache/apt/archives"))?;
-    // Wine looks names up there, and the release brings none.
-    fs::write(
-        partial.join("etc/hosts"),
-        "127.0.0.1 localhost\n::1 localhost\n",
-    )?;
+    // Of all their scripts this one makes a file that Wine does not start without.
+    let library = packages.iter().find(|package| is_of(package, "libwine"));
+    let library = library.context("wine64 depends on no libwine")?;
+    configure(library, &partial)?;
+    for package in packages {
+        fs::remove_file(package)?;
+    }
     fs::rename(&partial, root)?;
     Ok(())
 }
 
-/// Where the packages of this system are from.
-fn mirror() -> Result<String> {
-    let mut targets = Command::new("apt-get");
-    targets.args(["indextargets", "--format", "$(SITE)"]);
-    targets.args(["Created-By: Packages", "Origin: Debian", "Label: Debian"]);
-    let sites = command::read(&mut targets)?;
-    let site = sites.lines().next();
-    Ok(site.unwrap_or("http://deb.debian.org/debian").to_owned())
+fn is_of(file: &Path, package: &str) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.split('_').next() == Some(package)
+}
+
+/// Runs the script of a package that follows its unpacking.
+fn configure(package: &Path, root: &Path) -> Result<()> {
+    let control = "tmp/control";
+    let mut extract = Command::new("dpkg-deb");
+    extract
+        .arg("--control")
+        .arg(package)
+        .arg(root.join(control));
+    command::read(&mut extract)?;
+    let mut script = Command::new("chroot");
+    script.arg(root).arg("sh");
+    script.arg(format!("/{control}/postinst")).arg("configure");
+    command::run(&mut script)
+}
+
+/// Removes a tree, after what somebody has mounted in it: that is not to be removed with it.
+fn remove(tree: &Path) -> Result<()> {
+    if !tree.exists() {
+        return Ok(());
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let within: Vec<&str> = places
+        .filter(|place| Path::new(place).starts_with(tree))
+        .collect();
+    for place in within.iter().rev() {
+        command::run(Command::new("umount").arg(place))?;
+    }
+    fs::remove_dir_all(tree).with_context(|| format!("cannot remove {}", tree.display()))
 }
 
 /// Writes the script at `path` that starts `program` inside `root`, and returns its path.
@@ -105,8 +164,10 @@ fn starter(root: &Path, path: &Path, program: &str) -> Result<PathBuf> {
         &std::env::temp_dir(),
         command::root(),
         &command::target_directory(),
-    ]
-    .map(|place| place.display().to_string());
+    ];
+    // Not every container has terminals.
+    let places = places.iter().filter(|place| place.exists());
+    let places: Vec<String> = places.map(|place| place.display().to_string()).collect();
     if places.iter().any(|place| place.contains([' ', '\'', '"'])) {
         bail!("wine10 mounts the paths {places:?}: move those that have spaces or quotes in them");
     }
