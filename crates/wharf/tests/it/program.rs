@@ -33,17 +33,18 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 fn without_words_of_wine(output: Output) -> Output {
     use std::os::unix::process::ExitStatusExt;
 
-    const WORDS: &[u8] = b"wine client error:";
+    // The second are of the loader, where Wine 10 opens a library while its process ends.
+    const WORDS: [&[u8]; 2] = [b"wine client error:", b"Inconsistency detected by ld.so:"];
     let lines = output.stderr.split_inclusive(|byte| *byte == b'\n');
     let stderr: Vec<u8> = lines
-        .filter(|line| !line.starts_with(WORDS))
+        .filter(|line| !WORDS.iter().any(|words| line.starts_with(words)))
         .collect::<Vec<_>>()
         .concat();
     if stderr.len() == output.stderr.len() {
         return output;
     }
     let killed = ExitStatus::from_raw(9);
-    let is_lost = output.status.code() == Some(1);
+    let is_lost = matches!(output.status.code(), Some(1 | 127));
     let status = if is_lost { killed } else { output.status };
     Output {
         status,
