@@ -16,6 +16,8 @@ mod debian;
 #[cfg(target_os = "linux")]
 mod kernels;
 mod legs;
+#[cfg(target_os = "linux")]
+mod mutants;
 mod planted;
 #[cfg(target_os = "linux")]
 mod seccomp;
@@ -85,6 +87,10 @@ fn interface() -> Command {
         );
     let tsan = Command::new("tsan")
         .about("Linux: what several threads do in the contract suite, under ThreadSanitizer");
+    #[cfg(target_os = "linux")]
+    let mutants = mutants::interface();
+    #[cfg(not(target_os = "linux"))]
+    let mutants = Command::new("mutants").hide(true);
     Command::new("cargo xtask")
         .about("Tests, lints and checks the Wharf workspace")
         .subcommand_required(true)
@@ -92,6 +98,7 @@ fn interface() -> Command {
         .subcommand(ci)
         .subcommand(bench::interface())
         .subcommands(legs)
+        .subcommand(mutants)
         .subcommand(planted)
         .subcommand(tsan)
         .subcommand(filtered)
@@ -102,6 +109,8 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         Some(("ci", _)) => legs::run_all(),
         Some(("bench", arguments)) => bench::run(arguments),
         Some(("filtered", arguments)) => filtered(arguments),
+        #[cfg(target_os = "linux")]
+        Some(("mutants", arguments)) => mutants::run(arguments),
         Some(("planted", arguments)) if arguments.get_flag("write") => planted::write_page(),
         Some(("planted", arguments)) => {
             let names = arguments.get_many("name").unwrap_or_default();

@@ -55,7 +55,7 @@ pub(crate) fn plant(names: &[&String]) -> Result<()> {
     let tree = place.join("tree");
     let mut missed = Vec::new();
     for planted in all.iter().filter(chosen) {
-        copy_tree(&tree)?;
+        copy_tree(&tree, &|_| true)?;
         let start = Instant::now();
         let green = catch(planted, &tree, &place.join("build"))?;
         let seconds = start.elapsed().as_secs();
@@ -126,13 +126,15 @@ fn turns_red(command: &mut Command) -> Result<bool> {
     }
 }
 
-/// Brings the copy to the state of the tree; what has not changed keeps its time, so that cargo
-/// builds no more than it must.
-fn copy_tree(to: &Path) -> Result<()> {
+/// Brings the wanted files of the copy to the state of the tree; what has not changed keeps its time,
+/// so that cargo builds no more than it must.
+pub(crate) fn copy_tree(to: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
     let mut list = Command::new("git");
     list.current_dir(root());
     list.args(["ls-files", "-co", "--exclude-standard", "-z"]);
-    for path in read(&mut list)?.split('\0').filter(|path| !path.is_empty()) {
+    let paths = read(&mut list)?;
+    let paths = paths.split('\0').filter(|path| !path.is_empty());
+    for path in paths.filter(|path| wanted(path)) {
         let Ok(content) = fs::read(root().join(path)) else {
             continue; // Deleted here, and not yet in the index.
         };

@@ -7,6 +7,9 @@
 //! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
 //! calls are made under one.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};

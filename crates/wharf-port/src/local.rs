@@ -169,3 +169,24 @@ impl Local {
         self.packets.push_back(packet);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! What fills a batch, besides packets.
+
+    use super::*;
+
+    #[test]
+    fn a_batch_takes_no_more_bytes_than_a_cache_keeps() {
+        let mut local = Local::new(1, false);
+        local.begin(8);
+        local.note_read(BATCH_BYTES_MAX - 1);
+        assert_eq!(local.room(), 8);
+        local.note_read(1);
+        assert_eq!((local.room(), local.bytes), (0, BATCH_BYTES_MAX));
+        local.widen(8);
+        assert_eq!(local.room(), 8, "for whoever took nothing");
+        local.begin(4);
+        assert_eq!((local.room(), local.bytes), (4, 0));
+    }
+}

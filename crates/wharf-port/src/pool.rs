@@ -292,4 +292,45 @@ mod tests {
         assert_eq!(pool.next_to_serve(), Some(streams[1]));
         assert_eq!(pool.next_to_serve(), Some(streams[2]));
     }
+
+    #[test]
+    fn a_pool_is_scarce_once_more_than_half_of_what_it_may_have_is_lent() {
+        let pool = Pool::new(PoolOptions {
+            buffer_bytes: 512,
+            pool_bytes_max: 8 * 512,
+            ..PoolOptions::default()
+        });
+        let half: Vec<_> = (0..4).map_while(|_| pool.take()).collect();
+        assert_eq!((half.len(), pool.is_scarce()), (4, false));
+        let more = pool.take().expect("there are eight");
+        assert!(pool.is_scarce());
+        pool.give(more);
+        assert!(!pool.is_scarce());
+        for buffer in half {
+            pool.give(buffer);
+        }
+    }
+
+    #[test]
+    fn copies_have_a_bound_of_their_own() {
+        let options = PoolOptions {
+            buffer_bytes: 4096,
+            pool_bytes_max: 64 * 4096,
+            ..PoolOptions::default()
+        };
+        let pool = Pool::new(options);
+        assert!(!pool.copies_out(1), "it is not scarce");
+        let lent: Vec<_> = (0..64).map_while(|_| pool.take()).collect();
+        assert!(pool.is_scarce());
+        let copies = (0..).take_while(|_| pool.copies_out(8)).count();
+        assert_eq!(
+            copies,
+            options.pool_bytes_max / COPIES_PART / (8 + COPY_BYTES)
+        );
+        pool.copy_is_gone(8);
+        assert!(pool.copies_out(8) && !pool.copies_out(8));
+        for buffer in lent {
+            pool.give(buffer);
+        }
+    }
 }

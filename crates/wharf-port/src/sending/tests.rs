@@ -50,3 +50,10 @@ fn what_this_machine_lacks_breaks_no_connection() {
     let reset = end_after(sys::RESET).error_kind();
     assert_eq!(reset, Some(ErrorKind::Reset));
 }
+
+#[test]
+fn a_send_that_came_after_a_fin_leaves_the_end_in_order() {
+    for code in sys::WITHOUT_A_WORD {
+        assert_eq!(end_after(*code), End::Finished, "{code}");
+    }
+}

@@ -21,11 +21,19 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use super::{AcceptFault, SocketKind};
 use crate::error::{Error, ErrorKind, Operation};
 
+#[path = "unix/advice.rs"]
+mod advice;
+pub(crate) use advice::{descriptor_advice, full_advice};
+
 #[cfg(target_os = "linux")]
 #[path = "unix/handle.rs"]
 mod handle;
 #[cfg(target_os = "linux")]
 pub(crate) use handle::Handle;
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "unix/tests.rs"]
+mod tests;
 
 /// An open socket.
 #[cfg(not(target_os = "linux"))]
@@ -130,41 +138,15 @@ pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     }
 }
 
-/// What to do about too many open files, as the tail of a sentence.
-pub(crate) fn descriptor_advice() -> String {
-    use rustix::process::{Resource, getrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    match (limit.current, limit.maximum) {
-        (Some(soft), Some(hard)) if soft < hard => {
-            format!(" (limit {soft}): run \"ulimit -n {hard}\"")
-        }
-        (Some(soft), _) => {
-            format!(
-                " (limit {soft}, the hard limit): as root run \"ulimit -n …\", or raise LimitNOFILE"
-            )
-        }
-        (None, _) => ": the system's table is full, see fs.file-max".into(),
-    }
-}
-
 /// Codes of what this machine lacks, in whatever it does: places in an epoll set, memory, buffers.
 #[cfg(test)]
 pub(crate) const LACKS: [i32; 3] = [libc::ENOSPC, libc::ENOMEM, libc::ENOBUFS];
+/// Codes of a send that failed without a word about how the connection ended.
+#[cfg(test)]
+pub(crate) const WITHOUT_A_WORD: &[i32] = &[libc::EPIPE];
 /// The code of a connection that the peer has reset.
 #[cfg(test)]
 pub(crate) const RESET: i32 = libc::ECONNRESET;
-
-/// What to do about a bound that the system tells of.
-pub(crate) fn full_advice(code: i32) -> &'static str {
-    match Errno::from_raw_os_error(code) {
-        // epoll_ctl(2); and a table of direct descriptors without a free place says the same.
-        Errno::NOSPC => {
-            "raise fs.epoll.max_user_watches; with direct descriptors raise the bound where the \
-             port is built"
-        }
-        _ => crate::error::AT_BOUND,
-    }
-}
 
 /// How often this process has forked, as seen from inside each fork.
 pub(crate) fn forks() -> u32 {

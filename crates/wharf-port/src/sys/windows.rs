@@ -51,6 +51,9 @@ pub(crate) fn duplicate(_handle: &Handle) -> io::Result<Handle> {
 /// Codes of what this machine lacks, in whatever it does: buffers.
 #[cfg(test)]
 pub(crate) const LACKS: [i32; 1] = [winsock::WSAENOBUFS];
+/// Codes of a send that failed without a word about how the connection ended.
+#[cfg(test)]
+pub(crate) const WITHOUT_A_WORD: &[i32] = &[];
 /// The code of a connection that the peer has reset.
 #[cfg(test)]
 pub(crate) const RESET: i32 = winsock::WSAECONNRESET;

@@ -47,6 +47,12 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(direct),
     case!(
+        a_connect_that_is_refused_keeps_no_place,
+        [C13],
+        "a mutant that survived"
+    )
+    .skip(direct),
+    case!(
         another_thread_ends_sockets_of_a_rings_thread,
         [C4, C11],
         "io_uring_setup(2): one thread enters"
@@ -224,6 +230,23 @@ fn a_connect_without_a_place_is_refused(at: &Where) {
     assert_ne!(rig.expect("the next stream", is_connected).socket, socket);
 }
 
+fn a_connect_that_is_refused_keeps_no_place(at: &Where) {
+    let mut rig = Rig::with(at, |builder| at.with_places(builder, 4));
+    let host = rig.network.listen();
+    for _ in 0..8 {
+        let too_long = Address::unix("a/".repeat(200));
+        let refused = rig.port.connect(too_long, Key(2)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        // The kernel gives the place back to whoever enters the ring.
+        rig.pump(std::time::Duration::from_millis(1));
+    }
+    rig.until("the places are free", |rig| {
+        rig.pump(std::time::Duration::from_millis(1));
+        rig.port.connect(host.address(), Key(3)).ok()
+    });
+    rig.expect("the stream", is_connected);
+}
+
 fn another_thread_ends_sockets_of_a_rings_thread(at: &Where) {
     let mut rig = Rig::new(at);
     let (flushed, mut left_in_order) = rig.connection();
@@ -340,27 +363,32 @@ fn readiness() -> Port {
 }
 
 fn sockets_of_a_table_end_with_their_thread(at: &Where) {
-    let (mut peer, port, held) = thread::scope(|scope| {
-        let ring = scope.spawn(|| {
-            let mut rig = Rig::new(at);
-            let (stream, peer) = rig.connection();
-            let socket = stream.set_aside();
-            socket.receive().expect("nothing else reads");
-            let port = rig.port.clone();
-            rig.drop_waiter();
-            std::mem::forget(rig);
-            (peer, port, socket)
+    // Two ports, because the thread that had both has to remember both.
+    let left = thread::scope(|scope| {
+        let rings = scope.spawn(|| {
+            [(), ()].map(|()| {
+                let mut rig = Rig::new(at);
+                let (stream, peer) = rig.connection();
+                let socket = stream.set_aside();
+                socket.receive().expect("nothing else reads");
+                let port = rig.port.clone();
+                rig.drop_waiter();
+                std::mem::forget(rig);
+                (peer, port, socket)
+            })
         });
-        ring.join().expect("no panic")
+        rings.join().expect("no panic")
     });
-    system::hear_the_end(&mut peer);
-    assert!(
-        held.key().is_ok(),
-        "the port is open, if of no use any more"
-    );
-    port.close();
-    assert_eq!(held.key().unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(port.stats().operations_leaked, 0);
+    for (mut peer, port, held) in left {
+        system::hear_the_end(&mut peer);
+        assert!(
+            held.key().is_ok(),
+            "the port is open, if of no use any more"
+        );
+        port.close();
+        assert_eq!(held.key().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(port.stats().operations_leaked, 0);
+    }
 }
 
 fn a_table_that_makes_no_sense_is_refused_with_its_cure(at: &Where) {

@@ -10,10 +10,10 @@ use wharf_port::{
     SocketRef, Stream, Wait, Waiter,
 };
 
-use crate::case::{Case, Driver, Where, a_system, case};
+use crate::case::{Case, Driver, Mode, Where, a_system, case};
 use crate::peer::{Heard, Peer};
 use crate::rig::Rig;
-use crate::system::patience;
+use crate::system::{descriptors, patience};
 
 pub(crate) const CASES: &[Case] = &[case!(
     a_forks_child_neither_uses_nor_ends_what_its_parent_has,
@@ -95,6 +95,9 @@ fn try_everything(at: &Where, copies: Copies) {
         address,
     } = copies;
     let socket = streams[0].socket();
+    let of_the_port = streams.len() + 1;
+    let counted = at.linux && at.mode != Mode::Direct;
+    let before = if counted { descriptors() } else { 0 };
     let far = Instant::now() + Duration::from_secs(3_600);
     let errors = [
         socket.receive().map(drop),
@@ -122,6 +125,10 @@ fn try_everything(at: &Where, copies: Copies) {
     assert!(matches!(waiter.wait(None), Ok(Wait::Closed)));
     drop((streams, leases, listener));
     port.close();
+    if counted {
+        let gone = before.saturating_sub(descriptors());
+        assert!(gone >= of_the_port, "the child's copies stay open");
+    }
     drop((waiter, port));
     // A port of its own it may have.
     let own = at.builder().build().expect("as in the parent");

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use wharf_port::{Close, ErrorKind, Event, Key, Wait};
 
-use crate::case::{Case, Mode, Where, case, threads_apart};
+use crate::case::{Case, Driver, Mode, Where, case, threads_apart};
 use crate::peer::{Heard, Network as _, Peer, System};
 use crate::rig::{Rig, noise};
 use crate::system::patience;
@@ -27,11 +27,23 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(by_a_call),
     case!(
+        another_thread_fills_a_queue_and_goes_on,
+        [C7, C4],
+        "a mutant that survived"
+    )
+    .skip(by_a_call),
+    case!(
         a_handler_that_submits_need_not_come_back_to_wait,
         [C7],
         "contract"
     )
     .skip(moves_by_itself),
+    case!(
+        what_another_thread_asks_for_leaves_when_that_submits,
+        [C4, C7],
+        "a mutant that survived"
+    )
+    .skip(by_another_thread),
     case!(
         what_a_long_batch_has_sent_leaves_before_it_is_over,
         [C7],
@@ -42,6 +54,12 @@ pub(crate) const CASES: &[Case] = &[
         after_a_long_handler_the_next_one_sends_at_once,
         [C7],
         "contract"
+    )
+    .skip(by_a_call),
+    case!(
+        a_handler_that_has_run_long_sends_at_once,
+        [C7],
+        "a mutant that survived"
     )
     .skip(by_a_call),
     case!(
@@ -75,6 +93,12 @@ fn by_a_call(at: &Where) -> Option<&'static str> {
         "a send on a direct descriptor leaves when the thread of its ring waits or submits",
     );
     moves_by_itself(at).or(direct)
+}
+
+fn by_another_thread(at: &Where) -> Option<&'static str> {
+    let bound = at.driver == Driver::Uring && !at.shared();
+    let bound = bound.then_some("its ring is entered by its own thread alone");
+    moves_by_itself(at).or(bound)
 }
 
 /// What the peer hears of so many bytes while nobody waits on the port; `meanwhile` is called again
@@ -173,6 +197,25 @@ fn a_send_leaves_though_its_thread_waited_on_a_port_that_has_ended(at: &Where) {
     }
 }
 
+/// More than the peer's system takes: what is left waits for the peer, and nobody waits for that.
+fn another_thread_fills_a_queue_and_goes_on(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let (socket, port) = (stream.socket(), rig.port.clone());
+    let message = noise(8 << 20);
+    within_a_batch(&mut rig, |_| {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                socket.send(message.clone()).expect("an empty queue");
+                (0..32).for_each(|_| port.submit());
+            });
+        });
+    });
+    let heard = rig.hear(&mut peer, message.len());
+    assert!(heard == message, "other bytes than were sent");
+    rig.expect_nothing();
+}
+
 fn a_handler_that_submits_need_not_come_back_to_wait(at: &Where) {
     let mut rig = Rig::new(at);
     let mut ends: Vec<_> = (0..8).map(|_| rig.connection()).collect();
@@ -186,6 +229,35 @@ fn a_handler_that_submits_need_not_come_back_to_wait(at: &Where) {
             assert_eq!(hear_without_waiting(&mut **peer, 5, || {}), b"hello");
         }
     });
+    rig.expect_nothing();
+}
+
+/// A connect is no send, which a system call would do: it needs the ring itself.
+fn what_another_thread_asks_for_leaves_when_that_submits(at: &Where) {
+    let mut rig = Rig::new(at);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback listens");
+    let address = listener.local_addr().expect("a listener has an address");
+    listener.set_nonblocking(true).expect("every system can");
+    let port = rig.port.clone();
+    within_a_batch(&mut rig, |_| {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                port.connect(address, Key(6)).expect("room");
+                port.submit();
+            });
+        });
+        let deadline = Instant::now() + patience(20);
+        while listener.accept().is_err() {
+            assert!(Instant::now() < deadline, "nobody connects");
+            thread::yield_now();
+        }
+    });
+    let connected = rig.next("the connect's end");
+    assert!(
+        matches!(connected.event, Event::Connected(_)),
+        "{connected:?}"
+    );
+    drop(connected);
     rig.expect_nothing();
 }
 
@@ -212,16 +284,36 @@ fn what_a_long_batch_has_sent_leaves_before_it_is_over(at: &Where) {
     rig.expect_nothing();
 }
 
+/// For several ticks of any system's clock.
+fn compute_for_long() {
+    let begun = Instant::now();
+    while begun.elapsed() < std::time::Duration::from_millis(50) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Its first send was late, and the call that found so was of use to that one alone.
+fn a_handler_that_has_run_long_sends_at_once(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (first, mut first_peer) = rig.connection();
+    let (second, mut second_peer) = rig.connection();
+    within_a_batch(&mut rig, |_| {
+        first.send("one").expect("an empty queue");
+        compute_for_long();
+        second.send("two").expect("an empty queue");
+        assert_eq!(hear_without_waiting(&mut *second_peer, 3, || {}), b"two");
+        assert_eq!(hear_without_waiting(&mut *first_peer, 3, || {}), b"one");
+    });
+    rig.expect_nothing();
+}
+
 /// A handler that computes for long after its send is late once, and not again.
 fn after_a_long_handler_the_next_one_sends_at_once(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     within_a_batch(&mut rig, |_| {
         stream.send("one").expect("an empty queue");
-        let begun = Instant::now();
-        while begun.elapsed() < std::time::Duration::from_millis(50) {
-            std::hint::spin_loop();
-        }
+        compute_for_long();
     });
     within_a_batch(&mut rig, |_| {
         stream.send("two").expect("an empty queue");

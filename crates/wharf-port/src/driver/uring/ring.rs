@@ -28,6 +28,8 @@ use crate::sys;
 
 mod bell;
 mod table;
+#[cfg(test)]
+mod tests;
 mod unseen;
 
 /// How much goes into a ring at a time.

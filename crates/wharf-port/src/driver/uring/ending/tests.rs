@@ -2,12 +2,15 @@
 //! fails.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use io_uring::opcode;
 
 use crate::core::Core;
 use crate::driver::uring::Uring;
+use crate::driver::uring::request::{Kind, Name};
 use crate::local::Local;
-use crate::{DriverChoice, DriverKind, Key, Port};
+use crate::{DriverChoice, DriverKind, Key, Port, Wait};
 
 /// A shared port on a ring that `prepare` has seen; nothing where io_uring is not allowed.
 fn port_on(prepare: impl FnOnce(&Uring)) -> Option<Port> {
@@ -56,6 +59,27 @@ fn what_came_back_is_not_leaked() {
     assert_eq!(port.stats().operations_leaked, 0);
     drop((listener, port));
     assert!(!is_alive(&core), "nobody has it any more");
+}
+
+#[test]
+fn an_end_that_nobody_waits_for_is_counted_and_changes_nothing() {
+    // The first socket has the name of all zeros; it watches nothing.
+    let entry = opcode::Nop::new().build();
+    let entry = entry.user_data(Name::own(Kind::Watch).encode());
+    let Some(port) = port_on(|uring| uring.ring.push(entry)) else {
+        return;
+    };
+    let listener = port
+        .listen(([127, 0, 0, 1], 0), Key(1))
+        .expect("loopback listens");
+    listener.socket().accept().expect("a fresh listener");
+    let mut waiter = port.waiter().expect("a fresh port");
+    let began = Instant::now();
+    while port.stats().foreign_packets == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it was taken");
+        let waited = waiter.wait(Some(Duration::from_millis(1)));
+        assert!(matches!(waited, Ok(Wait::TimedOut)), "{waited:?}");
+    }
 }
 
 #[test]

@@ -79,6 +79,40 @@ fn the_trial_works_on_each_kind_of_socket_and_twice() {
 }
 
 #[test]
+fn the_trial_leaves_nothing_with_the_kernel() {
+    if is_here() {
+        let listener = Listener::open().expect("a listener");
+        let trial = Trial::new(capped).expect("a ring");
+        let abilities = trial.operations(&listener).expect("no error of the system");
+        assert!(abilities.is_some(), "it works here");
+        // What it had left would end with the connection.
+        trial.ask(opcode::Nop::new().build(), NOTHING);
+        trial.end_of(NOTHING).expect("a request ends");
+        let left = lock(&trial.ended);
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// So many buffers are there that no want of them looks like a kernel that knows no caps.
+#[test]
+fn a_kernel_that_knows_caps_is_found_to() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("this is Linux");
+    let mut numbers = release.split('.').map_while(|it| it.parse::<u32>().ok());
+    let version = (
+        numbers.next().expect("a number"),
+        numbers.next().unwrap_or(0),
+    );
+    if is_here() && version >= (6, 18) {
+        let listener = Listener::open().expect("a listener");
+        let caps_streams = true;
+        assert_eq!(
+            try_with(&listener, capped),
+            Some(Abilities { caps_streams })
+        );
+    }
+}
+
+#[test]
 fn a_list_of_no_processors_is_known() {
     assert!(is_empty_list("\n") && is_empty_list("(null)\n"));
     assert!(!is_empty_list("1-3\n"));

@@ -1,0 +1,52 @@
+//! Which way a packet takes to a waiter. Whether one waits when the next is reported depends on
+//! other threads, and so both are made up here, on the simulated network.
+
+use std::time::Duration;
+
+use super::Out;
+use crate::local::Local;
+use crate::op::OpKind;
+use crate::sim::{Network, SimOptions};
+use crate::{Event, Key, Port, Wait};
+
+#[test]
+fn a_report_goes_into_the_batch_at_hand_unless_another_waits_before_it() {
+    let port = Port::builder().sim(SimOptions::new(1)).build();
+    let port = port.expect("it is always there");
+    let network: Network = port.sim().expect("it was asked for");
+    let mut waiter = port.waiter().expect("the first");
+    let anywhere = ([127, 0, 0, 1], 0).into();
+    let host = network.listen(&anywhere, 1).expect("a number of its own");
+    port.connect(host.address(), Key(1)).expect("room");
+    let stream = match waiter.wait(Some(Duration::from_secs(60))) {
+        Ok(Wait::Packets(mut batch)) => match batch.next().expect("it has a packet").event {
+            Event::Connected(stream) => stream,
+            other => panic!("not asked for: {other:?}"),
+        },
+        other => panic!("no packet came: {other:?}"),
+    };
+    // The turn that came with the packet ends.
+    assert!(matches!(
+        waiter.wait(Some(Duration::ZERO)),
+        Ok(Wait::TimedOut)
+    ));
+    let id = stream.socket().slot_id();
+    let mut state = port.core.slots.lock(id).expect("it is open");
+    let mut local = Local::new(7, false);
+    local.begin(8);
+    let mut deliver = |sequence: u32, here: bool, local: &mut Local| {
+        let out = &mut if here { Out(Some(local)) } else { Out::queue() };
+        let name = (sequence, OpKind::Send);
+        port.core
+            .deliver(id, &mut state, name, Event::SendReady, out);
+        state.work.as_ref().map_or(0, |work| work.pending.len())
+    };
+    assert_eq!(deliver(1, true, &mut local), 0, "nothing waits");
+    assert_eq!(deliver(2, false, &mut local), 1, "another thread reports");
+    assert_eq!(
+        deliver(3, true, &mut local),
+        2,
+        "it would overtake the other"
+    );
+    assert_eq!(local.packets.len(), 1);
+}
