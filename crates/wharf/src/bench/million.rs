@@ -289,14 +289,16 @@ fn open(
         // Those that were held back are neither, and those under way are waited for.
         is_interrupted() || answered + count("held_back") >= wanted
     };
-    if parts::read(load, until, progress, over)? {
-        return Ok(());
-    }
+    let goes_on = parts::read(load, until, progress, over)?;
+    // An interval may tell it before the load has ended.
     if load.said()["held_back"] == wanted {
         let leave = doctor::bytes(options.leave_memory.as_u64());
         return Err(Stop::Failed(format!(
             "less than {leave} of memory is available already: free some, or lower --leave-memory"
         )));
+    }
+    if goes_on {
+        return Ok(());
     }
     let why = load.said()["verdict"].as_str().unwrap_or("no word");
     Err(Stop::Failed(format!("the load ended early: {why}")))

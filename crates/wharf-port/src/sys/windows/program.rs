@@ -5,7 +5,7 @@
 //! program has none. Crates that have them were tried first. `ctrlc` answers an event at once, upon
 //! which Windows ends the process; `tokio` never answers one, a logoff neither, and is a runtime.
 //! `sysinfo` brings `shell32.dll` and so `user32.dll` into the process, and Windows tells a process that
-//! has that one nothing of a shutdown. See `docs/decisions/0011-a-console-handler-of-our-own.md`.
+//! has that one nothing of a shutdown. See `docs/decisions/0012-a-console-handler-of-our-own.md`.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
