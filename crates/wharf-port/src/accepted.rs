@@ -173,3 +173,30 @@ impl From<socket2::Socket> for Unassociated {
         Unassociated::of(socket.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+    use crate::core::Out;
+    use crate::packet::PauseReason;
+    use crate::{Key, Port};
+
+    /// A case cannot tell this call from that of the listener's own timer, but by time.
+    #[test]
+    fn a_connection_that_is_dropped_calls_the_listener_that_waits() {
+        let port = Port::builder().sockets_max(2).build();
+        let port = port.expect("a driver of this system");
+        let core = &port.core;
+        let listener = port.listen(([127, 0, 0, 1], 0), Key(1)).expect("a place");
+        let place = Place::keep(core).expect("the second place");
+        let id = listener.socket().slot_id();
+        let mut state = core.slots.lock(id).expect("it is open");
+        let out = &mut Out::queue();
+        core.pause_accept(id, &mut state, PauseReason::SocketsMax, out);
+        drop(state);
+        drop(core.ready.drain());
+        assert!(core.ready.is_empty());
+        drop(place);
+        assert!(!core.ready.is_empty(), "it was called");
+    }
+}

@@ -98,3 +98,41 @@ pub(crate) fn may_send(state: &SocketState) -> Result<(), ErrorKind> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use crate::op::OpKind;
+    use crate::work::Send;
+    use crate::{Buffer, Port};
+
+    /// No case can fill a queue to the last byte: how much the system takes of it is its own affair.
+    #[test]
+    fn a_send_may_fill_the_queue_to_the_last_byte() {
+        const BOUND: usize = 1000;
+        let port = Port::builder().send_queue_bytes_max(BOUND).build();
+        let port = port.expect("a driver of this system");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("a bound socket");
+        let socket = TcpStream::connect(address).expect("it listens");
+        let stream = port.associate(socket, 1.into()).expect("room");
+        let core = &port.core;
+        let id = stream.socket().slot_id();
+        let mut state = core.slots.lock(id).expect("it is open");
+        assert!(!core.queue_is_full(&state, 2 * BOUND), "an empty queue");
+        let work = core.work(&mut state);
+        work.queued_bytes = 400;
+        work.sends.push_back(Send {
+            buffer: Buffer::from(vec![0; 400]),
+            sequence: 1,
+            kind: OpKind::Send,
+            reported: false,
+        });
+        assert!(!core.queue_is_full(&state, 600));
+        assert!(core.queue_is_full(&state, 601));
+        let work = core.work(&mut state);
+        work.sends.clear();
+        work.queued_bytes = 0;
+    }
+}

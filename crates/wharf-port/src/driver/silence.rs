@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-/// So long nothing may come back.
-const LIMIT: Duration = Duration::from_secs(2);
+/// So long nothing may come back. What a thread that is gone had asked for comes back by way of a
+/// thread of the kernel: where there were eight busy threads for each processor, 2 s were once too
+/// short for that.
+const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Silence {
@@ -35,16 +37,18 @@ impl Silence {
 mod tests {
     use super::*;
 
+    const STEPS: u128 = LIMIT.as_millis() / Silence::STEP.as_millis();
+
     #[test]
     fn standing_still_is_no_waiting_and_what_comes_begins_it_anew() {
-        let long = Duration::from_secs(10);
+        let long = Duration::from_secs(5);
         let mut silence = Silence::default();
-        for _ in 0..39 {
+        for _ in 0..STEPS - 1 {
             silence.waited(long, false);
         }
         assert!(!silence.is_too_long());
         silence.waited(long, true);
-        for step in 0..40 {
+        for step in 0..STEPS {
             assert!(!silence.is_too_long(), "after {step} steps");
             silence.waited(long, false);
         }

@@ -43,6 +43,8 @@ mod prompt;
 mod request;
 mod ring;
 mod streaming;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use request::WorkBlock;
 

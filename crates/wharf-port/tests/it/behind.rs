@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::{End, ErrorKind, Event, Lease, SocketRef, Wait, Waiter};
+use wharf_port::{End, ErrorKind, Event, Lease, Leave, Op, SocketRef, Wait, Waiter};
 
 use crate::case::{Case, Where, case, several_waiters, threads_apart};
 use crate::peer::Peer;
@@ -23,6 +23,11 @@ pub(crate) const CASES: &[Case] = &[
         an_error_behind_held_messages_is_told_behind_them,
         [C8, C9, C10],
         "io_uring: multishot receives"
+    ),
+    case!(
+        an_error_behind_held_messages_is_told_to_who_reads_or_watches_next,
+        [C8, C9, C10],
+        "a mutation that told an end in order"
     ),
     case!(
         an_end_that_comes_with_a_message_is_told,
@@ -44,12 +49,12 @@ fn apart(at: &Where) -> Option<&'static str> {
 
 /// A stream with its two leases out, of which the port has looked once after another message came:
 /// what an io_uring port asks for because of that has not gone to the kernel yet.
-fn looked_once(rig: &mut Rig) -> (SocketRef, Box<dyn Peer>, Vec<Lease>) {
+fn looked_once(rig: &mut Rig) -> (SocketRef, Op, Box<dyn Peer>, Vec<Lease>) {
     let (stream, mut peer) = rig.connection();
     let socket = stream.set_aside();
     let (other, _other_peer) = rig.connection();
     let other = other.set_aside();
-    socket.receive().expect("nothing else reads");
+    let op = socket.receive().expect("nothing else reads");
     let mut out = Vec::new();
     for message in ["one-", "two-"] {
         rig.say(&mut peer, message.as_bytes());
@@ -65,7 +70,7 @@ fn looked_once(rig: &mut Rig) -> (SocketRef, Box<dyn Peer>, Vec<Lease>) {
     rig.pump(Duration::ZERO);
     rig.find(|packet| matches!(packet.event, Event::Posted(1)))
         .expect("it was at hand");
-    (socket, peer, out)
+    (socket, op, peer, out)
 }
 
 fn with_two_leases(at: &Where) -> Rig {
@@ -77,7 +82,7 @@ fn with_two_leases(at: &Where) -> Rig {
 
 fn what_comes_behind_held_messages_is_told_behind_them(at: &Where) {
     let mut rig = with_two_leases(at);
-    let (socket, mut peer, out) = looked_once(&mut rig);
+    let (socket, _, mut peer, out) = looked_once(&mut rig);
     drop(out);
     assert_eq!(peer.try_send(b"four-"), Some(5));
     assert_eq!(rig.receive(socket, 11), b"three-four-");
@@ -87,7 +92,7 @@ fn what_comes_behind_held_messages_is_told_behind_them(at: &Where) {
 
 fn an_error_behind_held_messages_is_told_behind_them(at: &Where) {
     let mut rig = with_two_leases(at);
-    let (socket, peer, out) = looked_once(&mut rig);
+    let (socket, _, peer, out) = looked_once(&mut rig);
     peer.reset();
     rig.pump(Duration::ZERO);
     rig.pump(Duration::ZERO);
@@ -103,6 +108,43 @@ fn an_error_behind_held_messages_is_told_behind_them(at: &Where) {
     if holds {
         assert_eq!(rest, b"three-");
     } else {
+        assert!(b"three-".starts_with(&rest[..]), "{rest:?}");
+    }
+}
+
+/// The stream is cancelled while the error waits: it is for whoever asks next.
+fn an_error_behind_held_messages_is_told_to_who_reads_or_watches_next(at: &Where) {
+    for watches in [false, true] {
+        let mut rig = with_two_leases(at);
+        let (socket, op, peer, out) = looked_once(&mut rig);
+        peer.reset();
+        rig.pump(Duration::ZERO);
+        rig.pump(Duration::ZERO);
+        rig.port.cancel(op);
+        assert_eq!(rig.ended(op).how, End::Cancelled);
+        drop(out);
+        if watches {
+            let watch = socket.watch().expect("nothing else reads");
+            let packet = rig.expect("the peer's end", |packet| packet.op == watch);
+            assert!(
+                matches!(packet.event, Event::PeerLeft(Leave::Reset)),
+                "{packet:?}"
+            );
+            continue;
+        }
+        let mut rest = Vec::new();
+        let how = loop {
+            let into = socket
+                .receive_into(vec![0; 64])
+                .expect("nothing else reads");
+            let packet = rig.expect("bytes or the end", |packet| packet.op == into);
+            match packet.event {
+                Event::ReceivedInto { buffer, count } => rest.extend_from_slice(&buffer[..count]),
+                Event::Ended { how, .. } => break how,
+                other => panic!("not asked for: {other:?}"),
+            }
+        };
+        assert_eq!(how.error_kind(), Some(ErrorKind::Reset));
         assert!(b"three-".starts_with(&rest[..]), "{rest:?}");
     }
 }
@@ -215,8 +257,15 @@ fn an_end_is_told_though_the_thread_that_looked_out_is_gone(at: &Where) {
             assert!(matches!(nothing, Ok(Wait::TimedOut)));
             peer
         });
-        let peer = talking.join().expect("the stream talks");
+        let mut peer = talking.join().expect("the stream talks");
         let mut waiter = rig.port.waiter().expect("a shared port has many");
+        if round / 2 % 2 == 0 {
+            // What the stream reads by is this thread's own then, and what looks out for the end is
+            // still that of the thread that is gone.
+            assert_eq!(peer.try_send(b"three"), Some(5));
+            let event = next_of(&mut waiter, socket);
+            assert!(matches!(&event, Event::Received(lease) if **lease == *b"three"));
+        }
         for _ in 0..3 {
             let nothing = waiter.wait(Some(Duration::ZERO));
             assert!(matches!(nothing, Ok(Wait::TimedOut)));

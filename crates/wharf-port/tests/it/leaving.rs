@@ -4,13 +4,16 @@
 //! once. What the waiter had not handed out goes to the others, and the port ends with the last.
 
 use std::cell::RefCell;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use wharf_port::{Event, Packet, Port, Wait, Waiter};
 
-use crate::case::{Case, Mode, Where, case, real_time, several_waiters};
+use crate::case::{Case, Mode, Where, case, real_time, several_waiters, threads_apart};
+use crate::peer::Peer;
 use crate::rig::Rig;
 use crate::system::patience;
 
@@ -68,6 +71,12 @@ pub(crate) const CASES: &[Case] = &[
         "io_uring: requests of a thread that ends are cancelled"
     )
     .skip(sleepers),
+    case!(
+        waiters_come_and_go_while_a_port_works_and_closes,
+        [C4, C14],
+        "found from outside: two threads inside one ring"
+    )
+    .skip(talkers),
 ];
 
 thread_local! {
@@ -83,6 +92,11 @@ fn one_waiter(at: &Where) -> Option<&'static str> {
 /// Nobody sleeps on the simulated network: its time has passed already.
 fn sleepers(at: &Where) -> Option<&'static str> {
     several_waiters(at).or_else(|| real_time(at))
+}
+
+/// On the simulated network no far end talks by itself.
+fn talkers(at: &Where) -> Option<&'static str> {
+    several_waiters(at).or_else(|| threads_apart(at))
 }
 
 /// Lets a thread of its own do something with a waiter that it keeps in its thread-local.
@@ -347,4 +361,73 @@ fn a_connect_goes_on_when_its_waiters_thread_ends(at: &Where) {
         other => panic!("nobody accepts it: {other:?}"),
     }
     rig.allowed.packets = true;
+}
+
+/// Echoes what a batch has, as far as the sockets are there.
+fn echo(batch: wharf_port::Batch<'_>) {
+    for packet in batch {
+        if let Event::Received(lease) = packet.event {
+            // Full, or closed meanwhile: then it goes back to its pool.
+            drop(packet.socket.send(lease));
+        }
+    }
+}
+
+/// Says something on each connection, and takes what comes back.
+fn chat(peers: &mut [Box<dyn Peer>]) {
+    for peer in peers {
+        // A port that is gone has reset it.
+        let _ = peer.try_send(b"talk");
+        let _ = peer.try_receive(1 << 16);
+    }
+}
+
+/// Waiters of every kind come and go while two of them stay, connections talk, and at last somebody
+/// closes the port: whoever is last in it ends it, and nobody before that.
+fn waiters_come_and_go_while_a_port_works_and_closes(at: &Where) {
+    const ROUNDS: usize = 4;
+    const GUESTS: u64 = 4;
+    for _ in 0..ROUNDS {
+        let mut rig = Rig::new(at);
+        let (streams, mut peers): (Vec<_>, Vec<_>) = (0..8).map(|_| rig.connection()).unzip();
+        for stream in &streams {
+            stream.socket().receive().expect("nothing else reads");
+        }
+        rig.drop_waiter();
+        let port = &rig.port;
+        let is_over = &AtomicBool::new(false);
+        let all_wait = &Barrier::new(3);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    let mut waiter = port.waiter().expect("a shared port has many");
+                    all_wait.wait();
+                    while let Wait::Packets(batch) = waiter.wait(None).expect("waits") {
+                        echo(batch);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    chat(&mut peers);
+                }
+            });
+            all_wait.wait();
+            for _ in 0..GUESTS {
+                let look = |waiter: &mut Waiter| {
+                    let waited = waiter.wait(Some(Duration::from_millis(2)));
+                    if let Wait::Packets(mut batch) = waited.expect("waits") {
+                        // What it leaves in the batch is for the others.
+                        drop(batch.next());
+                    }
+                };
+                with_kept(port, look);
+                with_forgotten(port, look);
+                look(&mut port.waiter().expect("a shared port has many"));
+            }
+            port.close();
+            is_over.store(true, Ordering::Relaxed);
+        });
+        rig.allowed.waiters_leaked = GUESTS;
+    }
 }

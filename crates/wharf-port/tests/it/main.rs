@@ -47,6 +47,7 @@ mod pool;
 mod port;
 mod prompt;
 mod receive;
+mod room;
 mod seeds;
 mod send;
 mod shares;
@@ -55,6 +56,7 @@ mod sim_peer;
 mod sim_seeds;
 mod spin;
 mod storms;
+mod surplus;
 mod timers;
 mod traced;
 mod turns;
@@ -88,6 +90,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("held", held::CASES),
     ("right behind a message", behind::CASES),
     ("send", send::CASES),
+    ("room for sends", room::CASES),
     ("promptness", prompt::CASES),
     ("cancel", cancel::CASES),
     ("shutdown", shutdown::CASES),
@@ -102,6 +105,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("bounds", bounds::CASES),
     ("what nobody takes", untaken::CASES),
     ("exhaustion", exhaust::CASES),
+    ("more than there are places", surplus::CASES),
     ("the end of a port", end::CASES),
     ("the end in order", orderly::CASES),
     ("errors", errors::CASES),

@@ -72,7 +72,7 @@ pub(crate) const CASES: &[Case] = &[
 
 pub(crate) const BYTES: u32 = 512;
 /// A message that is not copied out of a pool that runs short: more than a quarter of a buffer.
-const LARGE: usize = 200;
+pub(crate) const LARGE: usize = 200;
 
 pub(crate) fn small(buffers: usize) -> PoolOptions {
     PoolOptions {

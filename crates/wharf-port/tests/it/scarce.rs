@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use wharf_port::{Event, Key};
+use wharf_port::{End, Event, Key};
 
 use crate::case::{Case, Where, a_system, another_port, case};
 use crate::peer::System;
-use crate::pool::{BYTES, small};
+use crate::pool::{BYTES, LARGE, small};
 use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
@@ -15,6 +15,16 @@ pub(crate) const CASES: &[Case] = &[
         small_leases_that_nobody_returns_leave_room_for_others,
         [C8, C13],
         "found from outside: 1,100 connections with 6 bytes each exhausted 64 MiB"
+    ),
+    case!(
+        a_stream_at_its_bound_passes_the_call_for_a_buffer_on,
+        [C8, C13],
+        "a mutation that left a free buffer to nobody"
+    ),
+    case!(
+        a_stream_that_ends_leaves_its_buffer_to_the_next_in_the_line,
+        [C8, C13],
+        "a mutation that left a free buffer to nobody"
     ),
     case!(
         leases_queued_on_another_port_leave_their_own_pool,
@@ -50,6 +60,58 @@ fn small_leases_that_nobody_returns_leave_room_for_others(at: &Where) {
         assert_eq!(rig.hear(&mut peer, 6), [name; 6]);
     }
     rig.until_stats("all are back", |stats| stats.leases == 0);
+}
+
+/// A stream that is given a turn while it waits for a buffer may stand in the line twice. Called for
+/// the second one it has all the leases that it may have, and the next one takes that.
+fn a_stream_at_its_bound_passes_the_call_for_a_buffer_on(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.pool(small(2)).leases_per_socket(1));
+    let (mut held, mut holders) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let (holder, mut peer) = rig.connection();
+        holder.socket().receive().expect("nothing else reads");
+        rig.say(&mut peer, &[b'h'; LARGE]);
+        held.push(rig.lease(holder.socket()));
+        holders.push((holder, peer));
+    }
+    let (first, mut first_peer) = rig.connection();
+    first.socket().receive().expect("nothing else reads");
+    rig.say(&mut first_peer, &noise(2 * BYTES as usize));
+    rig.expect_nothing();
+    // Its outcome is a turn for the stream, which tries again.
+    let op = first.send_reported("x").expect("an empty queue");
+    rig.expect("the end of a send", |packet| packet.op == op);
+    rig.expect_nothing();
+    let (second, mut second_peer) = rig.connection();
+    second.socket().receive().expect("nothing else reads");
+    rig.say(&mut second_peer, b"second");
+    rig.expect_nothing();
+    drop(held.pop());
+    let lease = rig.lease(first.socket());
+    drop(held.pop());
+    assert_eq!(rig.receive(second.socket(), 6), b"second");
+    drop(lease);
+    assert_eq!(rig.lease(first.socket()).len(), BYTES as usize);
+}
+
+/// Who waits for a buffer may have nothing to read into it but an end.
+fn a_stream_that_ends_leaves_its_buffer_to_the_next_in_the_line(at: &Where) {
+    let mut rig = Rig::with(at, |builder| builder.pool(small(1)));
+    let (holder, mut holder_peer) = rig.connection();
+    holder.socket().receive().expect("nothing else reads");
+    rig.say(&mut holder_peer, &noise(BYTES as usize));
+    let held = rig.lease(holder.socket());
+    let (first, mut first_peer) = rig.connection();
+    let op = first.socket().receive().expect("nothing else reads");
+    first_peer.finish();
+    rig.pump(Duration::from_millis(20));
+    let (second, mut second_peer) = rig.connection();
+    second.socket().receive().expect("nothing else reads");
+    rig.say(&mut second_peer, b"second");
+    rig.pump(Duration::from_millis(20));
+    drop(held);
+    assert_eq!(rig.ended(op).how, End::Finished);
+    assert_eq!(rig.receive(second.socket(), 6), b"second");
 }
 
 /// The pool that runs short is that of the port where the leases come from.
