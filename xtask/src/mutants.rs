@@ -1,7 +1,7 @@
 //! `cargo xtask mutants`: a sample of the mutants that cargo-mutants makes of the core and of the
 //! drivers of Linux, each against the suites of wharf-port.
 //!
-//! Planted bugs are those that somebody thought of; these are drawn by lot, and so the share that
+//! Planted bugs are those that somebody thought of; these are a random sample, and so the share that
 //! dies says how much of the code the suites hold. cargo-mutants makes the list. Running them by it
 //! was rejected: it builds for each one, which costs more than the tests, and runs suites whole. Here
 //! all of a sample are woven into one build (`weave.rs`), the suites run in the order of their speed,

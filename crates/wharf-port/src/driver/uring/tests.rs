@@ -16,7 +16,10 @@ use crate::{DriverChoice, DriverKind, Event, Key, Port, Wait, Waiter};
 /// A shared port with room for so many sockets, and its driver; nothing where io_uring is not allowed.
 fn port_with(sockets_max: u32) -> Option<(Port, *const Uring)> {
     let builder = Port::builder().driver(DriverChoice::Require(DriverKind::Uring));
-    let like = builder.sockets_max(sockets_max).build().ok()?;
+    let like = builder.sockets_max(sockets_max).build();
+    let like = like
+        .inspect_err(|error| println!("skipped: {error}"))
+        .ok()?;
     let options = like.core.options;
     let uring = Box::new(Uring::new(&options).expect("as the other one"));
     let seen: *const Uring = &raw const *uring;
