@@ -6,6 +6,7 @@
 //! limit, so that a hung test costs its limit and not the whole job. At a
 //! terminal there is no limit and no group, so that Ctrl-C reaches everything.
 
+mod shown;
 #[cfg(all(test, unix))]
 mod tests;
 
@@ -18,6 +19,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+pub(crate) use self::shown::Failed;
+use self::shown::Shown;
 
 /// How long one command may take where nobody watches.
 const COMMAND_LIMIT: Duration = Duration::from_mins(20);
@@ -47,8 +51,15 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 /// Runs `command` to its end; anything but success is an error that names it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", show(command));
+    if !unattended() {
+        return check(start(command)?.wait()?, command);
+    }
+    Shown::prepare(command);
     let mut child = start(command)?;
-    check(wait(&mut child)?, command)
+    let shown = Shown::of(&mut child);
+    let outcome = wait(&mut child).and_then(|status| check(status, command));
+    let end = shown.end();
+    outcome.map_err(|error| Failed::of(&error, &end).into())
 }
 
 /// Like [`run`], and also returns what the command wrote to standard output.
@@ -69,8 +80,10 @@ pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
     });
     let status = wait(&mut child)?;
     let text = reader.join().expect("reading lines does not panic");
-    check(status, command)?;
-    Ok(text)
+    match check(status, command) {
+        Ok(()) => Ok(text),
+        Err(error) => Err(Failed::of(&error, &text).into()),
+    }
 }
 
 /// Runs `command` without showing it and returns what it wrote to standard output.

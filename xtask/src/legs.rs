@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command::{cargo, run, target_directory};
+use crate::command::{Failed, cargo, run, target_directory};
 use crate::{targets, tidy, wine};
 
 /// One thing that continuous integration checks.
@@ -123,7 +123,7 @@ pub(crate) fn run_all() -> Result<()> {
             Err(error) if error.is::<Skipped>() => error.to_string(),
             Err(error) => {
                 println!("{error:#}");
-                failed.push(leg.name);
+                failed.push((leg.name, error));
                 "FAILED".to_owned()
             }
         };
@@ -135,8 +135,15 @@ pub(crate) fn run_all() -> Result<()> {
     for line in summary {
         println!("{line}");
     }
+    for (name, error) in &failed {
+        println!("\n==== {name} FAILED: {error:#}");
+        if let Some(command) = error.downcast_ref::<Failed>() {
+            println!("-- what it printed last:\n{}", command.end);
+        }
+    }
     if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+        let names: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+        bail!("failed: {}", names.join(", "));
     }
     Ok(())
 }

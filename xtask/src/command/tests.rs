@@ -1,10 +1,11 @@
-//! A command that hangs is ended, with everything that it has started.
+//! A command that hangs is ended, with everything that it has started; one that fails carries its last lines.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{own_group, wait_limited};
+use super::shown::Shown;
+use super::{end_group, own_group, wait_limited};
 
 #[test]
 fn a_hung_command_is_ended_with_its_children() {
@@ -31,4 +32,22 @@ fn a_command_within_its_limit_gives_its_status() {
         .expect("every Unix has sh");
     let status = wait_limited(&mut child, Duration::from_secs(60)).expect("it ends at once");
     assert_eq!(status.code(), Some(7));
+}
+
+#[test]
+fn a_failed_command_carries_what_it_printed_last() {
+    let mut command = Command::new("sh");
+    // Something that outlives the command keeps its output open.
+    let script = "seq 100000; echo 'this test failed' >&2; sleep 60 & exit 3";
+    Shown::prepare(command.args(["-c", script]));
+    own_group(&mut command);
+    let mut child = command.spawn().expect("every Unix has sh");
+    let shown = Shown::of(&mut child);
+    let status = child.wait().expect("it is our child");
+    let end = shown.end();
+    end_group(&mut child);
+    assert_eq!(status.code(), Some(3));
+    assert!(end.contains("\n100000\n"), "{end}");
+    assert!(end.contains("this test failed\n"), "{end}");
+    assert!(end.len() < 10_000, "{} bytes", end.len());
 }
