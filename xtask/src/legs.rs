@@ -5,11 +5,12 @@
 //! run is skipped, with the reason in the summary.
 
 use std::fmt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command::{Failed, cargo, run, target_directory};
+use crate::command::{Failed, cargo, run, target_directory, unattended};
 use crate::{targets, tidy, wine};
 
 /// One thing that continuous integration checks.
@@ -182,8 +183,17 @@ const DRIVERS: &str = if cfg!(windows) {
 };
 
 fn test() -> Result<()> {
-    run(cargo(&["test"]).env(DRIVERS_REQUIRED, DRIVERS))?;
+    let mut all = cargo(&["test"]);
+    patient(&mut all);
+    run(all.env(DRIVERS_REQUIRED, DRIVERS))?;
     run(&mut cargo(&["test", "--package", "xtask"]))
+}
+
+/// Where nobody watches the machine may be any, and nobody waits for the news that a case hangs.
+pub(crate) fn patient(suite: &mut Command) {
+    if unattended() {
+        suite.env("WHARF_TEST_SLOW", "3");
+    }
 }
 
 /// Other systems run on the crate `polling`, and nobody may have one at hand. A stream that ended right
@@ -194,6 +204,7 @@ fn polling() -> Result<()> {
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     test.env("RUSTFLAGS", format!("{flags} --cfg wharf_polling"));
     test.env("CARGO_TARGET_DIR", target_directory().join("polling"));
+    patient(&mut test);
     run(test.env(DRIVERS_REQUIRED, "poll"))
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
 
 use crate::command;
-use crate::legs::DRIVERS_REQUIRED;
+use crate::legs::{DRIVERS_REQUIRED, patient};
 
 /// What the suite has to print, once, when `WHARF_TEST_EXPECT_AUTO` is set.
 /// Without it the leg could pass with a suite that never asked for `Auto`.
@@ -60,6 +60,7 @@ pub(crate) fn seccomp() -> Result<()> {
         filtered.args(["filtered", variant.name, &suite, "--nocapture"]);
         filtered.env("WHARF_TEST_EXPECT_AUTO", "poll");
         filtered.env(DRIVERS_REQUIRED, "poll,sim");
+        patient(&mut filtered);
         let printed = command::run_and_read(&mut filtered)
             .with_context(|| format!("variant {}", variant.name))?;
         if !printed.contains(PROOF) {
