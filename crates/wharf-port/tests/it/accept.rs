@@ -428,7 +428,7 @@ fn cancelling_in_a_loop_loses_no_client_and_no_descriptor(at: &Where) {
         peer.reset();
     }
     drop((listener, rig));
-    assert_eq!(system::descriptors(), before, "descriptors are left");
+    system::assert_descriptors(before);
 }
 
 fn a_dual_stack_listener_takes_both_versions(at: &Where) {

@@ -460,7 +460,7 @@ fn ends_in_every_order_at_a_high_rate(at: &Where) {
         stats.sockets == 1 && stats.leases <= 4_000
     });
     drop(rig);
-    assert_eq!(system::descriptors(), before, "descriptors are left");
+    system::assert_descriptors(before);
 }
 
 fn closing_one_of_many_disturbs_no_other(at: &Where) {

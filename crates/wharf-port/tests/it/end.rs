@@ -144,7 +144,7 @@ fn ports_come_and_go_without_a_trace(at: &Where) {
     for _ in 0..30 {
         once(at);
     }
-    assert_eq!(system::descriptors(), before, "descriptors are left");
+    system::assert_descriptors(before);
 }
 
 fn no_thread_keeps_an_ended_port_open(at: &Where) {
@@ -164,7 +164,7 @@ fn no_thread_keeps_an_ended_port_open(at: &Where) {
     assert_eq!(rig.hear(&mut peer, 1), b"x");
     drop((stream, rig));
     drop(peer);
-    assert_eq!(system::descriptors(), before, "descriptors are left");
+    system::assert_descriptors(before);
     drop(tell);
     user.join().expect("it ends");
 }

@@ -16,7 +16,7 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::case::{Case, Where};
 use crate::rig::{OBSERVED, Observed, lock};
-use crate::system::patience;
+use crate::system::{self, patience};
 
 /// Set for the process of one case: the name of its test.
 pub(crate) const ALONE: &str = "WHARF_TEST_ALONE";
@@ -119,7 +119,10 @@ fn hung(case: &Case, observed: &Arc<Observed>) -> String {
     };
     let limit = patience(case.seconds_max);
     let state = state_of(observed);
-    format!("still at it after {limit:?}\n  packets so far:\n    {log}\n  {state}")
+    let threads = system::threads().join("\n    ");
+    format!(
+        "still at it after {limit:?}\n  packets so far:\n    {log}\n  {state}\n  threads:\n    {threads}"
+    )
 }
 
 /// The port's state, asked for on a thread of its own: the port itself may be what hangs.

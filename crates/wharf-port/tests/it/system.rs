@@ -48,12 +48,39 @@ pub(crate) fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds * slow * if is_wine() { 8 } else { 3 })
 }
 
+/// What each thread of this process does in the system, for the report of a case that hangs: its name,
+/// where the kernel holds it, and its system call with the arguments. Empty where there is no such list.
+pub(crate) fn threads() -> Vec<String> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let ask = |path: &Path, what: &str| {
+        let answer = std::fs::read_to_string(path.join(what)).unwrap_or_else(|_| "?".into());
+        answer.trim().to_owned()
+    };
+    let threads = threads.filter_map(|thread| {
+        let path = thread.ok()?.path();
+        let [name, place, call] = ["comm", "wchan", "syscall"].map(|what| ask(&path, what));
+        Some(format!("{name}: in {place}, call {call}"))
+    });
+    threads.collect()
+}
+
 /// How many descriptors this process has open. Means
 /// something in a process of one case only.
 #[cfg(not(windows))]
 pub(crate) fn descriptors() -> usize {
     let listed = std::fs::read_dir("/proc/self/fd").expect("the case runs on Linux");
     listed.count()
+}
+
+/// Fails if not as many descriptors are open as `before`, and tells which are.
+pub(crate) fn assert_descriptors(before: usize) {
+    let now = descriptors();
+    if now != before {
+        let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+        let links = listed.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let links: Vec<_> = links.collect();
+        panic!("{now} descriptors are open, {before} were before: {links:?}");
+    }
 }
 
 /// How many handles this process has open. Means something in a process of one case only.
