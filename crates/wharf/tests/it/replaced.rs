@@ -1,5 +1,6 @@
 //! The program's file is replaced while it runs, as cargo does it, and it starts itself again.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::program::needs_native;
@@ -10,17 +11,19 @@ fn what_runs_starts_itself_although_its_file_is_gone() {
         return;
     }
     let name = format!("wharf-{}-replaced", std::process::id());
-    let copy = std::env::temp_dir().join(name);
-    std::fs::copy(env!("CARGO_BIN_EXE_wharf"), &copy).expect("there is room");
+    // A second name and not a copy: a program that another test starts meanwhile has for a moment
+    // every file that is open here, and what somebody has open to write is refused as "text file busy".
+    let second = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::hard_link(env!("CARGO_BIN_EXE_wharf"), &second).expect("both are in target");
     // It starts a server and a load for each of its parts, one after the other.
     let words = "bench --driver poll --rounds 1 --for 50ms --connections 50 --format json";
-    let bench = Command::new(&copy)
+    let bench = Command::new(&second)
         .args(words.split(' '))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     // Once it is started, it runs the file that is no longer there.
-    std::fs::remove_file(&copy).expect("it was there");
+    std::fs::remove_file(&second).expect("it was there");
     let bench = bench.expect("it starts").wait_with_output();
     let bench = bench.expect("it ends");
     assert!(bench.status.success(), "{bench:?}");
