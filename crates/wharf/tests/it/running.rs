@@ -191,7 +191,7 @@ fn address_of(listening: &Value) -> SocketAddr {
 
 fn connect_to(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).expect("the server listens");
-    let patience = Some(Duration::from_secs(60));
+    let patience = Some(Duration::from_mins(3));
     client.set_read_timeout(patience).expect("an open socket");
     client
 }
