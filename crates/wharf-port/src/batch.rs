@@ -42,14 +42,12 @@ impl Iterator for Batch<'_> {
     fn next(&mut self) -> Option<Packet> {
         self.waiter.core.submit_if_late();
         loop {
-            let packet = self
-                .waiter
-                .seat
-                .taking
-                .borrow_mut()
-                .local
-                .packets
-                .pop_front()?;
+            let packet = {
+                let local = &mut self.waiter.seat.taking.borrow_mut().local;
+                let packet = local.packets.pop_front()?;
+                self.waiter.core.was_handed_out(local);
+                packet
+            };
             if self.waiter.core.hand_out(&packet) {
                 return Some(packet);
             }

@@ -290,14 +290,6 @@ impl Core {
         }
     }
 
-    /// Hands over a packet that needs no turn.
-    pub(crate) fn deliver_loose(&self, packet: Packet, out: &mut Out<'_>) {
-        match &mut out.0 {
-            Some(local) if local.room() > 0 => local.push(packet),
-            _ => self.wake(self.ready.push_loose(packet)),
-        }
-    }
-
     /// A lease was dropped: if its stream waited for that, it goes on.
     pub(crate) fn lease_returned(&self, socket: SlotId) {
         if self.is_forked() {

@@ -99,7 +99,6 @@ impl Core {
 
     /// Turns timers that are due into packets, as long as the batch has room.
     pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
-        self.close_when_ended();
         while let Some(target) = self.expire_timers_of_callers(local) {
             match target {
                 TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
@@ -110,6 +109,7 @@ impl Core {
                 TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
             }
         }
+        self.close_when_ended(local);
     }
 
     /// Takes the timers of callers, as far as there is room, up to one of the port's own. With a
@@ -125,6 +125,7 @@ impl Core {
             let TimerTarget::Caller(key) = target else {
                 return Some(target);
             };
+            self.ready.note_at_hand(local);
             local.push(Packet {
                 key,
                 op: Op::timer(self.id, timer.index, timer.generation),

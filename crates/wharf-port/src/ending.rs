@@ -1,7 +1,7 @@
 //! The end of a port in order: accept nothing more, send what is queued, FIN, and only then close.
 //!
 //! Every socket is closed as if its owner had dropped it, and the port closes once the last is gone
-//! or the time is up. Those who wait do the work, as ever; they find out that it is done, because
+//! and what waits to be taken is taken, also from the batches of waiters, or the time is up. Those who wait do the work, as ever; they find out that it is done, because
 //! the last socket goes under its lock, where a port cannot be ended. A limit for each socket was
 //! rejected: one for all of them is what the caller gave.
 
@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::Core;
 use crate::error::ErrorKind;
+use crate::local::Local;
 use crate::lock;
 use crate::slot::{SlotId, SocketState, flag};
 use crate::socket::Close;
@@ -34,7 +35,7 @@ impl Core {
         let at = self.driver.now().checked_add(grace);
         {
             let mut at_latest = lock(&self.ending.at_latest);
-            let again = self.ending.begun.swap(true, Ordering::Relaxed);
+            let again = self.ending.begun.swap(true, Ordering::SeqCst);
             *at_latest = match (again, *at_latest, at) {
                 (true, Some(before), Some(at)) => Some(before.min(at)),
                 (true, before, at) => before.or(at),
@@ -86,26 +87,47 @@ impl Core {
 
     /// Whether the port ends in order.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.begun.load(Ordering::Relaxed)
+        self.ending.begun.load(Ordering::SeqCst)
     }
 
-    /// Closes a port that ends in order, once nothing is left or the time is up.
-    pub(crate) fn close_when_ended(self: &Arc<Self>) {
+    /// Closes a port that ends in order, once nothing is left or the time is up. The calling waiter
+    /// has taken what timers are due, unless its batch is full.
+    pub(crate) fn close_when_ended(self: &Arc<Self>, local: &Local) {
         if !self.is_ending() || self.is_closed() {
             return;
         }
         let at_latest = *lock(&self.ending.at_latest);
-        let is_late = at_latest.is_some_and(|at| self.driver.now() >= at);
-        if is_late || (self.slots.open() == 0 && self.ready.is_empty()) {
+        if at_latest.is_some_and(|at| self.driver.now() >= at) {
             self.close();
+        } else if self.slots.open() == 0
+            && local.packets.is_empty()
+            && let Some(wake) = self.ready.close_if_idle()
+        {
+            // Whoever waits ends it: the caller, at the latest.
+            self.wake(wake);
         }
     }
 
-    /// A socket of a port that ends went: if it was the last, those who sleep find that out.
+    /// Packets were taken out of a batch. If it is empty now, those who wait for the end of the port
+    /// look again.
+    #[inline]
+    pub(crate) fn was_handed_out(&self, local: &mut Local) {
+        if local.packets.is_empty() && self.ready.note_handed_out(local) {
+            self.last_may_be_gone();
+        }
+    }
+
+    /// A socket of a port that ends went, or a packet: if it was the last, those who sleep find that
+    /// out.
     pub(crate) fn last_may_be_gone(&self) {
-        if self.is_ending() && self.slots.open() == 0 {
+        if self.nothing_is_left() {
             self.wake(self.ready.wake_all());
         }
+    }
+
+    /// Whether the port ends in order and holds neither a socket nor a packet outside its queue.
+    pub(crate) fn nothing_is_left(&self) -> bool {
+        self.is_ending() && self.slots.open() == 0 && !self.ready.is_any_at_hand()
     }
 
     /// How long a port that ends in order may still take.
@@ -113,7 +135,7 @@ impl Core {
         if !self.is_ending() {
             return None;
         }
-        if self.slots.open() == 0 {
+        if self.nothing_is_left() {
             // The last one went after this waiter had looked.
             return Some(Duration::ZERO);
         }

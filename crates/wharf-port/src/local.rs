@@ -33,6 +33,8 @@ pub(crate) struct Local {
     pub(crate) later: Vec<u32>,
     /// Sockets that a readiness driver found ready in this wait, marked as queued.
     pub(crate) ready: VecDeque<u32>,
+    /// This batch has, or had, packets that stood in no socket's queue (`Ready::note_at_hand`).
+    pub(crate) has_loose: bool,
     limit: usize,
     /// Bytes that were read into this batch.
     pub(crate) bytes: usize,
@@ -50,6 +52,7 @@ impl Local {
             shares: Vec::new(),
             later: Vec::new(),
             ready: VecDeque::new(),
+            has_loose: false,
             limit: 0,
             bytes: 0,
             filled_by: None,

@@ -295,7 +295,11 @@ impl Port {
         };
         let untaken = &self.core.counters.timer_ends_untaken;
         untaken.fetch_add(1, Ordering::Relaxed);
-        self.core.deliver_loose(packet, &mut Out::queue());
+        let Some(wake) = self.core.ready.push_loose(packet) else {
+            untaken.fetch_sub(1, Ordering::Relaxed);
+            return Cancel::NotFound; // Its end would be told to nobody.
+        };
+        self.core.wake(wake);
         Cancel::Requested
     }
 
@@ -335,10 +339,12 @@ impl Port {
     /// From the call on, `listen`, `associate`, `connect` and everything on a socket are refused as
     /// [`ErrorKind::Closed`], and sockets are closed as if their owners had dropped them: nothing
     /// more is told about them, and what their peers send is not read. Connects under way and
-    /// accepted connections that nobody has associated are closed. Posts, timers, and what was
-    /// closed before, are still handed out.
+    /// accepted connections that nobody has associated are closed. Posts, timers that are due, and
+    /// what was closed before, are still handed out: the port closes once all of it is taken, also
+    /// what a waiter has left in its batch.
     ///
-    /// The threads that wait do the sending: let them wait until they hear `Closed`. If there is no
+    /// The threads that wait do the sending: let them wait, and take what comes, until they hear
+    /// `Closed`. If there is no
     /// waiter, or the last one is dropped before the end, the port closes at once, as by
     /// [`close`](Self::close). What has not gone out when the
     /// time is up is cut short: those streams are reset, and [`Stats::streams_cut`] and

@@ -1,11 +1,11 @@
 //! What is ready to be taken, and who sleeps until something is.
 //!
 //! One queue for the whole port, in the order in which things became ready. Sockets stand in it by
-//! number, at most once each but for those that closed there, so that the table bounds it;
-//! listeners' packets, which know no turns, stand in it themselves. Sockets whose bulk filled most
-//! of a batch stand behind all others, and the first of them is read until it is empty, or until it
-//! has had `RUN_BYTES_MAX`: read by turns, none of them was ever emptied, megabytes stood in each,
-//! and came from memory instead of the cache at twice the price. Posts have a lane beside it and
+//! number, at most once each but for those that closed there, so that the table bounds it. Sockets
+//! whose bulk filled most of a batch stand behind all others, and the first of them is read until it
+//! is empty, or until it has had `RUN_BYTES_MAX`: read by turns, none of them was ever emptied,
+//! megabytes stood in each, and came from memory instead of the cache at twice the price. The ends
+//! of cancelled timers, which have no socket, stand in it themselves. Posts have a lane beside it and
 //! every second place in a batch: in one line with them, sockets stood behind as many posts as
 //! there may be. Lanes and the count of sleepers share one lock, so "nobody is ready, I go to
 //! sleep" and "something is ready, wake somebody" cannot pass each other unseen.
@@ -16,6 +16,7 @@
 //! the kernel's events would need a thread of their own.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::AtomicU32;
 use std::thread::Thread;
 
 use parking_lot::Mutex;
@@ -82,6 +83,8 @@ pub(crate) enum Rest {
 #[derive(Debug)]
 pub(crate) struct Ready {
     state: Mutex<State>,
+    /// Waiters whose batches have packets that stood in no socket's queue.
+    at_hand: AtomicU32,
     /// Whether the driver lets only one thread in at a time.
     leader_only: bool,
 }
@@ -121,6 +124,7 @@ impl Ready {
     pub(crate) fn new(leader_only: bool) -> Self {
         Ready {
             state: Mutex::new(State::default()),
+            at_hand: AtomicU32::new(0),
             leader_only,
         }
     }
@@ -138,11 +142,15 @@ impl Ready {
         self.push(|state| state.order.push_back(Entry::Rearm(id)))
     }
 
-    pub(crate) fn push_loose(&self, packet: Packet) -> Wake {
-        self.push(|state| {
-            state.order.push_back(Entry::Loose);
-            state.loose.push_back(packet);
-        })
+    /// Queues a packet that belongs to no socket, unless the port is closed.
+    pub(crate) fn push_loose(&self, packet: Packet) -> Option<Wake> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return None;
+        }
+        state.order.push_back(Entry::Loose);
+        state.loose.push_back(packet);
+        Some(state.wake_one())
     }
 
     /// Queues a posted packet, unless `posts_max` wait already or the port is closed.
@@ -185,8 +193,17 @@ impl Ready {
         let mut state = lock(&self.state);
         while local.room() > 0 {
             match state.take_post() {
-                Some(post) => local.push(post),
-                None => return state.take_other(),
+                Some(post) => {
+                    self.note_at_hand(local);
+                    local.push(post);
+                }
+                None => {
+                    let taken = state.take_other();
+                    if matches!(taken, Some(Taken::Loose(_))) {
+                        self.note_at_hand(local);
+                    }
+                    return taken;
+                }
             }
         }
         None
@@ -463,6 +480,7 @@ fn give_back_room<T>(queue: &mut VecDeque<T>) {
     }
 }
 
+mod at_hand;
 mod numbers;
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,7 @@ impl Taking {
     fn fill(&mut self, core: &Arc<Core>, at_most: Option<Duration>) -> Result<Found> {
         if !self.local.packets.is_empty() {
             core.forget_dropped(&mut self.local.packets);
+            core.was_handed_out(&mut self.local);
         }
         core.end_turns(&mut self.local);
         let deadline = at_most.and_then(|limit| core.driver.now().checked_add(limit));

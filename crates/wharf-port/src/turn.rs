@@ -196,6 +196,7 @@ impl Core {
         if !loose.is_empty() {
             self.wake(self.ready.push_loose_front(loose));
         }
+        self.was_handed_out(local);
         self.end_turns(local);
     }
 

@@ -108,6 +108,21 @@ fn taken(ready: &Ready) -> Option<u32> {
     }
 }
 
+#[test]
+fn a_port_that_ends_in_order_closes_the_queue_once_nothing_is_left() {
+    let ready = with_waiters(1);
+    let mut local = Local::new(1, false);
+    local.begin(8);
+    assert!(ready.push_post(post(), 1).is_ok());
+    assert!(ready.close_if_idle().is_none(), "a post that was taken");
+    assert!(ready.take(&mut local).is_none());
+    assert!(ready.close_if_idle().is_none(), "it is in a batch");
+    assert!(ready.note_handed_out(&mut local));
+    assert!(!ready.is_closed());
+    assert!(ready.close_if_idle().is_some());
+    assert!(ready.is_closed());
+}
+
 /// A queue where one leads, with so many asleep: number 1 leads, the others are parked in order.
 fn led(asleep: u16) -> Ready {
     let ready = Ready::new(true);
@@ -204,7 +219,7 @@ fn nobody_sleeps_while_anything_is_queued() {
         |ready: &Ready| ready.push_socket(1),
         |ready: &Ready| ready.push_bulk(1, BATCH),
         |ready: &Ready| ready.push_post(post(), 9).expect("room"),
-        |ready: &Ready| ready.push_loose(post()),
+        |ready: &Ready| ready.push_loose(post()).expect("it is open"),
     ] {
         for leader_only in [true, false] {
             let ready = Ready::new(leader_only);

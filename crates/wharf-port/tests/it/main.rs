@@ -24,6 +24,7 @@ mod system;
 mod table;
 
 mod accept;
+mod at_hand;
 mod behind;
 mod bounds;
 mod cancel;
@@ -108,6 +109,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("more than there are places", surplus::CASES),
     ("the end of a port", end::CASES),
     ("the end in order", orderly::CASES),
+    ("at hand at the end", at_hand::CASES),
     ("errors", errors::CASES),
     ("handles", handles::CASES),
     ("forks", fork::CASES),

@@ -334,6 +334,7 @@ impl Acting {
             () if !core.ready.is_empty() => "what is queued",
             () if !leads => "all that comes, because nobody leads",
             () if due => "a timer",
+            () if core.nothing_is_left() => "the end of the port",
             () => return Ok(()),
         };
         let doing: Vec<Doing> = self.actors.iter().map(|actor| actor.doing).collect();

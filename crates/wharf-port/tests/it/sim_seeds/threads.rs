@@ -40,6 +40,7 @@ pub(crate) struct Tally {
     panicked: u64,
     dropped: u64,
     closed_early: u64,
+    in_order: u64,
     one_leads: u64,
 }
 
@@ -51,7 +52,7 @@ impl Tally {
         }
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 10] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 11] {
         [
             ("turns", &mut self.turns),
             ("packets", &mut self.packets),
@@ -62,6 +63,7 @@ impl Tally {
             ("handlers that panic", &mut self.panicked),
             ("dropped connections", &mut self.dropped),
             ("ports that close early", &mut self.closed_early),
+            ("ports that end in order", &mut self.in_order),
             ("ports where one leads", &mut self.one_leads),
         ]
     }

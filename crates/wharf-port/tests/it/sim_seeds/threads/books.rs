@@ -53,6 +53,13 @@ pub(crate) struct Books {
     pub(crate) busy: usize,
     /// The port is being closed.
     pub(crate) closed: bool,
+    /// When it has to be over, if it ends in order.
+    pub(crate) ends_by: Option<Instant>,
+    /// Waiters that wait, or will; and whether there was a moment without.
+    pub(crate) waiters: usize,
+    pub(crate) was_left: bool,
+    /// When the first of them heard of the end.
+    pub(crate) heard: Option<Instant>,
 }
 
 impl Books {
@@ -63,6 +70,28 @@ impl Books {
             && self.timers.is_empty()
             && self.cancelled.is_empty()
             && self.connections.is_empty()
+    }
+
+    /// A waiter goes. The last one closes a port that ends in order.
+    pub(crate) fn waiter_goes(&mut self) {
+        self.waiters -= 1;
+        self.was_left |= self.waiters == 0 && self.heard.is_none();
+    }
+
+    /// All have ended: an end in order, in its time, has handed out what nothing else ends.
+    pub(crate) fn check_the_end(&mut self) {
+        let (Some(by), Some(heard), false) = (self.ends_by, self.heard, self.was_left) else {
+            return;
+        };
+        if heard < by {
+            assert!(self.posts.is_empty(), "C16: lost are {:?}", self.posts);
+            assert!(
+                self.cancelled.is_empty(),
+                "C2: {} lost",
+                self.cancelled.len()
+            );
+            self.tally.in_order += 1;
+        }
     }
 
     pub(crate) fn owed(&self) -> String {

@@ -15,6 +15,8 @@ use crate::sim_seeds::plan::Dice;
 /// Virtual time in which all has to be done, and turns, whatever time they take.
 const TIME_MAX: Duration = Duration::from_secs(20);
 const TURNS_MAX: u64 = 100_000;
+/// What a port that ends in order has for that.
+const GRACE: Duration = Duration::from_secs(1);
 
 struct Client {
     peer: Peer,
@@ -104,7 +106,9 @@ pub(crate) fn posts(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) {
                 ErrorKind::Closed,
                 "C16: there is room"
             );
-            assert!(scene.books().closed, "C16: nobody closed the port");
+            let mut books = scene.books();
+            assert!(books.closed, "C16: nobody closed the port");
+            books.posts.remove(&value);
             break;
         }
         match dice.chance(500) {
@@ -182,6 +186,7 @@ fn meddle(scene: &Arc<Scene>, dice: &mut Dice) {
 pub(crate) fn closes(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     let began = scene.network.now();
     let early = began + scene.time(dice) * 3;
+    let in_order = dice.chance(500);
     loop {
         scene.rest(dice);
         let now = scene.network.now();
@@ -190,6 +195,8 @@ pub(crate) fn closes(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
             let mut books = scene.books();
             books.closed = true;
             books.tally.closed_early += u64::from(!settled);
+            books.ends_by = in_order.then_some(now + GRACE);
+            books.was_left = books.waiters == 0;
             break;
         }
         let turns = scene.stage.digest().1;
@@ -199,8 +206,8 @@ pub(crate) fn closes(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
             scene.books().owed()
         );
     }
-    match dice.chance(300) {
-        true => scene.port.shutdown(Duration::from_secs(1)),
+    match in_order {
+        true => scene.port.shutdown(GRACE),
         false => scene.port.close(),
     }
 }

@@ -76,7 +76,7 @@ impl Plan {
             posts: dice.between(1, 25),
             timers: dice.between(0, 20),
             meddles: dice.pick(&[0, 100, 500]),
-            closes_early: dice.chance(200),
+            closes_early: dice.chance(350),
         }
     }
 

@@ -110,6 +110,7 @@ impl Scene {
         let (digest, turns) = self.stage.digest();
         let mut books = self.books();
         assert_eq!(stats.waiters_leaked, books.tally.forgotten, "C4");
+        books.check_the_end();
         books.note(0, digest);
         books.tally.turns = turns;
         books.tally.one_leads = u64::from(self.plan.network.one_leads);

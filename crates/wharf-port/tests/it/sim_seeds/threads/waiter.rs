@@ -65,6 +65,22 @@ pub(crate) fn waits(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) {
     }
 }
 
+/// A waiter's place in the books. It goes before the waiter does.
+struct Place<'a>(&'a Scene);
+
+impl<'a> Place<'a> {
+    fn take(scene: &'a Scene) -> Self {
+        scene.books().waiters += 1;
+        Place(scene)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.books().waiter_goes();
+    }
+}
+
 fn live(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) -> Gone {
     let mut waiter = match scene.port.waiter() {
         Ok(waiter) => waiter,
@@ -74,6 +90,7 @@ fn live(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) -> Gone {
             return Gone::Closed;
         }
     };
+    let _place = Place::take(scene);
     for _ in 0..dice.between(1, scene.plan.waits_max) {
         scene.step(dice);
         if !wait(scene, &mut waiter, actor, dice) {
@@ -115,7 +132,10 @@ fn wait(scene: &Arc<Scene>, waiter: &mut Waiter, actor: usize, dice: &mut Dice) 
             scene.books().tally.time_outs += 1;
         }
         Ok(Wait::Closed) => {
-            assert!(scene.books().closed, "C14: nobody closed the port");
+            let now = scene.network.now();
+            let mut books = scene.books();
+            assert!(books.closed, "C14: nobody closed the port");
+            books.heard.get_or_insert(now);
             return false;
         }
         Err(error) => {
@@ -130,7 +150,9 @@ fn wait(scene: &Arc<Scene>, waiter: &mut Waiter, actor: usize, dice: &mut Dice) 
 fn take(scene: &Arc<Scene>, mut batch: Batch<'_>, actor: usize, dice: &mut Dice) {
     assert!(!batch.is_empty(), "C5: packets, and there are none");
     assert!(batch.len() <= scene.plan.batch_max, "C5: {}", batch.len());
-    let leaves = scene.plan.leaves_some && dice.chance(300);
+    // What is left in batches when the port ends in order keeps it open.
+    let ends = scene.books().ends_by.is_some();
+    let leaves = scene.plan.leaves_some && dice.chance(if ends { 700 } else { 300 });
     let most = if leaves { dice.below(2) } else { usize::MAX };
     for packet in batch.by_ref().take(most) {
         let listens = packet.key == LISTENER;
@@ -148,6 +170,10 @@ fn take(scene: &Arc<Scene>, mut batch: Batch<'_>, actor: usize, dice: &mut Dice)
     // Nobody else goes on before the batch is dropped.
     scene.books().end_turns(actor);
     drop(batch);
+    if leaves && dice.chance(500) {
+        // It keeps what is left meanwhile.
+        scene.rest(dice);
+    }
 }
 
 fn handle(scene: &Arc<Scene>, packet: Packet, actor: usize, dice: &mut Dice) {
