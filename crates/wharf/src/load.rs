@@ -16,7 +16,7 @@ use crate::congestion;
 use crate::output;
 use crate::processes::Part;
 use crate::signals::Signals;
-use admin::Asked;
+use admin::{Asked, Held};
 use crew::{Crew, build_ports};
 use hdr::HdrFile;
 use options::{LoadOptions, Mode};
@@ -134,7 +134,7 @@ struct Run<'a> {
     /// The server, if it is asked.
     server: Option<Asked>,
     /// What it held when the load was over and nothing had been ended yet.
-    held_there: RefCell<Option<Result<u64, String>>>,
+    held_there: RefCell<Option<Result<Held, String>>>,
     periods: RefCell<Periods>,
 }
 

@@ -3,6 +3,11 @@
 //! What has connected may still be in the backlog when the load is over, and a server in several
 //! processes may be told by one of them late, so the second answer is asked for again while it lacks
 //! something.
+//!
+//! How many connections of this load the server held is asked while the load holds them. The server
+//! counts those of others too, which come and go: what it holds more than before the load, or more
+//! than after it, whichever is more. Before alone was rejected: a load that began right behind another
+//! one saw that one's connections, which left meanwhile, and then none of its own.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -42,6 +47,14 @@ struct Told {
     bytes_out: u64,
 }
 
+/// What a server held, everybody's, when the load held its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Held {
+    all: u64,
+    /// More than before the load.
+    more: u64,
+}
+
 impl Asked {
     /// Asks before the load.
     pub(super) fn before(address: SocketAddr) -> Result<Self, String> {
@@ -49,27 +62,24 @@ impl Asked {
         Ok(Asked { address, before })
     }
 
-    /// Asks while the load holds so many: how many more the server holds than before.
-    pub(super) fn held(&self, here: u64) -> Result<u64, String> {
+    /// Asks while the load holds `here` connections.
+    pub(super) fn held(&self, here: u64) -> Result<Held, String> {
         let answers_max = answers_max(here);
         let (mut same, mut known) = (0, None);
         loop {
-            let there = ask(self.address)?.held.saturating_sub(self.before.held);
-            same = if known == Some(there) { same + 1 } else { 0 };
-            known = Some(there);
-            if there >= here || same >= answers_max {
-                return Ok(there);
+            let all = ask(self.address)?.held;
+            let more = all.saturating_sub(self.before.held);
+            same = if known == Some(all) { same + 1 } else { 0 };
+            known = Some(all);
+            if more >= here || same >= answers_max {
+                return Ok(Held { all, more });
             }
             thread::sleep(ASK_EVERY);
         }
     }
 
-    /// Asks after it; both ledgers as one. `held_there` is what the server held at the end.
-    pub(super) fn after(
-        &self,
-        standing: &Standing,
-        held_there: Option<u64>,
-    ) -> Result<Joint, String> {
+    /// Asks after it; both ledgers as one. `held` is what the server held at the end.
+    pub(super) fn after(&self, standing: &Standing, held: Option<Held>) -> Result<Joint, String> {
         let counts = &standing.counts;
         // Nobody knows how far those came whose process died.
         let unknown = standing.failed_with_their_process();
@@ -77,12 +87,13 @@ impl Asked {
         let (mut same, mut known) = (0, None);
         loop {
             let now = ask(self.address)?;
+            let accepted = now.accepted.saturating_sub(self.before.accepted);
             let ends = BothEnds {
                 connected: counts.connected,
                 unfinished: counts.unfinished + unknown,
                 lost: counts.lost + unknown,
-                held: held_there.map(|there| (counts.held, there)),
-                accepted: now.accepted.saturating_sub(self.before.accepted),
+                held: held.map(|there| (counts.held, there.of_load(now.held).min(accepted))),
+                accepted,
                 bytes_sent: counts.bytes_sent,
                 bytes_in: now.bytes_in.saturating_sub(self.before.bytes_in),
                 bytes_received: counts.bytes_received,
@@ -99,6 +110,13 @@ impl Asked {
     }
 }
 
+impl Held {
+    /// How many of them were this load's, where the server holds `after` once it is over.
+    fn of_load(self, after: u64) -> u64 {
+        self.more.max(self.all.saturating_sub(after))
+    }
+}
+
 /// Answers in a row that account for no more than the one before.
 fn answers_max(connected: u64) -> u128 {
     let connected = u32::try_from(connected).unwrap_or(u32::MAX);
@@ -107,8 +125,9 @@ fn answers_max(connected: u64) -> u128 {
 }
 
 /// What the server has told of this load, whatever others do there.
-fn accounted(ends: &BothEnds) -> [u64; 3] {
+fn accounted(ends: &BothEnds) -> [u64; 4] {
     [
+        ends.held.map_or(0, |(here, there)| there.min(here)),
         ends.accepted.min(ends.connected),
         ends.bytes_in.min(ends.bytes_sent),
         ends.bytes_out.min(ends.bytes_received),
@@ -120,7 +139,8 @@ fn accounted(ends: &BothEnds) -> [u64; 3] {
 fn lacks(ends: &BothEnds) -> bool {
     let is_whole = ends.lost == 0 && ends.unfinished == 0;
     let lacks_bytes = ends.bytes_in < ends.bytes_sent || ends.bytes_out < ends.bytes_received;
-    ends.accepted < ends.connected || is_whole && lacks_bytes
+    let lacks_held = ends.held.is_some_and(|(here, there)| there < here);
+    ends.accepted < ends.connected || lacks_held || is_whole && lacks_bytes
 }
 
 fn ask(address: SocketAddr) -> Result<Told, String> {
@@ -200,6 +220,16 @@ mod tests {
             lost,
             ..all
         }));
+        // It has not seen yet that they left, which shows that they were there.
+        let held = |there| Some((2, there));
+        assert!(lacks(&BothEnds {
+            held: held(1),
+            ..all
+        }));
+        assert!(!lacks(&BothEnds {
+            held: held(2),
+            ..all
+        }));
         // In 2 s, and in 22 s.
         assert_eq!((answers_max(0), answers_max(1_000_000)), (40, 440));
         // Traffic of others is no progress.
@@ -209,6 +239,22 @@ mod tests {
             ..all
         };
         assert_eq!(accounted(&others), accounted(&all));
+    }
+
+    #[test]
+    fn connections_of_others_that_leave_hide_none_of_the_loads() {
+        let held = |before: u64, all: u64| Held {
+            all,
+            more: all.saturating_sub(before),
+        };
+        // Nobody else is there.
+        assert_eq!(held(0, 20).of_load(20), 20);
+        // Twenty of others were there: they stay, or leave before the load is over.
+        assert_eq!(held(20, 40).of_load(20), 20);
+        assert_eq!(held(20, 20).of_load(0), 20);
+        // Of the load's twenty, ten wait in between.
+        assert_eq!(held(0, 10).of_load(0), 10);
+        assert_eq!(held(20, 10).of_load(0), 10);
     }
 
     #[test]

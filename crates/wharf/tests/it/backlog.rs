@@ -5,6 +5,7 @@
 use socket2::{Domain, Socket, Type};
 
 use crate::load::load;
+use crate::patience::{enough, given_time, milliseconds};
 use crate::running::drivers;
 
 /// A listener that nobody accepts from, and that has room for one or two.
@@ -21,28 +22,25 @@ fn full() -> (Socket, String) {
 #[test]
 fn no_more_connects_are_under_way_than_may_be() {
     for driver in drivers() {
-        let (_listener, address) = full();
-        let place = ["hold", &address, "--connections", "50", "--for", "100ms"];
-        let options = [
-            "--connecting",
-            "3",
-            "--connect-timeout",
-            "5m",
-            "--driver",
-            &driver,
-        ];
-        let (told, code) = load(&[&place[..], &options].concat());
-        assert_eq!(code, Some(1), "{told}");
-        // It waits for those that are under way, and begins no others.
-        assert_eq!(told["unfinished"], 3, "{told}");
-        let connected = told["connected"].as_u64().expect("a number");
-        assert!((1..10).contains(&connected), "{told}");
-        assert_eq!(told["asked"], connected + 3, "{told}");
-        let verdict = told["verdict"].as_str().expect("a sentence");
-        assert!(
-            verdict.contains("backlog of the server was likely full"),
-            "{verdict}"
-        );
-        assert!(verdict.contains("--connecting"), "{verdict}");
+        given_time(|factor| {
+            let (_listener, address) = full();
+            let time = milliseconds(100, factor);
+            let place = ["hold", &address, "--connections", "50", "--for", &time];
+            let limits = ["--connecting", "3", "--connect-timeout", "5m"];
+            let options = [&place[..], &limits, &["--driver", &driver]].concat();
+            let (told, code) = load(&options);
+            assert_eq!(code, Some(1), "{told}");
+            let connected = told["connected"].as_u64().expect("a number");
+            assert!(connected < 10, "{told}");
+            // It waits for those that are under way, and begins no others.
+            assert!(told["unfinished"].as_u64() <= Some(3), "{told}");
+            enough(connected > 0 && told["unfinished"] == 3, &told)?;
+            assert_eq!(told["asked"], connected + 3, "{told}");
+            let verdict = told["verdict"].as_str().expect("a sentence");
+            let cause = "backlog of the server was likely full";
+            assert!(verdict.contains(cause), "{verdict}");
+            assert!(verdict.contains("--connecting"), "{verdict}");
+            Ok(())
+        });
     }
 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::ledgers::open_server;
-use crate::load::load;
+use crate::ledgers::{asked, open_server};
+use crate::load::{last_line, load, start};
 use crate::patience::{enough, given_time, milliseconds};
 use crate::program::run;
 use crate::running::drivers;
@@ -85,6 +85,38 @@ fn what_is_held_at_both_ends_is_told() {
                 Ok(())
             });
         }
+        server.stop();
+    }
+}
+
+/// A load that began right behind another one once said that none of its own were held there: the
+/// server had counted those of the first before, and they left meanwhile.
+#[test]
+fn who_leaves_meanwhile_hides_none_of_those_held() {
+    for driver in drivers() {
+        let (server, address, admin) = open_server("hold", &driver);
+        let held = || asked(&admin, b"")["held"].as_u64();
+        given_time(|factor| {
+            while held() != Some(0) {}
+            let connect = |_| TcpStream::connect(&address).expect("it listens");
+            let others: Vec<_> = (0..20).map(connect).collect();
+            while held() != Some(20) {}
+            let time = milliseconds(1_000, factor);
+            let place = ["hold", &address, "--connections", "20", "--for", &time];
+            let asks = ["--admin", &admin, "--driver", &driver];
+            let mut load = start(&[&place[..], &asks, &["--expect", "held=20"]].concat());
+            let mut runs = || load.try_wait().expect("it is our child").is_none();
+            while held() != Some(40) && runs() {}
+            drop(others);
+            while held() > Some(20) && runs() {}
+            let was_in_time = held() == Some(20) && runs();
+            let (told, code) = last_line(&load.wait_with_output().expect("it ends"));
+            enough(was_in_time, &told)?;
+            assert_eq!(code, Some(0), "{told}");
+            assert_eq!(told["server"]["held_by_server"], 20, "{told}");
+            assert_eq!(told["server"]["balances"], true, "{told}");
+            Ok(())
+        });
         server.stop();
     }
 }
