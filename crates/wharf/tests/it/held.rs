@@ -22,8 +22,9 @@ fn a_random_part_of_what_is_held_is_touched_at_the_end() {
             let touch = "--reset --touch 10% --seed 3";
             let (told, code) = load(&words(&format!("hold {address} {size} {touch}")));
             assert_eq!(code, Some(0), "{told}");
-            // What is not begun in time is not held.
-            enough(told["unbegun"] == 0, &told)?;
+            // What is not begun in time is not held. On a busy machine the time was up once before
+            // the first 512, which are all that are under way at once, had connected.
+            enough(told["asked"] == 600, &told)?;
             assert_eq!(told["held"], 600, "{told}");
             let touched = told["touched"].as_u64().expect("a number");
             assert!((20..150).contains(&touched), "{told}");
@@ -62,7 +63,7 @@ fn what_is_touched_and_silent_is_lost() {
     given_time(|factor| {
         let options = format!("--connections 20 --for {}ms --touch 100%", 200 * factor);
         let (told, code) = load(&words(&format!("hold {address} {options}")));
-        enough(told["unbegun"] == 0, &told)?;
+        enough(told["asked"] == 20, &told)?;
         assert_eq!(code, Some(3), "{told}");
         assert_eq!(told["touched"], 20, "{told}");
         assert_eq!(
