@@ -6,13 +6,14 @@
 //! limit, so that a hung test costs its limit and not the whole job. At a
 //! terminal there is no limit and no group, so that Ctrl-C reaches everything.
 
+#[cfg(target_os = "linux")]
+mod passed_on;
 mod shown;
 #[cfg(all(test, unix))]
 mod tests;
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+#[cfg(target_os = "linux")]
+pub(crate) use self::passed_on::run_and_read;
 pub(crate) use self::shown::Failed;
 use self::shown::Shown;
 
@@ -60,30 +63,6 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let outcome = wait(&mut child).and_then(|status| check(status, command));
     let end = shown.end();
     outcome.map_err(|error| Failed::of(&error, &end).into())
-}
-
-/// Like [`run`], and also returns what the command wrote to standard output.
-pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
-    println!("$ {}", show(command));
-    let mut child = start(command.stdout(Stdio::piped()))?;
-    let output = child.stdout.take().expect("standard output is piped");
-    // The lines are passed on as they come, so that a test that hangs can be seen hanging.
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            println!("{line}");
-            text.push_str(&line);
-            text.push('\n');
-        }
-        text
-    });
-    let status = wait(&mut child)?;
-    let text = reader.join().expect("reading lines does not panic");
-    match check(status, command) {
-        Ok(()) => Ok(text),
-        Err(error) => Err(Failed::of(&error, &text).into()),
-    }
 }
 
 /// Runs `command` without showing it and returns what it wrote to standard output.

@@ -240,7 +240,7 @@ fn seccomp() -> Result<()> {
 }
 
 /// Fails where a leg has chosen a case of the contract suite that is not there.
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 pub(crate) fn require_cases(names: &[&str]) {
     let suite = crate::command::root().join("crates/wharf-port/tests/it");
     let files = walkdir::WalkDir::new(suite).into_iter();
