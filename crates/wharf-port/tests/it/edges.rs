@@ -38,8 +38,7 @@ pub(crate) const CASES: &[Case] = &[
         a_receive_into_nothing_hears_of_a_reset,
         [C9, C2],
         "found from outside: uring called it success, and poll a reset"
-    )
-    .skip(untried_under_wine),
+    ),
     case!(what_came_while_nothing_read_is_told, [C2, C10], "contract"),
     case!(what_came_during_a_pause_is_told, [C2, C8], "contract"),
     case!(urgent_data_holds_up_no_stream, [C6, C8], "contract").skip(a_system),
@@ -56,11 +55,6 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(unix_sockets),
 ];
-
-fn untried_under_wine(at: &Where) -> Option<&'static str> {
-    at.wine
-        .then_some("what Wine says to a receive of no bytes there has not been looked at")
-}
 
 /// A connect whose peer has said something and gone before this thread looks for the first time.
 fn told_late(rig: &mut Rig, host: &mut Box<dyn Host>, said: &[u8]) -> Stream {

@@ -216,7 +216,7 @@ fn wait_besides(common: &Common, number: usize) {
     while !common.stop.load(Ordering::Relaxed) && lock(&common.failed).is_none() {
         let waits = || {
             let mut waiter = common.port.waiter().expect("room for a waiter");
-            // Under Wine a send that is in part out when its thread ends is told as failed with 997,
+            // Under Wine, 8 and 10, a send that is in part out when its thread ends is told as failed with 997,
             // "pending": there they stay, and what a thread leaves behind is for other systems.
             let waits = if is_wine() {
                 usize::MAX
