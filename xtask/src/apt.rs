@@ -46,6 +46,8 @@ impl Apt {
             ("APT::Sandbox::User", "root".to_owned()),
             ("Acquire::Retries", "3".to_owned()),
             ("Acquire::Languages", "none".to_owned()),
+            // Otherwise lists that cannot be fetched are no error, and every package is missing later.
+            ("APT::Update::Error-Mode", "any".to_owned()),
         ];
         let options = settings.iter().flat_map(|(name, value)| {
             let setting = format!("{name}={value}");

@@ -65,6 +65,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     outcome.map_err(|error| Failed::of(&error, &end).into())
 }
 
+/// Why something failed, in one line: the first error that apt names, or else the last words of the
+/// command that failed, or else how it ended.
+#[cfg(target_os = "linux")]
+pub(crate) fn reason(error: &anyhow::Error) -> String {
+    let printed = error.downcast_ref::<Failed>();
+    let mut lines = printed.iter().flat_map(|failed| failed.end.lines());
+    let named = lines.clone().find(|line| line.starts_with("E: "));
+    let words = named.or_else(|| lines.rfind(|line| !line.is_empty()));
+    words.map_or_else(|| format!("{error:#}"), str::to_owned)
+}
+
 /// Runs `command` without showing it and returns what it wrote to standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let output = start(command.stdout(Stdio::piped()))?.wait_with_output()?;

@@ -116,7 +116,7 @@ pub(crate) fn install(needed: &[Needed]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    if !Path::new("/usr/bin/apt-get").exists() || !is_root()? {
+    if !has_apt() || !is_root()? {
         bail!(
             "missing packages; as root run: apt-get install {}",
             missing.join(" ")
@@ -131,6 +131,10 @@ pub(crate) fn install(needed: &[Needed]) -> Result<()> {
         .args(["install", "--yes", "--quiet", "--no-install-recommends"])
         .args(missing);
     command::run(&mut install)
+}
+
+pub(crate) fn has_apt() -> bool {
+    Path::new("/usr/bin/apt-get").exists()
 }
 
 pub(crate) fn is_root() -> Result<bool> {

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::legs::{BY_HAND, LEGS};
+use crate::legs::LEGS;
 
 fn main() -> ExitCode {
     let outcome = dispatch(&interface().get_matches());
@@ -60,7 +60,7 @@ fn interface() -> Command {
                 .trailing_var_arg(true)
                 .allow_hyphen_values(true),
         );
-    let legs = LEGS.iter().chain(&BY_HAND).map(|leg| {
+    let legs = LEGS.iter().map(|leg| {
         let command = Command::new(leg.name).about(leg.about);
         if leg.name != "tidy" {
             return command;

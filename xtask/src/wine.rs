@@ -51,6 +51,7 @@ pub(crate) fn wine() -> Result<()> {
         prefix: base.join("prefix"),
         variables: vec![("WINEPATH", windows_path(&libraries).into())],
     };
+    wine.start()?;
     wine.exercise(&build)
 }
 
@@ -106,8 +107,8 @@ const SUITE: [&str; 6] = ["test", "--package", "wharf-port", "--lib", "--test", 
 const PROGRAM_SUITE: [&str; 5] = ["test", "--package", "wharf", "--test", "it"];
 
 impl Wine {
-    /// Runs all that there is to run under this Wine with a client of this system.
-    pub(crate) fn exercise(&self, build: &Build) -> Result<()> {
+    /// Starts the server, which stays, and makes the C: drive where there is none.
+    pub(crate) fn start(&self) -> Result<()> {
         // One that an interrupted run left behind would refuse the next one.
         self.end_server()?;
         let complete = self.prefix.join("complete");
@@ -125,6 +126,11 @@ impl Wine {
             command::run(&mut start)
         })?;
         fs::write(complete, "")?;
+        Ok(())
+    }
+
+    /// Runs all that there is to run under this Wine with a client of this system.
+    pub(crate) fn exercise(&self, build: &Build) -> Result<()> {
         timed("run the suite", || {
             let mut suite = build.cargo(&SUITE);
             suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);

@@ -1,4 +1,4 @@
-//! The `wine10` leg, which is run by hand: what the `wine` leg runs, under the Wine of Debian 13.
+//! The `wine10` leg: what the `wine` leg runs, under the Wine of Debian 13.
 //!
 //! Wine 10 does as Windows does in places where Wine 8 does not: after a reset
 //! that found nobody receiving a read fails (10054), closing a port wakes those
@@ -12,13 +12,18 @@
 //! ends. Mounting in the namespace of the machine was rejected: what an
 //! interrupted leg leaves mounted is deleted by the next `cargo clean`.
 //!
-//! Where a container may not mount, the leg is skipped: no change of the code
-//! could make it run there.
+//! Where that Wine cannot be had or does not start, the leg is skipped, and says
+//! why: a mirror that is down and a container that may not mount are no faults
+//! of the code. Once Wine has started, what fails is a failure.
+//!
+//! A run may be interrupted at any point, and what it had started goes on for a while. So the packages
+//! are unpacked in a directory of this run alone, which becomes the root directory when it is complete,
+//! and what another run has left is deleted by the next one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -43,25 +48,10 @@ const VERSION_MIN: u32 = 10;
 
 pub(crate) fn wine10() -> Result<()> {
     require_rights()?;
-    debian::install(&NEEDED)?;
-    let base = debian::directory("wine10");
-    fs::create_dir_all(&base)?;
-    let root = base.join("root");
-    if !root.exists() {
-        timed("unpack the Wine of Debian 13", || make(&base, &root))?;
-    }
-    // Wine looks names up there, and the release brings none. With an address of version 6 before
-    // another one Wine does not align the second, which ends a Rust program with debug assertions.
-    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
-    let runtime = base.join("runtime");
-    fs::create_dir_all(&runtime)?;
-    let wine = Wine {
-        program: starter(&root, &base.join("wine64"), WINE)?,
-        server: starter(&root, &base.join("wineserver64"), WINE_SERVER)?,
-        prefix: base.join("prefix"),
-        // Without it each start writes a line of complaint, which the tests would read.
-        variables: vec![("XDG_RUNTIME_DIR", runtime.into())],
-    };
+    let wine = obtain();
+    let wine = wine.map_err(|error| skipped("Wine 10 cannot be had here", &error))?;
+    let started = wine.start();
+    started.map_err(|error| skipped("Wine 10 does not start here", &error))?;
     require_version(&wine.program)?;
     let build = Build::new()?;
     build.all()?;
@@ -71,37 +61,82 @@ pub(crate) fn wine10() -> Result<()> {
     })
 }
 
+fn skipped(what: &str, why: &anyhow::Error) -> anyhow::Error {
+    Skipped(format!("{what}: {}", command::reason(why))).into()
+}
+
+/// Wine in its root directory, which is made where there is none.
+fn obtain() -> Result<Wine> {
+    debian::install(&NEEDED)?;
+    let base = debian::directory("wine10");
+    fs::create_dir_all(&base)?;
+    delete_leftovers(&base)?;
+    let root = base.join("root");
+    if !root.exists() {
+        ensure!(debian::has_apt(), "this system has no apt-get");
+        timed("unpack the Wine of Debian 13", || make(&base, &root))?;
+    }
+    // Wine looks names up there, and the release brings none. With an address of version 6 before
+    // another one Wine does not align the second, which ends a Rust program with debug assertions.
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
+    let runtime = base.join("runtime");
+    fs::create_dir_all(&runtime)?;
+    Ok(Wine {
+        program: starter(&root, &base.join("wine64"), WINE)?,
+        server: starter(&root, &base.join("wineserver64"), WINE_SERVER)?,
+        prefix: base.join("prefix"),
+        // Without it each start writes a line of complaint, which the tests would read.
+        variables: vec![("XDG_RUNTIME_DIR", runtime.into())],
+    })
+}
+
 /// Whether this process may do what each start of that Wine does, which no package brings.
 fn require_rights() -> Result<()> {
     if !debian::is_root()? {
         let reason = "a root directory of its own for Wine needs root: run it as root";
-        // Where nobody watches it is this that would hide everything else.
-        ensure!(!command::unattended(), reason);
         return Err(Skipped(reason.to_owned()).into());
     }
     let mut trial = Command::new("unshare");
     trial.args(["--mount", "sh", "-c"]);
     trial.arg("mount --bind /proc /proc && exec chroot / true");
-    let tried = trial.stdin(Stdio::null()).output();
-    let tried = tried.context("cannot start unshare, of util-linux")?;
-    if tried.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&tried.stderr);
-    let reason = format!("this system forbids root to mount: {}", complaint.trim());
+    let reason = match trial.stdin(Stdio::null()).output() {
+        Ok(tried) if tried.status.success() => return Ok(()),
+        Ok(tried) => {
+            let complaint = String::from_utf8_lossy(&tried.stderr);
+            format!("this system forbids root to mount: {}", complaint.trim())
+        }
+        Err(error) => format!("cannot start unshare, of util-linux: {error}"),
+    };
     Err(Skipped(reason).into())
 }
 
-/// Makes the root directory, beside its place first: one that is only half there is never used.
+/// The directories in which runs make root directories begin so.
+const MAKING: &str = "making-";
+
+/// Deletes what an interrupted run has left. What still writes there is left to the next run.
+fn delete_leftovers(base: &Path) -> Result<()> {
+    for entry in fs::read_dir(base)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(MAKING)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            println!("-- {} stays for now: {error}", entry.path().display());
+        }
+    }
+    Ok(())
+}
+
+/// Makes the root directory, in a place of this run alone first: one that is only half there is
+/// never used, and what an interrupted run had started writes elsewhere.
 fn make(base: &Path, root: &Path) -> Result<()> {
-    let partial = root.with_extension("partial");
-    remove(&partial)?;
-    let apt = Apt::new(RELEASE, &base.join("apt"))?;
+    let making = base.join(format!("{MAKING}{}", process::id()));
+    let partial = making.join("root");
+    fs::create_dir_all(&partial)?;
+    let apt = Apt::new(RELEASE, &making.join("apt"))?;
     apt.update()?;
     let mut packages = apt.fetch(&PACKAGES)?;
     // It has the links /bin and /lib, through which the files of others may go.
     packages.sort_by_key(|package| !is_of(package, "base-files"));
-    fs::create_dir(&partial)?;
     for package in &packages {
         apt::unpack(package, &partial)?;
     }
@@ -109,10 +144,8 @@ fn make(base: &Path, root: &Path) -> Result<()> {
     let library = packages.iter().find(|package| is_of(package, "libwine"));
     let library = library.context("wine64 depends on no libwine")?;
     configure(library, &partial)?;
-    for package in packages {
-        fs::remove_file(package)?;
-    }
     fs::rename(&partial, root)?;
+    fs::remove_dir_all(&making)?;
     Ok(())
 }
 
@@ -134,22 +167,6 @@ fn configure(package: &Path, root: &Path) -> Result<()> {
     script.arg(root).arg("sh");
     script.arg(format!("/{control}/postinst")).arg("configure");
     command::run(&mut script)
-}
-
-/// Removes a tree, after what somebody has mounted in it: that is not to be removed with it.
-fn remove(tree: &Path) -> Result<()> {
-    if !tree.exists() {
-        return Ok(());
-    }
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    let within: Vec<&str> = places
-        .filter(|place| Path::new(place).starts_with(tree))
-        .collect();
-    for place in within.iter().rev() {
-        command::run(Command::new("umount").arg(place))?;
-    }
-    fs::remove_dir_all(tree).with_context(|| format!("cannot remove {}", tree.display()))
 }
 
 /// Writes the script at `path` that starts `program` inside `root`, and returns its path.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Failed {
     /// How it ended, and its words.
     what: String,
-    /// What it printed last: to standard error, then to standard output.
+    /// What it printed last: to standard output, then to standard error.
     pub(crate) end: String,
 }
 
@@ -66,7 +66,7 @@ impl Shown {
     pub(super) fn of(child: &mut Child) -> Self {
         let output = child.stdout.take().expect("standard output is piped");
         let errors = child.stderr.take().expect("standard error is piped");
-        let readers = [pass_on(errors, io::stderr), pass_on(output, io::stdout)];
+        let readers = [pass_on(output, io::stdout), pass_on(errors, io::stderr)];
         Self { readers }
     }
 

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::shown::Shown;
+use super::shown::{Failed, Shown};
 use super::{end_group, own_group, wait_limited};
 
 #[test]
@@ -50,4 +50,21 @@ fn a_failed_command_carries_what_it_printed_last() {
     assert!(end.contains("\n100000\n"), "{end}");
     assert!(end.contains("this test failed\n"), "{end}");
     assert!(end.len() < 10_000, "{} bytes", end.len());
+    let failed = Failed::of(&anyhow::anyhow!("exit status: 3"), &end);
+    assert!(failed.end.ends_with("this test failed\n"), "{}", failed.end);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reason_is_one_line() {
+    let of = |printed: &str| {
+        let failed = Failed::of(&anyhow::anyhow!("exit status: 100"), printed);
+        super::reason(&anyhow::Error::from(failed).context("unpack"))
+    };
+    assert_eq!(of("a\n\nE: no name\nE: all failed\n"), "E: no name");
+    assert_eq!(
+        of("mount: a is b\nmount: forbidden\n\n"),
+        "mount: forbidden"
+    );
+    assert_eq!(of(""), "unpack: exit status: 100");
 }
