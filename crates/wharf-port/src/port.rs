@@ -395,7 +395,8 @@ impl Port {
         self.core.close();
     }
 
-    /// What the port holds and has seen.
+    /// What the port holds and has seen. In a process that was forked after the port was built all of
+    /// it is 0: the port is the parent's.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -406,6 +407,9 @@ impl Port {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let core = &self.core;
+        if core.is_forked() {
+            return Stats::default();
+        }
         let counters = &core.counters;
         Stats {
             sockets: core.slots.live(),

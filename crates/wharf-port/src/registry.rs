@@ -8,16 +8,29 @@
 //! Other threads remember the port they asked for last without keeping it: as long as they did, a
 //! thread that had once sent something kept the ring and the eventfd of an ended port open.
 //!
-//! In a fork no number finds a port of the parent.
+//! In a fork no number finds a port of the parent. It has a registry of its own, and never comes to
+//! that of its parent: a thread that is none of its process may have locked that one for ever, and
+//! then the child could not build a port. Handlers of `pthread_atfork` that take the lock before each
+//! fork were rejected: every fork of the program would wait for the ports.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use crate::core::Core;
+use crate::sys;
 
-static PORTS: RwLock<Option<HashMap<u32, Weak<Core>>>> = RwLock::new(None);
+/// The ports of one process.
+struct Ports {
+    /// How often it had forked, as seen from inside.
+    forks: u32,
+    by_number: RwLock<Option<HashMap<u32, Weak<Core>>>>,
+    /// Those of a fork of it, in that fork.
+    of_child: OnceLock<Box<Ports>>,
+}
+
+static FIRST: Ports = Ports::after(0);
 static NEXT_PORT: AtomicU32 = AtomicU32::new(1);
 
 thread_local! {
@@ -26,26 +39,52 @@ thread_local! {
     static RECENT: RefCell<Option<(u32, Weak<Core>)>> = const { RefCell::new(None) };
 }
 
+impl Ports {
+    const fn after(forks: u32) -> Self {
+        Ports {
+            forks,
+            by_number: RwLock::new(None),
+            of_child: OnceLock::new(),
+        }
+    }
+
+    /// Those of this process: past one for each of its ancestors that had any, mostly none.
+    fn of_this_process() -> &'static Self {
+        let forks = sys::forks();
+        let mut ports = &FIRST;
+        while ports.forks != forks {
+            let of_child = || Box::new(Ports::after(forks));
+            ports = ports.of_child.get_or_init(of_child);
+        }
+        ports
+    }
+}
+
 /// A number for a new port; none is used twice.
 pub(crate) fn next_port() -> u32 {
     NEXT_PORT.fetch_add(1, Ordering::Relaxed)
 }
 
 pub(crate) fn insert(core: &Arc<Core>) {
-    let mut ports = PORTS.write().expect("the registry is never poisoned");
-    ports
+    let ports = Ports::of_this_process();
+    let mut by_number = ports
+        .by_number
+        .write()
+        .expect("the registry is never poisoned");
+    by_number
         .get_or_insert_with(HashMap::new)
         .insert(core.id, Arc::downgrade(core));
 }
 
 /// Forgets a port that has ended.
 pub(crate) fn remove(port: u32) {
-    if let Some(ports) = PORTS
+    let ports = Ports::of_this_process();
+    let mut by_number = ports
+        .by_number
         .write()
-        .expect("the registry is never poisoned")
-        .as_mut()
-    {
-        ports.remove(&port);
+        .expect("the registry is never poisoned");
+    if let Some(by_number) = by_number.as_mut() {
+        by_number.remove(&port);
     }
 }
 
@@ -98,7 +137,8 @@ fn recent(port: u32) -> Option<Arc<Core>> {
 }
 
 fn look_up(port: u32) -> Option<Arc<Core>> {
-    let core = PORTS
+    let core = Ports::of_this_process()
+        .by_number
         .read()
         .expect("the registry is never poisoned")
         .as_ref()?

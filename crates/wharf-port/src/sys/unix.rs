@@ -10,8 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr::NonNull;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
@@ -151,15 +150,18 @@ pub(crate) const RESET: i32 = libc::ECONNRESET;
 /// How often this process has forked, as seen from inside each fork.
 pub(crate) fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
-    static COUNTING: Once = Once::new();
+    // No `Once`: in a child whose parent was at it another thread would be waited for. Where two
+    // threads register the handler a fork counts for two, which is as good.
+    static COUNTING: AtomicBool = AtomicBool::new(false);
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
-    COUNTING.call_once(|| {
+    if !COUNTING.load(Ordering::Relaxed) {
         // SAFETY: the handler only adds to an atomic, which is safe between fork and exec. Where
         // there is no memory to register it, forks are not noticed, as without it.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
+        COUNTING.store(true, Ordering::Relaxed);
+    }
     FORKS.load(Ordering::Relaxed)
 }
 

@@ -3,11 +3,12 @@
 //! Each case has a process of its own, and the child does what it likes with its copies of
 //! everything: the parent must not notice.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
     Accepted, Address, Cancel, Close, ErrorKind, Event, Key, Lease, Listener, Op, Packet, Port,
-    SocketRef, Stream, Wait, Waiter,
+    SocketRef, Stats, Stream, Wait, Waiter,
 };
 
 use crate::case::{Case, Driver, Mode, Where, a_system, case};
@@ -15,13 +16,23 @@ use crate::peer::{Heard, Peer};
 use crate::rig::Rig;
 use crate::system::{descriptors, patience};
 
-pub(crate) const CASES: &[Case] = &[case!(
-    a_forks_child_neither_uses_nor_ends_what_its_parent_has,
-    [C20, C14],
-    "found in review: drops in a child ended connections of its parent"
-)
-.skip(forks)
-.alone()];
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        a_forks_child_neither_uses_nor_ends_what_its_parent_has,
+        [C20, C14],
+        "found in review: drops in a child ended connections of its parent"
+    )
+    .skip(forks)
+    .alone(),
+    case!(
+        a_forks_child_waits_for_no_thread_of_its_parent,
+        [C20],
+        "pthread_atfork(3): locks that other threads held stay locked"
+    )
+    .skip(forks)
+    .alone()
+    .seconds_max(60),
+];
 
 fn forks(at: &Where) -> Option<&'static str> {
     let elsewhere = at.driver == Driver::Iocp;
@@ -41,8 +52,9 @@ enum Side {
 
 #[cfg(unix)]
 fn fork() -> Side {
-    // SAFETY: the process of this case has one other thread, its watchdog, which only sleeps: no
-    // lock is held that the child needs.
+    // SAFETY: the other threads of this case's process are its watchdog, which only sleeps, and those
+    // of the case. What they hold of the port is what the case is about, and what they hold of the
+    // system's allocator glibc sees to.
     match unsafe { libc::fork() } {
         0 => Side::Child,
         child => Side::Parent(child),
@@ -58,6 +70,45 @@ fn ended_well(child: i32) -> bool {
     let waited = waitpid(Some(child), WaitOptions::empty()).expect("it is a child of this process");
     let (_, status) = waited.expect("it has ended");
     status.exit_status() == Some(0)
+}
+
+/// Ends the child without a word to what other threads of its parent may have locked.
+#[cfg(unix)]
+fn end_child(well: bool) -> ! {
+    // SAFETY: it ends the process at once.
+    unsafe { libc::_exit(i32::from(!well)) }
+}
+
+#[cfg(not(unix))]
+fn end_child(_: bool) -> ! {
+    unreachable!("the case is skipped where there is no fork")
+}
+
+/// Whether the child ends well before it counts as hung; then it is killed.
+#[cfg(unix)]
+fn ends_in_time(child: i32) -> bool {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+    let child = Pid::from_raw(child).expect("the system forks");
+    let deadline = Instant::now() + patience(10);
+    loop {
+        let waited =
+            waitpid(Some(child), WaitOptions::NOHANG).expect("it is a child of this process");
+        if let Some((_, status)) = waited {
+            return status.exit_status() == Some(0);
+        }
+        if Instant::now() > deadline {
+            kill_process(child, Signal::KILL).expect("nobody has waited for it");
+            let _ = waitpid(Some(child), WaitOptions::empty());
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[cfg(not(unix))]
+fn ends_in_time(_: i32) -> bool {
+    unreachable!("the case is skipped where there is no fork")
 }
 
 #[cfg(not(unix))]
@@ -122,6 +173,7 @@ fn try_everything(at: &Where, copies: Copies) {
         assert_eq!(kind, Err(ErrorKind::Closed), "number {place}");
     }
     assert_eq!(port.cancel(timer), Cancel::NotFound);
+    assert_eq!(port.stats(), Stats::default());
     assert!(matches!(waiter.wait(None), Ok(Wait::Closed)));
     drop((streams, leases, listener));
     port.close();
@@ -201,6 +253,64 @@ fn a_forks_child_neither_uses_nor_ends_what_its_parent_has(at: &Where) {
     assert_eq!(port.cancel(timer), Cancel::Requested);
     drop((stream, streams));
     rig.allowed.packets = true;
+}
+
+/// The other threads are inside the ports at nearly every moment, and hold what a child would wait
+/// for without end.
+fn a_forks_child_waits_for_no_thread_of_its_parent(at: &Where) {
+    const FORKS: usize = 100;
+    let ports = [(); 2].map(|()| at.builder().build().expect("the driver was present before"));
+    let gone: Vec<SocketRef> = ports.iter().map(gone_socket).collect();
+    let over = AtomicBool::new(false);
+    // Each finds its port by number, another one than the last time.
+    let finds = || gone.iter().for_each(|socket| _ = socket.receive());
+    let asks = || ports.iter().for_each(|port| _ = port.stats());
+    let far = Instant::now() + Duration::from_secs(3_600);
+    let sets = || {
+        for port in &ports {
+            if let Ok(timer) = port.timer(far, Key(1)) {
+                port.cancel(timer);
+            }
+        }
+    };
+    let busy: [&(dyn Fn() + Sync); 3] = [&finds, &asks, &sets];
+    std::thread::scope(|scope| {
+        for busy in busy {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    busy();
+                }
+            });
+        }
+        let hung = (0..FORKS).find(|_| match fork() {
+            Side::Child => end_child(stats_and_a_port_of_its_own(at, &ports[0])),
+            Side::Parent(child) => !ends_in_time(child),
+        });
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(hung, None, "this child did not end, or not well");
+    });
+}
+
+fn stats_and_a_port_of_its_own(at: &Where, parents: &Port) -> bool {
+    let nothing = parents.stats() == Stats::default();
+    let Ok(own) = at.builder().build() else {
+        return false;
+    };
+    let Ok(mut waiter) = own.waiter() else {
+        return false;
+    };
+    let posted = own.post(Key(2), 2).is_ok() && own.stats().posts == 1;
+    nothing && posted && matches!(waiter.wait(None), Ok(Wait::Packets(_)))
+}
+
+/// The number of a socket that is over.
+fn gone_socket(port: &Port) -> SocketRef {
+    let listener = port.listen(([127, 0, 0, 1], 0), Key(1)).expect("loopback");
+    let socket = listener.socket();
+    drop(listener);
+    assert!(socket.receive().is_err(), "it is dropped");
+    socket
 }
 
 /// A waiter of the case's own, because a child drops its copy, and what it has taken.

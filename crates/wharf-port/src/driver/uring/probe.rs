@@ -12,7 +12,7 @@
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use io_uring::cqueue::{buffer_select, more};
@@ -40,14 +40,31 @@ pub(super) struct Abilities {
     pub(super) caps_streams: bool,
 }
 
+/// What is known of io_uring in this process.
+const UNKNOWN: u8 = 0;
+const WORKS: u8 = 1;
+const WORKS_AND_CAPS: u8 = 2;
+
 /// Tries io_uring out, once in a process where it works.
 pub(super) fn try_once() -> Result<Abilities, Unavailable> {
-    static WORKS: OnceLock<Abilities> = OnceLock::new();
-    if let Some(abilities) = WORKS.get() {
-        return Ok(*abilities);
+    // No `OnceLock`: a fork's child would wait for the thread that was at it in its parent.
+    static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
+    match KNOWN.load(Ordering::Relaxed) {
+        UNKNOWN => {}
+        known => {
+            return Ok(Abilities {
+                caps_streams: known == WORKS_AND_CAPS,
+            });
+        }
     }
     let abilities = try_out()?;
-    Ok(*WORKS.get_or_init(|| abilities))
+    let known = if abilities.caps_streams {
+        WORKS_AND_CAPS
+    } else {
+        WORKS
+    };
+    KNOWN.store(known, Ordering::Relaxed);
+    Ok(abilities)
 }
 
 /// Why the system refuses io_uring, and the cure.
