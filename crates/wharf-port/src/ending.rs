@@ -67,11 +67,18 @@ impl Core {
     /// Whether the port takes sockets is asked with the slot locked: whoever ends the port looks at
     /// every slot after it has said so, and closes what it finds. A socket that was let in by an
     /// earlier answer held up the end of the port for all of its grace.
+    ///
+    /// A table that is full is looked at twice: sockets that were dropped keep their slots until
+    /// somebody takes note of what the system has told about them, and nobody may have waited since.
     pub(crate) fn admit(
-        &self,
+        self: &Arc<Self>,
         kept: bool,
     ) -> Result<(SlotId, MutexGuard<'_, SocketState>), ErrorKind> {
-        let (id, mut state) = self.slots.allocate(kept).ok_or(ErrorKind::Full)?;
+        let allocated = self.slots.allocate(kept).or_else(|| {
+            self.driver.submit(self);
+            self.slots.allocate(kept)
+        });
+        let (id, mut state) = allocated.ok_or(ErrorKind::Full)?;
         if self.takes_no_sockets() {
             self.turn_away(id, &mut state, kept);
             return Err(ErrorKind::Closed);

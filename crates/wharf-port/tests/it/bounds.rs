@@ -1,9 +1,15 @@
 //! Limits: set when the port is built, refused with the value when reached, never passed.
 
-use wharf_port::{Builder, ErrorKind, Event, Key, Operation, PoolOptions};
+use std::time::Instant;
 
-use crate::case::{Case, Where, case};
+use wharf_port::{Builder, Close, ErrorKind, Event, Key, Op, Operation, PoolOptions, Stream};
+
+use crate::case::{Case, Driver, Where, case, direct};
+use crate::connect::{connected, taken};
+
+use crate::peer::{Host, Peer};
 use crate::rig::{Rig, noise};
+use crate::system::patience;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -30,7 +36,24 @@ pub(crate) const CASES: &[Case] = &[
     case!(room_is_room_again_once_a_socket_is_gone, [C13], "contract"),
     case!(bounds_that_make_no_sense_are_refused, [C13], "contract"),
     case!(the_ledger_counts_sockets_exactly, [C13], "contract"),
+    case!(
+        dropped_sockets_are_no_bound,
+        [C13, C11],
+        "found by reading: Full where nothing was held"
+    )
+    .skip(ends_at_once),
+    case!(
+        places_that_are_given_up_are_no_bound,
+        [C13],
+        "found by reading: Full where nothing was held"
+    )
+    .skip(direct),
 ];
+
+fn ends_at_once(at: &Where) -> Option<&'static str> {
+    (at.driver == Driver::Sim)
+        .then_some("the simulated system tells what has ended when its clock moves, in a wait")
+}
 
 fn a_full_table_refuses_every_kind_of_socket(at: &Where) {
     let mut other = Rig::new(at);
@@ -194,8 +217,65 @@ fn the_ledger_counts_sockets_exactly(at: &Where) {
     for left in (0..20u32).rev() {
         let (stream, _peer) = ends.pop().expect("there are so many");
         let socket = stream.socket();
-        stream.close(wharf_port::Close::Flush).expect("it is open");
+        stream.close(Close::Flush).expect("it is open");
         rig.closed(socket);
         assert_eq!(rig.port.stats().sockets, 1 + left);
+    }
+}
+
+/// Streams, as many as there is room for. Between two tries nobody waits on the port.
+fn fill(rig: &mut Rig, host: &mut Box<dyn Host>, room: u32) -> Vec<(Stream, Box<dyn Peer>)> {
+    let deadline = Instant::now() + patience(5);
+    let connect = |_| loop {
+        match rig.port.connect(host.address(), Key(3)) {
+            Ok(op) => break op,
+            // The system may take a moment to end what it has.
+            Err(error) if error.kind() == ErrorKind::Full && Instant::now() < deadline => {}
+            Err(error) => panic!("nothing has a place that is not given up: {error}"),
+        }
+    };
+    let ops: Vec<Op> = (0..room).map(connect).collect();
+    let streams = ops.into_iter().map(|op| {
+        let stream = connected(rig, op);
+        (stream, taken(rig, host))
+    });
+    let streams = streams.collect();
+    let full = rig.port.connect(host.address(), Key(3)).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::Full);
+    streams
+}
+
+/// A place is free when the ring's thread has entered; until then it is on its way.
+fn places_that_are_given_up_are_no_bound(at: &Where) {
+    const PLACES: u32 = 4;
+    let mut rig = Rig::with(at, |builder| at.with_places(builder, PLACES));
+    let mut host = rig.network.listen();
+    for _ in 0..5 {
+        for (place, (stream, _)) in fill(&mut rig, &mut host, PLACES).into_iter().enumerate() {
+            let how = if place % 2 == 0 {
+                Close::Flush
+            } else {
+                Close::Reset
+            };
+            stream.close(how).expect("it is open");
+        }
+    }
+    for _ in 0..5 * PLACES {
+        rig.closed_quietly();
+    }
+}
+
+/// Also where the system has told of their ends and nobody has waited since.
+fn dropped_sockets_are_no_bound(at: &Where) {
+    const SOCKETS: u32 = 4;
+    let mut rig = Rig::with(at, |builder| builder.sockets_max(SOCKETS));
+    let mut host = rig.network.listen();
+    for _ in 0..5 {
+        let streams = fill(&mut rig, &mut host, SOCKETS);
+        for (stream, _) in &streams {
+            stream.socket().receive().expect("nothing else reads");
+        }
+        rig.expect_nothing();
+        drop(streams);
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Direct {
 struct Table {
     /// Places with a socket, until the kernel has told that they are free again.
     used: u32,
+    /// How many of these are asked to be free.
+    leaving: u32,
     /// Places that armed accepts may need.
     reserved: u32,
     bursts: Vec<Burst>,
@@ -59,6 +61,15 @@ struct Burst {
     armed: u32,
     /// What ended it: a lack that the rest of it would meet as well.
     fault: Option<i32>,
+}
+
+/// What a socket that comes found in the table.
+#[derive(Clone, Copy, Debug)]
+enum Taken {
+    Place,
+    /// Nothing but places that are about to be free, as soon as the ring's thread has entered.
+    Later,
+    Nothing,
 }
 
 const NEEDS: &str = "direct descriptors need Linux 6.8 or later: leave them out, or use a newer \
@@ -90,15 +101,31 @@ impl Direct {
     }
 
     /// Takes a place for a socket, if there is one that no accept may need.
-    fn take(&self) -> bool {
+    fn take(&self) -> Taken {
         let mut table = lock(&self.table);
-        let room = table.used + table.reserved < self.places;
-        table.used += u32::from(room);
-        room
+        if table.used + table.reserved < self.places {
+            table.used += 1;
+            Taken::Place
+        } else if table.leaving > 0 {
+            Taken::Later
+        } else {
+            Taken::Nothing
+        }
     }
 
+    /// The place that was taken was not used after all.
     fn gave_back(&self) {
         lock(&self.table).used -= 1;
+    }
+
+    fn leaves(&self) {
+        lock(&self.table).leaving += 1;
+    }
+
+    fn has_left(&self) {
+        let mut table = lock(&self.table);
+        table.used -= 1;
+        table.leaving -= 1;
     }
 
     /// Reserves places for the accepts of a listener; answers how many. Half of what there is stays
@@ -214,6 +241,17 @@ impl Uring {
 
     /// Gives a place back; the kernel closes the socket in it.
     pub(super) fn free_place(&self, place: u32) {
+        self.leaves();
+        self.ask_to_free(place);
+    }
+
+    fn leaves(&self) {
+        if let Some(direct) = &self.direct {
+            direct.leaves();
+        }
+    }
+
+    fn ask_to_free(&self, place: u32) {
         let name = Name::of_place(Kind::Free, place);
         let entry = request::close_direct(place);
         self.ring.push(entry.user_data(name.encode()));
@@ -222,7 +260,7 @@ impl Uring {
     /// A place is free again: who waits for one tries at once.
     pub(super) fn place_is_free(&self, core: &Core) {
         if let Some(direct) = &self.direct {
-            direct.gave_back();
+            direct.has_left();
         }
         core.socket_gone();
     }
@@ -238,14 +276,15 @@ impl Uring {
     /// Closes the socket in this place, of which the driver holds nothing. On the ring's thread the
     /// peer hears of it at once; the place is free when that thread has entered again.
     pub(super) fn release_place(&self, place: u32, state: &SocketState) {
+        self.leaves();
         if state.has(flag::CLOSE_RESET) {
             let lent = self.ring.lend(place);
             if lent.and_then(|lent| sys::disconnect(&lent)).is_err() {
                 self.ring.push(request::reset_at_close(place, &RESET));
             }
-            self.free_place(place);
+            self.ask_to_free(place);
         } else if state.has(flag::CONNECTING) {
-            self.free_place(place);
+            self.ask_to_free(place);
         } else if self.ring.is_bound_here() {
             self.leave_in_order(place);
         } else {
@@ -261,7 +300,7 @@ impl Uring {
             // It fails where the peer was faster.
             let _ = sys::shutdown_write(&lent);
         }
-        self.free_place(place);
+        self.ask_to_free(place);
     }
 
     /// Whether what is queued for sending begins with what only the ring's thread can do.
@@ -275,7 +314,8 @@ impl Uring {
         first.is_some_and(|first| first.kind == OpKind::Shutdown) && !self.ring.is_bound_here()
     }
 
-    /// Puts a socket that is to connect into the table; on another thread it waits for the ring's.
+    /// Puts a socket that is to connect into the table; on another thread it waits for the ring's,
+    /// and where places are about to be free, for these.
     pub(super) fn take_in(&self, state: &mut SocketState) -> Result<(), i32> {
         let Some(direct) = &self.direct else {
             return Ok(());
@@ -283,8 +323,10 @@ impl Uring {
         if state.open_handle().place().is_some() || !self.ring.is_bound_here() {
             return Ok(());
         }
-        if !direct.take() {
-            return Err(libc::ENOSPC);
+        match direct.take() {
+            Taken::Place => {}
+            Taken::Later => return Ok(()),
+            Taken::Nothing => return Err(libc::ENOSPC),
         }
         match self.ring.take_in(state.open_handle()) {
             Ok(place) => {
@@ -299,7 +341,8 @@ impl Uring {
         }
     }
 
-    /// Whether a connect has to wait for the ring's thread, which is asked for it.
+    /// Whether a connect has to wait for the ring's thread, or for what that thread is about to do;
+    /// it is asked for it.
     pub(super) fn starts_elsewhere(&self, id: SlotId, state: &SocketState) -> bool {
         let elsewhere = self.direct.is_some() && state.open_handle().place().is_none();
         if elsewhere {
@@ -308,7 +351,7 @@ impl Uring {
         elsewhere
     }
 
-    /// The ring's thread starts a connect that another one has asked for.
+    /// The ring's thread starts a connect that has waited for it.
     pub(super) fn start_connect(&self, core: &Arc<Core>, id: SlotId, out: &mut Out<'_>) {
         let Some(mut guard) = core.slots.lock(id) else {
             return; // It was cancelled or closed meanwhile.
@@ -318,7 +361,7 @@ impl Uring {
             return;
         }
         match self.take_in(state) {
-            Ok(()) => self.ask_to_connect(core, id, state, out),
+            Ok(()) => self.arm_connect(core, id, state, out),
             Err(code) => core.connected(id, state, Err(code), out),
         }
     }
