@@ -24,7 +24,7 @@ pub(crate) struct Leg {
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
 /// In the order of running: what is quick to mend fails first.
-pub(crate) static LEGS: [Leg; 11] = [
+pub(crate) static LEGS: [Leg; 12] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
@@ -64,6 +64,11 @@ pub(crate) static LEGS: [Leg; 11] = [
         name: "kernels",
         about: "The self-test, the program and a part of the suite on Linux 6.1 and 6.12, in qemu",
         work: kernels,
+    },
+    Leg {
+        name: "tsan",
+        about: "What several threads do in the contract suite, under ThreadSanitizer",
+        work: tsan,
     },
     Leg {
         name: "check-targets",
@@ -213,6 +218,17 @@ fn kernels() -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn kernels() -> Result<()> {
     bail!("Linux is booted on Linux alone")
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn tsan() -> Result<()> {
+    crate::tsan::tsan()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn tsan() -> Result<()> {
+    let reason = "ThreadSanitizer runs here on Linux on x86-64 alone";
+    Err(Skipped(reason.to_owned()).into())
 }
 
 #[cfg(target_os = "linux")]

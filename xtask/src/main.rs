@@ -23,7 +23,7 @@ mod planted;
 mod seccomp;
 mod targets;
 mod tidy;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tsan;
 mod wine;
 #[cfg(target_os = "linux")]
@@ -85,8 +85,6 @@ fn interface() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Writes docs/planted-bugs.md from the patches, and plants nothing"),
         );
-    let tsan = Command::new("tsan")
-        .about("Linux: what several threads do in the contract suite, under ThreadSanitizer");
     #[cfg(target_os = "linux")]
     let mutants = mutants::interface();
     #[cfg(not(target_os = "linux"))]
@@ -100,7 +98,6 @@ fn interface() -> Command {
         .subcommands(legs)
         .subcommand(mutants)
         .subcommand(planted)
-        .subcommand(tsan)
         .subcommand(filtered)
 }
 
@@ -117,20 +114,9 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
             planted::plant(&names.collect::<Vec<_>>())
         }
         Some(("tidy", arguments)) if arguments.get_flag("lower") => tidy::lower(),
-        Some(("tsan", _)) => tsan(),
         Some((name, _)) => legs::run_one(name),
         None => unreachable!("clap requires a subcommand"),
     }
-}
-
-#[cfg(target_os = "linux")]
-fn tsan() -> Result<()> {
-    tsan::tsan()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn tsan() -> Result<()> {
-    anyhow::bail!("ThreadSanitizer runs here on Linux alone")
 }
 
 #[cfg(target_os = "linux")]

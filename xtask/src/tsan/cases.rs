@@ -51,6 +51,7 @@ pub(super) const CASES: &[&str] = &[
     "closing_from_many_threads_at_once_is_one_close",
     "closing_under_load_hangs_nobody",
     "threads_that_submit_and_end_leave_nothing_undone",
+    "waiters_come_and_go_while_a_port_works_and_closes",
     // Tables of sockets without descriptors.
     "another_thread_ends_sockets_of_a_rings_thread",
     "another_thread_connects_without_descriptors",
