@@ -1,16 +1,19 @@
-//! The readiness driver seen from outside: which system calls it makes, and what their failures do.
+//! Drivers seen from outside: which system calls they make, and what their failures do. Most of it is
+//! about readiness; `uring` sends by system calls where nobody waits.
 //!
 //! strace counts the calls and makes some of them fail, in a process of its own: no system can be
 //! made to do that on demand.
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use wharf_port::Event;
+use wharf_port::{Event, Op};
 
-use crate::case::{Case, Driver, Where, case, linux};
+use crate::case::{Case, Driver, Mode, Where, case, linux};
 use crate::rig::Rig;
 use crate::storms::rounds_of_all_kinds;
 use crate::system;
@@ -32,14 +35,38 @@ pub(crate) const CASES: &[Case] = &[
     .skip(traced)
     .alone()
     .seconds_max(60),
+    case!(
+        sends_at_once_that_fail_for_now_lose_nothing,
+        [C2, C6, C7],
+        "signal(7): interrupted system calls"
+    )
+    .skip(traced_at_once)
+    .alone()
+    .seconds_max(60),
 ];
+
+const NO_STRACE: &str = "strace is missing here, or may not trace";
 
 fn traced(at: &Where) -> Option<&'static str> {
     linux(at).or_else(|| {
         if at.driver != Driver::Poll {
             return Some("it is about the system calls that the readiness driver makes");
         }
-        (!at.strace).then_some("strace is missing here, or may not trace")
+        (!at.strace).then_some(NO_STRACE)
+    })
+}
+
+fn traced_at_once(at: &Where) -> Option<&'static str> {
+    linux(at).or_else(|| {
+        if at.driver != Driver::Uring {
+            return Some(
+                "it is about sends that io_uring is passed by for; others always are calls",
+            );
+        }
+        if at.mode == Mode::Direct {
+            return Some("a direct descriptor is none that a system call takes");
+        }
+        (!at.strace).then_some(NO_STRACE)
     })
 }
 
@@ -58,7 +85,8 @@ fn under_strace(name: &str, options: &[&str]) -> String {
     strace.arg(std::env::current_exe().expect("a test has a binary"));
     let output = strace.env(INSIDE, "1").output().expect("it ran before");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "inside: {said}");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "inside: {said}{complained}");
     let seen = std::fs::read_to_string(&log).expect("strace has written it");
     std::fs::remove_file(&log).expect("nobody else has it");
     seen
@@ -78,6 +106,76 @@ fn interrupted_calls_lose_nothing(at: &Where) {
         let count = seen.lines().filter(failed).count();
         assert!(count >= 5, "only {count} interrupted calls of {call}");
     }
+}
+
+fn sent(rig: &mut Rig, op: Op) -> Event {
+    let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
+    packet.event
+}
+
+/// A thread that waits on no port sends by a call, and hands over what a waiter has queued where it may
+/// not enter the ring. What such a call does not take becomes a request.
+fn sends_at_once_that_fail_for_now_lose_nothing(at: &Where) {
+    const ROUNDS: u8 = 40;
+    if !is_inside() {
+        // Where any thread may enter the ring, what is queued goes there.
+        let calls: &[&str] = match at.mode {
+            Mode::Single => &["sendto", "sendmsg"],
+            Mode::Shared | Mode::Direct | Mode::Leader => &["sendto"],
+        };
+        for error in ["EINTR", "EAGAIN"] {
+            let name = format!("at-once-{error}-{}.strace", at.mode.name());
+            let trace = "trace=sendto,sendmsg";
+            // Counted for each thread; the first ones are those of the driver's own trial.
+            let inject = format!("inject=sendto,sendmsg:error={error}:when=9+2");
+            let seen = under_strace(&name, &["-e", trace, "-e", &inject]);
+            for call in calls {
+                let failed = |line: &&str| line.contains(call) && line.contains("(INJECTED)");
+                let count = seen.lines().filter(failed).count();
+                assert!(count >= 5, "only {count} of {call} failed with {error}");
+            }
+        }
+        return;
+    }
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let port = rig.port.clone();
+    let (ask, asked) = channel::<Option<Vec<u8>>>();
+    let (answer, answered) = channel();
+    thread::scope(|scope| {
+        let stream = &stream;
+        scope.spawn(move || {
+            for bytes in asked {
+                let op = bytes.map(|it| stream.send_reported(it).expect("an empty queue"));
+                port.submit();
+                answer.send(op).expect("somebody asked");
+            }
+        });
+        let elsewhere = |bytes| {
+            ask.send(bytes).expect("it listens");
+            answered.recv().expect("it answers")
+        };
+        for round in 0..ROUNDS {
+            let op = elsewhere(Some(vec![round; 50])).expect("a send");
+            assert_eq!(rig.hear(&mut peer, 50), [round; 50]);
+            assert!(matches!(sent(&mut rig, op), Event::Sent { buffer } if buffer.len() == 50));
+            // This thread has waited for nothing long, and what it sends stays for its next wait.
+            rig.pump(Duration::ZERO);
+            rig.pump(Duration::ZERO);
+            let ops = [1, 2].map(|part| {
+                let sent = stream.send_reported(vec![round; part]);
+                sent.expect("room")
+            });
+            elsewhere(None);
+            assert_eq!(rig.hear(&mut peer, 3), [round; 3]);
+            for (op, part) in ops.into_iter().zip([1, 2]) {
+                let is_it =
+                    |event: &Event| matches!(event, Event::Sent { buffer } if buffer.len() == part);
+                assert!(is_it(&sent(&mut rig, op)));
+            }
+        }
+        drop(ask);
+    });
 }
 
 /// Each of them is news, and none of them a reason to try again before it is time: out of
