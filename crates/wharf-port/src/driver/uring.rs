@@ -344,7 +344,10 @@ impl Driver for Uring {
         if accepted {
             return Ok(());
         }
-        // A request on a socket that does not block fails where it shall wait.
+        // Sends and receives are polled for on a socket with O_NONBLOCK too. But one that the kernel
+        // gives to a thread of its own, as it does under load, waits there on a socket that blocks,
+        // and fails with EAGAIN on one that does not (liburing issue 364, pull request 1601). A
+        // duplicate may set the mode back: then such an EAGAIN is asked again (`sent`, `go_on`).
         sys::set_nonblocking(state.open_handle(), false)?;
         if state.has(flag::CONNECTING) {
             self.take_in(state)?;

@@ -362,6 +362,8 @@ fn sent(result: Result<u32, i32>, hung_up: bool) -> Result<usize, i32> {
     match result {
         Ok(count) => Ok(count as usize),
         Err(_) if hung_up => Err(libc::ECANCELED),
+        // Nothing went out; the rest of the queue is asked for again. `Uring::associate` tells why a
+        // request that shall wait may end with EAGAIN.
         Err(libc::EINTR | libc::EAGAIN) => Ok(0),
         Err(code) => Err(code),
     }
