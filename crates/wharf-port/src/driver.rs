@@ -225,11 +225,6 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         self.submit(core);
     }
 
-    /// Whether the work block of a socket is in use while only its reading side is armed.
-    fn arming_needs_work(&self) -> bool {
-        true
-    }
-
     /// Opens a listening socket.
     fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
         listening::open(at)

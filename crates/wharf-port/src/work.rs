@@ -165,12 +165,12 @@ impl Core {
         }
     }
 
-    /// Takes the work block of a socket that has become idle.
+    /// Takes the work block of a socket that has become idle, also of one whose reading side is with
+    /// the system: what such a request points to is in the slot, or in a queue that is not empty.
     pub(crate) fn recycle(&self, state: &mut SocketState) {
         // What is nearly always so, and cheapest to see, first.
-        let idle = !state.has(flag::SENDING)
-            && state.work.as_ref().is_some_and(|work| work.is_empty())
-            && !(state.has(flag::ARMED) && self.driver.arming_needs_work());
+        let idle =
+            !state.has(flag::SENDING) && state.work.as_ref().is_some_and(|work| work.is_empty());
         if !idle {
             return;
         }

@@ -336,10 +336,6 @@ impl Driver for Uring {
         }
     }
 
-    fn arming_needs_work(&self) -> bool {
-        false
-    }
-
     fn associate(&self, _id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32> {
         if accepted {
             return Ok(());
