@@ -287,6 +287,7 @@ mod tests {
             assert!(pool.take_or_wait(streams[round % 3], &slots).is_none());
         }
         assert!(lock(&pool.state).waiting.len() <= 2 * KEEP_WAITING);
+        assert_eq!(pool.next_to_serve(), None, "no buffer is free");
         // The order is that in which they came.
         assert_eq!(pool.give(held), Some(streams[0]));
         assert_eq!(pool.next_to_serve(), Some(streams[1]));

@@ -7,10 +7,11 @@ use super::Out;
 use crate::local::Local;
 use crate::op::OpKind;
 use crate::sim::{Network, SimOptions};
+use crate::slot::flag;
 use crate::{Event, Key, Port, Wait};
 
-#[test]
-fn a_report_goes_into_the_batch_at_hand_unless_another_waits_before_it() {
+/// A port with several waiters at most, and a stream of it of which nobody has the turn.
+fn with_stream() -> (Port, crate::Stream) {
     let port = Port::builder().sim(SimOptions::new(1)).build();
     let port = port.expect("it is always there");
     let network: Network = port.sim().expect("it was asked for");
@@ -30,6 +31,33 @@ fn a_report_goes_into_the_batch_at_hand_unless_another_waits_before_it() {
         waiter.wait(Some(Duration::ZERO)),
         Ok(Wait::TimedOut)
     ));
+    drop(waiter);
+    (port, stream)
+}
+
+/// In the queue it would call another waiter, who could not have it.
+#[test]
+fn what_has_more_is_in_no_queue_while_a_waiter_has_its_turn() {
+    let (port, stream) = with_stream();
+    let id = stream.socket().slot_id();
+    let mut local = Local::new(7, false);
+    local.begin(8);
+    {
+        let mut state = port.core.slots.lock(id).expect("it is open");
+        state.turn = local.mark;
+        port.core.look_again(id, &mut state, &mut local);
+        assert!(local.later.is_empty() && !state.has(flag::QUEUED));
+        // With the turn over it is for whoever comes.
+        state.turn = 0;
+        port.core.look_again(id, &mut state, &mut local);
+        assert!(local.later.is_empty() && state.has(flag::QUEUED));
+    }
+    assert!(!port.core.ready.is_empty());
+}
+
+#[test]
+fn a_report_goes_into_the_batch_at_hand_unless_another_waits_before_it() {
+    let (port, stream) = with_stream();
     let id = stream.socket().slot_id();
     let mut state = port.core.slots.lock(id).expect("it is open");
     let mut local = Local::new(7, false);

@@ -26,7 +26,6 @@ use super::{Uring, request};
 use crate::core::{Core, Out};
 use crate::driver::silence::Silence;
 use crate::lock;
-use crate::slot::flag;
 
 /// How many ends one enter asks for: fewer than there is room for.
 const ENDS_MAX: u64 = 4096;
@@ -72,7 +71,8 @@ impl Uring {
         }
     }
 
-    /// Ends what the kernel has and what is queued for it, of sockets that were all aborted.
+    /// Ends what the kernel has and what is queued for it, of sockets that were all aborted: those with
+    /// something to send were reset by that, because a stream that is cut short must not look finished.
     /// Answers how many requests did not come back.
     pub(super) fn finish(&self, core: &Arc<Core>) -> u64 {
         let out = &mut Out::queue();
@@ -93,7 +93,6 @@ impl Uring {
                 self.reap(core, out);
             }
         }
-        self.reset_senders(core, out);
         if may_enter {
             self.empty_kernel(core, out, |_| true);
         } else {
@@ -133,20 +132,6 @@ impl Uring {
         // SAFETY: no waiter is left, or the only one there can be is going on this thread, and
         // `bind` lets it.
         unsafe { self.ring.enter(Some(at_most), Purpose::End { want }) }
-    }
-
-    /// Sockets whose sends wait for their peers are reset: nothing is flushed when a port ends,
-    /// and a stream that was cut short must not look finished.
-    fn reset_senders(&self, core: &Arc<Core>, out: &mut Out<'_>) {
-        for index in 0..core.slots.used() {
-            if let Some((id, mut state)) = core.slots.lock_index(index)
-                && state.has(flag::SENDING)
-            {
-                state.set(flag::CLOSING | flag::CLOSE_RESET);
-                state.clear(flag::HUNG_UP);
-                core.settle(id, &mut state, out);
-            }
-        }
     }
 
     fn end_unseen(&self, core: &Arc<Core>, unseen: &VecDeque<Entry>, out: &mut Out<'_>) {
