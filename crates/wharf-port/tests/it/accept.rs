@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
+use socket2::{Domain, Socket, Type};
 use wharf_port::{
     Accepted, Address, Cancel, Close, End, ErrorKind, Event, Key, ListenOptions, Wait, Waiter,
 };
@@ -444,8 +445,22 @@ fn a_dual_stack_listener_takes_both_versions(at: &Where) {
 
 fn a_version_6_listener_takes_no_version_4(at: &Where) {
     let mut rig = Rig::new(at);
-    let listener = rig.listen((Ipv6Addr::UNSPECIFIED, 0));
-    let port = system::port_of(&listener);
+    // The number is kept for version 4 as well: somebody else listened there once.
+    let listen = || {
+        let listener = rig.listen((Ipv6Addr::UNSPECIFIED, 0));
+        let port = system::port_of(&listener);
+        let kept = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        if cfg!(unix) {
+            // Linux takes the wildcard of version 6 for an address of both without it.
+            kept.set_reuse_address(true).expect("a fresh socket");
+        }
+        let here = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        kept.bind(&here.into())
+            .ok()
+            .map(|()| (listener, kept, port))
+    };
+    let found = std::iter::repeat_with(listen).take(10).flatten().next();
+    let (_listener, _kept, port) = found.expect("it takes version 4 as well");
     let refused = std::net::TcpStream::connect(("127.0.0.1", port));
     assert_eq!(
         refused.unwrap_err().kind(),
