@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
 #[cfg(unix)]
 pub(crate) use rustix::process::Signal;
@@ -41,6 +43,35 @@ pub(crate) fn tell_to_end(child: &mut Child) {
 pub(crate) fn signal(child: &Child, signal: Signal) {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, signal).expect("it runs until told to stop");
+    #[cfg(target_os = "linux")]
+    if signal == Signal::STOP {
+        until_stopped(child);
+    }
+}
+
+/// Waits until every thread stands still. One of them takes the signal, and the others go on until it
+/// has: on a busy machine a server served two thousand peers meanwhile.
+#[cfg(target_os = "linux")]
+fn until_stopped(child: &Child) {
+    let give_up_at = Instant::now() + Duration::from_mins(3);
+    loop {
+        let tasks = format!("/proc/{}/task", child.id());
+        let tasks = std::fs::read_dir(tasks).expect("it is our child");
+        let stands_still = |task: std::io::Result<std::fs::DirEntry>| {
+            // A thread that has ended meanwhile is as good.
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            stat.is_ok_and(|stat| {
+                stat.rsplit(") ")
+                    .next()
+                    .is_some_and(|it| it.starts_with('T'))
+            })
+        };
+        if tasks.into_iter().all(stands_still) {
+            return;
+        }
+        assert!(Instant::now() < give_up_at, "it does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Lets the tests compile that are ignored here, so that a run names them.
