@@ -6,7 +6,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::ledgers::{asked, open_server};
-use crate::load::{last_line, load, start};
+use crate::load::{ended, load, start};
 use crate::patience::{enough, given_time, milliseconds};
 use crate::program::run;
 use crate::running::drivers;
@@ -110,7 +110,7 @@ fn who_leaves_meanwhile_hides_none_of_those_held() {
             drop(others);
             while held() > Some(20) && runs() {}
             let was_in_time = held() == Some(20) && runs();
-            let (told, code) = last_line(&load.wait_with_output().expect("it ends"));
+            let (told, code) = ended(load);
             enough(was_in_time, &told)?;
             assert_eq!(code, Some(0), "{told}");
             assert_eq!(told["server"]["held_by_server"], 20, "{told}");

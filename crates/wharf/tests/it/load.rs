@@ -175,6 +175,15 @@ pub(crate) fn start(arguments: &[&str]) -> Child {
         .expect("the program starts")
 }
 
+/// What a load says that ends by itself. `wait_with_output` closes its input first, which ends it on
+/// Windows.
+pub(crate) fn ended(mut child: Child) -> (Value, Code) {
+    let input = child.stdin.take();
+    let output = child.wait_with_output().expect("it ends");
+    drop(input);
+    last_line(&output)
+}
+
 pub(crate) fn interrupt(mut child: Child) -> (Value, Code) {
     tell_to_end(&mut child);
     last_line(&child.wait_with_output().expect("it ends"))
