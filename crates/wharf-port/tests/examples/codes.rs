@@ -6,7 +6,15 @@
 //! process that had stood still on its way out found its connection to that server gone, said so
 //! and ended with code 1; the tests of the program take that for the same. Such an end
 //! counts as any code, a few times in a run of the suite; what the program printed is compared
-//! all the same. Running it again was rejected: many tests count what the server has seen. So
+//! all the same.
+//!
+//! Under Wine 10 the code of a process that ends while one of its threads ends is 0 at times: a
+//! thread that the server ends, and that is the last, ends the process with the code of its own. A
+//! few lines of C, whose threads and `main` return after 20 ms, had 0 for 1 in 3 to 5 of 100
+//! runs; a load with threads in 2 of 100. The server has the right code, so a test
+//! that is itself of Windows always sees it. From here 0 counts as any code, a few times too.
+//!
+//! Running it again was rejected: many tests count what the server has seen. So
 //! was a launcher that is told the code by Windows' means: it stands between the tests and the
 //! process that they send signals to.
 //!
@@ -21,11 +29,18 @@ const LOST_CODES_MAX: usize = 3;
 
 static LOST_CODES: AtomicUsize = AtomicUsize::new(0);
 
+/// More codes of 0 in place of another than this are not bad luck.
+const ZEROS_MAX: usize = 8;
+
+static ZEROS: AtomicUsize = AtomicUsize::new(0);
+
 /// Compares with what [`ExitStatus::code`] answers.
 #[derive(Clone, Copy)]
 pub(crate) struct Code {
     status: ExitStatus,
     is_lost: bool,
+    /// 0 may stand for another code.
+    may_be_zero: bool,
 }
 
 /// Looks at how a program ended, which was run by another one, such as Wine, or not.
@@ -36,12 +51,27 @@ pub(crate) fn code_of(status: ExitStatus, is_native: bool) -> Code {
         println!("skipped: an exit code, of a program that Wine's server ended while it left");
         assert!(count <= LOST_CODES_MAX, "{count} exit codes are lost");
     }
-    Code { status, is_lost }
+    Code {
+        status,
+        is_lost,
+        may_be_zero: !is_native && cfg!(unix),
+    }
 }
 
 impl PartialEq<Option<i32>> for Code {
     fn eq(&self, expected: &Option<i32>) -> bool {
-        self.is_lost || self.status.code() == *expected
+        if self.is_lost || self.status.code() == *expected {
+            return true;
+        }
+        let is_zero = self.may_be_zero && self.status.code() == Some(0);
+        if is_zero {
+            let count = ZEROS.fetch_add(1, Ordering::Relaxed) + 1;
+            println!(
+                "skipped: exit code {expected:?}, of a program that ended with a thread of its"
+            );
+            assert!(count <= ZEROS_MAX, "{count} exit codes are 0");
+        }
+        is_zero
     }
 }
 
