@@ -5,6 +5,10 @@
 //! keeps its prefix and everything it builds in `target/wine`. What is built
 //! here and what is run are apart, because `wine10` runs the same
 //! binaries under a newer Wine.
+//!
+//! This leg runs what has debug assertions. What is built as it is given out, without
+//! them and with all that the linker optimises, `wine10` builds and runs: to build it
+//! takes minutes, and once is enough.
 
 use std::ffi::OsString;
 use std::fs;
@@ -55,6 +59,35 @@ pub(crate) fn wine() -> Result<()> {
     wine.exercise(&build)
 }
 
+/// How binaries are built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Profile {
+    /// Where cargo puts them.
+    directory: &'static str,
+    options: &'static [&'static str],
+}
+
+/// With debug assertions.
+pub(crate) const DEBUG: Profile = Profile {
+    directory: "debug",
+    options: &[],
+};
+
+/// As they are given out.
+#[cfg(target_os = "linux")]
+pub(crate) const RELEASE: Profile = Profile {
+    directory: "release",
+    options: &["--release"],
+};
+
+impl Profile {
+    /// Where this program of Windows is.
+    fn path(self, file: &str) -> PathBuf {
+        let base = debian::directory("wine").join(TARGET);
+        base.join(self.directory).join(file)
+    }
+}
+
 /// The binaries for Windows, and the cargo that makes them.
 #[derive(Debug)]
 pub(crate) struct Build(Toolchain);
@@ -66,12 +99,12 @@ impl Build {
         Ok(Build(Toolchain::for_target(TARGET)?))
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Command {
+    fn cargo(&self, profile: Profile, arguments: &[&str]) -> Command {
         let [verb, arguments @ ..] = arguments else {
             unreachable!("cargo is always told what to do")
         };
         let mut command = self.0.cargo(verb, TARGET, "wine");
-        command.args(arguments);
+        command.args(profile.options).args(arguments);
         command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", COMPILER);
         command
     }
@@ -80,21 +113,21 @@ impl Build {
     pub(crate) fn all(&self) -> Result<()> {
         timed("build the examples", || {
             let examples = ["build", "--package", "wharf-port", "--examples"];
-            command::run(&mut self.cargo(&examples))
+            command::run(&mut self.cargo(DEBUG, &examples))
         })?;
-        timed("build the program", || {
-            let program = ["build", "--package", "wharf", "--bins"];
-            command::run(&mut self.cargo(&program))
-        })?;
-        timed("build the suite", || {
-            let suite = [&SUITE[..], &["--no-run"]].concat();
-            command::run(&mut self.cargo(&suite))
-        })
+        self.program_and_suite(DEBUG)
     }
 
-    /// Where the binaries are.
-    fn directory() -> PathBuf {
-        debian::directory("wine").join(TARGET).join("debug")
+    pub(crate) fn program_and_suite(&self, profile: Profile) -> Result<()> {
+        let name = profile.directory;
+        timed(&format!("build the program, {name}"), || {
+            let program = ["build", "--package", "wharf", "--bins"];
+            command::run(&mut self.cargo(profile, &program))
+        })?;
+        timed(&format!("build the suite, {name}"), || {
+            let suite = [&SUITE[..], &["--no-run"]].concat();
+            command::run(&mut self.cargo(profile, &suite))
+        })
     }
 }
 
@@ -131,15 +164,7 @@ impl Wine {
 
     /// Runs all that there is to run under this Wine with a client of this system.
     pub(crate) fn exercise(&self, build: &Build) -> Result<()> {
-        timed("run the suite", || {
-            let mut suite = build.cargo(&SUITE);
-            suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
-            suite.env(DRIVERS_REQUIRED, "iocp,sim");
-            // The simulated network asks nothing of a system: what it shows is shown by the test leg.
-            suite.args(["--", "--skip", "sim/", "--skip", "sim_seeds"]);
-            self.enter(&mut suite);
-            command::run(&mut suite)
-        })?;
+        self.run_suite(build, DEBUG)?;
         timed("run the examples against a client of this system", || {
             self.run_examples()
         })?;
@@ -148,13 +173,22 @@ impl Wine {
         })
     }
 
+    pub(crate) fn run_suite(&self, build: &Build, profile: Profile) -> Result<()> {
+        timed(&format!("run the suite, {}", profile.directory), || {
+            let mut suite = build.cargo(profile, &SUITE);
+            suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
+            suite.env(DRIVERS_REQUIRED, "iocp,sim");
+            // The simulated network asks nothing of a system: what it shows is shown by the test leg.
+            suite.args(["--", "--skip", "sim/", "--skip", "sim_seeds"]);
+            self.enter(&mut suite);
+            command::run(&mut suite)
+        })
+    }
+
     /// Runs the suite of the examples here, with their Windows builds under Wine.
     fn run_examples(&self) -> Result<()> {
         let mut suite = command::cargo(&["test", "--package", "wharf-port", "--test", "examples"]);
-        suite.env(
-            "WHARF_TEST_EXAMPLES",
-            self.words(&Build::directory().join("examples")),
-        );
+        suite.env("WHARF_TEST_EXAMPLES", self.words(&DEBUG.path("examples")));
         self.enter(&mut suite);
         command::run(&mut suite)
     }
@@ -165,26 +199,23 @@ impl Wine {
     /// that cargo built for it, so the same cases drive both.
     fn serve_native_client(&self) -> Result<()> {
         let mut suite = command::cargo(&["test", "--package", "wharf", "--test", "it"]);
-        suite.env(
-            "WHARF_TEST_PROGRAM",
-            self.words(&Build::directory().join(PROGRAM)),
-        );
+        let program = DEBUG.path(PROGRAM);
+        suite.env("WHARF_TEST_PROGRAM", self.words(&program));
         suite.env("WHARF_TEST_DRIVERS", "iocp");
-        suite.env("WHARF_TEST_CONSOLE", self.console()?);
+        suite.env("WHARF_TEST_CONSOLE", self.console(&program)?);
         self.enter(&mut suite);
         command::run(&mut suite)
     }
 
     /// What starts the program on a console of Windows and tells it of its events.
-    fn console(&self) -> Result<String> {
-        let console = Build::directory().join("console.exe");
+    fn console(&self, program: &Path) -> Result<String> {
+        let console = DEBUG.path("console.exe");
         let mut compile = Command::new(COMPILER);
         compile
             .args(["-O2", "-Wall", "-Werror", "-o"])
             .arg(&console);
         compile.arg(command::root().join("xtask/wine/console.c"));
         command::run(&mut compile)?;
-        let program = Build::directory().join(PROGRAM);
         let starter = self.program.display();
         Ok(format!(
             "{starter} {} {}",
@@ -194,12 +225,13 @@ impl Wine {
     }
 
     /// Runs the program's own suite as on Windows: both are of Windows, and no signal stops anything.
+    /// The program is the one that is given out.
     #[cfg(target_os = "linux")]
     pub(crate) fn serve_client_of_windows(&self, build: &Build) -> Result<()> {
-        let mut suite = build.cargo(&PROGRAM_SUITE);
+        let mut suite = build.cargo(DEBUG, &PROGRAM_SUITE);
         suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
         // That it is named says that it runs under Wine.
-        suite.env("WHARF_TEST_PROGRAM", Build::directory().join(PROGRAM));
+        suite.env("WHARF_TEST_PROGRAM", RELEASE.path(PROGRAM));
         suite.env("WHARF_TEST_DRIVERS", "iocp");
         self.enter(&mut suite);
         command::run(&mut suite)

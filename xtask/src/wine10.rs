@@ -5,6 +5,10 @@
 //! who wait on it, and a request on a connection that was reset fails at once.
 //! Without it that code would run nowhere before it runs on Windows.
 //!
+//! The suite is run twice: with debug assertions, because what only this Wine does meets them
+//! nowhere else, and as it is given out. Of the program, the one with debug assertions serves a client
+//! of this system, and the one that is given out a client of Windows.
+//!
 //! Packages of Debian 13 cannot be installed beside those of Debian 12, so they
 //! are unpacked into a root directory below `target/wine10`. Each start
 //! mounts what it has to see of this system in a mount namespace of its own:
@@ -31,14 +35,14 @@ use crate::apt::{self, Apt};
 use crate::command;
 use crate::debian::{self, Needed};
 use crate::legs::Skipped;
-use crate::wine::{Build, Wine, timed};
+use crate::wine::{Build, RELEASE, Wine, timed};
 
 /// What Debian signs its packages with; Ubuntu does not have it from the start.
 const NEEDED: [Needed; 1] = [(
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "debian-archive-keyring",
 )];
-const RELEASE: &str = "trixie";
+const DEBIAN: &str = "trixie";
 /// With a shell, and with what the scripts of packages take for granted.
 const PACKAGES: [&str; 4] = ["wine64", "dash", "base-files", "coreutils"];
 const WINE: &str = "/usr/lib/wine/wine64";
@@ -55,7 +59,9 @@ pub(crate) fn wine10() -> Result<()> {
     require_version(&wine.program)?;
     let build = Build::new()?;
     build.all()?;
+    build.program_and_suite(RELEASE)?;
     wine.exercise(&build)?;
+    wine.run_suite(&build, RELEASE)?;
     timed("run the program against a client of Windows", || {
         wine.serve_client_of_windows(&build)
     })
@@ -132,7 +138,7 @@ fn make(base: &Path, root: &Path) -> Result<()> {
     let making = base.join(format!("{MAKING}{}", process::id()));
     let partial = making.join("root");
     fs::create_dir_all(&partial)?;
-    let apt = Apt::new(RELEASE, &making.join("apt"))?;
+    let apt = Apt::new(DEBIAN, &making.join("apt"))?;
     apt.update()?;
     let mut packages = apt.fetch(&PACKAGES)?;
     // It has the links /bin and /lib, through which the files of others may go.
