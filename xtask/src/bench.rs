@@ -26,7 +26,7 @@ use statistics::{Sample, Samples};
 use workloads::{WORKLOADS, Workload};
 
 /// Where the report goes unless told otherwise.
-const REPORT: &str = "docs/benchmarks.md";
+const REPORT: &str = "docs/measured/benchmarks.md";
 
 /// The section of the page that is written by hand, from what `wharf bench million` prints.
 const MILLION: &str = "A million";
@@ -37,7 +37,7 @@ pub(crate) fn interface() -> Command {
         Arg::new(name).long(name).default_value(default).help(help)
     };
     Command::new("bench")
-        .about("Measures Wharf beside its peers and the bare kernel; writes docs/benchmarks.md")
+        .about("Measures Wharf beside its peers and the bare kernel; writes docs/measured/benchmarks.md")
         .arg(
             option("rounds", "7", "Rounds; a verdict needs 15")
                 .value_parser(clap::value_parser!(u32)),

@@ -83,7 +83,7 @@ fn interface() -> Command {
             Arg::new("write")
                 .long("write")
                 .action(ArgAction::SetTrue)
-                .help("Writes docs/planted-bugs.md from the patches, and plants nothing"),
+                .help("Writes docs/measured/planted-bugs.md from the patches, and plants nothing"),
         );
     #[cfg(target_os = "linux")]
     let mutants = mutants::interface();

@@ -7,7 +7,7 @@
 //! all of a sample are woven into one build (`weave.rs`), the suites run in the order of their speed,
 //! those first that can see the mutant at all, and the first test that fails ends them (`suite.rs`).
 //! Verdicts are kept in `target/mutants`, so that a run goes on where the last one ended.
-//! By hand and nightly; it takes an hour, and is no part of `ci`. See `docs/mutants.md`.
+//! By hand and nightly; it takes an hour, and is no part of `ci`. See `docs/measured/mutants.md`.
 
 mod build;
 mod list;

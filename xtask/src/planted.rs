@@ -27,7 +27,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::command::{executable, read, root, run, target_directory};
 
 const PATCHES: &str = "crates/wharf-port/tests/planted";
-const PAGE: &str = "docs/planted-bugs.md";
+const PAGE: &str = "docs/measured/planted-bugs.md";
 /// A test that takes longer hangs, which is a way of turning red.
 const TEST_LIMIT: Duration = Duration::from_secs(150);
 

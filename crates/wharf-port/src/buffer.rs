@@ -13,8 +13,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::core::Core;
-use crate::pool::PoolBuffer;
-use crate::slot::SlotId;
+use crate::core::pool::PoolBuffer;
+use crate::core::slot::SlotId;
 
 /// Bytes to send: a vector, a static slice, shared bytes, or a [`Lease`] passed on without a copy.
 ///

@@ -10,29 +10,50 @@
 #[cfg(test)]
 mod tests;
 
+pub(crate) mod accept;
+pub(crate) mod close;
+pub(crate) mod connect;
+pub(crate) mod deadlines;
+pub(crate) mod end;
+pub(crate) mod local;
+pub(crate) mod pool;
+pub(crate) mod ready;
+pub(crate) mod receive;
+pub(crate) mod registry;
+pub(crate) mod room;
+pub(crate) mod seat;
+pub(crate) mod send;
+pub(crate) mod shortage;
+pub(crate) mod slot;
+pub(crate) mod spin;
+pub(crate) mod taking;
+pub(crate) mod timer;
+pub(crate) mod turn;
+pub(crate) mod work;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::config::Options;
+use crate::builder::Options;
 use crate::driver::{Driver, DriverReport};
-use crate::due::{self, TimerTarget};
-use crate::ending::Ending;
-use crate::local::Local;
 use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet, Side};
-use crate::pool::{Pool, PoolBuffer};
-use crate::ready::{Entered, Ready, Wake};
-use crate::registry;
-use crate::slot::{SlotId, Slots, SocketState, flag};
+use deadlines::TimerTarget;
+use end::Ending;
+use local::Local;
+use pool::{Pool, PoolBuffer};
+use ready::{Entered, Ready, Wake};
+
 use crate::socket::SocketRef;
 use crate::sys;
-use crate::timer::Timers;
-use crate::turn::is_too_early;
-use crate::work::Work;
+use slot::{SlotId, Slots, SocketState, flag};
+use timer::Timers;
+use turn::is_too_early;
+use work::Work;
 
 /// Things counted for `Port::stats`.
 #[derive(Debug, Default)]
@@ -62,7 +83,7 @@ pub(crate) struct Core {
     pub(crate) report: DriverReport,
     pub(crate) counters: Counters,
     pub(crate) ending: Ending,
-    pub(crate) paused: Mutex<Vec<crate::accepting::PausedListener>>,
+    pub(crate) paused: Mutex<Vec<accept::PausedListener>>,
     /// How many `Port` handles there are; the last one closes the port.
     pub(crate) handles: AtomicUsize,
     #[allow(
@@ -129,7 +150,7 @@ impl Core {
             ready: Ready::new(!driver.concurrent()),
             timers: Mutex::new(
                 Timers::new(driver.now(), options.timers_max)
-                    .with_room_beyond(due::timers_beyond(&options)),
+                    .with_room_beyond(deadlines::timers_beyond(&options)),
             ),
             pool: Pool::new(options.pool),
             defers: driver.defers(),

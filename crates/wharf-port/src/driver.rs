@@ -1,6 +1,6 @@
 //! The driver: the one seam between the port and an operating system, and the choice among them.
 //!
-//! A driver carries out what a socket's state asks ([`Receiving`](crate::slot::Receiving) for the
+//! A driver carries out what a socket's state asks ([`Receiving`](crate::core::slot::Receiving) for the
 //! reading side, the queue of sends for the writing side) and reports back through the methods of
 //! the core. The contract it must keep:
 //!
@@ -25,13 +25,13 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::config::Options;
-use crate::connecting::{self, ConnectOptions};
+use crate::builder::Options;
+use crate::core::connect::{self, ConnectOptions};
+use crate::core::local::Local;
+use crate::core::slot::{SlotId, SocketState};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::listening::{self, ListenOptions};
-use crate::local::Local;
-use crate::slot::{SlotId, SocketState};
+use crate::listener::{self, ListenOptions};
 use crate::sys;
 
 #[cfg(windows)]
@@ -227,7 +227,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Opens a listening socket.
     fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
-        listening::open(at)
+        listener::open(at)
     }
 
     /// A listener has its slot: the driver keeps what its accepted sockets do not inherit here.
@@ -237,7 +237,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Opens a socket that will connect.
     fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
-        connecting::open(to)
+        connect::open(to)
     }
 
     /// The simulated network behind this driver, if it is one.

@@ -68,7 +68,7 @@
 //! - Nothing here logs, sleeps or spawns a thread.
 //!
 //! The [driver](Port::driver) is the best that works here, and the port says which it passed over
-//! and why. The examples start at `01_listening`; `docs/threads.md` helps to choose between a shared
+//! and why. The examples start at `01_listening`; `docs/library/threads.md` helps to choose between a shared
 //! port and one single-waiter port per thread.
 //!
 //! # Portability
@@ -110,57 +110,37 @@
 //! descriptors that are passed over a Unix socket (`SCM_RIGHTS`) are closed.
 
 mod accepted;
-mod accepting;
 mod address;
 mod batch;
 mod buffer;
-mod closing;
-mod config;
-mod connecting;
+mod builder;
 mod core;
 mod driver;
-mod due;
-mod ending;
 mod error;
 mod keepalive;
 mod key;
-mod listening;
-mod local;
+mod listener;
 mod op;
 mod packet;
-mod pool;
 mod port;
-mod ready;
-mod receiving;
-mod registry;
-mod room;
-mod seat;
-mod sending;
-mod shortage;
 pub mod sim;
-mod slot;
 mod socket;
-mod spin;
 mod stream;
 mod sys;
 mod table;
-mod taking;
-mod timer;
-mod turn;
 mod waiter;
-mod work;
 
 pub use accepted::{Accepted, Unassociated};
 pub use address::Address;
 pub use batch::Batch;
 pub use buffer::{Buffer, Lease};
-pub use config::{Builder, PoolOptions};
-pub use connecting::ConnectOptions;
+pub use builder::{Builder, PoolOptions};
+pub use core::connect::ConnectOptions;
 pub use driver::{DriverChoice, DriverKind, DriverReport, PassedOver, drivers_present};
 pub use error::{Error, ErrorKind, Operation, Refused, Result};
 pub use keepalive::Keepalive;
 pub use key::Key;
-pub use listening::{ListenOptions, Listener};
+pub use listener::{ListenOptions, Listener};
 pub use op::{Cancel, Op};
 pub use packet::{End, Event, Leave, Packet, PauseReason};
 pub use port::{Port, Stats};

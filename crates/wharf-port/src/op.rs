@@ -4,8 +4,8 @@
 //! cancel can never hit a newer operation in the same place (contract C11, libxev #233). A table
 //! of operation objects was rejected: streaming operations would cost an entry per idle socket.
 
+use crate::core::slot::SlotId;
 use crate::error::Operation;
-use crate::slot::SlotId;
 
 /// The name of an accepted operation: what [`Port::cancel`](crate::Port::cancel) takes and what
 /// its packets carry.

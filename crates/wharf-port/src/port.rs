@@ -9,19 +9,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::accepted::Unassociated;
-use crate::config::{Builder, Options};
-use crate::connecting::ConnectOptions;
+use crate::builder::{Builder, Options};
+use crate::core::connect::ConnectOptions;
+use crate::core::deadlines::TimerTarget;
+use crate::core::ready::Unposted;
 use crate::core::{Core, Out};
 use crate::driver::sim::Network;
 use crate::driver::{self, DriverReport};
-use crate::due::TimerTarget;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
-use crate::listening::{ListenOptions, Listener};
+use crate::listener::{ListenOptions, Listener};
 use crate::lock;
 use crate::op::{Cancel, Op, OpKind};
 use crate::packet::{Event, Packet};
-use crate::ready::Unposted;
 use crate::socket::SocketRef;
 use crate::stream::Stream;
 use crate::waiter::{Waiter, handle_gone};
@@ -280,7 +280,7 @@ impl Port {
     }
 
     fn cancel_timer(&self, op: Op) -> Cancel {
-        let id = crate::timer::TimerId {
+        let id = crate::core::timer::TimerId {
             index: op.slot,
             generation: op.generation,
         };

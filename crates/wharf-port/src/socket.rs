@@ -11,12 +11,12 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::buffer::Buffer;
 use crate::core::Core;
+use crate::core::registry::with_core;
+use crate::core::slot::{SlotId, SocketState};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
 use crate::op::Op;
-use crate::registry::with_core;
-use crate::slot::{SlotId, SocketState};
 use crate::sys;
 
 /// A reference to an associated socket: 12 bytes, copyable, harmless when stale.

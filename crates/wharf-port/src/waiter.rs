@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::core::Core;
+use crate::core::seat::Seat;
+use crate::core::taking::Found;
 use crate::error::Result;
-use crate::seat::Seat;
-use crate::taking::Found;
 
 /// The right to wait on a port; made by [`Port::waiter`](crate::Port::waiter).
 ///

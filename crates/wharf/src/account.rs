@@ -4,6 +4,8 @@
 //! its own. Accepted = left by FIN + by RST + by error + closed by us,
 //! and while the server runs, held.
 
+pub(crate) mod joint;
+
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,9 +14,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use wharf_port::Port;
 
-use crate::memory::{self, Peak, Spare};
-use crate::output;
+use crate::machine::memory::{self, Peak, Spare};
 use crate::sys;
+use crate::text::output;
 
 /// How a connection left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

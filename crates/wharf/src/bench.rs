@@ -15,13 +15,13 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_port::{DriverChoice, Port};
 
-use crate::command::{Format, parse_driver, parse_duration, parse_switch, whole};
-use crate::congestion;
+use crate::cli::{Format, parse_driver, parse_duration, parse_switch, whole};
 use crate::doctor;
-use crate::output;
+use crate::machine::congestion;
 use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
 use crate::signals::{self, Signal};
 use crate::sys::processors;
+use crate::text::output;
 use ends::{Place, Stop};
 use parts::{ECHO_CONNECTIONS, OPEN_AT_ONCE, Part, Sample};
 use report::Report;

@@ -12,11 +12,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use crate::command::{Format, parse_ratio};
-use crate::output;
+use crate::cli::{Format, parse_ratio};
+use crate::text::output;
 use metrics::Comparison;
 
-pub(crate) mod ledgers;
 mod metrics;
 mod runs;
 
@@ -77,8 +76,8 @@ fn compare(options: &CompareOptions) -> Result<u8, String> {
 }
 
 fn ledger(format: Format, load: &Results, server: &Results) -> Result<u8, String> {
-    let joint = ledgers::Joint::new(&load.loads, &server.accounts)?;
-    let told = ledgers::Told {
+    let joint = crate::account::joint::Joint::new(&load.loads, &server.accounts)?;
+    let told = crate::account::joint::Told {
         event: "ledgers",
         version: 1,
         joint: &joint,

@@ -10,16 +10,15 @@ use clap::Args;
 use serde::Serialize;
 use wharf_port::{DriverKind, Port};
 
-use crate::command::{Format, parse_switch, whole};
-use crate::output;
+use crate::cli::{Format, parse_switch, whole};
+use crate::sys::facts::{Driver, Facts, Memory};
 use crate::sys::{self, limits};
-use facts::{Driver, Facts, Memory};
+use crate::text::output;
 pub(crate) use measure::believable;
 use plan::{Capacities, Plan};
 pub(crate) use report::{bytes, grouped};
 
 mod change;
-pub(crate) mod facts;
 mod measure;
 mod plan;
 mod report;

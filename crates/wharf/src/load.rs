@@ -10,44 +10,30 @@ use std::time::Duration;
 
 use wharf_port::{Address, Port};
 
-use crate::command::Format;
-use crate::compare::ledgers::Joint;
-use crate::congestion;
-use crate::output;
+use crate::account::joint::Joint;
+use crate::cli::Format;
+use crate::machine::congestion;
 use crate::processes::Part;
 use crate::signals::Signals;
-use admin::{Asked, Held};
-use crew::{Crew, build_ports};
-use hdr::HdrFile;
+use crate::text::output;
+use model::standing::Standing;
+pub(crate) use model::touch::Touch;
 use options::{LoadOptions, Mode};
-use period::Periods;
-use report::Moment;
+use results::admin::{Asked, Held};
+use results::hdr::HdrFile;
+use results::period::Periods;
+use results::report::Moment;
+use results::verdict::has_failed;
 pub(crate) use split::CONNECTED_AND_CLOSING_MAX;
 use split::Plan;
-use standing::Standing;
-pub(crate) use touch::Touch;
-use verdict::has_failed;
-use watch::watch;
+use work::crew::{Crew, build_ports};
+use work::watch::watch;
 
-pub(crate) mod admin;
-mod compat;
-mod crew;
-mod gates;
-mod hdr;
-mod ledger;
+pub(crate) mod model;
 pub(crate) mod options;
-mod parting;
-pub(crate) mod percentiles;
-mod period;
-mod report;
-mod schedule;
+pub(crate) mod results;
 mod split;
-mod standing;
-mod touch;
-mod traffic;
-mod verdict;
-mod watch;
-mod worker;
+pub(crate) mod work;
 
 /// Connections failed or were lost that no gate allows, bytes were wrong, a process died, or the
 /// result could not be written.
@@ -124,7 +110,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
 
 /// One run of load.
 #[derive(Debug)]
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     options: &'a LoadOptions,
     /// In the order to try them.
     targets: Vec<Address>,
@@ -241,7 +227,8 @@ impl Run<'_> {
                 ("connects", &latencies.connect, counts.connects_unanswered())
             }
         };
-        let p99 = percentiles::value_at(answered, unanswered, 0.99).map(Duration::from_nanos);
+        let p99 =
+            model::percentiles::value_at(answered, unanswered, 0.99).map(Duration::from_nanos);
         let is = match p99 {
             Some(p99) if p99 <= max => return None,
             Some(p99) => format!("it is {p99:?}"),

@@ -6,53 +6,49 @@
 #![forbid(unsafe_code)]
 
 mod account;
-mod address;
 mod bench;
-mod command;
+mod cli;
 mod compare;
-mod congestion;
-mod descriptors;
 mod doctor;
 mod load;
-mod memory;
-mod output;
+mod machine;
 mod processes;
 mod server;
-mod service;
 mod signals;
 mod sys;
+mod text;
 mod threads;
-mod wrap;
+mod values;
 
 use std::process::ExitCode;
 
-use command::Command;
-use service::Kind;
+use cli::Command;
+use server::service::Kind;
 
 fn main() -> ExitCode {
-    let command = match command::read() {
+    let command = match cli::read() {
         Ok(command) => command,
-        Err(code) => return output::exit(code),
+        Err(code) => return text::output::exit(code),
     };
     if command.runs_on()
-        && let Err(text) = output::begin()
+        && let Err(text) = text::output::begin()
     {
-        output::complaint(&text);
+        text::output::complaint(&text);
         return ExitCode::from(2);
     }
-    output::exit(match command {
+    text::output::exit(match command {
         Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
         Command::Load(options) => load::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Doctor(options) => doctor::run(&options),
-        Command::Man { command } => print(&command::manual(command.as_deref())),
-        Command::Completions { shell } => print(&command::completions(shell)),
+        Command::Man { command } => print(&cli::manual(command.as_deref())),
+        Command::Completions { shell } => print(&cli::completions(shell)),
     })
 }
 
 fn print(bytes: &[u8]) -> ExitCode {
-    output::bytes(bytes);
+    text::output::bytes(bytes);
     ExitCode::SUCCESS
 }

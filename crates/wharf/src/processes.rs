@@ -8,13 +8,15 @@
 //! unsafe code and works differently on every system; files and signals because they outlive those
 //! who wrote them, or reach others.
 
+mod child;
+pub(crate) mod descriptors;
+pub(crate) mod division;
+mod parent;
+
 use serde::{Deserialize, Serialize};
 
-mod family;
-mod superior;
-
-pub(crate) use family::{Family, Fate, Member};
-pub(crate) use superior::Superior;
+pub(crate) use child::Child;
+pub(crate) use parent::{Member, Parent, Status};
 
 /// Processes that one command starts at most.
 pub(crate) const PROCESSES_MAX: u32 = 256;

@@ -17,21 +17,22 @@ use wharf_port::{
 };
 
 use crate::account::{Account, Ledger, Left, PartAccount};
-use crate::command::ServingOptions;
-use crate::congestion;
-use crate::descriptors::Descriptors;
-use crate::output::{self, Output};
+use crate::cli::ServingOptions;
+use crate::machine::congestion;
 use crate::processes::Part;
-use crate::service::{Bytes, Kind, Service};
+use crate::processes::descriptors::Descriptors;
 use crate::signals::{self, Signals};
+use crate::text::output::{self, Output};
 use crate::threads::{self, Gate};
 use admin::{Admin, Answering};
 use listening::{Opened, SocketFiles, listener_number};
+use service::{Bytes, Kind, Service};
 use split::Plan;
 use visitors::{Met, Visitors};
 
 mod admin;
 mod listening;
+pub(crate) mod service;
 mod split;
 mod visitors;
 

@@ -1,6 +1,7 @@
 //! What differs between systems: how a program is told to end, what it has used, what Unix sockets
 //! leave behind, which processor it runs on, and where limits are told.
 
+pub(crate) mod facts;
 pub(crate) mod limits;
 pub(crate) mod processors;
 mod program;

@@ -1,4 +1,4 @@
-//! The page that a run leaves: `docs/benchmarks.md`.
+//! The page that a run leaves: `docs/measured/benchmarks.md`.
 
 use std::fmt::Write as _;
 

@@ -17,7 +17,7 @@ use super::weave::Lines;
 use crate::command::{cargo, read, root};
 
 /// The sample, in the tree.
-pub(super) const SAMPLE: &str = "docs/mutants.txt";
+pub(super) const SAMPLE: &str = "docs/measured/mutants.txt";
 
 const SOURCES: &str = "crates/wharf-port/src/";
 

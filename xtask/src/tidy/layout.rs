@@ -12,15 +12,15 @@ const UNSAFE_PLACES: [&str; 11] = [
     "src/driver/",
     "src/sys.rs",
     "src/sys/",
-    "src/slot.rs",
+    "src/core/slot.rs",
     "src/buffer.rs",
-    "src/pool.rs",
+    "src/core/pool.rs",
     "src/address.rs",
     "src/socket.rs",
     // A test that forks, which no safe call does.
-    "tests/it/fork.rs",
+    "tests/it/cases/fork.rs",
     // What asks Windows of each open handle, which no safe call does.
-    "tests/it/open_handles.rs",
+    "tests/it/rig/open_handles.rs",
 ];
 
 /// Outside that crate: the benchmark's limit, a server on the rings without anything between.

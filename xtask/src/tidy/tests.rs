@@ -47,7 +47,7 @@ fn check_rows(rows: &[(&str, &str, &str)]) {
 }
 
 const PORT: &str = "crates/wharf-port/src/port.rs";
-const DRIVER: &str = "crates/wharf-port/src/driver/uring/ring.rs";
+const DRIVER: &str = "crates/wharf-port/src/driver/uring/queue.rs";
 
 #[test]
 fn a_file_opens_with_what_it_is_for() {
@@ -67,8 +67,8 @@ fn unsafe_code_stays_where_the_architecture_has_it() {
     let code = "//! T.\nfn f() {\n    unsafe { g() }\n}\n";
     check_rows(&[
         (DRIVER, code, ""),
-        ("crates/wharf-port/src/slot.rs", code, ""),
-        ("crates/wharf-port/tests/it/fork.rs", code, ""),
+        ("crates/wharf-port/src/core/slot.rs", code, ""),
+        ("crates/wharf-port/tests/it/cases/fork.rs", code, ""),
         (PORT, code, "port.rs:3: unsafe code outside"),
         (
             "crates/wharf-port/src/slots.rs",
@@ -152,7 +152,7 @@ fn only_driver_and_sys_ask_for_the_operating_system() {
             asks,
         ),
         (
-            "crates/wharf-port/tests/it/accept.rs",
+            "crates/wharf-port/tests/it/cases/accept.rs",
             "//! T.\n#[cfg(unix)]\nmod a;\n",
             "",
         ),

@@ -5,7 +5,7 @@
 //! an operation has to be cleaned up after, such as a send whose bytes have to be read, the clock
 //! runs for many operations and stands for the cleaning, so nothing is measured but what is named.
 //!
-//! `cargo xtask bench --micro` runs this and writes what it found into `docs/benchmarks.md`.
+//! `cargo xtask bench --micro` runs this and writes what it found into `docs/measured/benchmarks.md`.
 
 #![forbid(unsafe_code)]
 

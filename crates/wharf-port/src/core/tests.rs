@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::Out;
-use crate::local::Local;
+use crate::core::local::Local;
+use crate::core::slot::flag;
 use crate::op::OpKind;
 use crate::sim::{Network, SimOptions};
-use crate::slot::flag;
 use crate::{Event, Key, Port, Wait};
 
 /// A port with several waiters at most, and a stream of it of which nobody has the turn.

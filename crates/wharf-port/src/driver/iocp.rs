@@ -38,13 +38,13 @@ use windows_sys::Win32::System::IO::OVERLAPPED;
 use super::reading::{self, READABLE};
 use super::silence::Silence;
 use super::{Driver, Unavailable};
-use crate::config::Options;
+use crate::builder::Options;
+use crate::core::local::Local;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::work::Work;
 use crate::core::{Core, Out};
-use crate::listening::ListenOptions;
-use crate::local::Local;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::listener::ListenOptions;
 use crate::sys;
-use crate::work::Work;
 use accept::Listeners;
 use queue::{Dequeued, Queue};
 use request::Extensions;
@@ -53,8 +53,8 @@ pub(crate) use block::{SlotBlock, WorkBlock};
 
 mod accept;
 mod block;
-mod looking;
 mod queue;
+mod receive;
 mod request;
 mod watch;
 

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::accepted::Accepted;
-use crate::config::Options;
+use crate::builder::Options;
+use crate::core::local::Local;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
-use crate::local::Local;
 use crate::packet::End;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
 
 use super::reading::{self, READABLE};

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
-use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys;
 
 /// The next read would bring something, as far as is known.

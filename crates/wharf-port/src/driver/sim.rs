@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, Unavailable};
 use crate::address::Address;
-use crate::config::Options;
-use crate::connecting::ConnectOptions;
+use crate::builder::Options;
+use crate::core::connect::ConnectOptions;
+use crate::core::local::Local;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
-use crate::listening::ListenOptions;
-use crate::local::Local;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
+use crate::listener::ListenOptions;
 use crate::sys;
+use queue::Shared;
 use request::{Asked, Memory, Side};
-use shared::Shared;
 use socket::{Listener, Owner, Role, SocketId};
 use world::{Event, World};
 
@@ -33,12 +33,12 @@ pub use peer::{Heard, Network, Peer, PeerListener};
 pub use stage::Stage;
 
 mod code;
+mod completion;
 mod options;
 mod peer;
+mod queue;
 mod random;
-mod report;
 mod request;
-mod shared;
 mod socket;
 mod stage;
 mod step;

@@ -18,31 +18,31 @@ use io_uring::squeue::Entry;
 use parking_lot::Mutex;
 
 use crate::address::Address;
-use crate::config::Options;
+use crate::builder::Options;
+use crate::core::local::Local;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::local::Local;
 use crate::lock;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, Handle};
 
 use super::{Driver, Unavailable};
 use buffers::Buffers;
 use direct::Direct;
+use queue::{Purpose, Ring, Size};
 use request::{Kind, Name};
-use ring::{Purpose, Ring, Size};
 
 mod abilities;
 mod accept;
 mod buffers;
 mod completion;
 mod direct;
-mod ending;
+mod end;
 mod probe;
 mod prompt;
+mod queue;
+mod receive;
 mod request;
-mod ring;
-mod streaming;
 #[cfg(test)]
 mod tests;
 
@@ -118,7 +118,7 @@ impl Uring {
         if state.receiving != Receiving::Into || state.has(flag::ARMED) {
             return;
         }
-        if let Some(code) = streaming::take_held_end(state) {
+        if let Some(code) = receive::take_held_end(state) {
             return core.receive_stopped(id, state, Some(code), out);
         }
         let SocketState { work, handle, .. } = &mut *state;
@@ -367,7 +367,7 @@ impl Driver for Uring {
             Receiving::Stream => self.arm_stream(core, id, state, out),
             Receiving::Into => self.arm_into(core, id, state, out),
             Receiving::Watch => {
-                if let Some(code) = streaming::take_held_end(state) {
+                if let Some(code) = receive::take_held_end(state) {
                     return core.receive_stopped(id, state, Some(code), out);
                 }
                 let entry = request::wait(state.open_handle(), libc::POLLRDHUP);

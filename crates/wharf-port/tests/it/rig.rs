@@ -4,6 +4,16 @@
 //! ends a test that hangs, it never decides one. When a rig goes, the ledger must balance: no
 //! socket, lease or operation is left, and nothing came that belonged to nobody.
 
+pub(crate) mod case;
+pub(crate) mod crew;
+#[cfg(windows)]
+pub(crate) mod open_handles;
+pub(crate) mod peer;
+pub(crate) mod runner;
+pub(crate) mod sim_peer;
+pub(crate) mod system;
+pub(crate) mod table;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +24,10 @@ use wharf_port::{
     SocketRef, Stats, Stream, Wait, Waiter,
 };
 
-use crate::case::Where;
-use crate::peer::{Heard, Network, Peer, System};
-use crate::sim_peer::Simulated;
-use crate::system::patience;
+use case::Where;
+use peer::{Heard, Network, Peer, System};
+use sim_peer::Simulated;
+use system::patience;
 
 /// The key of the rig's own listener, as in the series.
 pub(crate) const LISTENER: Key = Key(90);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::load::admin;
+use crate::load::results::admin;
 use crate::sys::{self, processors};
 use crate::threads;
 

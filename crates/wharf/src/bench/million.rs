@@ -19,14 +19,14 @@ use wharf_port::DriverChoice;
 use super::ends::{End, Place, Server, Standing, Stop};
 use super::parts::{self, Moment};
 use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
-use crate::command::{Format, parse_driver, parse_size, parse_switch, whole};
-use crate::congestion;
-use crate::descriptors::Descriptors;
+use crate::cli::{Format, parse_driver, parse_size, parse_switch, whole};
 use crate::doctor;
-use crate::load::percentiles::Percentiles;
-use crate::output;
+use crate::load::model::percentiles::Percentiles;
+use crate::machine::congestion;
+use crate::processes::descriptors::Descriptors;
 use crate::processes::raise_descriptors;
 use crate::sys::limits;
+use crate::text::output;
 use division::{Division, patience};
 use report::Report;
 
@@ -64,7 +64,7 @@ pub(crate) struct MillionOptions {
     driver: DriverChoice,
     /// What a connection takes of its process, at both ends: a descriptor, or with direct none. Each
     /// end is then one process, with a ring for each table of as many as there may be open files; an
-    /// experiment for uring on Linux, described in docs/direct-descriptors.md
+    /// experiment for uring on Linux, described in docs/library/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     descriptors: Descriptors,
     /// How to print: for people, or one JSON object

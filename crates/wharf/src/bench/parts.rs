@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::ends::{End, Place, Server, Standing, Stop};
 use crate::doctor::believable;
 use crate::load::CONNECTED_AND_CLOSING_MAX;
-use crate::load::percentiles::Percentiles;
+use crate::load::model::percentiles::Percentiles;
 use crate::sys::limits;
 
 /// Bytes of a message, of a block of bulk, and connections that carry bulk.

@@ -1,6 +1,6 @@
 //! What bench has found, as JSON says it; the page for people is made from the same.
 //!
-//! Members are only added within a version; docs/bench.md describes them. What a system does not
+//! Members are only added within a version; docs/program/bench.md describes them. What a system does not
 //! tell, and what was not measured before Ctrl-C, is null.
 
 use std::sync::atomic::Ordering;
@@ -15,8 +15,8 @@ use super::parts::{
 };
 use super::{Found, Plan};
 use crate::doctor;
-use crate::doctor::facts::Driver;
-use crate::load::percentiles::Percentiles;
+use crate::load::model::percentiles::Percentiles;
+use crate::sys::facts::Driver;
 use crate::sys::{self, limits};
 
 const VERSION: u32 = 1;

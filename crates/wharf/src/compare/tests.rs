@@ -1,7 +1,7 @@
 //! Results that were written down, and what is said of them.
 
-use super::ledgers::{BothEnds, Joint};
 use super::*;
+use crate::account::joint::{BothEnds, Joint};
 
 fn load(messages: u64, p99: f64) -> String {
     serde_json::json!({

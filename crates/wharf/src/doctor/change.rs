@@ -1,10 +1,10 @@
 //! A setting that a goal needs: the line that makes it, on each system, and what it changes.
 //!
 //! Lines are for the shell that starts the program next, and last until the machine restarts; how
-//! to make one permanent differs between distributions and is in docs/doctor.md.
+//! to make one permanent differs between distributions and is in docs/program/doctor.md.
 
-use super::facts::{Facts, Family, SourcePorts};
 use super::reserved;
+use crate::sys::facts::{Facts, Family, SourcePorts};
 
 /// One setting, and its new value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

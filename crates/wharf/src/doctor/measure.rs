@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{Close, Event, Key, Port, SocketRef, Wait, Waiter};
 
-use super::facts::ConnectionMemory;
 use super::plan::FILES_BESIDES;
+use crate::sys::facts::ConnectionMemory;
 use crate::sys::limits;
 
 /// Connections that are opened, where the limit allows; each takes two descriptors.

@@ -8,8 +8,8 @@
 use serde::Serialize;
 
 use super::change::Change;
-use super::facts::{ConnectionTracking, Facts, Family, OpenFiles, SourcePorts};
 use super::reserved;
+use crate::sys::facts::{ConnectionTracking, Facts, Family, OpenFiles, SourcePorts};
 
 /// Descriptors of a process that are no connections.
 pub(super) const FILES_BESIDES: u64 = 64;

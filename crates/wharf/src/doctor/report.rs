@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::Report;
-use super::facts::{Facts, Family};
 use super::plan::{Capacity, Plan, Verdict};
-use crate::wrap::{SENTENCE, TIED, hung, wrapped};
+use crate::sys::facts::{Facts, Family};
+use crate::text::wrap::{SENTENCE, TIED, hung, wrapped};
 
 /// Where the second column begins.
 const NAMES: usize = 21;

@@ -4,7 +4,7 @@
 //! not start until that client is gone. And a client that connects to such a port where nobody
 //! listens may be given the port itself, and so meet nobody but itself.
 
-use super::facts::{Facts, Family, SourcePorts};
+use crate::sys::facts::{Facts, Family, SourcePorts};
 
 /// Those of a server and of its `--admin`, as the help and the README have them.
 const OWN: [u16; 2] = [10_101, 10_102];

@@ -10,19 +10,19 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use wharf_port::{Address, ConnectOptions, DriverChoice};
 
-use super::compat::CompatOptions;
-use super::gates::Expectation;
-use super::schedule::Pace;
-use super::touch::Touch;
-use super::worker::CONNECTING_MAX;
-use crate::address::Place;
-use crate::command::modes;
-use crate::command::{
+use super::model::gates::Expectation;
+use super::model::schedule::Pace;
+use super::model::touch::Touch;
+use super::results::compat::CompatOptions;
+use super::work::worker::CONNECTING_MAX;
+use crate::cli::modes;
+use crate::cli::{
     DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
     parse_size, parse_switch, whole,
 };
 use crate::processes::Threads;
 use crate::sys;
+use crate::values::address::Place;
 
 /// Connections that one source address makes to one target before the next source has its turn.
 ///

@@ -7,18 +7,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::crew::{Crew, build_ports};
+use super::model::standing::Standing;
 use super::options::{LoadOptions, Mode};
-use super::standing::Standing;
-use super::watch::{LIVE_EVERY, News, Watched, watch};
+use super::work::crew::{Crew, build_ports};
+use super::work::watch::{LIVE_EVERY, News, Watched, watch};
 use super::{CANNOT_BEGIN, Run};
-use crate::descriptors::{Descriptors, places};
-use crate::output;
+use crate::processes::descriptors::{Descriptors, places};
 use crate::processes::{
-    DESCRIPTORS_BESIDES, Family, Member, Order, PROCESSES_MAX, Part, Superior, Threads, needed,
+    Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, Part, Threads, needed,
     raise_descriptors,
 };
 use crate::signals::{self, Signals};
+use crate::text::output;
 
 /// Descriptors of each thread after the first: its port's own.
 const DESCRIPTORS_PER_THREAD: u64 = 4;
@@ -167,36 +167,36 @@ pub(super) fn open_at_once_max(options: &LoadOptions, threads: u32, limit: u64) 
 /// The processes while they work.
 struct Others<'a> {
     run: &'a Run<'a>,
-    family: Family<Standing>,
+    parent: Parent<Standing>,
 }
 
 /// Starts the processes, and has them work; how it stood at their end.
 pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String> {
     let processes = run.plan.processes;
-    let mut family = Family::new(processes);
-    signals.end_work_with(family.stopper());
-    match start(&mut family, processes) {
-        Err(_) if family.may_have_been_stopped() && signals.have_come() => {
+    let mut parent = Parent::new(processes);
+    signals.end_work_with(parent.stopper());
+    match start(&mut parent, processes) {
+        Err(_) if parent.may_have_been_stopped() && signals.have_come() => {
             return Ok(Standing::ended_before_it_began());
         }
         started => started?,
     }
-    family.begin();
-    let others = Others { run, family };
+    parent.begin();
+    let others = Others { run, parent };
     watch(run, &others)?;
     // All may have failed in the same moment, which is not told as news.
-    match others.family.failure() {
+    match others.parent.failure() {
         Some(text) => Err(text),
-        None => Ok(others.merged(&others.family.members())),
+        None => Ok(others.merged(&others.parent.members())),
     }
 }
 
 /// Starts all, and waits until they can begin.
-fn start(family: &mut Family<Standing>, processes: u32) -> Result<(), String> {
+fn start(parent: &mut Parent<Standing>, processes: u32) -> Result<(), String> {
     for _ in 0..processes {
-        family.start(Vec::new())?;
+        parent.start(Vec::new())?;
     }
-    (0..processes).try_for_each(|process| family.wait_until_ready(process).map(drop))
+    (0..processes).try_for_each(|process| parent.wait_until_ready(process).map(drop))
 }
 
 impl Others<'_> {
@@ -208,37 +208,37 @@ impl Others<'_> {
 
 impl Watched for Others<'_> {
     fn next(&self, at_most: Duration) -> News {
-        let all_over = self.family.wait_for_end(at_most);
+        let all_over = self.parent.wait_for_end(at_most);
         // What one that dies has told last is all that will be known of it.
         if !all_over && at_most >= LIVE_EVERY {
-            self.family.ask();
+            self.parent.ask();
         }
-        match self.family.failure() {
+        match self.parent.failure() {
             // When all are over, whoever leads them asks for it.
             _ if all_over => News::AllOver,
-            None if self.family.all_hold() => News::AllHold,
+            None if self.parent.all_hold() => News::AllHold,
             Some(text) => News::Failed(text),
             None => News::Nothing,
         }
     }
 
     fn standing(&self) -> Standing {
-        self.merged(&self.family.ask())
+        self.merged(&self.parent.ask())
     }
 
     fn stop(&self) {
-        (self.family.stopper())();
+        (self.parent.stopper())();
     }
 
     fn leave(&self) {
-        self.family.leave();
+        self.parent.leave();
     }
 }
 
 /// Runs as one of several processes.
 pub(super) fn follow(options: &LoadOptions) -> ExitCode {
-    match Superior::meet() {
-        Ok(superior) => Superior::end(work_for(options, &superior)),
+    match Child::meet() {
+        Ok(child) => Child::end(work_for(options, &child)),
         Err(text) => {
             output::complaint(&text);
             ExitCode::from(CANNOT_BEGIN)
@@ -246,20 +246,20 @@ pub(super) fn follow(options: &LoadOptions) -> ExitCode {
     }
 }
 
-fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, String> {
+fn work_for(options: &LoadOptions, child: &Child) -> Result<Standing, String> {
     let targets = options.targets()?;
     raise_descriptors();
-    let part = &superior.part;
+    let part = &child.part;
     let threads = Plan::of(options, part.processes).threads_of(part);
     let signals = Signals::listen_as_part()?;
     let ports = build_ports(options, threads)?;
-    let orders = superior.ready(Vec::new())?;
+    let orders = child.ready(Vec::new())?;
     let crew = Arc::new(Crew::begin(ports, threads));
     signals.end_work_on(&crew.ports);
     let ordered = Arc::clone(&crew);
     orders.obey(move |order| match order {
         Order::Begin => {}
-        Order::Tell => Superior::standing(ordered.standing()),
+        Order::Tell => Child::standing(ordered.standing()),
         Order::Stop => signals::stop(&ordered.ports),
         Order::Leave => ordered.leave(),
     });
@@ -268,7 +268,7 @@ fn work_for(options: &LoadOptions, superior: &Superior) -> Result<Standing, Stri
         loop {
             match at_work.next(Duration::from_secs(1)) {
                 News::Nothing => {}
-                News::AllHold => Superior::holds(),
+                News::AllHold => Child::holds(),
                 News::Failed(text) => {
                     at_work.stop();
                     result = Err(text);

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use socket2::{Domain, Protocol, Socket, Type};
 use wharf_port::{Address, Error, ErrorKind, Keepalive, Key, ListenOptions, Listener, Port};
 
-use crate::command::ServingOptions;
-use crate::descriptors::{self, Descriptors};
+use crate::cli::ServingOptions;
+use crate::processes::descriptors::{self, Descriptors};
 use crate::processes::{Threads, raise_descriptors};
 use crate::sys::{self, FileIdentity};
 

@@ -16,17 +16,17 @@ use super::admin::{Admin, Answering};
 use super::listening;
 use super::{Server, text};
 use crate::account::{Account, PartAccount};
-use crate::address::Place;
-use crate::command::ServingOptions;
-use crate::descriptors::Descriptors;
-use crate::output::{self, Output};
+use crate::cli::ServingOptions;
+use crate::processes::descriptors::Descriptors;
 use crate::processes::{
-    DESCRIPTORS_BESIDES, Family, Fate, Member, Order, PROCESSES_MAX, Part, Superior, Threads,
+    Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, Part, Status, Threads,
     needed, raise_descriptors,
 };
-use crate::service::Kind;
+use crate::server::service::Kind;
 use crate::signals::{self, Signals};
 use crate::sys;
+use crate::text::output::{self, Output};
+use crate::values::address::Place;
 
 /// Descriptors of each thread after the first, besides its listeners: its port's own.
 const DESCRIPTORS_PER_THREAD: u64 = 4;
@@ -140,11 +140,11 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     // One port says which driver they have, or that there is none.
     let port = Port::builder().driver(options.driver).single_waiter();
     let port = port.build().map_err(text)?;
-    let mut family = Family::new(plan.processes);
-    signals.end_work_with(family.stopper());
-    let addresses = match start(&mut family, plan.processes) {
+    let mut parent = Parent::new(plan.processes);
+    signals.end_work_with(parent.stopper());
+    let addresses = match start(&mut parent, plan.processes) {
         // It came, or killed one that was just starting, and nobody has connected yet.
-        Err(_) if family.may_have_been_stopped() && signals.have_come() => {
+        Err(_) if parent.may_have_been_stopped() && signals.have_come() => {
             output.account(&PartAccount::merged([], plan.processes));
             return Ok(ExitCode::SUCCESS);
         }
@@ -152,7 +152,7 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     };
     let door = admin.as_ref().map(|admin| &admin.address);
     let division = (plan.processes, plan.processes * plan.threads);
-    let said = |family: &Family<PartAccount>| -> Result<(), String> {
+    let said = |parent: &Parent<PartAccount>| -> Result<(), String> {
         for address in &addresses {
             let place: Place = address.parse()?;
             for address in &place.addresses {
@@ -160,54 +160,54 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
             }
         }
         // Their lines come behind these. Who connects meanwhile waits in the backlog.
-        family.begin();
+        parent.begin();
         Ok(())
     };
     thread::scope(|scope| {
-        let standing = || merged(&family.ask());
+        let standing = || merged(&parent.ask());
         let answering = admin.as_ref().map(|admin| admin.start_in(scope, standing));
         let answering = answering.transpose()?;
-        let served = said(&family).and_then(|()| watch(&family));
+        let served = said(&parent).and_then(|()| watch(&parent));
         answering.map_or(Ok(()), Answering::end).and(served)
     })?;
-    let members = family.members();
+    let members = parent.members();
     output.account(&merged(&members));
-    let died = members.iter().any(|member| member.fate == Fate::Died);
+    let died = members.iter().any(|member| member.status == Status::Died);
     Ok(ExitCode::from(u8::from(died)))
 }
 
 /// Starts the first, and the others at the addresses that it has found.
-fn start(family: &mut Family<PartAccount>, processes: u32) -> Result<Vec<String>, String> {
-    family.start(Vec::new())?;
-    let addresses = family.wait_until_ready(0)?;
+fn start(parent: &mut Parent<PartAccount>, processes: u32) -> Result<Vec<String>, String> {
+    parent.start(Vec::new())?;
+    let addresses = parent.wait_until_ready(0)?;
     for _ in 1..processes {
-        family.start(addresses.clone())?;
+        parent.start(addresses.clone())?;
     }
     for process in 1..processes {
-        family.wait_until_ready(process)?;
+        parent.wait_until_ready(process)?;
     }
     Ok(addresses)
 }
 
 /// Waits until all have ended. If one fails, the others stop too, as threads do; one that dies is
 /// told, and the others go on without it.
-fn watch(family: &Family<PartAccount>) -> Result<(), String> {
-    while !family.wait_for_end(ASK_EVERY) {
-        family.ask();
-        if family.failure().is_some() {
-            (family.stopper())();
+fn watch(parent: &Parent<PartAccount>) -> Result<(), String> {
+    while !parent.wait_for_end(ASK_EVERY) {
+        parent.ask();
+        if parent.failure().is_some() {
+            (parent.stopper())();
         }
     }
-    family.failure().map_or(Ok(()), Err)
+    parent.failure().map_or(Ok(()), Err)
 }
 
 /// One account of all.
 fn merged(members: &[Member<PartAccount>]) -> Account {
     let parts = members.iter().filter_map(|member| {
         let part = member.latest.clone()?;
-        Some(match member.fate {
-            Fate::Died => part.died(),
-            Fate::Lives | Fate::Over | Fate::Failed(_) => part,
+        Some(match member.status {
+            Status::Died => part.died(),
+            Status::Lives | Status::Over | Status::Failed(_) => part,
         })
     });
     PartAccount::merged(parts, members.len() as u32)
@@ -215,8 +215,8 @@ fn merged(members: &[Member<PartAccount>]) -> Account {
 
 /// Serves as one of several processes.
 pub(super) fn follow(kind: Kind, options: &ServingOptions) -> ExitCode {
-    match Superior::meet() {
-        Ok(superior) => Superior::end(serve_for(kind, options, &superior)),
+    match Child::meet() {
+        Ok(child) => Child::end(serve_for(kind, options, &child)),
         Err(text) => {
             output::complaint(&text);
             ExitCode::from(2)
@@ -224,13 +224,9 @@ pub(super) fn follow(kind: Kind, options: &ServingOptions) -> ExitCode {
     }
 }
 
-fn serve_for(
-    kind: Kind,
-    options: &ServingOptions,
-    superior: &Superior,
-) -> Result<PartAccount, String> {
+fn serve_for(kind: Kind, options: &ServingOptions, child: &Child) -> Result<PartAccount, String> {
     raise_descriptors();
-    let part = superior.part.clone();
+    let part = child.part.clone();
     let signals = Signals::listen_as_part()?;
     let threads = Plan::of(options, part.processes).threads_of(&part);
     let opened = listening::open(options, threads, &chosen(&part, options)?)?;
@@ -239,11 +235,11 @@ fn serve_for(
     signals.end_work_on(&server.ports);
     server.run_threads(listeners, || {
         let addresses = server.addresses.iter().map(ToString::to_string);
-        let orders = superior.ready(addresses.collect())?;
+        let orders = child.ready(addresses.collect())?;
         let ordered = Arc::clone(&server);
         orders.obey(move |order| match order {
             Order::Begin | Order::Leave => {}
-            Order::Tell => Superior::standing(ordered.ledger.standing()),
+            Order::Tell => Child::standing(ordered.ledger.standing()),
             Order::Stop => signals::stop(&ordered.ports),
         });
         Ok(())

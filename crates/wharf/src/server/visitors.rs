@@ -12,7 +12,7 @@ use serde::Serialize;
 use wharf_port::{Accepted, Address};
 
 use crate::account::Left;
-use crate::service::Bytes;
+use crate::server::service::Bytes;
 
 /// The connections that are open, of a server that tells of each.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //!
 //! What cannot be read is left out, never guessed.
 
-use crate::doctor::facts::{
+use crate::sys::facts::{
     Backlog, Cgroup, CongestionControl, ConnectionTracking, Family, Memory, OpenFiles, Rights,
     SourcePorts, TcpMemory,
 };

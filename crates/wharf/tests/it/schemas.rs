@@ -10,8 +10,8 @@ use crate::ledgers::{asked, open_server};
 use crate::load::load;
 use crate::running::{Server, drivers};
 
-const SERVERS: &str = include_str!("../../../../docs/servers.md");
-const LOAD: &str = include_str!("../../../../docs/load.md");
+const SERVERS: &str = include_str!("../../../../docs/program/servers.md");
+const LOAD: &str = include_str!("../../../../docs/program/load.md");
 
 /// The members that the table below a heading has.
 fn documented(page: &str, heading: &str) -> BTreeSet<String> {

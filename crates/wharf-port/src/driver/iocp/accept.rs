@@ -26,12 +26,12 @@ use super::block::{Lent, Overlapped};
 use super::request::{self, Addresses, Extensions};
 use crate::accepted::Accepted;
 use crate::address::Address;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::keepalive::Keepalive;
-use crate::listening::ListenOptions;
+use crate::listener::ListenOptions;
 use crate::lock;
 use crate::packet::PauseReason;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, AcceptFault, Handle};
 
 /// Accepts that fail at once, for a connection's own sake, before the listener pauses instead.

@@ -185,7 +185,7 @@ impl<T> Drop for Lent<T> {
 
 #[cfg(test)]
 mod tests {
-    use crate::slot::Slot;
+    use crate::core::slot::Slot;
 
     /// What an associated socket costs while nothing happens: its slot, with both blocks.
     #[test]

@@ -16,7 +16,7 @@ use windows_sys::Win32::System::IO::{
 };
 use windows_sys::Win32::System::Threading::INFINITE;
 
-use crate::slot::SlotId;
+use crate::core::slot::SlotId;
 use crate::sys::{self, Handle};
 
 /// Packets that one call takes at most.

@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use socket2::Domain;
 
-use crate::slot::SlotId;
+use crate::core::slot::SlotId;
 use crate::sys::Handle;
 
 /// What a socket is registered for.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use polling::{Event, Events, PollMode};
 
-use crate::slot::SlotId;
+use crate::core::slot::SlotId;
 use crate::sys::{self, Handle};
 
 /// What a socket is registered for.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::local::Local;
+use crate::core::local::Local;
 use crate::{DriverChoice, DriverKind, Key, Port};
 
 #[test]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::options::{Faults, SimOptions};
+use super::queue::Shared;
 use super::request::Side;
-use super::shared::Shared;
 use super::socket::{Knock, Listener, Owner, Role, Socket, SocketId};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, Operation, Result};

@@ -6,9 +6,9 @@
 
 use crate::accepted::Accepted;
 use crate::address::Address;
-use crate::pool::PoolBuffer;
-use crate::slot::{Receiving, SocketState};
-use crate::work::Work;
+use crate::core::pool::PoolBuffer;
+use crate::core::slot::{Receiving, SocketState};
+use crate::core::work::Work;
 
 /// Which of a socket's two requests is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

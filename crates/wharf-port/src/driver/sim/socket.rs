@@ -10,7 +10,7 @@ use super::code;
 use super::request::{Request, Side};
 use super::world::World;
 use crate::address::Address;
-use crate::slot::SlotId;
+use crate::core::slot::SlotId;
 
 /// A place in the table, and which of its successive sockets is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

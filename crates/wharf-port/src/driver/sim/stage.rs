@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, MutexGuard};
 
+use super::queue::Shared;
 use super::random::Random;
-use super::shared::Shared;
 use super::world::World;
 use crate::core::Core;
 use crate::lock;

@@ -13,9 +13,9 @@ use super::socket::{Knock, Owner, SocketId};
 use super::world::World;
 use crate::accepted::{Accepted, Place};
 use crate::core::Core;
-use crate::slot::SocketState;
+use crate::core::slot::SocketState;
+use crate::core::work::Work;
 use crate::sys;
-use crate::work::Work;
 
 /// How long descriptors are short at most.
 const SHORTAGE_NS_MAX: u64 = 300_000_000;

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::options::{Faults, SimOptions};
+use super::queue::Sleepers;
 use super::random::Random;
 use super::request::{Asked, Memory, Outcome, Request, Side};
-use super::shared::Sleepers;
 use super::socket::{Owner, Role, Socket, SocketId, Sockets};
 use super::stage::Acting;
 use crate::address::Address;
-use crate::slot::SlotId;
+use crate::core::slot::SlotId;
 use crate::sys;
 
 /// Events in a row at one instant after which the port is held to be spinning.

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use super::request::Kind;
 use super::{Uring, request};
+use crate::core::slot::{SlotId, SocketState};
 use crate::core::{Core, Out};
-use crate::slot::{SlotId, SocketState};
 
 /// With fewer free places than this a listener accepts one connection at a time: what the kernel
 /// accepts by one request before anybody looks is bounded by the room for completions alone.

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::config::PoolOptions;
+use crate::builder::PoolOptions;
 use crate::core::Core;
-use crate::pool::PoolBuffer;
+use crate::core::pool::PoolBuffer;
 use crate::sys::Pages;
 
 /// Bytes of the hot set at first: a quarter of a common second-level cache.

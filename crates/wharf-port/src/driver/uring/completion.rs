@@ -10,15 +10,15 @@ use std::sync::atomic::Ordering;
 
 use io_uring::cqueue::{self, buffer_select, more};
 
+use super::queue::COMPLETIONS_MAX;
 use super::request::{Kind, Name, is_reported};
-use super::ring::COMPLETIONS_MAX;
 use super::{CONNECT_CONTINUED, CUT, HAS_UNTOLD, Uring, request};
 use crate::accepted::{Accepted, Place};
+use crate::core::pool::PoolBuffer;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::driver::Driver;
 use crate::lock;
-use crate::pool::PoolBuffer;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, Handle};
 
 /// How a request ended, or what a streaming one brought.

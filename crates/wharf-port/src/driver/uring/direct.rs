@@ -24,13 +24,13 @@ use super::completion::Outcome;
 use super::request::{Kind, Name};
 use super::{CUT, Uring, request};
 use crate::address::Address;
+use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::driver::Unavailable;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::lock;
 use crate::op::OpKind;
 use crate::packet::PauseReason;
-use crate::slot::{Receiving, SlotId, SocketState, flag};
 use crate::sys::{self, AcceptFault, Handle};
 
 /// Accepts that one listener has with the kernel at a time.
@@ -82,7 +82,7 @@ const ELSEWHERE: &str = "a direct descriptor tells its addresses on the thread t
 impl Direct {
     /// Makes the table of a fresh ring, if one is asked for.
     pub(super) fn open(
-        ring: &mut super::ring::Ring,
+        ring: &mut super::queue::Ring,
         places: u32,
     ) -> Result<Option<Self>, Unavailable> {
         if places == 0 {

@@ -22,12 +22,12 @@ use parking_lot::Mutex;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::buffers::Buffers;
+use super::queue::{Purpose, Ring, Size};
 use super::request;
-use super::ring::{Purpose, Ring, Size};
-use crate::config::PoolOptions;
+use crate::builder::PoolOptions;
+use crate::core::pool::Pool;
 use crate::driver::Unavailable;
 use crate::lock;
-use crate::pool::Pool;
 use crate::sys::{self, Handle};
 
 /// How long one step may take before the machine counts as broken.

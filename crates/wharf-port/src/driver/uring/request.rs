@@ -12,9 +12,9 @@ use std::ptr;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
-use crate::slot::SlotId;
+use crate::core::slot::SlotId;
+use crate::core::work::Work;
 use crate::sys::Handle;
-use crate::work::Work;
 
 /// Slices of the send queue that one request takes.
 pub(super) const SLICES_MAX: usize = 16;

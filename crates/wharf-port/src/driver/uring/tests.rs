@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Uring;
 use super::request::{self, Kind, Name};
+use crate::core::slot::flag;
 use crate::core::{Core, Out};
 use crate::lock;
-use crate::slot::flag;
 use crate::sys::Handle;
 use crate::{DriverChoice, DriverKind, Event, Key, Port, Wait, Waiter};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wharf_port::{DriverChoice, Port};
 
-use crate::descriptors::Descriptors;
+use crate::processes::descriptors::Descriptors;
 use crate::processes::{DESCRIPTORS_BESIDES, PROCESSES_MAX};
 use crate::sys;
 

@@ -9,13 +9,13 @@ use crate::bench::figures::rounded;
 use crate::bench::page::chart;
 use crate::bench::parts::Moment;
 use crate::bench::report::Machine;
-use crate::descriptors::Descriptors;
 use crate::doctor::{believable, bytes, grouped};
-use crate::load::percentiles::Percentiles;
+use crate::load::model::percentiles::Percentiles;
+use crate::processes::descriptors::Descriptors;
 
 const VERSION: u32 = 1;
 
-/// The whole of it; docs/bench.md describes its members.
+/// The whole of it; docs/program/bench.md describes its members.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     event: &'static str,

@@ -1,7 +1,7 @@
 //! Machines that are not here, and what follows from them.
 
 use super::*;
-use crate::doctor::facts::{Backlog, Cgroup, ConnectionMemory, Memory, Rights, TcpMemory};
+use crate::sys::facts::{Backlog, Cgroup, ConnectionMemory, Memory, Rights, TcpMemory};
 
 const GIB: u64 = 1 << 30;
 

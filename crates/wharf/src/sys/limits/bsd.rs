@@ -6,7 +6,7 @@ use std::process::Command;
 
 pub(super) use super::machine::memory;
 use super::{Limits, numbers};
-use crate::doctor::facts::{
+use crate::sys::facts::{
     Backlog, Cgroup, CongestionControl, Family, OpenFiles, Rights, SourcePorts,
 };
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::numbers;
-use crate::doctor::facts::Cgroup;
+use crate::sys::facts::Cgroup;
 
 /// From here on a limit of version 1 is none: it is written as the most that fits.
 const UNLIMITED_FROM: u64 = 1 << 60;

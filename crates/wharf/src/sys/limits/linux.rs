@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use super::cgroup::Groups;
 use super::{Limits, numbers};
-use crate::doctor::facts::{
+use crate::sys::facts::{
     Backlog, CongestionControl, ConnectionTracking, Family, Memory, OpenFiles, Rights, SourcePorts,
     TcpMemory,
 };

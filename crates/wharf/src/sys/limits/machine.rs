@@ -2,7 +2,7 @@
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::doctor::facts::Memory;
+use crate::sys::facts::Memory;
 
 /// What the system tells of it.
 pub(super) fn memory() -> Memory {

@@ -8,7 +8,7 @@ use std::process::Command;
 use wharf_port::program;
 
 use super::{Limits, numbers};
-use crate::doctor::facts::{Backlog, Cgroup, Family, Memory, OpenFiles, Rights, SourcePorts};
+use crate::sys::facts::{Backlog, Cgroup, Family, Memory, OpenFiles, Rights, SourcePorts};
 
 /// Handles that one process may have: 2^24, by the layout of its handle table.
 const HANDLES_MAX: u64 = 1 << 24;

@@ -1,0 +1,138 @@
+//! Room for sends: how full a queue may be, who is refused, and who is told that there is room.
+//!
+//! Apart from `sending` because a driver may be told late of what has gone out: what is full is
+//! looked at twice before anybody is refused.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::{Core, Out};
+use crate::error::ErrorKind;
+use crate::op::OpKind;
+use crate::packet::{Event, Side};
+
+impl Core {
+    /// Locks a socket that takes so many bytes more. A queue that is full only because nobody has
+    /// waited since is none: `Full` means that the peer is slow, or the bound small.
+    pub(crate) fn lock_with_room(
+        self: &Arc<Self>,
+        id: SlotId,
+        count: usize,
+        reported: bool,
+    ) -> Result<MutexGuard<'_, SocketState>, ErrorKind> {
+        self.submit_if_late();
+        for looks_again in [true, false] {
+            let mut state = self.slots.lock(id).ok_or(ErrorKind::Closed)?;
+            may_send(&state)?;
+            let many_untaken = match reported {
+                true => self.has_many_untaken(&state),
+                // It may be cancelled, and have an end then.
+                false => self.has_many_outcomes(&state, Side::Writing),
+            };
+            if !many_untaken && !self.queue_is_full(&state, count) {
+                return Ok(state);
+            }
+            let work = state.work.as_ref();
+            let waits = work.is_some_and(|work| !work.sends.is_empty());
+            if !looks_again || !waits {
+                state.set(flag::SEND_READY_OWED);
+                return Err(ErrorKind::Full);
+            }
+            drop(state);
+            self.driver.make_room(self, id);
+        }
+        Err(ErrorKind::Full)
+    }
+
+    fn queue_is_full(&self, state: &SocketState, bytes: usize) -> bool {
+        state.work.as_ref().is_some_and(|work| {
+            !work.sends.is_empty()
+                && (work.queued_bytes.saturating_add(bytes) > self.options.send_queue_bytes_max
+                    || work.sends.len() >= self.options.operations_per_socket_max)
+        })
+    }
+
+    /// Whether as many sends wait, or their outcomes to be taken, as there may be operations: the
+    /// queue alone bounds nothing where sends go out at once.
+    fn has_many_untaken(&self, state: &SocketState) -> bool {
+        let work = state.work.as_ref();
+        let most = self.options.operations_per_socket_max;
+        work.is_some_and(|work| work.sends.len() + work.pending.len() >= most)
+    }
+
+    /// Tells whoever was refused as full that there is room, once there is for half of the bound.
+    pub(crate) fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+        if !state.has(flag::SEND_READY_OWED) {
+            return;
+        }
+        let half = self.options.send_queue_bytes_max / 2;
+        let operations = self.options.operations_per_socket_max / 2;
+        let under_half = state.work.as_ref().is_none_or(|work| {
+            work.queued_bytes < half.max(1)
+                && work.sends.len() <= operations
+                && work.pending.len() <= operations
+        });
+        if under_half {
+            state.clear(flag::SEND_READY_OWED);
+            let name = (state.sequence, OpKind::Send);
+            self.deliver(id, state, name, Event::SendReady, out);
+        }
+    }
+}
+
+/// Whether this socket takes sends at all.
+pub(crate) fn may_send(state: &SocketState) -> Result<(), ErrorKind> {
+    if state.has(flag::CLOSING | flag::HANDLE_CLOSED | flag::SHUTDOWN) {
+        return Err(ErrorKind::Closed);
+    }
+    if state.has(flag::CONNECTING) {
+        return Err(ErrorKind::NotConnected);
+    }
+    if state.has(flag::LISTENER) {
+        return Err(ErrorKind::InvalidInput);
+    }
+    if state.has(flag::WRITE_ENDED) {
+        return Err(ErrorKind::Aborted);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use crate::core::work::Send;
+    use crate::op::OpKind;
+    use crate::{Buffer, Port};
+
+    /// No case can fill a queue to the last byte: how much the system takes of it is its own affair.
+    #[test]
+    fn a_send_may_fill_the_queue_to_the_last_byte() {
+        const BOUND: usize = 1000;
+        let port = Port::builder().send_queue_bytes_max(BOUND).build();
+        let port = port.expect("a driver of this system");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("a bound socket");
+        let socket = TcpStream::connect(address).expect("it listens");
+        let stream = port.associate(socket, 1.into()).expect("room");
+        let core = &port.core;
+        let id = stream.socket().slot_id();
+        let mut state = core.slots.lock(id).expect("it is open");
+        assert!(!core.queue_is_full(&state, 2 * BOUND), "an empty queue");
+        let work = core.work(&mut state);
+        work.queued_bytes = 400;
+        work.sends.push_back(Send {
+            buffer: Buffer::from(vec![0; 400]),
+            sequence: 1,
+            kind: OpKind::Send,
+            reported: false,
+        });
+        assert!(!core.queue_is_full(&state, 600));
+        assert!(core.queue_is_full(&state, 601));
+        let work = core.work(&mut state);
+        work.sends.clear();
+        work.queued_bytes = 0;
+    }
+}

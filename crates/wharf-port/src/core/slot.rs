@@ -1,0 +1,440 @@
+//! The table of sockets: one small entry each, at an address that never moves.
+//!
+//! Entries live in chunks that are made once and stay (contract C13); an index with a generation
+//! names one, so that a late completion or a stale handle finds that its socket is gone instead of
+//! hitting the next one in the same place (C11). Everything a busy socket needs besides, queues
+//! above all, is in a [`Work`] that it gets when it has work and gives back when it is idle: this
+//! is why an idle connection costs under 64 bytes.
+//!
+//! A `HashMap` by descriptor was rejected: descriptors are reused at once, and growing it stops
+//! the world. One lock for the whole table was rejected because system calls are made under it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::core::work::Work;
+use crate::key::Key;
+use crate::lock;
+use crate::sys;
+
+/// Sockets in one chunk.
+const CHUNK_SLOTS: u32 = 1024;
+/// Marks the end of the list of free slots.
+const NONE: u32 = u32::MAX;
+
+/// A place in the table, and which of its successive sockets is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct SlotId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// What the reading side of a socket is doing; at most one thing at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Receiving {
+    Nothing,
+    Accept,
+    Connect,
+    Stream,
+    Into,
+    Watch,
+}
+
+/// Bits of [`SocketState::flags`].
+pub(crate) mod flag {
+    /// The driver holds a request of the reading side and will report its end.
+    pub(crate) const ARMED: u32 = 1 << 0;
+    /// The driver holds a request of the writing side and will report its end.
+    pub(crate) const SENDING: u32 = 1 << 1;
+    /// The caller asked to cancel what the reading side does.
+    pub(crate) const CANCEL_RECEIVE: u32 = 1 << 2;
+    /// The caller asked to cancel the send at the head of the queue.
+    pub(crate) const CANCEL_SEND: u32 = 1 << 3;
+    /// The socket waits in the ready queue, or in a waiter's list.
+    pub(crate) const QUEUED: u32 = 1 << 4;
+    /// The stream waits until one of its leases returns.
+    pub(crate) const PAUSED_LEASES: u32 = 1 << 5;
+    /// The listener waits until connections that nobody has taken are taken; it has no leases.
+    pub(crate) const PAUSED_UNTAKEN: u32 = PAUSED_LEASES;
+    /// The stream waits for a buffer of the pool.
+    pub(crate) const PAUSED_POOL: u32 = 1 << 6;
+    /// The listener waits for descriptors, memory or room in the table.
+    pub(crate) const PAUSED_ACCEPT: u32 = 1 << 7;
+    /// A send was refused as full; one `SendReady` is owed.
+    pub(crate) const SEND_READY_OWED: u32 = 1 << 8;
+    /// A send failed or was cut short: nothing more can be sent.
+    pub(crate) const WRITE_ENDED: u32 = 1 << 9;
+    /// The write side was shut down, or will be when the queue is empty.
+    pub(crate) const SHUTDOWN: u32 = 1 << 10;
+    /// A close is under way.
+    pub(crate) const CLOSING: u32 = 1 << 11;
+    /// The close is abortive.
+    pub(crate) const CLOSE_RESET: u32 = 1 << 12;
+    /// Nothing more is delivered about this socket: its owner dropped it.
+    pub(crate) const SILENT: u32 = 1 << 13;
+    /// The descriptor is gone, `Closed` is the last packet in the queue.
+    pub(crate) const HANDLE_CLOSED: u32 = 1 << 14;
+    /// A listener: its packets know no turns.
+    pub(crate) const LISTENER: u32 = 1 << 15;
+    /// The close already asked the driver to end what it holds.
+    pub(crate) const HUNG_UP: u32 = 1 << 16;
+    /// The connect ran into its deadline.
+    pub(crate) const DEADLINE: u32 = 1 << 17;
+    /// A connect that has not delivered its stream.
+    pub(crate) const CONNECTING: u32 = 1 << 18;
+    /// The peer's reset was told to a receive once; later ones are told again. The reading side
+    /// is over then.
+    pub(crate) const WAS_RESET: u32 = 1 << 19;
+    /// The connection broke, as the system told once: no end in order follows.
+    pub(crate) const WAS_BROKEN: u32 = 1 << 20;
+    /// The driver looks out for the peer's end beside what the socket reads, and will report it.
+    pub(crate) const GUARDED: u32 = 1 << 21;
+    /// Another port has, or had, this listener's socket as well: it must not be shut down.
+    pub(crate) const SHARED_LISTENER: u32 = 1 << 22;
+    /// Bits from here on belong to the driver.
+    pub(crate) const DRIVER_SHIFT: u32 = 23;
+}
+
+/// One socket, as its lock guards it.
+#[derive(Debug)]
+pub(crate) struct SocketState {
+    pub(crate) key: Key,
+    pub(crate) work: Option<Box<Work>>,
+    pub(crate) handle: Option<sys::Handle>,
+    pub(crate) generation: u32,
+    pub(crate) flags: u32,
+    /// Counts this socket's operations, so that each has a number of its own.
+    pub(crate) sequence: u32,
+    /// The number of the operation in `receiving`.
+    pub(crate) receive_sequence: u32,
+    /// The waiter whose turn it is, 0 for none; of a listener, which knows no turns, how many
+    /// batches of a shared port have packets of it.
+    pub(crate) turn: u16,
+    /// Packets of this socket in the batch of that waiter.
+    pub(crate) taken: u8,
+    pub(crate) receiving: Receiving,
+}
+
+impl SocketState {
+    fn unused() -> Self {
+        SocketState {
+            key: Key(0),
+            work: None,
+            handle: None,
+            generation: 0,
+            flags: 0,
+            sequence: 0,
+            receive_sequence: 0,
+            turn: 0,
+            taken: 0,
+            receiving: Receiving::Nothing,
+        }
+    }
+
+    pub(crate) fn has(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
+
+    pub(crate) fn set(&mut self, flags: u32) {
+        self.flags |= flags;
+    }
+
+    pub(crate) fn clear(&mut self, flags: u32) {
+        self.flags &= !flags;
+    }
+
+    /// A fresh number for an operation of this socket.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// The open handle.
+    ///
+    /// # Panics
+    /// After the handle was closed; callers hold a live, not yet closed socket.
+    pub(crate) fn open_handle(&self) -> &sys::Handle {
+        self.handle
+            .as_ref()
+            .expect("the socket is open until its close is over")
+    }
+}
+
+/// One entry of the table.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Generation (high half) and, in the low half, [`LEASES_PAUSED`] and [`SILENCED`] with the
+    /// count of leases of the stream; outside the lock because a lease may be dropped under it, and
+    /// because each packet is checked against it when it is handed out. While the slot is free the
+    /// low half links the list of free slots.
+    leases: AtomicU64,
+    state: Mutex<SocketState>,
+    /// What the driver keeps at a stable address for each socket; nothing on Unix.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) driver: sys::SlotBlock,
+}
+
+/// Set in the low half of `leases` while the stream waits for one to return.
+const LEASES_PAUSED: u32 = 1 << 31;
+/// Set there once the owner has dropped the socket: no packet about it is handed out any more.
+const SILENCED: u32 = 1 << 30;
+/// The rest of the low half: how many leases are out.
+const LEASES: u32 = SILENCED - 1;
+
+fn join(generation: u32, low: u32) -> u64 {
+    (u64::from(generation) << 32) | u64::from(low)
+}
+
+fn split(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// Each behind a thin pointer: the table itself counts in what a few sockets cost.
+    chunks: Box<[OnceLock<Box<[Slot; CHUNK_SLOTS as usize]>>]>,
+    free: Mutex<Free>,
+    slots_max: u32,
+}
+
+#[derive(Debug)]
+struct Free {
+    head: u32,
+    /// Slots ever used; those behind it are fresh.
+    fresh: u32,
+    live: u32,
+    /// Of those, places kept for sockets that come later.
+    kept: u32,
+}
+
+impl Slots {
+    pub(crate) fn new(slots_max: u32) -> Self {
+        let chunks = slots_max.div_ceil(CHUNK_SLOTS);
+        Slots {
+            chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
+            free: Mutex::new(Free {
+                head: NONE,
+                fresh: 0,
+                live: 0,
+                kept: 0,
+            }),
+            slots_max,
+        }
+    }
+
+    /// How many sockets live.
+    pub(crate) fn live(&self) -> u32 {
+        lock(&self.free).live
+    }
+
+    /// How many sockets are in the table, without the places kept for others.
+    pub(crate) fn open(&self) -> u32 {
+        let free = lock(&self.free);
+        free.live - free.kept
+    }
+
+    /// Bytes of the chunks that exist. They are made in order, one when the first socket needs it.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunks = self.used().div_ceil(CHUNK_SLOTS) as usize;
+        chunks * CHUNK_SLOTS as usize * size_of::<Slot>()
+    }
+
+    /// Keeps a place for a socket that comes later, unless there is none.
+    pub(crate) fn reserve(&self) -> bool {
+        let mut free = lock(&self.free);
+        let room = free.live < self.slots_max;
+        free.live += u32::from(room);
+        free.kept += u32::from(room);
+        room
+    }
+
+    /// Gives up a place that was kept.
+    pub(crate) fn unreserve(&self) {
+        let mut free = lock(&self.free);
+        free.live -= 1;
+        free.kept -= 1;
+    }
+
+    /// A slot for a new socket, locked; nothing when all are in use. `kept` uses a place that was
+    /// kept for it.
+    pub(crate) fn allocate(&self, kept: bool) -> Option<(SlotId, MutexGuard<'_, SocketState>)> {
+        let index = {
+            let mut free = lock(&self.free);
+            if !kept && free.live >= self.slots_max {
+                return None;
+            }
+            free.live += u32::from(!kept);
+            free.kept -= u32::from(kept);
+            if free.head == NONE {
+                free.fresh += 1;
+                free.fresh - 1
+            } else {
+                let index = free.head;
+                // Whoever put the slot here wrote the link before it took this lock.
+                free.head = split(self.slot(index).leases.load(Ordering::Relaxed)).1;
+                index
+            }
+        };
+        let slot = self.slot(index);
+        let state = lock(&slot.state);
+        let generation = state.generation;
+        slot.leases.store(join(generation, 0), Ordering::Release);
+        Some((SlotId { index, generation }, state))
+    }
+
+    /// Gives a slot back. The caller has emptied `state` and still holds its lock.
+    pub(crate) fn free(&self, id: SlotId, state: &mut SocketState) {
+        self.unallocate(id, state, false);
+    }
+
+    /// Gives back the slot of a socket that did not come in; a place that was `kept` for it is kept
+    /// again.
+    pub(crate) fn unallocate(&self, id: SlotId, state: &mut SocketState, kept: bool) {
+        debug_assert_eq!(state.generation, id.generation, "a slot is freed once");
+        debug_assert!(
+            state.handle.is_none(),
+            "the handle is closed before its slot is freed"
+        );
+        let generation = id.generation.wrapping_add(1);
+        let sequence = state.sequence;
+        *state = SocketState {
+            generation,
+            sequence,
+            ..SocketState::unused()
+        };
+        let mut free = lock(&self.free);
+        self.slot(id.index)
+            .leases
+            .store(join(generation, free.head), Ordering::Relaxed);
+        free.head = id.index;
+        free.live -= u32::from(!kept);
+        free.kept += u32::from(kept);
+    }
+
+    /// The socket, locked, unless it is gone.
+    pub(crate) fn lock(&self, id: SlotId) -> Option<MutexGuard<'_, SocketState>> {
+        let chunk = self.chunks.get((id.index / CHUNK_SLOTS) as usize)?.get()?;
+        let state = lock(&chunk[(id.index % CHUNK_SLOTS) as usize].state);
+        // A free slot has the generation of its next socket, which has no handle yet.
+        (state.generation == id.generation && (state.handle.is_some() || state.flags != 0))
+            .then_some(state)
+    }
+
+    /// Whatever socket is in this place, locked, with its name.
+    pub(crate) fn lock_index(&self, index: u32) -> Option<(SlotId, MutexGuard<'_, SocketState>)> {
+        let chunk = self.chunks.get((index / CHUNK_SLOTS) as usize)?.get()?;
+        let state = lock(&chunk[(index % CHUNK_SLOTS) as usize].state);
+        let live = state.handle.is_some() || state.flags != 0;
+        live.then(|| {
+            (
+                SlotId {
+                    index,
+                    generation: state.generation,
+                },
+                state,
+            )
+        })
+    }
+
+    /// Drops the handles of all sockets, and nothing else of them; in a fork, where some may be
+    /// locked for ever.
+    pub(crate) fn let_handles_go(&self) {
+        let chunks = self.chunks.iter().filter_map(OnceLock::get);
+        for slot in chunks.flat_map(|chunk| chunk.iter()) {
+            if let Some(mut state) = slot.state.try_lock() {
+                drop(state.handle.take());
+            }
+        }
+    }
+
+    /// Slots ever used: the indices below this may hold sockets.
+    pub(crate) fn used(&self) -> u32 {
+        lock(&self.free).fresh
+    }
+
+    /// The entry itself, at its stable address.
+    pub(crate) fn slot(&self, index: u32) -> &Slot {
+        let chunk = self.chunks[(index / CHUNK_SLOTS) as usize].get_or_init(|| {
+            let unused = || Slot {
+                leases: AtomicU64::new(0),
+                state: Mutex::new(SocketState::unused()),
+                driver: Default::default(),
+            };
+            let chunk: Box<[Slot]> = (0..CHUNK_SLOTS).map(|_| unused()).collect();
+            chunk.try_into().expect("as many as a chunk has")
+        });
+        &chunk[(index % CHUNK_SLOTS) as usize]
+    }
+
+    /// Counts one more lease, unless the stream has `leases_max` out: then it is marked as
+    /// waiting, and the lease that returns next will say so.
+    pub(crate) fn reserve_lease(&self, id: SlotId, leases_max: u16) -> bool {
+        self.change_leases(id, |low| {
+            if low & LEASES >= u32::from(leases_max) {
+                (low | LEASES_PAUSED, false)
+            } else {
+                (low + 1, true)
+            }
+        })
+    }
+
+    /// How many more leases the stream may have out.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn leases_free(&self, id: SlotId, leases_max: u16) -> u32 {
+        let (_, low) = split(self.slot(id.index).leases.load(Ordering::Relaxed));
+        u32::from(leases_max).saturating_sub(low & LEASES)
+    }
+
+    /// Counts one more lease whatever the bound: the kernel had filled its buffer already.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn count_lease(&self, id: SlotId) {
+        self.change_leases(id, |low| (low + 1, true));
+    }
+
+    /// Counts a lease that came back, and answers whether its stream waited for that.
+    pub(crate) fn return_lease(&self, id: SlotId, leases_max: u16) -> bool {
+        self.change_leases(id, |low| {
+            let count = (low & LEASES).saturating_sub(1);
+            if low & LEASES_PAUSED != 0 && count < u32::from(leases_max) {
+                ((low & SILENCED) | count, true)
+            } else {
+                ((low & !LEASES) | count, false)
+            }
+        })
+    }
+
+    /// From now on no packet about this socket is handed out, wherever it stands.
+    pub(crate) fn silence(&self, id: SlotId) {
+        self.change_leases(id, |low| (low | SILENCED, true));
+    }
+
+    /// Whether packets about this socket are handed out: it lives, and its owner has not dropped
+    /// it. Without a lock, because it is asked for each packet.
+    #[inline]
+    pub(crate) fn is_told_of(&self, id: SlotId) -> bool {
+        let word = self.slot(id.index).leases.load(Ordering::Acquire);
+        let (generation, low) = split(word);
+        generation == id.generation && low & SILENCED == 0
+    }
+
+    /// Changes the low half of the word, unless the socket is gone; answers what `change` says.
+    fn change_leases(&self, id: SlotId, change: impl Fn(u32) -> (u32, bool)) -> bool {
+        let word = &self.slot(id.index).leases;
+        let mut current = word.load(Ordering::Acquire);
+        loop {
+            let (generation, low) = split(current);
+            if generation != id.generation {
+                return false;
+            }
+            let (next, answer) = change(low);
+            let next = join(generation, next);
+            match word.compare_exchange_weak(current, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return answer,
+                Err(now) => current = now,
+            }
+        }
+    }
+}

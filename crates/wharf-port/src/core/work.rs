@@ -1,0 +1,210 @@
+//! What a socket needs while it has work: its queues, lent to it and given back when it is idle.
+//!
+//! Kept apart from the slot so that an idle connection pays one pointer for it, and recycled so
+//! that a busy one allocates nothing per operation (both are tests). Each thread has a few spare
+//! blocks of its own, of whatever port: a block for each echo, taken and given back under one lock
+//! of the port, cost two of them.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use socket2::SockAddr;
+
+use crate::buffer::Buffer;
+use crate::core::Core;
+use crate::core::pool::PoolBuffer;
+use crate::core::slot::{SocketState, flag};
+use crate::core::timer::TimerId;
+use crate::lock;
+use crate::op::OpKind;
+use crate::packet::Packet;
+use crate::sys;
+
+/// Work blocks a port keeps for reuse; more than this many busy sockets allocate theirs.
+const SPARE_WORK_MAX: usize = 1024;
+/// Those a thread keeps before that; a few, because nobody takes them from an idle thread.
+const SPARE_OF_THREAD_MAX: usize = 32;
+/// A queue that had room for more than this gives it back when its socket is idle.
+const KEEP_ENTRIES: usize = 64;
+
+thread_local! {
+    #[allow(
+        clippy::vec_box,
+        reason = "a work block keeps its address while the system uses it"
+    )]
+    static SPARE: RefCell<Vec<Box<Work>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The queues of one busy socket.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// Packets that no waiter has taken yet, in order.
+    pub(crate) pending: VecDeque<Packet>,
+    /// Sends and shutdowns in submission order; the head may be partly sent.
+    pub(crate) sends: VecDeque<Send>,
+    /// Bytes in `sends` that are not sent yet.
+    pub(crate) queued_bytes: usize,
+    /// Bytes of the head of `sends` that are sent.
+    pub(crate) head_sent: usize,
+    /// Receives into callers' buffers, in submission order.
+    pub(crate) intos: VecDeque<Into>,
+    /// Received beyond the bound of leases: told as soon as a lease is free, in order.
+    pub(crate) held: VecDeque<Held>,
+    /// The system's code that ended the receiving behind `held`.
+    pub(crate) held_end: Option<i32>,
+    /// How many of `sends` the request in the kernel covers, and which of them is being cancelled.
+    pub(crate) sends_in_request: usize,
+    pub(crate) cancelled_send: Option<u32>,
+    /// What ends a connect, or the flush of a close, that takes too long.
+    pub(crate) limit: Option<TimerId>,
+    /// Whom a connect goes to, at a stable address.
+    pub(crate) connect_to: Option<SockAddr>,
+    /// When a connect tries again that found no room, and how long it waited for that.
+    pub(crate) connect_retry: Option<(TimerId, Duration)>,
+    /// What the driver keeps per busy socket at a stable address: message headers, addresses.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) driver: sys::WorkBlock,
+}
+
+/// A queued send, or the shutdown that waits behind the sends.
+#[derive(Debug)]
+pub(crate) struct Send {
+    pub(crate) buffer: Buffer,
+    pub(crate) sequence: u32,
+    /// `Send` or `Shutdown`.
+    pub(crate) kind: OpKind,
+    pub(crate) reported: bool,
+}
+
+/// A queued receive into a caller's buffer.
+#[derive(Debug)]
+pub(crate) struct Into {
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) sequence: u32,
+}
+
+/// A filled buffer that waits for a lease.
+#[derive(Debug)]
+#[allow(
+    dead_code,
+    reason = "only a driver whose receives stream has such buffers"
+)]
+pub(crate) struct Held {
+    pub(crate) buffer: PoolBuffer,
+    /// The bytes in it, and how many of them were read already.
+    pub(crate) count: usize,
+    pub(crate) read: usize,
+}
+
+impl Work {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+            && self.held.is_empty()
+            && self.held_end.is_none()
+            && self.sends.is_empty()
+            && self.intos.is_empty()
+            && self.connect_to.is_none()
+            && self.connect_retry.is_none()
+            && self.limit.is_none()
+    }
+
+    /// Frees the memory of queues that were long: a spare block keeps none of it.
+    fn give_back_room(&mut self) {
+        fn give_back<T>(queue: &mut VecDeque<T>) {
+            if queue.capacity() > KEEP_ENTRIES {
+                *queue = VecDeque::new();
+            }
+        }
+        give_back(&mut self.pending);
+        give_back(&mut self.sends);
+        give_back(&mut self.intos);
+        give_back(&mut self.held);
+    }
+
+    /// Fills `slices` with what is queued and not sent, up to a shutdown or so many bytes; answers
+    /// how many slices.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn unsent<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
+        let (mut count, mut room) = (0, bytes_max);
+        for (place, send) in self.sends.iter().enumerate().take(slices.len()) {
+            if send.kind == OpKind::Shutdown || room == 0 {
+                break;
+            }
+            let sent = if place == 0 { self.head_sent } else { 0 };
+            let unsent = &send.buffer[sent..];
+            let unsent = &unsent[..unsent.len().min(room)];
+            room -= unsent.len();
+            slices[place] = IoSlice::new(unsent);
+            count = place + 1;
+        }
+        count
+    }
+}
+
+impl Core {
+    /// The work block of a busy socket, made from a spare one if there is any.
+    pub(crate) fn work<'s>(&self, state: &'s mut SocketState) -> &'s mut Work {
+        if state.work.is_none() {
+            let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+            let spare = spare.ok().flatten().or_else(|| lock(&self.spare).pop());
+            state.work = Some(spare.unwrap_or_default());
+        }
+        state.work.as_mut().expect("set above")
+    }
+
+    /// Gives back what a socket has received and nobody will be told of.
+    pub(crate) fn give_held_back(&self, state: &mut SocketState) {
+        let Some(work) = &mut state.work else {
+            return;
+        };
+        work.held_end = None;
+        for held in work.held.drain(..) {
+            self.buffer_returned(held.buffer);
+        }
+    }
+
+    /// Takes the work block of a socket that has become idle, also of one whose reading side is with
+    /// the system: what such a request points to is in the slot, or in a queue that is not empty.
+    pub(crate) fn recycle(&self, state: &mut SocketState) {
+        // What is nearly always so, and cheapest to see, first.
+        let idle =
+            !state.has(flag::SENDING) && state.work.as_ref().is_some_and(|work| work.is_empty());
+        if !idle {
+            return;
+        }
+        let mut work = state.work.take();
+        if let Some(work) = &mut work {
+            work.give_back_room();
+        }
+        // A thread that is past its own end has none.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_OF_THREAD_MAX {
+                spare.extend(work.take());
+            }
+        });
+        if work.is_some() {
+            let mut spare = lock(&self.spare);
+            if spare.len() < SPARE_WORK_MAX {
+                spare.extend(work);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_block_keeps_no_long_queue() {
+        let mut work = Work::default();
+        work.intos.reserve(100_000);
+        work.sends.reserve(10);
+        let sends = work.sends.capacity();
+        work.give_back_room();
+        assert_eq!((work.intos.capacity(), work.sends.capacity()), (0, sends));
+    }
+}

@@ -1,0 +1,105 @@
+//! The cases of the contract, by topic.
+//!
+//! Each module has a table of its cases, which the list below puts in the order of
+//! the page that is made from it.
+
+pub(crate) mod accept;
+pub(crate) mod at_hand;
+pub(crate) mod behind;
+pub(crate) mod bounds;
+pub(crate) mod cancel;
+pub(crate) mod close;
+pub(crate) mod connect;
+pub(crate) mod direct;
+pub(crate) mod driver_choice;
+pub(crate) mod drops;
+pub(crate) mod edges;
+pub(crate) mod end;
+pub(crate) mod errors;
+pub(crate) mod exhaust;
+pub(crate) mod foreign;
+pub(crate) mod fork;
+pub(crate) mod handles;
+pub(crate) mod held;
+pub(crate) mod leaders;
+pub(crate) mod leaving;
+pub(crate) mod orderly;
+pub(crate) mod pool;
+pub(crate) mod port;
+pub(crate) mod prompt;
+pub(crate) mod receive;
+pub(crate) mod room;
+pub(crate) mod scarce;
+pub(crate) mod send;
+pub(crate) mod shares;
+pub(crate) mod shutdown;
+pub(crate) mod spin;
+pub(crate) mod storms;
+pub(crate) mod surplus;
+pub(crate) mod timers;
+pub(crate) mod traced;
+pub(crate) mod turns;
+pub(crate) mod untaken;
+pub(crate) mod waiters;
+pub(crate) mod watch;
+
+use crate::rig::case::{Case, Inapplicable};
+
+/// All cases, by topic.
+pub(crate) const TOPICS: &[(&str, &[Case])] = &[
+    ("port", port::CASES),
+    ("timers", timers::CASES),
+    ("accept", accept::CASES),
+    ("connect", connect::CASES),
+    ("receive", receive::CASES),
+    ("watch", watch::CASES),
+    ("edges", edges::CASES),
+    ("pool", pool::CASES),
+    ("a pool that runs short", scarce::CASES),
+    ("held", held::CASES),
+    ("right behind a message", behind::CASES),
+    ("send", send::CASES),
+    ("room for sends", room::CASES),
+    ("promptness", prompt::CASES),
+    ("cancel", cancel::CASES),
+    ("shutdown", shutdown::CASES),
+    ("close", close::CASES),
+    ("drops", drops::CASES),
+    ("waiters", waiters::CASES),
+    ("waiters that go", leaving::CASES),
+    ("one that leads", leaders::CASES),
+    ("looking before sleeping", spin::CASES),
+    ("turns", turns::CASES),
+    ("shares", shares::CASES),
+    ("bounds", bounds::CASES),
+    ("what nobody takes", untaken::CASES),
+    ("exhaustion", exhaust::CASES),
+    ("more than there are places", surplus::CASES),
+    ("the end of a port", end::CASES),
+    ("the end in order", orderly::CASES),
+    ("at hand at the end", at_hand::CASES),
+    ("errors", errors::CASES),
+    ("handles", handles::CASES),
+    ("forks", fork::CASES),
+    ("sockets of the caller", foreign::CASES),
+    ("storms", storms::CASES),
+    ("system calls", traced::CASES),
+    ("seeds", crate::random::real::CASES),
+    ("driver choice", driver_choice::CASES),
+    ("direct descriptors", direct::CASES),
+];
+
+/// What no case can show.
+pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[
+    port::INAPPLICABLE,
+    accept::INAPPLICABLE,
+    connect::INAPPLICABLE,
+    receive::INAPPLICABLE,
+    close::INAPPLICABLE,
+    driver_choice::INAPPLICABLE,
+];
+
+/// Every case, in that order.
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
+    TOPICS.iter().flat_map(|(_, cases)| cases.iter())
+}

@@ -1,0 +1,210 @@
+//! Drivers seen from outside: which system calls they make, and what their failures do. Most of it is
+//! about readiness; `uring` sends by system calls where nobody waits.
+//!
+//! strace counts the calls and makes some of them fail, in a process of its own: no system can be
+//! made to do that on demand.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use wharf_port::{Event, Op};
+
+use crate::cases::storms::rounds_of_all_kinds;
+use crate::rig::Rig;
+use crate::rig::case::{Case, Driver, Mode, Where, case, linux};
+use crate::rig::system;
+
+pub(crate) const CASES: &[Case] = &[
+    case!(
+        interrupted_calls_lose_nothing,
+        [C2, C6],
+        "signal(7): interrupted system calls"
+    )
+    .skip(traced)
+    .alone()
+    .seconds_max(60),
+    case!(
+        connections_during_a_pause_are_not_tried_one_by_one,
+        [C12],
+        "measured: 352,218 failures in 200 ms"
+    )
+    .skip(traced)
+    .alone()
+    .seconds_max(60),
+    case!(
+        sends_at_once_that_fail_for_now_lose_nothing,
+        [C2, C6, C7],
+        "signal(7): interrupted system calls"
+    )
+    .skip(traced_at_once)
+    .alone()
+    .seconds_max(60),
+];
+
+const NO_STRACE: &str = "strace is missing here, or may not trace";
+
+fn traced(at: &Where) -> Option<&'static str> {
+    linux(at).or_else(|| {
+        if at.driver != Driver::Poll {
+            return Some("it is about the system calls that the readiness driver makes");
+        }
+        (!at.strace).then_some(NO_STRACE)
+    })
+}
+
+fn traced_at_once(at: &Where) -> Option<&'static str> {
+    linux(at).or_else(|| {
+        if at.driver != Driver::Uring {
+            return Some(
+                "it is about sends that io_uring is passed by for; others always are calls",
+            );
+        }
+        if at.mode == Mode::Direct {
+            return Some("a direct descriptor is none that a system call takes");
+        }
+        (!at.strace).then_some(NO_STRACE)
+    })
+}
+
+/// Set for the process that strace watches.
+const INSIDE: &str = "WHARF_TEST_INSIDE";
+
+fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Runs this case again under strace, and answers what it wrote.
+fn under_strace(name: &str, options: &[&str]) -> String {
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-q", "-o"]).arg(&log).args(options);
+    strace.arg(std::env::current_exe().expect("a test has a binary"));
+    let output = strace.env(INSIDE, "1").output().expect("it ran before");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "inside: {said}{complained}");
+    let seen = std::fs::read_to_string(&log).expect("strace has written it");
+    std::fs::remove_file(&log).expect("nobody else has it");
+    seen
+}
+
+fn interrupted_calls_lose_nothing(at: &Where) {
+    const CALLS: &str = "sendto,sendmsg,recvfrom,accept4,epoll_wait,epoll_pwait,epoll_pwait2";
+    if is_inside() {
+        return rounds_of_all_kinds(at);
+    }
+    let name = format!("interrupted-{}.strace", at.mode.name());
+    let trace = format!("trace={CALLS}");
+    let inject = format!("inject={CALLS}:error=EINTR:when=3+3");
+    let seen = under_strace(&name, &["-e", &trace, "-e", &inject]);
+    for call in ["sendto", "recvfrom", "accept4", "epoll_"] {
+        let failed = |line: &&str| line.contains(call) && line.contains("(INJECTED)");
+        let count = seen.lines().filter(failed).count();
+        assert!(count >= 5, "only {count} interrupted calls of {call}");
+    }
+}
+
+fn sent(rig: &mut Rig, op: Op) -> Event {
+    let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
+    packet.event
+}
+
+/// A thread that waits on no port sends by a call, and hands over what a waiter has queued where it may
+/// not enter the ring. What such a call does not take becomes a request.
+fn sends_at_once_that_fail_for_now_lose_nothing(at: &Where) {
+    const ROUNDS: u8 = 40;
+    if !is_inside() {
+        // Where any thread may enter the ring, what is queued goes there.
+        let calls: &[&str] = match at.mode {
+            Mode::Single => &["sendto", "sendmsg"],
+            Mode::Shared | Mode::Direct | Mode::Leader => &["sendto"],
+        };
+        for error in ["EINTR", "EAGAIN"] {
+            let name = format!("at-once-{error}-{}.strace", at.mode.name());
+            let trace = "trace=sendto,sendmsg";
+            // Counted for each thread; the first ones are those of the driver's own trial.
+            let inject = format!("inject=sendto,sendmsg:error={error}:when=9+2");
+            let seen = under_strace(&name, &["-e", trace, "-e", &inject]);
+            for call in calls {
+                let failed = |line: &&str| line.contains(call) && line.contains("(INJECTED)");
+                let count = seen.lines().filter(failed).count();
+                assert!(count >= 5, "only {count} of {call} failed with {error}");
+            }
+        }
+        return;
+    }
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let port = rig.port.clone();
+    let (ask, asked) = channel::<Option<Vec<u8>>>();
+    let (answer, answered) = channel();
+    thread::scope(|scope| {
+        let stream = &stream;
+        scope.spawn(move || {
+            for bytes in asked {
+                let op = bytes.map(|it| stream.send_reported(it).expect("an empty queue"));
+                port.submit();
+                answer.send(op).expect("somebody asked");
+            }
+        });
+        let elsewhere = |bytes| {
+            ask.send(bytes).expect("it listens");
+            answered.recv().expect("it answers")
+        };
+        for round in 0..ROUNDS {
+            let op = elsewhere(Some(vec![round; 50])).expect("a send");
+            assert_eq!(rig.hear(&mut peer, 50), [round; 50]);
+            assert!(matches!(sent(&mut rig, op), Event::Sent { buffer } if buffer.len() == 50));
+            // This thread has waited for nothing long, and what it sends stays for its next wait.
+            rig.pump(Duration::ZERO);
+            rig.pump(Duration::ZERO);
+            let ops = [1, 2].map(|part| {
+                let sent = stream.send_reported(vec![round; part]);
+                sent.expect("room")
+            });
+            elsewhere(None);
+            assert_eq!(rig.hear(&mut peer, 3), [round; 3]);
+            for (op, part) in ops.into_iter().zip([1, 2]) {
+                let is_it =
+                    |event: &Event| matches!(event, Event::Sent { buffer } if buffer.len() == part);
+                assert!(is_it(&sent(&mut rig, op)));
+            }
+        }
+        drop(ask);
+    });
+}
+
+/// Each of them is news, and none of them a reason to try again before it is time: out of
+/// descriptors every try fails.
+fn connections_during_a_pause_are_not_tried_one_by_one(at: &Where) {
+    const CONNECTIONS: usize = 60;
+    if !is_inside() {
+        let name = format!("paused-{}.strace", at.mode.name());
+        let seen = under_strace(&name, &["-e", "trace=accept4"]);
+        let failed = seen.matches("EMFILE").count();
+        assert!(failed > 0, "it never was out of descriptors");
+        // At 10, 20, 40 ms and so on: a machine would have to stand still for a long time.
+        assert!(failed <= CONNECTIONS / 3, "{failed} accepts failed");
+        return;
+    }
+    let mut rig = Rig::new(at);
+    let address = rig.address().internet().expect("an internet address");
+    let clients: Vec<Socket> = (0..CONNECTIONS)
+        .map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket"))
+        .collect();
+    let _hoard = system::leave_descriptors(0);
+    let mut paused = false;
+    for client in &clients {
+        client.connect(&address.into()).expect("the rig listens");
+        rig.pump(Duration::ZERO);
+        paused |= rig
+            .find(|packet| matches!(packet.event, Event::Paused { .. }))
+            .is_some();
+    }
+    assert!(paused, "there is no descriptor");
+    rig.allowed.packets = true;
+}

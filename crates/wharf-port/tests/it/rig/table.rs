@@ -1,0 +1,234 @@
+//! The table of the contract: each clause on each driver, made from the cases.
+//!
+//! It is a file and not only a report, so that a change of what is proved shows in a review. The
+//! drivers of other systems are in it too: a case is skipped by name or it runs there.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use libtest_mimic::Failed;
+
+use crate::cases::{INAPPLICABLE, TOPICS, all};
+use crate::rig::case::{Case, Clause, Driver, Mode, Where};
+
+/// Set to write the file instead of comparing it.
+const WRITE: &str = "WHARF_CONTRACT_WRITE";
+
+/// The parts of the file that people write.
+const HEAD: &str = include_str!("contract-head.md");
+const TAIL: &str = include_str!("contract-tail.md");
+
+fn path() -> PathBuf {
+    PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/library/contract.md"
+    ))
+}
+
+/// Compares `docs/library/contract.md` with what the cases say.
+pub(crate) fn check() -> Result<(), Failed> {
+    let made = make()?;
+    if std::env::var_os(WRITE).is_some() {
+        return Ok(std::fs::write(path(), made)?);
+    }
+    if cfg!(windows) {
+        // The sources are on another system; there the file is compared.
+        return Ok(());
+    }
+    let written = std::fs::read_to_string(path()).unwrap_or_default();
+    if written == made {
+        return Ok(());
+    }
+    let line = written.lines().zip(made.lines()).position(|(a, b)| a != b);
+    let line = line.unwrap_or_else(|| written.lines().count().min(made.lines().count()));
+    let how = format!("{WRITE}=1 cargo test -p wharf-port --test it contract_table");
+    Err(format!(
+        "docs/library/contract.md is not current from line {}: run {how}",
+        line + 1
+    )
+    .into())
+}
+
+fn make() -> Result<String, Failed> {
+    let mut text = String::from(HEAD);
+    text.push('\n');
+    let mut notes = Notes::default();
+    summary(&mut text)?;
+    for (clause, title) in Clause::ALL {
+        section(&mut text, clause, title, &mut notes);
+    }
+    notes.write(&mut text);
+    inapplicable(&mut text);
+    text.push('\n');
+    text.push_str(TAIL);
+    Ok(text)
+}
+
+/// How many cases prove each clause on each driver; none is an error.
+fn summary(text: &mut String) -> Result<(), Failed> {
+    text.push_str(
+        "| clause | iocp | uring | poll | sim | uring, direct | sim, one leads |\n|---|---|---|---|---|---|---|\n",
+    );
+    for (clause, title) in Clause::ALL {
+        let _ = write!(text, "| {clause:?} {title} ");
+        for column in Column::ALL {
+            let of = all().filter(|case| case.clauses.contains(&clause));
+            let (run, skipped) = of.fold((0, 0), |(run, skipped), case| match cell(case, column) {
+                Cell::Skipped(_) => (run, skipped + 1),
+                _ => (run + 1, skipped),
+            });
+            if run + skipped == 0 {
+                return Err(format!("no case proves {clause:?} on {}", column.name()).into());
+            }
+            let skipped = match skipped {
+                0 => String::new(),
+                count => format!(", {count} skipped"),
+            };
+            let _ = write!(text, "| {run}{skipped} ");
+        }
+        text.push_str("|\n");
+    }
+    Ok(())
+}
+
+fn section(text: &mut String, clause: Clause, title: &str, notes: &mut Notes) {
+    let _ = write!(text, "\n### {clause:?} {title}\n\n");
+    text.push_str(
+        "| case | iocp | uring | poll | sim | uring, direct | sim, one leads | learnt from |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for case in all().filter(|case| case.clauses.contains(&clause)) {
+        let _ = write!(text, "| `{}` ", case.name);
+        for column in Column::ALL {
+            let cell = match cell(case, column) {
+                Cell::Both => "yes".into(),
+                Cell::One(mode, reason) => format!("{} [{}]", mode.name(), notes.number(reason)),
+                Cell::Skipped(reason) => format!("skipped [{}]", notes.number(reason)),
+            };
+            let _ = write!(text, "| {cell} ");
+        }
+        let _ = writeln!(text, "| {} |", case.source);
+    }
+}
+
+/// Where a case runs on a driver.
+enum Cell {
+    Both,
+    /// On this kind of port only; the other is skipped with this reason.
+    One(Mode, &'static str),
+    Skipped(&'static str),
+}
+
+/// A column of the table: a driver with the ports that all have, or one of those that have others
+/// as well.
+#[derive(Clone, Copy)]
+enum Column {
+    Of(Driver),
+    Direct,
+    Leader,
+}
+
+impl Column {
+    const ALL: [Column; 6] = [
+        Column::Of(Driver::Iocp),
+        Column::Of(Driver::Uring),
+        Column::Of(Driver::Poll),
+        Column::Of(Driver::Sim),
+        Column::Direct,
+        Column::Leader,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Column::Of(driver) => driver.name(),
+            Column::Direct => "uring with direct descriptors",
+            Column::Leader => "sim where one waiter leads",
+        }
+    }
+}
+
+fn cell(case: &Case, column: Column) -> Cell {
+    let alone = |driver, mode| {
+        let skip = (case.skip)(&Where::documented(driver, mode));
+        skip.map_or(Cell::Both, Cell::Skipped)
+    };
+    let driver = match column {
+        Column::Of(driver) => driver,
+        Column::Direct => return alone(Driver::Uring, Mode::Direct),
+        Column::Leader => return alone(Driver::Sim, Mode::Leader),
+    };
+    let skip = |mode| (case.skip)(&Where::documented(driver, mode));
+    match (skip(Mode::Shared), skip(Mode::Single)) {
+        (None, None) => Cell::Both,
+        (None, Some(reason)) => Cell::One(Mode::Shared, reason),
+        (Some(reason), None) => Cell::One(Mode::Single, reason),
+        (Some(reason), Some(_)) => Cell::Skipped(reason),
+    }
+}
+
+/// Whether a case runs under Wine that does not on Windows, and why one does not that does.
+fn under_wine(case: &Case, mode: Mode) -> (bool, Option<&'static str>) {
+    let mut at = Where::documented(Driver::Iocp, mode);
+    let on_windows = (case.skip)(&at);
+    at.wine = true;
+    let under_wine = (case.skip)(&at);
+    match on_windows {
+        Some(_) => (under_wine.is_none(), None),
+        None => (false, under_wine),
+    }
+}
+
+/// The reasons of skips, numbered as they first come.
+#[derive(Default)]
+struct Notes(Vec<&'static str>);
+
+impl Notes {
+    fn number(&mut self, reason: &'static str) -> usize {
+        let known = self.0.iter().position(|note| *note == reason);
+        known.unwrap_or_else(|| {
+            self.0.push(reason);
+            self.0.len() - 1
+        }) + 1
+    }
+
+    fn write(&self, text: &mut String) {
+        text.push_str("\n## Why a case is skipped\n\n");
+        for (place, reason) in self.0.iter().enumerate() {
+            let _ = writeln!(text, "{}. {reason}.", place + 1);
+        }
+        text.push_str("\nUnder Wine these are skipped as well:\n\n");
+        let mut any = false;
+        for case in all() {
+            // One that runs in one mode alone is looked at there.
+            let skipped = Mode::ALL
+                .into_iter()
+                .find_map(|mode| under_wine(case, mode).1);
+            if let Some(reason) = skipped {
+                any = true;
+                let _ = writeln!(text, "- `{}`: {reason}.", case.name);
+            }
+        }
+        if !any {
+            text.push_str("- none.\n");
+        }
+        text.push_str("\nUnder Wine these run, though on Windows they cannot:\n\n");
+        for case in all().filter(|case| under_wine(case, Mode::Shared).0) {
+            let _ = writeln!(text, "- `{}`", case.name);
+        }
+    }
+}
+
+/// What cannot be shown, and how many cases there are by topic.
+fn inapplicable(text: &mut String) {
+    text.push_str(
+        "\n## What no case can show\n\n| behaviour | why | learnt from |\n|---|---|---|\n",
+    );
+    for it in INAPPLICABLE.iter().copied().flatten() {
+        let _ = writeln!(text, "| `{}` | {} | {} |", it.name, it.reason, it.source);
+    }
+    text.push_str("\nCases by topic:");
+    for (place, (topic, cases)) in TOPICS.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let _ = write!(text, "{comma} {topic} {}", cases.len());
+    }
+    text.push_str(".\n");
+}

@@ -1,0 +1,90 @@
+//! The help of `wharf load MODE`: the options of that mode and no others.
+//!
+//! A mode is a word and not a command of its own: options may stand before it, and the same options
+//! serve several modes. So one definition has them all, and the help of a mode hides the rest.
+
+use std::ffi::OsString;
+
+use clap::{Arg, Command, ValueEnum};
+
+use crate::load::options::Mode;
+
+/// Above the options that some modes have.
+pub(crate) const OF_TALK: &str = "Options of echo and stream";
+pub(crate) const OF_HOLD: &str = "Options of hold";
+pub(crate) const OF_CLOSE: &str = "Options of connect and hold";
+pub(crate) const OF_BYTES: &str = "Options of echo, stream and hold --touch";
+
+/// The mode of `load` that a command line asks about.
+pub(super) fn asked(words: &[OsString]) -> Option<Mode> {
+    let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
+    words.next().filter(|first| *first == "load")?;
+    words.find_map(|word| Mode::from_str(word, false).ok())
+}
+
+/// The definition in which `load` has the options of this mode.
+pub(super) fn only(definition: Command, mode: Mode) -> Command {
+    let concerns = |argument: &Arg| match argument.get_help_heading() {
+        Some(OF_TALK) => mode.talks(),
+        Some(OF_HOLD) => mode == Mode::Hold,
+        Some(OF_CLOSE) => !mode.talks(),
+        Some(OF_BYTES) => mode != Mode::Connect,
+        // In place of another program there is no mode.
+        Some(_) => false,
+        None => argument.get_id() != "mode",
+    };
+    let hidden = |argument: Arg| match concerns(&argument) {
+        true => argument.help_heading(None::<&str>),
+        false => argument.hide(true),
+    };
+    let about = mode.to_possible_value();
+    let about = about
+        .and_then(|it| it.get_help().cloned())
+        .unwrap_or_default();
+    definition.mut_subcommand("load", |load| {
+        let usage = format!("wharf load [OPTIONS] {} [ADDRESS]", mode.name());
+        load.mut_args(hidden).about(about).override_usage(usage)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(line: &str) -> String {
+        let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        let (error, _) = crate::cli::parse(&words).expect_err("it is help");
+        error.render().to_string()
+    }
+
+    #[test]
+    fn each_mode_has_its_own_list() {
+        let own = [
+            ("--touch", "hold"),
+            ("--pipeline", "echo stream"),
+            ("--requests-per-second", "echo stream"),
+            ("--reset", "connect hold"),
+            ("--size", "hold echo stream"),
+            ("--connections", "connect hold echo stream"),
+            ("--compat-rust-echo-bench", ""),
+        ];
+        for mode in ["connect", "hold", "echo", "stream"] {
+            for form in ["-h", "--help"] {
+                let text = help(&format!("wharf load {mode} {form}"));
+                for (option, modes) in own {
+                    let mut lines = text.lines();
+                    let is_told = lines.any(|line| line.trim_start().starts_with(option));
+                    let is_own = modes.split(' ').any(|it| it == mode);
+                    assert_eq!(is_told, is_own, "{mode} {option}: {text}");
+                }
+                assert!(text.contains(&format!("load [OPTIONS] {mode} ")), "{text}");
+            }
+        }
+        // All of them, under headings.
+        let all = help("wharf load --help");
+        for told in [OF_TALK, OF_HOLD, OF_CLOSE, OF_BYTES, "--touch", "--compat"] {
+            assert!(all.contains(told), "{told}: {all}");
+        }
+        assert!(help("wharf hold --help").contains("--notice"));
+    }
+}

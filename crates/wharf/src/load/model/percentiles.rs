@@ -1,0 +1,108 @@
+//! Percentiles of all that was due, and not of what came back alone.
+//!
+//! What was never answered is slower than any limit, and takes its place behind the slowest that
+//! was: a server that answers once and then never again would otherwise be as fast as its one answer.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::text::wrap::TIED;
+
+/// Microseconds; nothing where so many were not answered that there is no such time.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p90: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) p99_9: Option<f64>,
+    /// Of what was answered.
+    pub(crate) max: f64,
+}
+
+impl Percentiles {
+    /// Of what was answered and so many that were not; nothing where nothing was answered.
+    pub(crate) fn of(answered: &Histogram<u64>, unanswered: u64) -> Option<Self> {
+        let at = |quantile| {
+            let nanoseconds = value_at(answered, unanswered, quantile);
+            nanoseconds.map(|value| value as f64 / 1e3)
+        };
+        (!answered.is_empty()).then(|| Percentiles {
+            p50: at(0.50),
+            p90: at(0.90),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: answered.max() as f64 / 1e3,
+        })
+    }
+
+    /// For people, but for the first.
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "p90{TIED}{}, p99{TIED}{}, p99.9{TIED}{}, max{TIED}{:.1}",
+            microseconds(self.p90),
+            microseconds(self.p99),
+            microseconds(self.p99_9),
+            self.max
+        )
+    }
+}
+
+/// A percentile for people.
+pub(crate) fn microseconds(value: Option<f64>) -> String {
+    value.map_or("never".to_owned(), |value| format!("{value:.1}"))
+}
+
+/// The nanoseconds within which this part of all that was due was answered; nothing where it was not.
+pub(crate) fn value_at(answered: &Histogram<u64>, unanswered: u64, quantile: f64) -> Option<u64> {
+    let count = answered.len();
+    let rank = ((count + unanswered) as f64 * quantile).ceil().max(1.0);
+    let is_answered = rank <= count as f64;
+    is_answered.then(|| answered.value_at_quantile(rank / count as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(count: u64) -> Histogram<u64> {
+        let mut histogram = Histogram::new(3).expect("three digits are possible");
+        for value in 1..=count {
+            histogram.record(value).expect("it grows");
+        }
+        histogram
+    }
+
+    #[test]
+    fn what_was_not_answered_is_slower_than_anything() {
+        let hundred = answered(100);
+        for (unanswered, quantile, value) in [
+            (0, 0.5, Some(50)),
+            (0, 0.99, Some(99)),
+            (0, 1.0, Some(100)),
+            (100, 0.5, Some(100)),
+            (101, 0.5, None),
+            (1, 0.99, Some(100)),
+            (2, 0.99, None),
+            (9_900, 0.01, Some(100)),
+        ] {
+            let found = value_at(&hundred, unanswered, quantile);
+            assert_eq!(found, value, "{unanswered} {quantile}");
+        }
+        assert_eq!(value_at(&answered(0), 0, 0.99), None);
+        assert_eq!(value_at(&answered(0), 5, 0.99), None);
+    }
+
+    #[test]
+    fn no_sample_is_nothing_and_not_zero() {
+        assert_eq!(Percentiles::of(&answered(0), 0), None);
+        assert_eq!(Percentiles::of(&answered(0), 3), None);
+        let one = Percentiles::of(&answered(1), 1).expect("one was answered");
+        assert_eq!((one.p50, one.p90, one.max), (Some(0.001), None, 0.001));
+        let text = one.text();
+        assert!(text.contains("never"), "{text}");
+        let told = serde_json::to_value(one).expect("an object");
+        assert!(told["p99"].is_null(), "{told}");
+        let read: Percentiles = serde_json::from_value(told).expect("what was written");
+        assert_eq!(read, one);
+    }
+}
