@@ -4,10 +4,8 @@
 //! with a port per thread deals them out. It keeps a place in the table of the port that accepted
 //! it, which makes `sockets_max` exact.
 
-use std::sync::Arc;
-
 use crate::address::Address;
-use crate::core::Core;
+use crate::core::place::Place;
 use crate::error::{Error, Operation, Result};
 use crate::sys;
 
@@ -30,59 +28,6 @@ pub struct Accepted {
     pub(crate) place: Option<Place>,
 }
 
-/// A place kept in a port's table for a socket that was accepted and not yet associated.
-#[derive(Debug)]
-pub(crate) struct Place {
-    core: Arc<Core>,
-    spent: bool,
-    /// By which the driver knows the socket, where a drop must be told to it.
-    token: Option<u64>,
-}
-
-impl Place {
-    /// Takes a place of this port's table, if there is one.
-    pub(crate) fn keep(core: &Arc<Core>) -> Option<Self> {
-        core.slots.reserve().then(|| Place {
-            core: Arc::clone(core),
-            spent: false,
-            token: None,
-        })
-    }
-
-    /// Marks the place with the driver's own name of the socket that has it.
-    pub(crate) fn mark(&mut self, token: u64) {
-        self.token = Some(token);
-    }
-
-    /// Whether it is a place in this port's table.
-    pub(crate) fn is_of(&self, core: &Core) -> bool {
-        self.core.id == core.id
-    }
-
-    /// A slot has taken the place.
-    pub(crate) fn spend(mut self) {
-        self.spent = true;
-    }
-
-    /// No socket came; nobody has to be told.
-    pub(crate) fn give_up(mut self) {
-        self.spent = true;
-        self.core.slots.unreserve();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.spent && !self.core.is_forked() {
-            if let Some(token) = self.token {
-                self.core.driver.untaken(token);
-            }
-            self.core.slots.unreserve();
-            self.core.socket_gone();
-        }
-    }
-}
-
 impl Accepted {
     /// Who connected. Asked only when called, so that an accept costs no system call more.
     ///
@@ -97,7 +42,7 @@ impl Accepted {
     pub fn peer(&self) -> Result<Address> {
         let peer = match (&self.peer, &self.place) {
             (Some(peer), _) => return Ok(peer.clone()),
-            (None, Some(place)) => place.core.driver.peer_of(&self.handle),
+            (None, Some(place)) => place.peer_of(&self.handle),
             (None, None) => sys::peer_address(&self.handle),
         };
         peer.map_err(|error| Error::from_io(Operation::Address, &error))
@@ -171,32 +116,5 @@ impl From<std::net::TcpStream> for Unassociated {
 impl From<socket2::Socket> for Unassociated {
     fn from(socket: socket2::Socket) -> Self {
         Unassociated::of(socket.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Place;
-    use crate::core::Out;
-    use crate::packet::PauseReason;
-    use crate::{Key, Port};
-
-    /// A case cannot tell this call from that of the listener's own timer, but by time.
-    #[test]
-    fn a_connection_that_is_dropped_calls_the_listener_that_waits() {
-        let port = Port::builder().sockets_max(2).build();
-        let port = port.expect("a driver of this system");
-        let core = &port.core;
-        let listener = port.listen(([127, 0, 0, 1], 0), Key(1)).expect("a place");
-        let place = Place::keep(core).expect("the second place");
-        let id = listener.socket().slot_id();
-        let mut state = core.slots.lock(id).expect("it is open");
-        let out = &mut Out::queue();
-        core.pause_accept(id, &mut state, PauseReason::SocketsMax, out);
-        drop(state);
-        drop(core.ready.drain());
-        assert!(core.ready.is_empty());
-        drop(place);
-        assert!(!core.ready.is_empty(), "it was called");
     }
 }

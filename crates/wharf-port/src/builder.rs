@@ -4,67 +4,13 @@
 //! its value. Limits that grow by themselves were rejected: a bound nobody states is found in
 //! production.
 
+use crate::core::options::{Options, PoolOptions};
 use crate::core::spin::SPIN_US_LIMIT;
+use crate::driver::choice;
+use crate::driver::kind::{DriverChoice, DriverKind};
 use crate::driver::sim::SimOptions;
-use crate::driver::{DriverChoice, DriverKind};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::port::Port;
-
-/// The receive pool: how large a buffer is, and how large all of them may grow.
-///
-/// ```
-/// use wharf_port::{PoolOptions, Port};
-/// # fn main() -> wharf_port::Result<()> {
-/// let pool = PoolOptions { buffer_bytes: 4096, ..PoolOptions::default() };
-/// let port = Port::builder().pool(pool).build()?;
-/// assert_eq!(port.stats().pool_bytes, 0); // nothing until there is data
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PoolOptions {
-    /// Bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
-    pub buffer_bytes: u32,
-    /// Bytes of all buffers together; 64 MiB by default. At this bound streams wait for a buffer.
-    /// Once more than half of them are lent, what is received in small pieces is copied, so that a
-    /// few bytes do not hold a buffer; such copies are at most a quarter of this bound besides.
-    pub pool_bytes_max: usize,
-    /// Makes the pages of a returned buffer inaccessible and never uses them again, so that any
-    /// late access is seen. For tests; each buffer then costs a mapping of its own.
-    pub revoke_returned: bool,
-}
-
-impl Default for PoolOptions {
-    fn default() -> Self {
-        PoolOptions {
-            buffer_bytes: 16 * 1024,
-            pool_bytes_max: 64 * 1024 * 1024,
-            revoke_returned: false,
-        }
-    }
-}
-
-/// Every bound of a port, as the builder leaves it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
-    pub(crate) driver: DriverChoice,
-    pub(crate) sim: SimOptions,
-    pub(crate) shared: bool,
-    pub(crate) sockets_max: u32,
-    /// Places in the driver's own table of sockets; 0 when sockets have descriptors.
-    pub(crate) direct_descriptors: u32,
-    pub(crate) timers_max: u32,
-    pub(crate) posts_max: usize,
-    pub(crate) waiters_max: u16,
-    pub(crate) batch_max: usize,
-    pub(crate) turn_packets_max: u8,
-    pub(crate) leases_per_socket: u16,
-    pub(crate) send_queue_bytes_max: usize,
-    pub(crate) operations_per_socket_max: usize,
-    pub(crate) accepts_posted: u16,
-    pub(crate) flush_ms_max: u32,
-    pub(crate) spin_us_max: u32,
-    pub(crate) pool: PoolOptions,
-}
 
 /// Builds a [`Port`]; made by [`Port::builder`].
 ///
@@ -79,6 +25,7 @@ pub(crate) struct Options {
 #[must_use]
 pub struct Builder {
     options: Options,
+    sim: SimOptions,
     batch_max: Option<usize>,
 }
 
@@ -97,7 +44,6 @@ impl Builder {
             timers_max: 1 << 24,
             posts_max: 1 << 16,
             waiters_max: 256,
-            sim: SimOptions::default(),
             batch_max: BATCH_MAX_SHARED,
             turn_packets_max: 8,
             leases_per_socket: 4,
@@ -110,6 +56,7 @@ impl Builder {
         };
         Builder {
             options,
+            sim: SimOptions::default(),
             batch_max: None,
         }
     }
@@ -139,7 +86,7 @@ impl Builder {
     /// ```
     pub fn sim(mut self, options: SimOptions) -> Self {
         self.options.driver = DriverChoice::Require(DriverKind::Sim);
-        self.options.sim = options;
+        self.sim = options;
         self
     }
 
@@ -402,7 +349,7 @@ impl Builder {
         if options.direct_descriptors > 0 {
             check_direct(&mut options)?;
         }
-        Port::build(options)
+        Port::build(options, &self.sim)
     }
 }
 
@@ -434,8 +381,17 @@ fn check_direct(options: &mut Options) -> Result<()> {
     }
 }
 
-impl From<DriverKind> for DriverChoice {
-    fn from(kind: DriverKind) -> Self {
-        DriverChoice::Require(kind)
-    }
+/// The drivers that work here, best first, as [`DriverChoice::Auto`] would try them.
+///
+/// ```
+/// let drivers = wharf_port::drivers_present();
+/// assert!(!drivers.is_empty());
+/// ```
+#[must_use]
+pub fn drivers_present() -> Vec<DriverKind> {
+    let works = |kind: &DriverKind| {
+        let port = Port::builder().driver(DriverChoice::Require(*kind)).build();
+        port.is_ok()
+    };
+    choice::candidates().iter().copied().filter(works).collect()
 }

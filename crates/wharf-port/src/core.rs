@@ -11,12 +11,17 @@
 mod tests;
 
 pub(crate) mod accept;
+pub(crate) mod associate;
 pub(crate) mod close;
 pub(crate) mod connect;
 pub(crate) mod deadlines;
 pub(crate) mod end;
+pub(crate) mod listen;
 pub(crate) mod local;
+pub(crate) mod options;
+pub(crate) mod place;
 pub(crate) mod pool;
+pub(crate) mod post;
 pub(crate) mod ready;
 pub(crate) mod receive;
 pub(crate) mod registry;
@@ -32,13 +37,15 @@ pub(crate) mod turn;
 pub(crate) mod work;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::builder::Options;
-use crate::driver::{Driver, DriverReport};
+use crate::core::options::Options;
+use crate::driver::Driver;
+use crate::driver::kind::DriverReport;
 use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet, Side};
@@ -48,7 +55,7 @@ use local::Local;
 use pool::{Pool, PoolBuffer};
 use ready::{Entered, Ready, Wake};
 
-use crate::socket::SocketRef;
+use crate::reference::SocketRef;
 use crate::sys;
 use slot::{SlotId, Slots, SocketState, flag};
 use timer::Timers;
@@ -347,6 +354,13 @@ impl Core {
         sys::forks() != self.forks
     }
 
+    /// Counts a port handle that goes; the last one closes the port.
+    pub(crate) fn handle_gone(self: &Arc<Self>) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.close();
+        }
+    }
+
     /// Closes the port: every waiter is told, and what is left is ended once nobody waits.
     pub(crate) fn close(self: &Arc<Self>) {
         if self.is_forked() {
@@ -438,5 +452,12 @@ impl Core {
         self.counters
             .accepted_untaken
             .fetch_add(untaken as u64, Ordering::Relaxed);
+    }
+}
+
+/// Not the tables: a packet that is printed names its port in one word.
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Core({} on {})", self.id, self.report.kind)
     }
 }

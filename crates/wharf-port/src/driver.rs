@@ -1,4 +1,4 @@
-//! The driver: the one seam between the port and an operating system, and the choice among them.
+//! The driver: the one seam between the port and an operating system.
 //!
 //! A driver carries out what a socket's state asks ([`Receiving`](crate::core::slot::Receiving) for the
 //! reading side, the queue of sends for the writing side) and reports back through the methods of
@@ -25,17 +25,18 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::builder::Options;
-use crate::core::connect::{self, ConnectOptions};
+use crate::connect::ConnectOptions;
 use crate::core::local::Local;
 use crate::core::slot::{SlotId, SocketState};
 use crate::core::{Core, Out};
-use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::listener::{self, ListenOptions};
+use crate::error::Result;
+use crate::listen::ListenOptions;
 use crate::sys;
 
+pub(crate) mod choice;
 #[cfg(windows)]
 mod iocp;
+pub(crate) mod kind;
 #[cfg(unix)]
 mod poll;
 mod reading;
@@ -50,116 +51,15 @@ pub(crate) use iocp::{SlotBlock, WorkBlock};
 #[cfg(target_os = "linux")]
 pub(crate) use uring::WorkBlock;
 
+/// What a driver keeps in each slot: nothing, the kernel is told slots by number.
+#[cfg(unix)]
+#[derive(Debug, Default)]
+pub(crate) struct SlotBlock;
+
 /// What the drivers of Unix keep in each work block: nothing, but for io_uring.
 #[cfg(all(unix, not(target_os = "linux")))]
 #[derive(Debug, Default)]
 pub(crate) struct WorkBlock;
-
-/// What a port can run on.
-///
-/// ```
-/// assert_eq!(wharf_port::DriverKind::Uring.to_string(), "uring");
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum DriverKind {
-    /// I/O completion ports (Windows).
-    Iocp,
-    /// io_uring (Linux 6.0 and later, where it is allowed).
-    Uring,
-    /// Readiness: epoll on Linux, kqueue and its like elsewhere on Unix.
-    Poll,
-    /// A network in memory, for tests; never chosen unless it is required.
-    Sim,
-}
-
-impl fmt::Display for DriverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DriverKind::Iocp => "iocp",
-            DriverKind::Uring => "uring",
-            DriverKind::Poll => "poll",
-            DriverKind::Sim => "sim",
-        })
-    }
-}
-
-impl std::str::FromStr for DriverKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "iocp" => Ok(DriverKind::Iocp),
-            "uring" => Ok(DriverKind::Uring),
-            "poll" => Ok(DriverKind::Poll),
-            "sim" => Ok(DriverKind::Sim),
-            _ => Err(Error::new(Operation::Build, ErrorKind::InvalidInput)),
-        }
-    }
-}
-
-/// Which driver a port shall use.
-///
-/// ```
-/// use wharf_port::{DriverChoice, DriverKind, Port};
-/// // Fails with the cure where this driver does not work.
-/// let port = Port::builder().driver(DriverChoice::Require(DriverKind::Uring)).build();
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DriverChoice {
-    /// The best that works here.
-    #[default]
-    Auto,
-    /// This one or none.
-    Require(DriverKind),
-}
-
-/// Which driver a port uses, and which better ones it passed over.
-///
-/// ```
-/// # fn main() -> wharf_port::Result<()> {
-/// let port = wharf_port::Port::builder().build()?;
-/// println!("{}", port.driver()); // such as: poll (uring passed over: ...)
-/// # Ok(()) }
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DriverReport {
-    /// The driver in use.
-    pub kind: DriverKind,
-    /// Those that were tried first and do not work here.
-    pub passed_over: Vec<PassedOver>,
-    /// What it found here and uses, where that differs between systems; each was tried out.
-    pub features: Vec<&'static str>,
-}
-
-/// A driver that does not work here, and why.
-///
-/// ```
-/// # fn main() -> wharf_port::Result<()> {
-/// for passed in &wharf_port::Port::builder().build()?.driver().passed_over {
-///     println!("{}: {}", passed.kind, passed.reason);
-/// }
-/// # Ok(()) }
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PassedOver {
-    /// The driver.
-    pub kind: DriverKind,
-    /// Why it does not work here, with what would change that.
-    pub reason: &'static str,
-    /// The system's code, where one was given.
-    pub os: Option<i32>,
-}
-
-impl fmt::Display for DriverReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.kind)?;
-        for passed in &self.passed_over {
-            write!(f, " ({} passed over: {})", passed.kind, passed.reason)?;
-        }
-        Ok(())
-    }
-}
 
 /// What every driver does; the numbered contract is above.
 pub(crate) trait Driver: Send + Sync + fmt::Debug {
@@ -227,7 +127,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Opens a listening socket.
     fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
-        listener::open(at)
+        sys::open::listener(at)
     }
 
     /// A listener has its slot: the driver keeps what its accepted sockets do not inherit here.
@@ -237,7 +137,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Opens a socket that will connect.
     fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
-        connect::open(to)
+        sys::open::connector(to)
     }
 
     /// The simulated network behind this driver, if it is one.
@@ -375,85 +275,3 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
 /// Why a driver does not work here, with the cure, and the system's code.
 pub(crate) type Unavailable = (&'static str, Option<i32>);
-
-/// The drivers of this system, best first.
-fn candidates() -> &'static [DriverKind] {
-    #[cfg(windows)]
-    return &[DriverKind::Iocp];
-    #[cfg(target_os = "linux")]
-    return &[DriverKind::Uring, DriverKind::Poll];
-    #[cfg(all(unix, not(target_os = "linux")))]
-    return &[DriverKind::Poll];
-}
-
-/// Makes a driver, or says why it does not work here.
-fn make(kind: DriverKind, options: &Options) -> Result<Box<dyn Driver>, PassedOver> {
-    let passed = |(reason, os): Unavailable| PassedOver { kind, reason, os };
-    match kind {
-        #[cfg(windows)]
-        DriverKind::Iocp => iocp::Iocp::new(options)
-            .map_err(passed)
-            .map(|it| Box::new(it) as _),
-        #[cfg(target_os = "linux")]
-        DriverKind::Uring => uring::Uring::new(options)
-            .map_err(passed)
-            .map(|it| Box::new(it) as _),
-        #[cfg(unix)]
-        DriverKind::Poll => poll::Poll::new(options)
-            .map_err(passed)
-            .map(|it| Box::new(it) as _),
-        DriverKind::Sim => sim::Sim::new(options)
-            .map_err(passed)
-            .map(|it| Box::new(it) as _),
-        #[allow(
-            unreachable_patterns,
-            reason = "every system lacks some of the drivers"
-        )]
-        _ => Err(passed((
-            "this driver does not exist on this system: require another, or let auto choose",
-            None,
-        ))),
-    }
-}
-
-/// The drivers that work here, best first, as [`DriverChoice::Auto`] would try them.
-///
-/// ```
-/// let drivers = wharf_port::drivers_present();
-/// assert!(!drivers.is_empty());
-/// ```
-#[must_use]
-pub fn drivers_present() -> Vec<DriverKind> {
-    let works = |kind: &DriverKind| {
-        let port = crate::Port::builder()
-            .driver(DriverChoice::Require(*kind))
-            .build();
-        port.is_ok()
-    };
-    candidates().iter().copied().filter(works).collect()
-}
-
-pub(crate) fn choose(options: &Options) -> Result<(Box<dyn Driver>, DriverReport)> {
-    let kinds = match &options.driver {
-        DriverChoice::Auto => candidates(),
-        DriverChoice::Require(kind) => std::slice::from_ref(kind),
-    };
-    let mut passed_over = Vec::new();
-    for &kind in kinds {
-        match make(kind, options) {
-            Ok(driver) => {
-                let features = driver.features();
-                let report = DriverReport {
-                    kind,
-                    passed_over,
-                    features,
-                };
-                return Ok((driver, report));
-            }
-            Err(passed) => passed_over.push(passed),
-        }
-    }
-    // The last candidate is the one that works everywhere: what stops it is what has to be mended.
-    let last = passed_over.pop().expect("there is a candidate");
-    Err(Error::unavailable(last.reason, last.os))
-}

@@ -109,42 +109,54 @@
 //! byte (`MSG_OOB`) is left out, unless the socket had `SO_OOBINLINE` set when it was associated, and
 //! descriptors that are passed over a Unix socket (`SCM_RIGHTS`) are closed.
 
+// The words of the API: values that operations take and packets carry.
 mod accepted;
 mod address;
-mod batch;
 mod buffer;
-mod builder;
-mod core;
-mod driver;
+mod connect;
 mod error;
 mod keepalive;
 mod key;
-mod listener;
+mod listen;
 mod op;
 mod packet;
+mod reference;
+mod stream;
+
+// The face: each method is one call of the core.
+mod batch;
+mod builder;
+mod listener;
 mod port;
 pub mod sim;
 mod socket;
-mod stream;
-mod sys;
 mod table;
 mod waiter;
+
+// The core decides, a driver carries out, and sys is what drivers of one system share.
+mod core;
+mod driver;
+mod sys;
 
 pub use accepted::{Accepted, Unassociated};
 pub use address::Address;
 pub use batch::Batch;
 pub use buffer::{Buffer, Lease};
-pub use builder::{Builder, PoolOptions};
-pub use core::connect::ConnectOptions;
-pub use driver::{DriverChoice, DriverKind, DriverReport, PassedOver, drivers_present};
+pub use builder::Builder;
+pub use builder::drivers_present;
+pub use connect::ConnectOptions;
+pub use core::options::PoolOptions;
+pub use driver::kind::{DriverChoice, DriverKind, DriverReport, PassedOver};
 pub use error::{Error, ErrorKind, Operation, Refused, Result};
 pub use keepalive::Keepalive;
 pub use key::Key;
-pub use listener::{ListenOptions, Listener};
+pub use listen::ListenOptions;
+pub use listener::Listener;
+pub use op::Close;
 pub use op::{Cancel, Op};
 pub use packet::{End, Event, Leave, Packet, PauseReason};
 pub use port::{Port, Stats};
-pub use socket::{Close, SocketRef};
+pub use reference::SocketRef;
 pub use stream::Stream;
 #[doc(hidden)]
 pub use sys::program;

@@ -125,3 +125,17 @@ pub enum Cancel {
     /// Nothing to cancel: it is over, cancelled already, or its last packet is on the way.
     NotFound,
 }
+
+/// How to close.
+///
+/// ```
+/// use wharf_port::Close;
+/// assert_ne!(Close::Flush, Close::Reset);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Close {
+    /// Send what is queued, then FIN; bounded by `flush_ms_max`.
+    Flush,
+    /// Abort at once: RST, and no FIN first.
+    Reset,
+}

@@ -12,7 +12,7 @@ use crate::buffer::{Buffer, Lease};
 use crate::error::Error;
 use crate::key::Key;
 use crate::op::{Op, OpKind};
-use crate::socket::SocketRef;
+use crate::reference::SocketRef;
 use crate::stream::Stream;
 
 /// One completion.

@@ -3,28 +3,26 @@
 //! It is `Send + Sync` and cheap to clone; everything it does is in the modules it forwards to.
 //! Nothing here asks which system it runs on.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::accepted::Unassociated;
-use crate::builder::{Builder, Options};
-use crate::core::connect::ConnectOptions;
-use crate::core::deadlines::TimerTarget;
-use crate::core::ready::Unposted;
+use crate::builder::Builder;
+use crate::connect::ConnectOptions;
+use crate::core::options::Options;
 use crate::core::{Core, Out};
-use crate::driver::sim::Network;
-use crate::driver::{self, DriverReport};
-use crate::error::{Error, ErrorKind, Operation, Refused, Result};
+use crate::driver::choice;
+use crate::driver::kind::DriverReport;
+use crate::driver::sim::{Network, SimOptions};
+use crate::error::{Refused, Result};
 use crate::key::Key;
-use crate::listener::{ListenOptions, Listener};
+use crate::listen::ListenOptions;
+use crate::listener::Listener;
 use crate::lock;
 use crate::op::{Cancel, Op, OpKind};
-use crate::packet::{Event, Packet};
-use crate::socket::SocketRef;
 use crate::stream::Stream;
-use crate::waiter::{Waiter, handle_gone};
+use crate::waiter::Waiter;
 
 /// A completion port.
 ///
@@ -109,8 +107,8 @@ impl Port {
         Builder::new()
     }
 
-    pub(crate) fn build(options: Options) -> Result<Port> {
-        let (driver, report) = driver::choose(&options)?;
+    pub(crate) fn build(options: Options, sim: &SimOptions) -> Result<Port> {
+        let (driver, report) = choice::choose(&options, sim)?;
         Ok(Port {
             core: Core::new(options, driver, report),
         })
@@ -119,8 +117,8 @@ impl Port {
     /// The right to wait, for the calling thread. A shared port gives out many.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] for the second waiter of a single-waiter port, [`ErrorKind::Full`] at
-    /// `waiters_max` of a shared one, [`ErrorKind::Closed`] after the close.
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) for the second waiter of a single-waiter port, [`ErrorKind::Full`](crate::ErrorKind::Full) at
+    /// `waiters_max` of a shared one, [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -136,7 +134,7 @@ impl Port {
     /// [`Listener::accept`].
     ///
     /// # Errors
-    /// What the system says to the address, [`ErrorKind::Full`] at `sockets_max`.
+    /// What the system says to the address, [`ErrorKind::Full`](crate::ErrorKind::Full) at `sockets_max`.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -146,7 +144,7 @@ impl Port {
     /// # Ok(()) }
     /// ```
     pub fn listen(&self, at: impl Into<ListenOptions>, key: Key) -> Result<Listener> {
-        self.core.listen(&at.into(), key)
+        self.core.listen(&at.into(), key).map(Listener::new)
     }
 
     /// Associates a connected socket: one just accepted, or one of `std` or `socket2`. The port sets
@@ -154,8 +152,8 @@ impl Port {
     /// [`close`](crate::Stream::close) to say.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] at `sockets_max`, [`ErrorKind::Closed`] after the close,
-    /// [`ErrorKind::InvalidInput`] for a socket that listens or has another type than stream, and
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `sockets_max`, [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a socket that listens or has another type than stream, and
     /// what the system says; the socket comes back.
     ///
     /// ```
@@ -171,7 +169,7 @@ impl Port {
         socket: S,
         key: Key,
     ) -> Result<Stream, Refused<Unassociated>> {
-        self.core.associate(socket.into(), key)
+        self.core.associate(socket.into(), key).map(Stream::new)
     }
 
     /// Connects to a peer; the packet `Connected` brings the stream.
@@ -193,8 +191,8 @@ impl Port {
     /// Sets a timer: a `Timer` packet once `at` has passed, never before.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] at `timers_max`, which counts cancelled timers until their packets are
-    /// taken; [`ErrorKind::Closed`] after the close.
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `timers_max`, which counts cancelled timers until their packets are
+    /// taken; [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -204,24 +202,14 @@ impl Port {
     /// # Ok(()) }
     /// ```
     pub fn timer(&self, at: Instant, key: Key) -> Result<Op> {
-        let core = &self.core;
-        if core.is_closed() {
-            return Err(Error::new(Operation::Timer, ErrorKind::Closed));
-        }
-        let full = Error::new(Operation::Timer, ErrorKind::Full);
-        let untaken = core.counters.timer_ends_untaken.load(Ordering::Relaxed);
-        if untaken > 0 && untaken + lock(&core.timers).len() >= core.options.timers_max as usize {
-            return Err(full);
-        }
-        let timer = core.set_timer(at, TimerTarget::Caller(key)).ok_or(full)?;
-        Ok(Op::timer(core.id, timer.index, timer.generation))
+        self.core.start_timer(at, key)
     }
 
     /// Posts a packet: `Posted(value)` with `key`, to one waiter. Never lost; packets posted by
     /// one thread are dequeued in order.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] at `posts_max`, [`ErrorKind::Closed`] after the close.
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `posts_max`, [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -230,24 +218,7 @@ impl Port {
     /// # Ok(()) }
     /// ```
     pub fn post(&self, key: Key, value: u64) -> Result<(), Refused<u64>> {
-        let core = &self.core;
-        if core.is_forked() {
-            return Err(Refused::new(Operation::Post, ErrorKind::Closed, value));
-        }
-        let packet = Packet {
-            key,
-            op: Op::post(core.id),
-            socket: SocketRef::none(core.id),
-            event: Event::Posted(value),
-        };
-        match core.ready.push_post(packet, core.options.posts_max) {
-            Ok(wake) => {
-                core.wake(wake);
-                Ok(())
-            }
-            Err(Unposted::Full) => Err(Refused::new(Operation::Post, ErrorKind::Full, value)),
-            Err(Unposted::Closed) => Err(Refused::new(Operation::Post, ErrorKind::Closed, value)),
-        }
+        self.core.post(key, value)
     }
 
     /// Asks for an operation to end. The outcome is in its last packet: it may still succeed.
@@ -268,7 +239,7 @@ impl Port {
             return Cancel::NotFound;
         }
         match op.kind {
-            OpKind::Timer => self.cancel_timer(op),
+            OpKind::Timer => self.core.cancel_timer(op),
             OpKind::Post | OpKind::Close => Cancel::NotFound,
             OpKind::Accept
             | OpKind::Connect
@@ -277,30 +248,6 @@ impl Port {
             | OpKind::Watch => self.core.cancel_receive(op, &mut Out::queue()),
             OpKind::Send | OpKind::Shutdown => self.core.cancel_send(op, &mut Out::queue()),
         }
-    }
-
-    fn cancel_timer(&self, op: Op) -> Cancel {
-        let id = crate::core::timer::TimerId {
-            index: op.slot,
-            generation: op.generation,
-        };
-        let Some(TimerTarget::Caller(key)) = lock(&self.core.timers).cancel(id) else {
-            return Cancel::NotFound;
-        };
-        let packet = Packet {
-            key,
-            op,
-            socket: SocketRef::none(self.core.id),
-            event: Event::TimerCancelled,
-        };
-        let untaken = &self.core.counters.timer_ends_untaken;
-        untaken.fetch_add(1, Ordering::Relaxed);
-        let Some(wake) = self.core.ready.push_loose(packet) else {
-            untaken.fetch_sub(1, Ordering::Relaxed);
-            return Cancel::NotFound; // Its end would be told to nobody.
-        };
-        self.core.wake(wake);
-        Cancel::Requested
     }
 
     /// Hands over what the calling thread has asked for and what waits for its next wait; it never
@@ -337,7 +284,7 @@ impl Port {
     /// once, cannot fail, and works from any thread.
     ///
     /// From the call on, `listen`, `associate`, `connect` and everything on a socket are refused as
-    /// [`ErrorKind::Closed`], and sockets are closed as if their owners had dropped them: nothing
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and sockets are closed as if their owners had dropped them: nothing
     /// more is told about them, and what their peers send is not read. Connects under way and
     /// accepted connections that nobody has associated are closed. Posts, timers that are due, and
     /// what was closed before, are still handed out: the port closes once all of it is taken, also
@@ -460,13 +407,6 @@ impl Port {
     }
 }
 
-/// Not the tables: a packet that is printed names its port in one word.
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Core({} on {})", self.id, self.report.kind)
-    }
-}
-
 impl Clone for Port {
     fn clone(&self) -> Self {
         self.core.handles.fetch_add(1, Ordering::Relaxed);
@@ -478,6 +418,6 @@ impl Clone for Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        handle_gone(&self.core);
+        self.core.handle_gone();
     }
 }

@@ -6,6 +6,17 @@
 //! come as often as [`SimOptions`] says, and all of them follow from its seed as long as one thread
 //! does everything.
 
+use crate::port::Port;
+
 #[doc(hidden)]
 pub use crate::driver::sim::Stage;
 pub use crate::driver::sim::{Faults, Heard, Network, Peer, PeerListener, SimOptions};
+
+impl Stage {
+    /// Has the threads of a port on a simulated network take turns; `keeps` times in a thousand one
+    /// that could hand over goes on.
+    #[must_use]
+    pub fn of(port: &Port, seed: u64, keeps: u16) -> Option<Stage> {
+        Stage::of_core(&port.core, seed, keeps)
+    }
+}

@@ -1,11 +1,10 @@
-//! Sockets as callers name them: a copyable reference.
+//! What a caller asks of a socket: each method is one call of the core.
 //!
 //! [`SocketRef`] is a number with a generation: a packet brings one, so answering needs no
 //! dictionary, and one that outlived its socket is answered `Closed`. The owner is
 //! [`Stream`](crate::Stream); [`Stream::set_aside`](crate::Stream::set_aside) gives the ownership
 //! to the port, as the series put its connections into a dictionary and forgot them.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -16,61 +15,11 @@ use crate::core::slot::{SlotId, SocketState};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
-use crate::op::Op;
+use crate::op::{Close, Op};
+use crate::reference::SocketRef;
 use crate::sys;
 
-/// A reference to an associated socket: 12 bytes, copyable, harmless when stale.
-///
-/// ```
-/// use wharf_port::SocketRef;
-/// assert_eq!(std::mem::size_of::<SocketRef>(), 12);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SocketRef {
-    pub(crate) port: u32,
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
-}
-
-/// How to close.
-///
-/// ```
-/// use wharf_port::Close;
-/// assert_ne!(Close::Flush, Close::Reset);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Close {
-    /// Send what is queued, then FIN; bounded by `flush_ms_max`.
-    Flush,
-    /// Abort at once: RST, and no FIN first.
-    Reset,
-}
-
 impl SocketRef {
-    pub(crate) fn none(port: u32) -> Self {
-        SocketRef {
-            port,
-            slot: u32::MAX,
-            generation: 0,
-        }
-    }
-
-    /// Whether it stands for no socket: the packet is about a timer or a post.
-    pub(crate) fn is_none(self) -> bool {
-        self.slot == u32::MAX
-    }
-
-    pub(crate) fn slot_id(self) -> SlotId {
-        SlotId {
-            index: self.slot,
-            generation: self.generation,
-        }
-    }
-
-    pub(crate) fn is(self, id: SlotId) -> bool {
-        self.slot_id() == id
-    }
-
     pub(crate) fn with<R>(
         self,
         operation: Operation,
@@ -365,21 +314,4 @@ impl SocketRef {
             Ok(sys::raw_number(handle))
         })
     }
-}
-
-impl fmt::Debug for SocketRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Socket({}#{} of port {})",
-            self.slot, self.generation, self.port
-        )
-    }
-}
-
-pub(crate) fn close_quietly(socket: SocketRef) {
-    with_core(socket.port, |core| {
-        // A socket that is gone, or being closed already, is what the drop wanted.
-        let _ = core.close_socket(socket.slot_id(), Close::Flush, true);
-    });
 }

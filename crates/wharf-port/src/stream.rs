@@ -7,9 +7,10 @@
 
 use std::mem;
 
+use crate::core::close::close_quietly;
 use crate::error::{Refused, Result};
-use crate::op::Op;
-use crate::socket::{Close, SocketRef, close_quietly};
+use crate::op::{Close, Op};
+use crate::reference::SocketRef;
 
 /// An associated connection and its ownership.
 ///

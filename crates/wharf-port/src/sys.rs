@@ -9,6 +9,8 @@ mod imp;
 #[path = "sys/windows.rs"]
 mod imp;
 
+pub(crate) mod open;
+
 pub(crate) use imp::*;
 
 /// What the program `wharf` needs of Windows; nothing elsewhere, where safe crates have it.

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::{ErrorKind, Operation, Refused, Result};
 use crate::packet::Packet;
 use crate::port::Port;
-use crate::socket::SocketRef;
+use crate::reference::SocketRef;
 
 /// Entries in one chunk; chunks are made when the first socket in them gets its state.
 const CHUNK_ENTRIES: u32 = 1024;

@@ -7,7 +7,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::batch::Batch;
@@ -104,12 +103,5 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.seat.leave(&self.core);
-    }
-}
-
-/// Counts a port handle that goes; the last one closes the port.
-pub(crate) fn handle_gone(core: &Arc<Core>) {
-    if core.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-        core.close();
     }
 }

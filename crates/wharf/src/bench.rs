@@ -15,13 +15,12 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_port::{DriverChoice, Port};
 
-use crate::cli::{Format, parse_driver, parse_duration, parse_switch, whole};
-use crate::doctor;
 use crate::machine::congestion;
 use crate::processes::{DESCRIPTORS_BESIDES, raise_descriptors};
-use crate::signals::{self, Signal};
-use crate::sys::processors;
+use crate::sys::{Signal, processors};
 use crate::text::output;
+use crate::values::{Format, parse_driver, parse_duration, parse_switch, whole};
+use crate::{machine, signals};
 use ends::{Place, Stop};
 use parts::{ECHO_CONNECTIONS, OPEN_AT_ONCE, Part, Sample};
 use report::Report;
@@ -217,7 +216,7 @@ fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
     for drivers in asked {
         let more = match drivers {
             Drivers::All => {
-                let all = doctor::drivers();
+                let all = machine::drivers();
                 let works = all.into_iter().filter(|driver| driver.works);
                 works.map(|driver| driver.name).collect()
             }
@@ -325,7 +324,7 @@ mod tests {
 
     #[test]
     fn drivers_are_named_once_and_in_the_order_of_the_command_line() {
-        let works: Vec<String> = doctor::drivers()
+        let works: Vec<String> = machine::drivers()
             .into_iter()
             .filter(|driver| driver.works)
             .map(|driver| driver.name)

@@ -3,19 +3,14 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use wharf_port::{Address, DriverChoice};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchOptions;
 use crate::compare::CompareOptions;
 use crate::doctor::DoctorOptions;
 use crate::load::options::LoadOptions;
-pub(crate) use crate::processes::division::{DivisionOptions, PART};
-use crate::values::address::Place;
-pub(crate) use crate::values::{
-    parse_driver, parse_duration, parse_keepalive, parse_one_address, parse_rate, parse_ratio,
-    parse_size, parse_switch, whole,
-};
+use crate::processes::division::DivisionOptions;
+use crate::server::options::{EchoOptions, HoldOptions};
 use origin::Given;
 
 mod mistakes;
@@ -135,106 +130,6 @@ impl Command {
             _ => None,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct HoldOptions {
-    /// What to notice of a held connection
-    #[arg(long, value_enum, default_value_t = Notice::Leave, env = "WHARF_NOTICE")]
-    pub(crate) notice: Notice,
-    #[command(flatten)]
-    pub(crate) serving: ServingOptions,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EchoOptions {
-    #[command(flatten)]
-    pub(crate) serving: ServingOptions,
-}
-
-/// What a holding server notices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Notice {
-    /// The peer's leaving, by FIN or RST: its slot is freed
-    Leave,
-    /// Nothing at all: a held connection stays until the end
-    Never,
-}
-
-/// What every server takes.
-#[derive(Debug, Args)]
-pub(crate) struct ServingOptions {
-    // Not a documentation comment, which would take [v6] for a link.
-    #[arg(
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:10101",
-        env = "WHARF_ADDRESS",
-        value_delimiter = ',',
-        help = "Where to listen: host:port, [v6]:port, a range 127.0.0.1:7000-7099, or unix:/path. \
-                Port 0 lets the system choose; a name stands for its first address, version 4 \
-                before 6; [::] takes version 6 only; [fe80::1%eth0]:port has a zone"
-    )]
-    pub(crate) addresses: Vec<Place>,
-    /// What to run on: the best that works here, or this one or none
-    #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
-          value_name = "auto|iocp|uring|poll")]
-    pub(crate) driver: DriverChoice,
-    /// Threads, each with a port of its own. On Linux each also listens for itself and the system
-    /// deals connections out (SO_REUSEPORT); elsewhere, and on Unix sockets, the first one accepts
-    /// and deals them out in turn
-    #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
-          env = "WHARF_THREADS", value_name = "N")]
-    pub(crate) threads: u16,
-    #[command(flatten)]
-    pub(crate) division: DivisionOptions,
-    /// Stop accepting at so many connections; the others wait in the backlog until one leaves
-    #[arg(long, value_parser = whole(1_u32..=16_000_000),
-          env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
-    pub(crate) max_connections: Option<u32>,
-    /// Connections that wait in the system until they are accepted; the system may have a bound of
-    /// its own (on Linux net.core.somaxconn)
-    #[arg(long, default_value_t = 4096, value_parser = whole(1_i32..=i32::MAX),
-          env = "WHARF_BACKLOG", value_name = "N")]
-    pub(crate) backlog: i32,
-    /// Ask a peer that has sent nothing for so long whether it is still there, and let it go if it does
-    /// not answer within half a minute; 0s never asks
-    #[arg(long, default_value = "2m", value_parser = parse_keepalive,
-          env = "WHARF_KEEPALIVE", value_name = "TIME")]
-    pub(crate) keepalive: std::time::Duration,
-    /// Look for so many microseconds before sleeping when there is nothing to do: cuts the round trip
-    /// where connections are few, and costs a processor a thread
-    #[arg(long, default_value_t = 0, value_parser = whole(0_u32..=1_000_000),
-          env = "WHARF_SPIN_US", value_name = "N")]
-    pub(crate) spin_us: u32,
-    /// Tell the account as it stands to whoever connects here: one line of JSON. wharf load asks it
-    /// with its own --admin
-    #[arg(long, env = "WHARF_ADMIN", value_name = "ADDRESS", value_parser = parse_one_address)]
-    pub(crate) admin: Option<Address>,
-    /// What decides how fast connections send, such as cubic; without it the system's own choice
-    #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
-    pub(crate) congestion_control: Option<String>,
-    /// End when standard input ends, as with Ctrl-C: for a program that starts this one
-    #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
-    pub(crate) until_eof: bool,
-    /// How to print: for people, or one JSON object a line
-    #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
-    pub(crate) format: Format,
-    /// Print a line for each connection, with its key
-    #[arg(short, long, env = "WHARF_VERBOSE", value_parser = parse_switch)]
-    pub(crate) verbose: bool,
-    /// Print nothing but the account (and in JSON where it listens)
-    #[arg(short, long, conflicts_with = "verbose", env = "WHARF_QUIET",
-          value_parser = parse_switch)]
-    pub(crate) quiet: bool,
-}
-
-/// How to print.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Format {
-    /// For people
-    Text,
-    /// One object a line
-    Json,
 }
 
 /// Reads the command line; the exit code when there is nothing to run.

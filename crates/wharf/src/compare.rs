@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::{Format, parse_ratio};
 use crate::text::output;
+use crate::values::{Format, parse_ratio};
 use metrics::Comparison;
 
 mod metrics;

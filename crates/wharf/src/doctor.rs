@@ -8,15 +8,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use wharf_port::{DriverKind, Port};
 
-use crate::cli::{Format, parse_switch, whole};
-use crate::sys::facts::{Driver, Facts, Memory};
+use crate::machine;
+use crate::sys::facts::Facts;
 use crate::sys::{self, limits};
 use crate::text::output;
+use crate::values::{Format, parse_switch, whole};
 pub(crate) use measure::believable;
 use plan::{Capacities, Plan};
-pub(crate) use report::{bytes, grouped};
 
 mod change;
 mod measure;
@@ -94,43 +93,12 @@ fn examine(options: &DoctorOptions) -> Facts {
         backlog: limits.backlog,
         tcp_memory: limits.tcp_memory,
         connection_tracking: limits.connection_tracking,
-        memory: memory(),
+        memory: limits::memory(),
         cgroup: limits.cgroup,
         connection: shown.memory,
-        drivers: drivers(),
+        drivers: machine::drivers(),
         io_uring_disabled: limits.io_uring_disabled,
         congestion_control: limits.congestion_control,
         rights: limits.rights,
     }
-}
-
-/// The memory of the machine, or of a control group of this process where that has less.
-pub(crate) fn memory() -> Memory {
-    limits::memory()
-}
-
-/// The drivers of this system, and why those that do not work do not.
-pub(crate) fn drivers() -> Vec<Driver> {
-    let Ok(port) = Port::builder().build() else {
-        return Vec::new();
-    };
-    let report = port.driver();
-    let passed = report.passed_over.iter().map(|passed| Driver {
-        name: passed.kind.to_string(),
-        works: false,
-        reason: Some(passed.reason.to_owned()),
-        features: Vec::new(),
-    });
-    let works = |kind: &DriverKind| Driver {
-        name: kind.to_string(),
-        works: true,
-        reason: None,
-        features: if *kind == report.kind {
-            report.features.clone()
-        } else {
-            Vec::new()
-        },
-    };
-    let present = wharf_port::drivers_present();
-    passed.chain(present.iter().map(works)).collect()
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use wharf_port::{Address, Port};
 
 use crate::account::joint::Joint;
-use crate::cli::Format;
 use crate::machine::congestion;
 use crate::processes::Part;
 use crate::signals::Signals;
 use crate::text::output;
+use crate::values::Format;
 use model::standing::Standing;
 pub(crate) use model::touch::Touch;
 use options::{LoadOptions, Mode};

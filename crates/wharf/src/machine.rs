@@ -2,5 +2,35 @@
 //!
 //! It is part of the ground: the commands ask, nothing here knows one of them.
 
+use wharf_port::{DriverKind, Port};
+
+use crate::sys::facts::Driver;
+
 pub(crate) mod congestion;
 pub(crate) mod memory;
+
+/// The drivers of this system, and why those that do not work do not.
+pub(crate) fn drivers() -> Vec<Driver> {
+    let Ok(port) = Port::builder().build() else {
+        return Vec::new();
+    };
+    let report = port.driver();
+    let passed = report.passed_over.iter().map(|passed| Driver {
+        name: passed.kind.to_string(),
+        works: false,
+        reason: Some(passed.reason.to_owned()),
+        features: Vec::new(),
+    });
+    let works = |kind: &DriverKind| Driver {
+        name: kind.to_string(),
+        works: true,
+        reason: None,
+        features: if *kind == report.kind {
+            report.features.clone()
+        } else {
+            Vec::new()
+        },
+    };
+    let present = wharf_port::drivers_present();
+    passed.chain(present.iter().map(works)).collect()
+}

@@ -1,7 +1,7 @@
 //! `wharf`: TCP peers that hold or echo every connection, the load to try them and others with, the
 //! bench that runs both, and the doctor that says what a machine can hold.
 //!
-//! This file only chooses what to do; what it knows of the command line is in `command`.
+//! This file only chooses what to do; what it knows of the command line is in `cli`.
 
 #![forbid(unsafe_code)]
 
@@ -24,19 +24,20 @@ use std::process::ExitCode;
 
 use cli::Command;
 use server::service::Kind;
+use text::output;
 
 fn main() -> ExitCode {
     let command = match cli::read() {
         Ok(command) => command,
-        Err(code) => return text::output::exit(code),
+        Err(code) => return output::exit(code),
     };
     if command.runs_on()
-        && let Err(text) = text::output::begin()
+        && let Err(text) = output::begin()
     {
-        text::output::complaint(&text);
+        output::complaint(&text);
         return ExitCode::from(2);
     }
-    text::output::exit(match command {
+    output::exit(match command {
         Command::Hold(hold) => server::run(Kind::Hold(hold.notice), &hold.serving),
         Command::Echo(echo) => server::run(Kind::Echo, &echo.serving),
         Command::Load(options) => load::run(&options),
@@ -49,6 +50,6 @@ fn main() -> ExitCode {
 }
 
 fn print(bytes: &[u8]) -> ExitCode {
-    text::output::bytes(bytes);
+    output::bytes(bytes);
     ExitCode::SUCCESS
 }

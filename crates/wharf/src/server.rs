@@ -17,12 +17,13 @@ use wharf_port::{
 };
 
 use crate::account::{Account, Ledger, Left, PartAccount};
-use crate::cli::ServingOptions;
 use crate::machine::congestion;
 use crate::processes::Part;
 use crate::processes::descriptors::Descriptors;
+use crate::server::options::ServingOptions;
+use crate::server::report::Output;
 use crate::signals::{self, Signals};
-use crate::text::output::{self, Output};
+use crate::text::output;
 use crate::threads::{self, Gate};
 use admin::{Admin, Answering};
 use listening::{Opened, SocketFiles, listener_number};
@@ -32,16 +33,11 @@ use visitors::{Met, Visitors};
 
 mod admin;
 mod listening;
+pub(crate) mod options;
+pub(crate) mod report;
 pub(crate) mod service;
 mod split;
 mod visitors;
-
-pub(crate) use visitors::Visit;
-
-/// The key of what the program tells its own threads; no connection and no listener has it.
-pub(crate) const CONTROL: Key = Key(1);
-/// The value of the packet that ends a thread.
-pub(crate) const STOP: u64 = 0;
 
 /// How long what happened before the stop is still counted, where peers go on sending, and how many
 /// packets of each connection and besides are counted however long it takes: all that waits in the

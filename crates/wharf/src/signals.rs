@@ -10,10 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_port::Port;
+use wharf_port::{Key, Port};
 
-use crate::server::{CONTROL, STOP};
+use crate::sys::Signal;
 use crate::{sys, threads};
+
+/// The key of what the program tells its own threads; no connection and no listener has it.
+pub(crate) const CONTROL: Key = Key(1);
+
+/// The value of the packet that ends a thread.
+pub(crate) const STOP: u64 = 0;
 
 /// The exit code of a program that Ctrl-C has ended: 128 and the number of SIGINT.
 const ENDED_BY_SIGNAL: i32 = 130;
@@ -28,20 +34,6 @@ const COMES_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often somebody who waits for one looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// What asks the program to end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Signal {
-    /// It is to end in order. One that comes again means at once.
-    Interrupt,
-    /// What it runs in goes away, and takes it with it in a moment: what is left of that is for an
-    /// end in order, whatever came before.
-    #[allow(
-        dead_code,
-        reason = "only Windows says that it ends a program, and when"
-    )]
-    Close,
-}
 
 /// The signals that end the program, listened for on a thread of their own.
 ///

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::ValueEnum;
 use wharf_port::{Address, DriverChoice, DriverKind};
 
 use address::Place;
@@ -102,6 +103,15 @@ pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
         Ok([address]) if address.internet().is_some() => Ok(address),
         _ => Err("name one host:port or [v6]:port".into()),
     }
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const SOURCES: &str = "crates/wharf-port/src/";
 /// simulated driver, which is test equipment.
 const LEFT_OUT: [&str; 5] = [
     "driver/iocp",
-    "driver/poll/polling.rs",
+    "driver/poll/queue/polling.rs",
     "driver/sim",
     "sim.rs",
     "sys/windows",

@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accepted::{Accepted, Place};
+use crate::accepted::Accepted;
 use crate::core::deadlines::TimerTarget;
+use crate::core::place::Place;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::timer::TimerId;
 use crate::core::{Core, Out};

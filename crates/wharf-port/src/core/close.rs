@@ -1,6 +1,6 @@
-//! Associating and closing: how a socket enters a port, and how it leaves.
+//! Closing: how a socket leaves a port.
 //!
-//! Ending is the hard half. `close(2)` alone does not end what io_uring has armed, it goes on
+//! `close(2)` alone does not end what io_uring has armed, it goes on
 //! stealing bytes and the peer gets no FIN; so a close first ends what the driver holds, waits for
 //! its reports, and closes the handle last (contract C11). The slot is free again when its last
 //! packet is taken.
@@ -8,104 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accepted::Unassociated;
 use crate::core::deadlines::TimerTarget;
+use crate::core::registry::with_core;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::core::{Core, Out};
-use crate::error::{Error, ErrorKind, Operation, Refused, Result};
-use crate::key::Key;
-use crate::op::{Op, OpKind};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::op::{Close, Op, OpKind};
 use crate::packet::{End, Event};
-use crate::socket::Close;
-use crate::stream::Stream;
-use crate::sys::{self, SocketKind};
-
-const ELSEWHERE: &str = "a socket with a direct descriptor belongs to the port that accepted it: \
-                         associate it there, or leave direct descriptors out";
-
-const DATAGRAMS: &str = "only a socket of type stream can be associated: this one has another type";
-const LISTENS: &str =
-    "a listening socket cannot be associated: have the port open one (Port::listen)";
-
-/// Looks at a socket that the caller has made, before a port takes it.
-fn take_foreign(handle: &sys::Handle) -> Result<()> {
-    let failed = |code| Error::from_os(Operation::Associate, code);
-    let unfit = |advice| Error::advised(Operation::Associate, ErrorKind::InvalidInput, advice);
-    match sys::socket_kind(handle).map_err(failed)? {
-        SocketKind::Stream => {}
-        SocketKind::Listening => return Err(unfit(LISTENS)),
-        SocketKind::Other => return Err(unfit(DATAGRAMS)),
-    }
-    // How a socket closes is the port's affair, which closes it with its slot locked.
-    sys::forget_linger(handle).map_err(failed)
-}
+use crate::reference::SocketRef;
 
 impl Core {
-    pub(crate) fn associate(
-        self: &Arc<Self>,
-        socket: Unassociated,
-        key: Key,
-    ) -> Result<Stream, Refused<Unassociated>> {
-        if self.takes_no_sockets() {
-            return Err(Refused::new(
-                Operation::Associate,
-                ErrorKind::Closed,
-                socket,
-            ));
-        }
-        // A place kept by this port at the accept becomes the socket's own.
-        let kept = socket.place.as_ref().is_some_and(|place| place.is_of(self));
-        if !kept && sys::is_direct(&socket.handle) {
-            let error = Error::advised(Operation::Associate, ErrorKind::Unsupported, ELSEWHERE);
-            return Err(Refused {
-                error,
-                value: socket,
-            });
-        }
-        if !socket.accepted
-            && let Err(error) = take_foreign(&socket.handle)
-        {
-            return Err(Refused {
-                error,
-                value: socket,
-            });
-        }
-        let (id, mut guard) = match self.admit(kept) {
-            Ok(admitted) => admitted,
-            Err(kind) => return Err(Refused::new(Operation::Associate, kind, socket)),
-        };
-        let Unassociated {
-            handle,
-            place,
-            accepted,
-            peer,
-        } = socket;
-        let state = &mut *guard;
-        state.key = key;
-        state.handle = Some(handle);
-        if let Err(code) = self.driver.associate(id, state, accepted && kept) {
-            let handle = state.handle.take().expect("set above");
-            self.turn_away(id, state, kept);
-            drop(guard);
-            let value = Unassociated {
-                handle,
-                place,
-                accepted,
-                peer,
-            };
-            return Err(Refused {
-                error: Error::from_os(Operation::Associate, code),
-                value,
-            });
-        }
-        drop(guard);
-        match place {
-            Some(place) if kept => place.spend(),
-            place => drop(place),
-        }
-        Ok(Stream::new(self.socket(id)))
-    }
-
     pub(crate) fn close_socket(
         self: &Arc<Self>,
         id: SlotId,
@@ -245,6 +157,13 @@ impl Core {
 fn has_sends(state: &SocketState) -> bool {
     let work = state.work.as_ref();
     work.is_some_and(|work| !work.sends.is_empty())
+}
+
+pub(crate) fn close_quietly(socket: SocketRef) {
+    with_core(socket.port, |core| {
+        // A socket that is gone, or being closed already, is what the drop wanted.
+        let _ = core.close_socket(socket.slot_id(), Close::Flush, true);
+    });
 }
 
 #[cfg(test)]

@@ -1,135 +1,25 @@
-//! Connecting: where to, from where, and how long it may take.
+//! Connecting: attempts, retries and their limit in time.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockAddr;
 
 use crate::address::Address;
+use crate::connect::ConnectOptions;
 use crate::core::deadlines::TimerTarget;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::keepalive::Keepalive;
 use crate::key::Key;
-use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{End, Event};
 use crate::stream::Stream;
-use crate::sys;
+use crate::{lock, sys};
 
 /// How long a connect to a Unix socket waits before it tries again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(1);
 const RETRY_LAST: Duration = Duration::from_millis(100);
-
-/// How to connect: what [`Port::connect`](crate::Port::connect) takes. Any address converts into
-/// it.
-///
-/// ```
-/// use std::time::Duration;
-/// use wharf_port::ConnectOptions;
-/// let options = ConnectOptions::new(([127, 0, 0, 1], 10101)).at_most(Duration::from_secs(3));
-/// ```
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct ConnectOptions {
-    pub(crate) address: Address,
-    pub(crate) source: Option<SocketAddr>,
-    pub(crate) at_most: Option<Duration>,
-    pub(crate) no_delay: bool,
-    pub(crate) congestion_control: Option<Arc<str>>,
-    pub(crate) keepalive: Option<Keepalive>,
-}
-
-impl ConnectOptions {
-    /// Connects to this address. One at which nobody listens is refused, also where the system
-    /// connects the socket with itself: a source port that is by chance the one it connects to. A
-    /// Unix socket whose backlog is full makes the connect wait for room, for which it takes one of
-    /// the port's timers, and fail as full where none is left.
-    ///
-    /// ```
-    /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 10101));
-    /// ```
-    pub fn new(address: impl Into<Address>) -> Self {
-        ConnectOptions {
-            address: address.into(),
-            source: None,
-            at_most: None,
-            no_delay: true,
-            congestion_control: None,
-            keepalive: None,
-        }
-    }
-
-    /// Connects from this address of the machine; port 0 lets the system choose one.
-    ///
-    /// ```
-    /// use wharf_port::ConnectOptions;
-    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).source(([127, 0, 0, 2], 0).into());
-    /// ```
-    pub fn source(mut self, source: SocketAddr) -> Self {
-        self.source = Some(source);
-        self
-    }
-
-    /// Ends the connect as timed out after this long; the system's own limit applies as well. It
-    /// takes one of the port's timers, and is refused as full where none is left.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use wharf_port::ConnectOptions;
-    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).at_most(Duration::from_secs(1));
-    /// ```
-    pub fn at_most(mut self, limit: Duration) -> Self {
-        self.at_most = Some(limit);
-        self
-    }
-
-    /// Whether small sends go out at once (`TCP_NODELAY`); yes by default.
-    ///
-    /// ```
-    /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 80)).no_delay(false);
-    /// ```
-    pub fn no_delay(mut self, no_delay: bool) -> Self {
-        self.no_delay = no_delay;
-        self
-    }
-
-    /// The algorithm that decides how fast the connection sends (`TCP_CONGESTION`), such as
-    /// `cubic`; the system's own choice by default. Where it is refused stands with
-    /// [`ListenOptions::congestion_control`](crate::ListenOptions::congestion_control).
-    ///
-    /// ```
-    /// use wharf_port::ConnectOptions;
-    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).congestion_control("cubic");
-    /// ```
-    pub fn congestion_control(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.congestion_control = Some(name.into());
-        self
-    }
-
-    /// Asks the peer whether it is still there when it is silent for long (`SO_KEEPALIVE`);
-    /// no by default. A figure that the system does not take is refused as
-    /// [`ErrorKind::InvalidInput`].
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use wharf_port::{ConnectOptions, Keepalive};
-    /// let keepalive = Keepalive::after(Duration::from_secs(60));
-    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).keepalive(keepalive);
-    /// ```
-    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        self.keepalive = Some(keepalive);
-        self
-    }
-}
-
-impl<A: Into<Address>> From<A> for ConnectOptions {
-    fn from(address: A) -> Self {
-        ConnectOptions::new(address)
-    }
-}
 
 impl Core {
     pub(crate) fn connect(self: &Arc<Self>, to: &ConnectOptions, key: Key) -> Result<Op> {
@@ -324,22 +214,4 @@ impl Core {
             self.connected(id, &mut state, Err(0), out);
         }
     }
-}
-
-/// Opens the socket the way every driver on a real network does.
-pub(crate) fn open(to: &ConnectOptions) -> std::io::Result<sys::Handle> {
-    let internet = to.address.internet();
-    let protocol = internet.map(|_| socket2::Protocol::TCP);
-    let socket = sys::new_socket(to.address.domain(), protocol)?;
-    if internet.is_some() && to.no_delay {
-        socket.set_tcp_nodelay(true)?;
-    }
-    if let (Some(_), Some(keepalive)) = (internet, &to.keepalive) {
-        keepalive.set_on(&(&socket).into())?;
-    }
-    if let Some(name) = &to.congestion_control {
-        sys::set_congestion_control(&socket, name)?;
-    }
-    sys::bind_connector(&socket, to.source, internet)?;
-    Ok(socket.into())
 }

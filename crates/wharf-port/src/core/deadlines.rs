@@ -4,18 +4,20 @@
 //! needs to know how the other works.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::builder::Options;
 use crate::core::local::Local;
+use crate::core::options::Options;
 use crate::core::slot::{SlotId, SocketState};
 use crate::core::timer::TimerId;
 use crate::core::{Core, Out};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
 use crate::lock;
-use crate::op::Op;
+use crate::op::{Cancel, Op};
 use crate::packet::{Event, Packet};
-use crate::socket::SocketRef;
+use crate::reference::SocketRef;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,44 @@ pub(crate) fn timers_beyond(options: &Options) -> u32 {
 }
 
 impl Core {
+    /// Sets a timer of a caller.
+    pub(crate) fn start_timer(&self, at: Instant, key: Key) -> Result<Op> {
+        if self.is_closed() {
+            return Err(Error::new(Operation::Timer, ErrorKind::Closed));
+        }
+        let full = Error::new(Operation::Timer, ErrorKind::Full);
+        let untaken = self.counters.timer_ends_untaken.load(Ordering::Relaxed);
+        if untaken > 0 && untaken + lock(&self.timers).len() >= self.options.timers_max as usize {
+            return Err(full);
+        }
+        let timer = self.set_timer(at, TimerTarget::Caller(key)).ok_or(full)?;
+        Ok(Op::timer(self.id, timer.index, timer.generation))
+    }
+
+    pub(crate) fn cancel_timer(&self, op: Op) -> Cancel {
+        let id = TimerId {
+            index: op.slot,
+            generation: op.generation,
+        };
+        let Some(TimerTarget::Caller(key)) = lock(&self.timers).cancel(id) else {
+            return Cancel::NotFound;
+        };
+        let packet = Packet {
+            key,
+            op,
+            socket: SocketRef::none(self.id),
+            event: Event::TimerCancelled,
+        };
+        let untaken = &self.counters.timer_ends_untaken;
+        untaken.fetch_add(1, Ordering::Relaxed);
+        let Some(wake) = self.ready.push_loose(packet) else {
+            untaken.fetch_sub(1, Ordering::Relaxed);
+            return Cancel::NotFound; // Its end would be told to nobody.
+        };
+        self.wake(wake);
+        Cancel::Requested
+    }
+
     /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
     pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
         let (timer, news) = {

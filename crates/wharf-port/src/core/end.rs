@@ -16,7 +16,7 @@ use crate::core::local::Local;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::error::ErrorKind;
 use crate::lock;
-use crate::socket::Close;
+use crate::op::Close;
 
 /// Whether the port is ending in order, and until when.
 #[derive(Debug, Default)]

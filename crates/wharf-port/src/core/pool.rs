@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::builder::PoolOptions;
+use crate::core::options::PoolOptions;
 use crate::core::slot::{SlotId, Slots};
 use crate::lock;
 use crate::sys::Pages;

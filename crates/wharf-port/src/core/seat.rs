@@ -13,9 +13,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use crate::core::Core;
-use crate::core::registry;
 use crate::core::taking::Taking;
+use crate::core::{Core, registry};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A waiter's place. `Rc`, because all of it belongs to one thread.

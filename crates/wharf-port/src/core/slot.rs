@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::work::Work;
+use crate::driver::SlotBlock;
 use crate::key::Key;
-use crate::lock;
-use crate::sys;
+use crate::{lock, sys};
 
 /// Sockets in one chunk.
 const CHUNK_SLOTS: u32 = 1024;
@@ -173,7 +173,7 @@ pub(crate) struct Slot {
     state: Mutex<SocketState>,
     /// What the driver keeps at a stable address for each socket; nothing on Unix.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) driver: sys::SlotBlock,
+    pub(crate) driver: SlotBlock,
 }
 
 /// Set in the low half of `leases` while the stream waits for one to return.

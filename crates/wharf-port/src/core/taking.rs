@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::local::Local;
 use crate::core::ready::{Entered, Rest, Taken};
-use crate::core::spin;
-use crate::core::{Core, Out};
+use crate::core::{Core, Out, spin};
 use crate::error::{Error, Operation, Result};
 
 /// A waiter with packets at hand enters the driver at least every so many waits, so that a queue

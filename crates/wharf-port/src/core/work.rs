@@ -17,10 +17,10 @@ use crate::core::Core;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::{SocketState, flag};
 use crate::core::timer::TimerId;
+use crate::driver::WorkBlock;
 use crate::lock;
 use crate::op::OpKind;
 use crate::packet::Packet;
-use crate::sys;
 
 /// Work blocks a port keeps for reuse; more than this many busy sockets allocate theirs.
 const SPARE_WORK_MAX: usize = 1024;
@@ -65,7 +65,7 @@ pub(crate) struct Work {
     pub(crate) connect_retry: Option<(TimerId, Duration)>,
     /// What the driver keeps per busy socket at a stable address: message headers, addresses.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) driver: sys::WorkBlock,
+    pub(crate) driver: WorkBlock,
 }
 
 /// A queued send, or the shutdown that waits behind the sends.

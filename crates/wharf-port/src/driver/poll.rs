@@ -14,9 +14,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accepted::Accepted;
-use crate::builder::Options;
 use crate::core::local::Local;
+use crate::core::options::Options;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
@@ -25,15 +24,17 @@ use crate::sys;
 
 use super::reading::{self, READABLE};
 use super::{Driver, Unavailable};
-use poller::{Interest, Poller, Seen};
+use queue::{Interest, Poller};
 
+mod accept;
+mod completion;
 // With `--cfg wharf_polling` the contract suite meets here what other systems run on.
 #[cfg(all(target_os = "linux", not(wharf_polling)))]
-#[path = "poll/epoll.rs"]
-mod poller;
+#[path = "poll/queue/epoll.rs"]
+mod queue;
 #[cfg(any(not(target_os = "linux"), wharf_polling))]
-#[path = "poll/polling.rs"]
-mod poller;
+#[path = "poll/queue/polling.rs"]
+mod queue;
 
 /// The last write filled the socket's buffer.
 const WRITE_BLOCKED: u32 = 2 << flag::DRIVER_SHIFT;
@@ -159,46 +160,6 @@ impl Poll {
         }
     }
 
-    fn accept_some(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        while state.receiving == Receiving::Accept
-            && state.has(READABLE)
-            && out.may_take_of_listener(core, id)
-        {
-            let Some(place) = core.place(id, state, out) else {
-                state.clear(READABLE);
-                return;
-            };
-            match sys::accept(state.open_handle()) {
-                Ok(handle) => {
-                    let accepted = Accepted {
-                        handle,
-                        peer: None,
-                        place: Some(place),
-                    };
-                    core.accepted(id, state, accepted, out);
-                }
-                Err(code) if sys::would_block(code) => {
-                    place.give_up();
-                    state.clear(READABLE);
-                    // Room and a descriptor were there: edges count again from here on.
-                    core.accept_works(id, state, out);
-                }
-                Err(code) => {
-                    place.give_up();
-                    if !core.accept_failed(id, state, code, out) {
-                        state.clear(READABLE);
-                    }
-                }
-            }
-        }
-    }
-
     fn tell_leave(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
         if state.has(BROKEN)
             && let Some(code) = sys::take_error(state.open_handle())
@@ -208,77 +169,6 @@ impl Poll {
         } else if state.has(PEER_ENDED | BROKEN) {
             core.receive_ended(id, state, End::Finished, out);
         }
-    }
-
-    /// Looks whether the peer of a watched socket has left, where no event tells that.
-    fn look_for_leaving(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        if Poller::TELLS_LEAVING || state.receiving != Receiving::Watch {
-            return;
-        }
-        match sys::peek(state.open_handle()) {
-            Ok(0) => state.set(PEER_ENDED),
-            Err(code) if !sys::would_block(code) => {
-                core.receive_stopped(id, state, Some(code), out);
-            }
-            _ => {}
-        }
-    }
-
-    /// Takes note of one event; the socket joins those that are ready if that brings something.
-    fn note(&self, core: &Arc<Core>, id: SlotId, seen: Seen, local: &mut Local) {
-        let Some(mut guard) = core.slots.lock(id) else {
-            return;
-        };
-        let state = &mut *guard;
-        if seen.readable && !state.has(flag::PAUSED_ACCEPT) {
-            state.set(READABLE);
-        }
-        if seen.peer_ended {
-            state.set(PEER_ENDED | READABLE);
-        }
-        if seen.broken {
-            state.set(BROKEN | READABLE);
-        }
-        if seen.urgent {
-            state.set(URGENT);
-        }
-        let mut out = Out(Some(local));
-        self.look_for_leaving(core, id, state, &mut out);
-        if seen.writable || seen.broken {
-            state.clear(WRITE_BLOCKED);
-            if state.receiving == Receiving::Connect {
-                let result = sys::take_error(state.open_handle()).map_or(Ok(()), Err);
-                // What else this event told of the peer is told only once: it stands.
-                core.connected(id, state, result, &mut out);
-            } else if state
-                .work
-                .as_ref()
-                .is_some_and(|work| !work.sends.is_empty())
-            {
-                core.go_on_sending(id, state, &mut out);
-                core.settle(id, state, &mut out);
-            }
-        }
-        // The slot may have been freed by what the event brought.
-        if state.generation != id.generation
-            || !self.has_more(state)
-            || !core.turn_is_free(state)
-            || state.has(flag::QUEUED)
-        {
-            return;
-        }
-        if local.ready.is_empty() && local.may_take(state, core.options.turn_packets_max) {
-            // Its turn is now, with the socket locked and in the cache already.
-            return core.take_turn_of(id, state, local);
-        }
-        state.set(flag::QUEUED);
-        local.ready.push_back(id.index);
     }
 }
 

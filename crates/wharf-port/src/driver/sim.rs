@@ -16,12 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::{Driver, Unavailable};
 use crate::address::Address;
-use crate::builder::Options;
-use crate::core::connect::ConnectOptions;
+use crate::connect::ConnectOptions;
 use crate::core::local::Local;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
-use crate::listener::ListenOptions;
+use crate::listen::ListenOptions;
 use crate::sys;
 use queue::Shared;
 use request::{Asked, Memory, Side};
@@ -57,15 +56,15 @@ pub(crate) struct Sim {
 }
 
 impl Sim {
-    pub(crate) fn new(options: &Options) -> Result<Self, Unavailable> {
+    pub(crate) fn new(options: &SimOptions) -> Result<Self, Unavailable> {
         let token = sys::new_socket(socket2::Domain::IPV4, None).map_err(|error| {
             let reason = "the system gives no socket to stand for simulated ones";
             (reason, error.raw_os_error())
         })?;
-        let shared = Shared::new(options.sim, token.into());
+        let shared = Shared::new(*options, token.into());
         Ok(Sim {
             shared: Arc::new(shared),
-            one_leads: options.sim.one_leads,
+            one_leads: options.one_leads,
         })
     }
 

@@ -18,8 +18,8 @@ use io_uring::squeue::Entry;
 use parking_lot::Mutex;
 
 use crate::address::Address;
-use crate::builder::Options;
 use crate::core::local::Local;
+use crate::core::options::Options;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};

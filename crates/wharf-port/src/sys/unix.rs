@@ -38,13 +38,6 @@ mod tests;
 #[cfg(not(target_os = "linux"))]
 pub(crate) type Handle = std::os::fd::OwnedFd;
 
-/// What a driver keeps in each slot: nothing, the kernel is told slots by number.
-#[derive(Debug, Default)]
-pub(crate) struct SlotBlock;
-
-/// What a driver keeps in each work block.
-pub(crate) use crate::driver::WorkBlock;
-
 pub(crate) fn raw_number(handle: &Handle) -> u64 {
     #[cfg(target_os = "linux")]
     let number = handle.number();

@@ -31,9 +31,6 @@ mod codes;
 /// An open socket.
 pub(crate) type Handle = OwnedSocket;
 
-/// What the driver keeps in each slot, and in each work block.
-pub(crate) use crate::driver::{SlotBlock, WorkBlock};
-
 pub(crate) fn raw_number(handle: &Handle) -> u64 {
     handle.as_raw_socket()
 }

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::doctor::grouped;
+use crate::text::numbers::grouped;
 
 /// One figure, over all rounds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]

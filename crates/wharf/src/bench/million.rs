@@ -19,14 +19,13 @@ use wharf_port::DriverChoice;
 use super::ends::{End, Place, Server, Standing, Stop};
 use super::parts::{self, Moment};
 use super::{CANNOT_BEGIN, CONGESTION_CONTROL, FAULTY, INTERRUPTED, listen_for_the_end};
-use crate::cli::{Format, parse_driver, parse_size, parse_switch, whole};
-use crate::doctor;
 use crate::load::model::percentiles::Percentiles;
 use crate::machine::congestion;
 use crate::processes::descriptors::Descriptors;
 use crate::processes::raise_descriptors;
 use crate::sys::limits;
-use crate::text::output;
+use crate::text::{numbers, output};
+use crate::values::{Format, parse_driver, parse_size, parse_switch, whole};
 use division::{Division, patience};
 use report::Report;
 
@@ -292,7 +291,7 @@ fn open(
     let goes_on = parts::read(load, until, progress, over)?;
     // An interval may tell it before the load has ended.
     if load.said()["held_back"] == wanted {
-        let leave = doctor::bytes(options.leave_memory.as_u64());
+        let leave = numbers::bytes(options.leave_memory.as_u64());
         return Err(Stop::Failed(format!(
             "less than {leave} of memory is available already: free some, or lower --leave-memory"
         )));
@@ -342,7 +341,7 @@ fn measured(server: &Server<'_>) -> Result<Measured, Stop> {
     Ok(Measured {
         standing: server.ask()?,
         kernel_bytes: limits::kernel_object_bytes(),
-        available_bytes: doctor::memory().available_bytes,
+        available_bytes: limits::memory().available_bytes,
     })
 }
 

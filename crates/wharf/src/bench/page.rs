@@ -9,7 +9,7 @@ use std::fmt::Write;
 use super::figures::{Figure, bars, rounded};
 use super::parts::{BLOCK_BYTES, MESSAGE_BYTES, Moment};
 use super::report::{Hold, Latency, OnDriver, Report, Work};
-use crate::doctor::grouped;
+use crate::text::numbers::grouped;
 
 /// Bars of a chart, at most.
 const BARS_MAX: usize = 32;

@@ -14,10 +14,11 @@ use super::parts::{
     BLOCK_BYTES, BULK_CONNECTIONS, ECHO_CONNECTIONS, MESSAGE_BYTES, Memory, Moment, Part, Sample,
 };
 use super::{Found, Plan};
-use crate::doctor;
 use crate::load::model::percentiles::Percentiles;
+use crate::machine;
 use crate::sys::facts::Driver;
 use crate::sys::{self, limits};
+use crate::text::numbers;
 
 const VERSION: u32 = 1;
 
@@ -152,7 +153,7 @@ impl Report {
             machine: Machine::this(),
             settings: Settings::of(plan, place),
             interrupted: interrupted || place.interrupted.load(Ordering::Relaxed),
-            passed_over: doctor::drivers()
+            passed_over: machine::drivers()
                 .into_iter()
                 .filter_map(passed_over)
                 .collect(),
@@ -193,7 +194,7 @@ impl Machine {
         Machine {
             system: sys::system_name(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: doctor::memory().total_bytes,
+            memory_bytes: limits::memory().total_bytes,
         }
     }
 
@@ -202,7 +203,7 @@ impl Machine {
             "{}, {} processors, {} of memory",
             self.system,
             self.processors,
-            doctor::bytes(self.memory_bytes)
+            numbers::bytes(self.memory_bytes)
         )
     }
 }

@@ -7,13 +7,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, Command, ValueEnum};
 
-use crate::load::options::Mode;
-
-/// Above the options that some modes have.
-pub(crate) const OF_TALK: &str = "Options of echo and stream";
-pub(crate) const OF_HOLD: &str = "Options of hold";
-pub(crate) const OF_CLOSE: &str = "Options of connect and hold";
-pub(crate) const OF_BYTES: &str = "Options of echo, stream and hold --touch";
+use crate::load::options::{Mode, OF_BYTES, OF_CLOSE, OF_HOLD, OF_TALK};
 
 /// The mode of `load` that a command line asks about.
 pub(super) fn asked(words: &[OsString]) -> Option<Mode> {

@@ -11,7 +11,7 @@ use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command, Error};
 
-use super::parse_switch;
+use crate::values::parse_switch;
 
 /// What the program was given to read.
 #[derive(Debug)]

@@ -15,14 +15,20 @@ use super::model::schedule::Pace;
 use super::model::touch::Touch;
 use super::results::compat::CompatOptions;
 use super::work::worker::CONNECTING_MAX;
-use crate::cli::modes;
-use crate::cli::{
-    DivisionOptions, Format, parse_driver, parse_duration, parse_one_address, parse_rate,
-    parse_size, parse_switch, whole,
-};
 use crate::processes::Threads;
+use crate::processes::division::DivisionOptions;
 use crate::sys;
 use crate::values::address::Place;
+use crate::values::{
+    Format, parse_driver, parse_duration, parse_one_address, parse_rate, parse_size, parse_switch,
+    whole,
+};
+
+/// Above the options that some modes have.
+pub(crate) const OF_TALK: &str = "Options of echo and stream";
+pub(crate) const OF_HOLD: &str = "Options of hold";
+pub(crate) const OF_CLOSE: &str = "Options of connect and hold";
+pub(crate) const OF_BYTES: &str = "Options of echo, stream and hold --touch";
 
 /// Connections that one source address makes to one target before the next source has its turn.
 ///
@@ -81,17 +87,17 @@ pub(crate) struct LoadOptions {
           value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
     /// Bytes of a message: 64 unless told otherwise, 65,536 for stream
-    #[arg(long, help_heading = modes::OF_BYTES, value_parser = whole(1_u32..=16 << 20),
+    #[arg(long, help_heading = OF_BYTES, value_parser = whole(1_u32..=16 << 20),
           env = "WHARF_SIZE", value_name = "BYTES")]
     pub(super) size: Option<u32>,
     /// Messages under way on each connection: the next is sent when one has come back (a closed
     /// loop); 1 unless told otherwise, 16 for stream
-    #[arg(long, help_heading = modes::OF_TALK, value_parser = whole(1_u32..=65_536),
+    #[arg(long, help_heading = OF_TALK, value_parser = whole(1_u32..=65_536),
           env = "WHARF_PIPELINE", value_name = "DEPTH")]
     pub(super) pipeline: Option<u32>,
     /// Send so many messages a second over all connections, each at its time whatever became of
     /// those before (an open loop); latencies count from that time
-    #[arg(long, help_heading = modes::OF_TALK, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
+    #[arg(long, help_heading = OF_TALK, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
           value_parser = parse_rate, conflicts_with = "pipeline")]
     pub(crate) requests_per_second: Option<f64>,
     /// Connect from this address, or from the addresses of this network; may be repeated. On
@@ -118,7 +124,7 @@ pub(crate) struct LoadOptions {
     #[command(flatten)]
     pub(crate) division: DivisionOptions,
     /// Decides the bytes that are sent
-    #[arg(long, help_heading = modes::OF_BYTES, default_value_t = 1, value_parser = whole(0..=u64::MAX),
+    #[arg(long, help_heading = OF_BYTES, default_value_t = 1, value_parser = whole(0..=u64::MAX),
           env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
     /// Exit with 3 unless this holds at the end, such as held=1000 or 'failed<=5'; may be repeated.
@@ -137,11 +143,11 @@ pub(crate) struct LoadOptions {
     pub(crate) max_p99: Option<Duration>,
     /// At the end of hold, send a message on so many percent of the connections, chosen at random, and
     /// compare what comes back: that they live. It needs a server that echoes
-    #[arg(long, help_heading = modes::OF_HOLD, env = "WHARF_TOUCH", value_name = "PERCENT")]
+    #[arg(long, help_heading = OF_HOLD, env = "WHARF_TOUCH", value_name = "PERCENT")]
     pub(crate) touch: Option<Touch>,
     /// End the connections of connect and hold with RST, so that none of their ports waits in
     /// TIME_WAIT
-    #[arg(long, help_heading = modes::OF_CLOSE, env = "WHARF_RESET", value_parser = parse_switch)]
+    #[arg(long, help_heading = OF_CLOSE, env = "WHARF_RESET", value_parser = parse_switch)]
     pub(crate) reset: bool,
     /// Begin no more connects once the machine has less memory than this available, such as 2GiB
     #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]

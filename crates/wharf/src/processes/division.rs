@@ -7,8 +7,8 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use crate::cli::whole;
 use crate::processes::descriptors::Descriptors;
+use crate::values::whole;
 
 /// The word behind the command of a process that works for another one.
 pub(crate) const PART: &str = "--part";

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::{Order, Part, Told};
-use crate::cli::PART;
+use crate::processes::division::PART;
 use crate::text::output;
 use crate::{sys, threads};
 

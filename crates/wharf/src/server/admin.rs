@@ -15,9 +15,9 @@ use wharf_port::{
     Packet, Port, SocketRef, Wait, Waiter,
 };
 
-use super::CONTROL;
 use super::listening::SocketFiles;
 use crate::account::Account;
+use crate::signals::CONTROL;
 use crate::{signals, threads};
 
 /// The key of its listener, and the first of its clients, whose timers have the same.

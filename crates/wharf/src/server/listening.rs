@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use socket2::{Domain, Protocol, Socket, Type};
 use wharf_port::{Address, Error, ErrorKind, Keepalive, Key, ListenOptions, Listener, Port};
 
-use crate::cli::ServingOptions;
 use crate::processes::descriptors::{self, Descriptors};
 use crate::processes::{Threads, raise_descriptors};
+use crate::server::options::ServingOptions;
 use crate::sys::{self, FileIdentity};
 
 /// Listeners count up from 90, as in the series, as far as below the connections' first key, and

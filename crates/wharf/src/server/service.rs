@@ -6,7 +6,7 @@
 use wharf_port::{Leave, Packet, SocketRef, Stream};
 
 use crate::account::{Ledger, Left};
-use crate::cli::Notice;
+use crate::server::options::Notice;
 
 mod echo;
 mod hold;

@@ -13,19 +13,19 @@ use std::time::Duration;
 use wharf_port::{Address, Port};
 
 use super::admin::{Admin, Answering};
-use super::listening;
-use super::{Server, text};
+use super::{Server, listening, text};
 use crate::account::{Account, PartAccount};
-use crate::cli::ServingOptions;
 use crate::processes::descriptors::Descriptors;
 use crate::processes::{
     Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, Part, Status, Threads,
     needed, raise_descriptors,
 };
+use crate::server::options::ServingOptions;
+use crate::server::report::Output;
 use crate::server::service::Kind;
 use crate::signals::{self, Signals};
 use crate::sys;
-use crate::text::output::{self, Output};
+use crate::text::output;
 use crate::values::address::Place;
 
 /// Descriptors of each thread after the first, besides its listeners: its port's own.

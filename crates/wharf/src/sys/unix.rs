@@ -18,7 +18,7 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, SockAddr, Socket, Type};
 use sysinfo::System;
 
-use crate::signals::Signal;
+use crate::sys::Signal;
 use crate::threads;
 
 /// Whether connections to one address are dealt out evenly to the processes that listen there. The

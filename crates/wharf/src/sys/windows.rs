@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wharf_port::program::{self, ConsoleEvent};
 
-use crate::signals::Signal;
+use crate::sys::Signal;
 
 /// No two sockets listen at one address here.
 pub(crate) const DEALS_TO_PROCESSES: bool = false;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::core::Out;
 use crate::sim::{Network, SimOptions};
-use crate::sys;
-use crate::{End, ErrorKind, Event, Key, Port, Wait, Waiter};
+use crate::{End, ErrorKind, Event, Key, Port, Wait, Waiter, sys};
 
 fn next(waiter: &mut Waiter) -> Event {
     match waiter.wait(Some(Duration::from_secs(60))) {

@@ -29,7 +29,7 @@ use crate::address::Address;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::keepalive::Keepalive;
-use crate::listener::ListenOptions;
+use crate::listen::ListenOptions;
 use crate::lock;
 use crate::packet::PauseReason;
 use crate::sys::{self, AcceptFault, Handle};

@@ -14,8 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::options::SimOptions;
 use super::stage::{Doing, is_actor};
 use super::world::{Event, World};
-use crate::lock;
-use crate::sys;
+use crate::{lock, sys};
 
 #[derive(Debug)]
 pub(super) struct Shared {

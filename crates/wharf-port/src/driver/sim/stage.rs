@@ -23,7 +23,6 @@ use super::random::Random;
 use super::world::World;
 use crate::core::Core;
 use crate::lock;
-use crate::port::Port;
 
 thread_local! {
     /// Which actor the thread is. Nobody once it has ended, while the thread's variables go.
@@ -76,12 +75,10 @@ pub(super) struct Acting {
 }
 
 impl Stage {
-    /// Has the threads of a port on a simulated network take turns; `keeps` times in a thousand one
-    /// that could hand over goes on.
-    #[must_use]
-    pub fn of(port: &Port, seed: u64, keeps: u16) -> Option<Stage> {
-        let shared = port.core.driver.network()?.shared;
-        let core = Arc::downgrade(&port.core);
+    /// The stage of the port of `core`.
+    pub(crate) fn of_core(core: &Arc<Core>, seed: u64, keeps: u16) -> Option<Stage> {
+        let shared = core.driver.network()?.shared;
+        let core = Arc::downgrade(core);
         shared.with(|world| {
             world.acting = Some(Acting {
                 core,

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::builder::PoolOptions;
 use crate::core::Core;
+use crate::core::options::PoolOptions;
 use crate::core::pool::PoolBuffer;
 use crate::sys::Pages;
 

@@ -24,7 +24,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::buffers::Buffers;
 use super::queue::{Purpose, Ring, Size};
 use super::request;
-use crate::builder::PoolOptions;
+use crate::core::options::PoolOptions;
 use crate::core::pool::Pool;
 use crate::driver::Unavailable;
 use crate::lock;

@@ -23,9 +23,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Uring;
 use super::request::{Kind, Name, SLICES_MAX};
-use crate::core::registry;
 use crate::core::slot::{SlotId, SocketState, flag};
-use crate::core::{Core, Out};
+use crate::core::{Core, Out, registry};
 use crate::sys;
 
 /// A handler that takes longer makes the next one send at once. It is below the tick of most

@@ -20,11 +20,9 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::abilities;
-use super::probe;
 use super::request::{BUFFER_GROUP, Kind, Name, is_reported};
-use crate::lock;
-use crate::sys;
+use super::{abilities, probe};
+use crate::{lock, sys};
 
 mod bell;
 mod table;

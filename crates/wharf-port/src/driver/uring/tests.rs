@@ -9,9 +9,8 @@ use super::Uring;
 use super::request::{self, Kind, Name};
 use crate::core::slot::flag;
 use crate::core::{Core, Out};
-use crate::lock;
 use crate::sys::Handle;
-use crate::{DriverChoice, DriverKind, Event, Key, Port, Wait, Waiter};
+use crate::{DriverChoice, DriverKind, Event, Key, Port, Wait, Waiter, lock};
 
 /// A shared port with room for so many sockets, and its driver; nothing where io_uring is not allowed.
 fn port_with(sockets_max: u32) -> Option<(Port, *const Uring)> {

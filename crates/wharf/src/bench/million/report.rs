@@ -9,9 +9,10 @@ use crate::bench::figures::rounded;
 use crate::bench::page::chart;
 use crate::bench::parts::Moment;
 use crate::bench::report::Machine;
-use crate::doctor::{believable, bytes, grouped};
+use crate::doctor::believable;
 use crate::load::model::percentiles::Percentiles;
 use crate::processes::descriptors::Descriptors;
+use crate::text::numbers::{bytes, grouped};
 
 const VERSION: u32 = 1;
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::report::Moment;
-use crate::cli::{parse_switch, whole};
 use crate::load::model::percentiles::microseconds;
 use crate::load::options::{LoadOptions, Mode};
 use crate::text::wrap::wrapped;
 use crate::values::address::Place;
+use crate::values::{parse_switch, whole};
 
 const ADDRESS: &str = "127.0.0.1:12345";
 const NUMBER: u32 = 50;

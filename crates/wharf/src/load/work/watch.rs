@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::Format;
 use crate::load::Run;
 use crate::load::model::standing::Standing;
 use crate::load::options::LoadOptions;
 use crate::load::results::report::Moment;
 use crate::text::output;
+use crate::values::Format;
 
 /// How often the live line changes.
 pub(crate) const LIVE_EVERY: Duration = Duration::from_millis(200);

@@ -18,7 +18,7 @@ use crate::load::model::schedule::Schedule;
 use crate::load::model::touch::Touch;
 use crate::load::model::traffic::Noise;
 use crate::load::options::Mode;
-use crate::server::CONTROL;
+use crate::signals::CONTROL;
 use talking::Talk;
 
 pub(crate) use connecting::Aim;

@@ -4,7 +4,7 @@ use wharf_port::{Close, Event, Packet};
 
 use super::left_by;
 use crate::account::{Ledger, Left};
-use crate::cli::Notice;
+use crate::server::options::Notice;
 
 #[derive(Debug)]
 pub(crate) struct Hold {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use wharf_port::{Close, Event, Key, Wait, Waiter};
 
 use super::{CONNECTION_FIRST, Connection, DRAIN_STEP, NOT_IN_TIME, Worker};
-use crate::doctor;
 use crate::load::options::Mode;
 use crate::load::work::worker::talking::Talk;
+use crate::sys::limits;
 
 /// Connects between two looks at the memory; they take some megabytes.
 const LOOK_EVERY: u32 = 256;
@@ -37,7 +37,7 @@ impl Worker<'_> {
         };
         if !self.held_back
             && self.next.is_multiple_of(LOOK_EVERY)
-            && doctor::memory().available_bytes < leave
+            && limits::memory().available_bytes < leave
         {
             self.held_back = true;
             let count = u64::from(self.orders.connections - self.next);

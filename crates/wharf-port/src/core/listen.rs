@@ -1,0 +1,79 @@
+//! Listening: how a listener enters a port, and another port.
+
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::core::slot::{SlotId, flag};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::key::Key;
+use crate::listen::ListenOptions;
+use crate::reference::SocketRef;
+use crate::sys;
+
+const SAME_DRIVER: &str =
+    "a listener is shared among ports of one kind of driver: require the same for both";
+
+impl Core {
+    pub(crate) fn listen(self: &Arc<Self>, at: &ListenOptions, key: Key) -> Result<SocketRef> {
+        let failed = |error: std::io::Error| Error::from_io(Operation::Listen, &error);
+        if self.takes_no_sockets() {
+            return Err(Error::new(Operation::Listen, ErrorKind::Closed));
+        }
+        let handle = self.driver.open_listener(at).map_err(failed)?;
+        let listener = self.listen_on(handle, key, flag::LISTENER)?;
+        let id = listener.slot_id();
+        if let Some(state) = self.slots.lock(id) {
+            self.driver.listening(id, &state, at);
+        }
+        Ok(listener)
+    }
+
+    /// Takes a socket that listens.
+    fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<SocketRef> {
+        let (id, mut state) = match self.admit(false) {
+            Ok(admitted) => admitted,
+            Err(kind) => {
+                self.driver.abandon(handle);
+                return Err(Error::new(Operation::Listen, kind));
+            }
+        };
+        state.key = key;
+        state.handle = Some(handle);
+        state.set(flags);
+        if let Err(code) = self.driver.associate(id, &mut state, false) {
+            let handle = state.handle.take().expect("set above");
+            self.turn_away(id, &mut state, false);
+            drop(state);
+            self.driver.abandon(handle);
+            return Err(Error::from_os(Operation::Listen, code));
+        }
+        Ok(self.socket(id))
+    }
+
+    /// Another handle to the listener `id`, for the port `with`.
+    pub(crate) fn share_listener(&self, id: SlotId, with: &Self) -> Result<sys::Handle> {
+        let closed = Error::new(Operation::Listen, ErrorKind::Closed);
+        let mut state = self.slots.lock(id).ok_or(closed)?;
+        if state.handle.is_none() {
+            return Err(closed);
+        }
+        if self.report.kind != with.report.kind {
+            // Each wants another mode of a socket that is one and the same.
+            let kind = ErrorKind::InvalidInput;
+            return Err(Error::advised(Operation::Listen, kind, SAME_DRIVER));
+        }
+        let shared = self.driver.share_listener(&state);
+        let shared = shared.map_err(|error| Error::from_io(Operation::Listen, &error))?;
+        state.set(flag::SHARED_LISTENER);
+        Ok(shared)
+    }
+
+    /// Takes a listener that another port shares.
+    pub(crate) fn listen_shared(
+        self: &Arc<Self>,
+        handle: sys::Handle,
+        key: Key,
+    ) -> Result<SocketRef> {
+        self.listen_on(handle, key, flag::LISTENER | flag::SHARED_LISTENER)
+    }
+}

@@ -1,0 +1,58 @@
+//! The bounds of a port, as its builder has set them.
+
+use crate::driver::kind::DriverChoice;
+
+/// The receive pool: how large a buffer is, and how large all of them may grow.
+///
+/// ```
+/// use wharf_port::{PoolOptions, Port};
+/// # fn main() -> wharf_port::Result<()> {
+/// let pool = PoolOptions { buffer_bytes: 4096, ..PoolOptions::default() };
+/// let port = Port::builder().pool(pool).build()?;
+/// assert_eq!(port.stats().pool_bytes, 0); // nothing until there is data
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolOptions {
+    /// Bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
+    pub buffer_bytes: u32,
+    /// Bytes of all buffers together; 64 MiB by default. At this bound streams wait for a buffer.
+    /// Once more than half of them are lent, what is received in small pieces is copied, so that a
+    /// few bytes do not hold a buffer; such copies are at most a quarter of this bound besides.
+    pub pool_bytes_max: usize,
+    /// Makes the pages of a returned buffer inaccessible and never uses them again, so that any
+    /// late access is seen. For tests; each buffer then costs a mapping of its own.
+    pub revoke_returned: bool,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions {
+            buffer_bytes: 16 * 1024,
+            pool_bytes_max: 64 * 1024 * 1024,
+            revoke_returned: false,
+        }
+    }
+}
+
+/// Every bound of a port, as the builder leaves it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) driver: DriverChoice,
+    pub(crate) shared: bool,
+    pub(crate) sockets_max: u32,
+    /// Places in the driver's own table of sockets; 0 when sockets have descriptors.
+    pub(crate) direct_descriptors: u32,
+    pub(crate) timers_max: u32,
+    pub(crate) posts_max: usize,
+    pub(crate) waiters_max: u16,
+    pub(crate) batch_max: usize,
+    pub(crate) turn_packets_max: u8,
+    pub(crate) leases_per_socket: u16,
+    pub(crate) send_queue_bytes_max: usize,
+    pub(crate) operations_per_socket_max: usize,
+    pub(crate) accepts_posted: u16,
+    pub(crate) flush_ms_max: u32,
+    pub(crate) spin_us_max: u32,
+    pub(crate) pool: PoolOptions,
+}

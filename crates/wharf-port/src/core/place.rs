@@ -1,0 +1,95 @@
+//! A place in the table of sockets, kept for one that is not associated yet.
+//!
+//! A connection takes it when it is accepted, which makes `sockets_max` exact; it gives the place
+//! back when it is dropped.
+
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::core::Core;
+use crate::sys;
+
+/// A place kept in a port's table for a socket that was accepted and not yet associated.
+#[derive(Debug)]
+pub(crate) struct Place {
+    core: Arc<Core>,
+    spent: bool,
+    /// By which the driver knows the socket, where a drop must be told to it.
+    token: Option<u64>,
+}
+
+impl Place {
+    /// Takes a place of this port's table, if there is one.
+    pub(crate) fn keep(core: &Arc<Core>) -> Option<Self> {
+        core.slots.reserve().then(|| Place {
+            core: Arc::clone(core),
+            spent: false,
+            token: None,
+        })
+    }
+
+    /// Marks the place with the driver's own name of the socket that has it.
+    pub(crate) fn mark(&mut self, token: u64) {
+        self.token = Some(token);
+    }
+
+    /// Whether it is a place in this port's table.
+    pub(crate) fn is_of(&self, core: &Core) -> bool {
+        self.core.id == core.id
+    }
+
+    /// A slot has taken the place.
+    pub(crate) fn spend(mut self) {
+        self.spent = true;
+    }
+
+    /// No socket came; nobody has to be told.
+    pub(crate) fn give_up(mut self) {
+        self.spent = true;
+        self.core.slots.unreserve();
+    }
+
+    /// The peer of a socket that was accepted into this place.
+    pub(crate) fn peer_of(&self, handle: &sys::Handle) -> std::io::Result<Address> {
+        self.core.driver.peer_of(handle)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.spent && !self.core.is_forked() {
+            if let Some(token) = self.token {
+                self.core.driver.untaken(token);
+            }
+            self.core.slots.unreserve();
+            self.core.socket_gone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::Out;
+    use crate::core::place::Place;
+    use crate::packet::PauseReason;
+    use crate::{Key, Port};
+
+    /// A case cannot tell this call from that of the listener's own timer, but by time.
+    #[test]
+    fn a_connection_that_is_dropped_calls_the_listener_that_waits() {
+        let port = Port::builder().sockets_max(2).build();
+        let port = port.expect("a driver of this system");
+        let core = &port.core;
+        let listener = port.listen(([127, 0, 0, 1], 0), Key(1)).expect("a place");
+        let place = Place::keep(core).expect("the second place");
+        let id = listener.socket().slot_id();
+        let mut state = core.slots.lock(id).expect("it is open");
+        let out = &mut Out::queue();
+        core.pause_accept(id, &mut state, PauseReason::SocketsMax, out);
+        drop(state);
+        drop(core.ready.drain());
+        assert!(core.ready.is_empty());
+        drop(place);
+        assert!(!core.ready.is_empty(), "it was called");
+    }
+}

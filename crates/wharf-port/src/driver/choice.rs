@@ -1,0 +1,81 @@
+//! The choice among the drivers of this system.
+//!
+//! Apart from the seam, so that the core, which knows the seam, knows no driver.
+
+use super::kind::{DriverChoice, DriverKind, DriverReport, PassedOver};
+use super::sim::SimOptions;
+use super::{Driver, Unavailable};
+use crate::core::options::Options;
+use crate::error::{Error, Result};
+
+/// The drivers of this system, best first.
+pub(crate) fn candidates() -> &'static [DriverKind] {
+    #[cfg(windows)]
+    return &[DriverKind::Iocp];
+    #[cfg(target_os = "linux")]
+    return &[DriverKind::Uring, DriverKind::Poll];
+    #[cfg(all(unix, not(target_os = "linux")))]
+    return &[DriverKind::Poll];
+}
+
+/// Makes a driver, or says why it does not work here.
+fn make(
+    kind: DriverKind,
+    options: &Options,
+    sim: &SimOptions,
+) -> Result<Box<dyn Driver>, PassedOver> {
+    let passed = |(reason, os): Unavailable| PassedOver { kind, reason, os };
+    match kind {
+        #[cfg(windows)]
+        DriverKind::Iocp => super::iocp::Iocp::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        #[cfg(target_os = "linux")]
+        DriverKind::Uring => super::uring::Uring::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        #[cfg(unix)]
+        DriverKind::Poll => super::poll::Poll::new(options)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        DriverKind::Sim => super::sim::Sim::new(sim)
+            .map_err(passed)
+            .map(|it| Box::new(it) as _),
+        #[allow(
+            unreachable_patterns,
+            reason = "every system lacks some of the drivers"
+        )]
+        _ => Err(passed((
+            "this driver does not exist on this system: require another, or let auto choose",
+            None,
+        ))),
+    }
+}
+
+pub(crate) fn choose(
+    options: &Options,
+    sim: &SimOptions,
+) -> Result<(Box<dyn Driver>, DriverReport)> {
+    let kinds = match &options.driver {
+        DriverChoice::Auto => candidates(),
+        DriverChoice::Require(kind) => std::slice::from_ref(kind),
+    };
+    let mut passed_over = Vec::new();
+    for &kind in kinds {
+        match make(kind, options, sim) {
+            Ok(driver) => {
+                let features = driver.features();
+                let report = DriverReport {
+                    kind,
+                    passed_over,
+                    features,
+                };
+                return Ok((driver, report));
+            }
+            Err(passed) => passed_over.push(passed),
+        }
+    }
+    // The last candidate is the one that works everywhere: what stops it is what has to be mended.
+    let last = passed_over.pop().expect("there is a candidate");
+    Err(Error::unavailable(last.reason, last.os))
+}
