@@ -5,6 +5,7 @@
 //! as lines: a comment that mentions `unsafe` is no violation, and an `unsafe`
 //! inside a macro is one. What a rule allows, and where, is in [`layout`].
 
+mod arrows;
 mod layout;
 mod manifest;
 mod ratchet;
@@ -76,6 +77,7 @@ fn check_files(files: &[File], ratchet: &Ratchet) -> Vec<Problem> {
     }
     problems.extend(ratchet.check(&sizes(files)));
     problems.extend(readme::check(files));
+    problems.extend(arrows::check(files));
     problems
 }
 
