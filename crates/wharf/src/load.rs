@@ -13,6 +13,7 @@ use wharf_port::{Address, Port};
 use crate::account::joint::Joint;
 use crate::machine::congestion;
 use crate::processes::Part;
+use crate::processes::plan::Plan;
 use crate::signals::Signals;
 use crate::text::output;
 use crate::values::Format;
@@ -25,7 +26,6 @@ use results::period::Periods;
 use results::report::Moment;
 use results::verdict::has_failed;
 pub(crate) use split::CONNECTED_AND_CLOSING_MAX;
-use split::Plan;
 use work::crew::{Crew, build_ports};
 use work::watch::watch;
 
@@ -72,7 +72,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     congestion_control.map_or(Ok(()), congestion::check)?;
     // A file that cannot be had is told before the load, and not after it.
     let hdr = options.hdr.as_deref().map(HdrFile::create).transpose()?;
-    let plan = Plan::new(options)?;
+    let plan = split::plan(options)?;
     let admin = options.admin.as_ref().and_then(Address::internet);
     let server = admin.map(Asked::before).transpose()?;
     // Where others work, one port says which driver they have, or that there is none.

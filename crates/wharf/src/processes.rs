@@ -12,6 +12,7 @@ mod child;
 pub(crate) mod descriptors;
 pub(crate) mod division;
 mod parent;
+pub(crate) mod plan;
 
 use serde::{Deserialize, Serialize};
 

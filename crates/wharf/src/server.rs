@@ -28,7 +28,6 @@ use crate::threads::{self, Gate};
 use admin::{Admin, Answering};
 use listening::{Opened, SocketFiles, listener_number};
 use service::{Bytes, Kind, Service};
-use split::Plan;
 use visitors::{Met, Visitors};
 
 mod admin;
@@ -86,7 +85,7 @@ pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
 }
 
 fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
-    let plan = Plan::new(options)?;
+    let plan = split::plan(options)?;
     let congestion_control = options.congestion_control.as_deref();
     congestion_control.map_or(Ok(()), congestion::check)?;
     if plan.processes > 1 {

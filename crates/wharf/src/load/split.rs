@@ -7,122 +7,91 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Run;
 use super::model::standing::Standing;
 use super::options::{LoadOptions, Mode};
 use super::work::crew::{Crew, build_ports};
 use super::work::watch::{LIVE_EVERY, News, Watched, watch};
-use super::{CANNOT_BEGIN, Run};
 use crate::processes::descriptors::{Descriptors, places};
+use crate::processes::plan::{DESCRIPTORS_PER_THREAD, Plan};
 use crate::processes::{
-    Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, Part, Threads, needed,
-    raise_descriptors,
+    Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, needed, raise_descriptors,
 };
 use crate::signals::{self, Signals};
-use crate::text::output;
 
-/// Descriptors of each thread after the first: its port's own.
-const DESCRIPTORS_PER_THREAD: u64 = 4;
 /// Where each connection is closed at once, a thread has no more than these open, unless a rate says
 /// when they begin.
 pub(crate) const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
 
-/// How a load is divided.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Plan {
-    pub(super) processes: u32,
-    pub(super) threads: u32,
+/// As many processes as are asked for, or as the limit of open files asks for.
+pub(super) fn plan(options: &LoadOptions) -> Result<Plan, String> {
+    within(options, raise_descriptors())
 }
 
-impl Plan {
-    /// As many processes as are asked for, or as the limit of open files asks for.
-    pub(super) fn new(options: &LoadOptions) -> Result<Self, String> {
-        Plan::within(options, raise_descriptors())
+fn within(options: &LoadOptions, limit: u64) -> Result<Plan, String> {
+    if options.division.descriptors == Descriptors::Direct {
+        // Where each is closed at once, the next one waits for a place of the thread's own table.
+        let open = Some(options.connections).filter(|_| options.mode != Mode::Connect);
+        let processes = options.division.processes;
+        let threads = Descriptors::threads(open, options.threads, processes, limit)?;
+        return Ok(Plan::of_one(options.connections, threads));
     }
-
-    fn within(options: &LoadOptions, limit: u64) -> Result<Self, String> {
-        if options.division.descriptors == Descriptors::Direct {
-            // Where each is closed at once, the next one waits for a place of the thread's own table.
-            let open = Some(options.connections).filter(|_| options.mode != Mode::Connect);
-            let processes = options.division.processes;
-            let threads = Descriptors::threads(open, options.threads, processes, limit)?;
-            return Ok(Plan {
-                processes: 1,
-                threads: threads.min(options.connections),
-            });
+    let threads = u32::from(options.threads);
+    let room = room(threads, limit);
+    let least = match options.division.processes {
+        Some(processes) => Ok(u32::from(processes)),
+        None => needed(at_once(options, threads, limit), room),
+    };
+    let most = match (options.division.processes, options.mode) {
+        (Some(processes), _) => u32::from(processes),
+        // It opens no more at once than there is room for, in however many processes.
+        (None, Mode::Connect) => 1,
+        (None, _) => PROCESSES_MAX,
+    };
+    let mut plan = divided(options, least.unwrap_or(most).min(most));
+    while at_once_each(plan, options, limit) > room {
+        if plan.processes >= most.min(options.connections) {
+            return Err(refusal(plan, options, limit, room));
         }
-        let threads = u32::from(options.threads);
-        let room = room(threads, limit);
-        let least = match options.division.processes {
-            Some(processes) => Ok(u32::from(processes)),
-            None => needed(at_once(options, threads, limit), room),
-        };
-        let most = match (options.division.processes, options.mode) {
-            (Some(processes), _) => u32::from(processes),
-            // It opens no more at once than there is room for, in however many processes.
-            (None, Mode::Connect) => 1,
-            (None, _) => PROCESSES_MAX,
-        };
-        let mut plan = Plan::of(options, least.unwrap_or(most).min(most));
-        while plan.at_once_each(options, limit) > room {
-            if plan.processes >= most.min(options.connections) {
-                return Err(plan.refusal(options, limit, room));
-            }
-            // Shares of threads are uneven by one, which may be one too many.
-            plan = Plan::of(options, plan.processes + 1);
+        // Shares of threads are uneven by one, which may be one too many.
+        plan = divided(options, plan.processes + 1);
+    }
+    Ok(plan)
+}
+
+/// What the first process, which has the largest share, has open at once.
+fn at_once_each(plan: Plan, options: &LoadOptions, limit: u64) -> u64 {
+    let share = u64::from(plan.share(options.connections, 0));
+    share.min(at_once(options, plan.threads, limit))
+}
+
+fn refusal(plan: Plan, options: &LoadOptions, limit: u64, room: u64) -> String {
+    let (connections, processes) = (options.connections, plan.processes);
+    let threads = u32::from(options.threads);
+    let files = at_once_each(plan, options, limit) + beside(threads);
+    let split = match needed(at_once(options, plan.threads, limit), room) {
+        _ if options.mode == Mode::Connect && threads > 1 => "take fewer --threads, or ".into(),
+        _ if options.mode == Mode::Connect => String::new(),
+        Ok(enough) if options.division.processes.is_some() => {
+            format!("say --processes {enough}, or ")
         }
-        Ok(plan)
-    }
+        _ => String::new(),
+    };
+    let plural = if connections == 1 { "" } else { "s" };
+    let need = match processes {
+        1 if connections == 1 => format!("one process needs {files} open files"),
+        1 => format!("one process need {files} open files"),
+        several => format!("{several} processes need {files} open files each"),
+    };
+    format!(
+        "{connections} connection{plural} in {need} and the limit is {limit}: {split}as root run \
+         \"ulimit -n {files}\""
+    )
+}
 
-    /// So many, but each thread has a connection at least.
-    fn of(options: &LoadOptions, processes: u32) -> Self {
-        let processes = processes.min(options.connections);
-        let threads = u32::from(options.threads).min(options.connections / processes);
-        Plan { processes, threads }
-    }
-
-    /// The threads of one part.
-    pub(super) fn threads_of(self, part: &Part) -> Threads {
-        part.threads(self.threads)
-    }
-
-    fn threads_of_process(self, process: u32) -> Threads {
-        self.threads_of(&Part::new(process, self.processes))
-    }
-
-    /// The connections of one process.
-    pub(super) fn share(self, options: &LoadOptions, process: u32) -> u32 {
-        self.threads_of_process(process).shares(options.connections)
-    }
-
-    /// What the first process, which has the largest share, has open at once.
-    fn at_once_each(self, options: &LoadOptions, limit: u64) -> u64 {
-        let share = u64::from(self.share(options, 0));
-        share.min(at_once(options, self.threads, limit))
-    }
-
-    fn refusal(self, options: &LoadOptions, limit: u64, room: u64) -> String {
-        let (connections, processes) = (options.connections, self.processes);
-        let threads = u32::from(options.threads);
-        let files = self.at_once_each(options, limit) + beside(threads);
-        let split = match needed(at_once(options, self.threads, limit), room) {
-            _ if options.mode == Mode::Connect && threads > 1 => "take fewer --threads, or ".into(),
-            _ if options.mode == Mode::Connect => String::new(),
-            Ok(enough) if options.division.processes.is_some() => {
-                format!("say --processes {enough}, or ")
-            }
-            _ => String::new(),
-        };
-        let plural = if connections == 1 { "" } else { "s" };
-        let need = match processes {
-            1 if connections == 1 => format!("one process needs {files} open files"),
-            1 => format!("one process need {files} open files"),
-            several => format!("{several} processes need {files} open files each"),
-        };
-        format!(
-            "{connections} connection{plural} in {need} and the limit is {limit}: {split}as root run \
-             \"ulimit -n {files}\""
-        )
-    }
+/// So many processes, but each thread has a connection at least.
+fn divided(options: &LoadOptions, processes: u32) -> Plan {
+    Plan::of(options.connections, processes, options.threads.into())
 }
 
 /// Descriptors of a process that are no connections.
@@ -201,7 +170,8 @@ fn start(parent: &mut Parent<Standing>, processes: u32) -> Result<(), String> {
 
 impl Others<'_> {
     fn merged(&self, members: &[Member<Standing>]) -> Standing {
-        let share = |process| self.run.plan.share(self.run.options, process);
+        let Run { plan, options, .. } = self.run;
+        let share = |process| plan.share(options.connections, process);
         Standing::of_all(members, share)
     }
 }
@@ -237,20 +207,14 @@ impl Watched for Others<'_> {
 
 /// Runs as one of several processes.
 pub(super) fn follow(options: &LoadOptions) -> ExitCode {
-    match Child::meet() {
-        Ok(child) => Child::end(work_for(options, &child)),
-        Err(text) => {
-            output::complaint(&text);
-            ExitCode::from(CANNOT_BEGIN)
-        }
-    }
+    Child::follow(|child| work_for(options, child))
 }
 
 fn work_for(options: &LoadOptions, child: &Child) -> Result<Standing, String> {
     let targets = options.targets()?;
     raise_descriptors();
     let part = &child.part;
-    let threads = Plan::of(options, part.processes).threads_of(part);
+    let threads = divided(options, part.processes).threads_of(part);
     let signals = Signals::listen_as_part()?;
     let ports = build_ports(options, threads)?;
     let orders = child.ready(Vec::new())?;
@@ -295,7 +259,7 @@ mod tests {
     fn plan(arguments: &[&str], limit: u64) -> Result<(u32, u32), String> {
         let words = ["load"].iter().chain(arguments);
         let options = Line::parse_from(words).options;
-        Plan::within(&options, limit).map(|plan| (plan.processes, plan.threads))
+        within(&options, limit).map(|plan| (plan.processes, plan.threads))
     }
 
     #[test]
@@ -358,9 +322,10 @@ mod tests {
                 let arguments = ["hold", "--connections", &count, "--threads", threads];
                 let words = ["load"].iter().chain(&arguments);
                 let options = Line::parse_from(words).options;
-                let plan = Plan::within(&options, 20_000).expect("they fit");
+                let plan = within(&options, 20_000).expect("they fit");
                 let beside = 60 + 4 * u64::from(options.threads);
-                let shares = (0..plan.processes).map(|process| plan.share(&options, process));
+                let shares =
+                    (0..plan.processes).map(|process| plan.share(options.connections, process));
                 assert!(
                     shares
                         .clone()

@@ -27,8 +27,19 @@ type Obedience = Box<dyn Fn(Order) + Send>;
 pub(crate) struct Orders(Sender<Obedience>);
 
 impl Child {
+    /// Works as one of several processes; the exit code.
+    pub(crate) fn follow<S: Serialize>(work: impl FnOnce(&Child) -> Result<S, String>) -> ExitCode {
+        match Child::meet() {
+            Ok(child) => Child::end(work(&child)),
+            Err(text) => {
+                output::complaint(&text);
+                ExitCode::from(2)
+            }
+        }
+    }
+
     /// Reads which part this process has.
-    pub(crate) fn meet() -> Result<Self, String> {
+    fn meet() -> Result<Self, String> {
         let part = next_line().and_then(|line| serde_json::from_str(&line).ok());
         let part = part.ok_or("--part is for the program itself: use --processes")?;
         Ok(Child { part })
@@ -84,7 +95,7 @@ impl Child {
     }
 
     /// Tells how it ended; the exit code of this process, in which nobody is interested.
-    pub(crate) fn end<S: Serialize>(result: Result<S, String>) -> ExitCode {
+    fn end<S: Serialize>(result: Result<S, String>) -> ExitCode {
         match result {
             Ok(standing) => {
                 tell(&Told::Over(standing));

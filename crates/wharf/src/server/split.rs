@@ -16,9 +16,10 @@ use super::admin::{Admin, Answering};
 use super::{Server, listening, text};
 use crate::account::{Account, PartAccount};
 use crate::processes::descriptors::Descriptors;
+use crate::processes::plan::{DESCRIPTORS_PER_THREAD, Plan};
 use crate::processes::{
-    Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, Part, Status, Threads,
-    needed, raise_descriptors,
+    Child, DESCRIPTORS_BESIDES, Member, Order, PROCESSES_MAX, Parent, Part, Status, needed,
+    raise_descriptors,
 };
 use crate::server::options::ServingOptions;
 use crate::server::report::Output;
@@ -28,89 +29,67 @@ use crate::sys;
 use crate::text::output;
 use crate::values::address::Place;
 
-/// Descriptors of each thread after the first, besides its listeners: its port's own.
-const DESCRIPTORS_PER_THREAD: u64 = 4;
 /// How often they are asked how they stand, for the account of one that dies.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// How a server is divided.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Plan {
-    pub(super) processes: u32,
-    threads: u32,
+/// As many processes as are asked for, or as --max-connections and the limit of open files ask
+/// for.
+pub(super) fn plan(options: &ServingOptions) -> Result<Plan, String> {
+    let mut plan = within(options, raise_descriptors())?;
+    if options.division.processes.is_none()
+        && plan.processes > 1
+        && let Err(why) = can_share(options)
+    {
+        output::complaint(&format!(
+            "one process cannot hold --max-connections at this limit of open files, and {why}"
+        ));
+        plan = divided(options, 1);
+    }
+    Ok(plan)
 }
 
-impl Plan {
-    /// As many processes as are asked for, or as --max-connections and the limit of open files ask
-    /// for.
-    pub(super) fn new(options: &ServingOptions) -> Result<Self, String> {
-        let mut plan = Plan::within(options, raise_descriptors())?;
-        if options.division.processes.is_none()
-            && plan.processes > 1
-            && let Err(why) = can_share(options)
-        {
-            output::complaint(&format!(
-                "one process cannot hold --max-connections at this limit of open files, and {why}"
-            ));
-            plan = Plan::of(options, 1);
-        }
-        Ok(plan)
+fn within(options: &ServingOptions, limit: u64) -> Result<Plan, String> {
+    if options.division.descriptors == Descriptors::Direct {
+        let (most, asked) = (options.max_connections, options.threads);
+        let threads = Descriptors::threads(most, asked, options.division.processes, limit)?;
+        return Ok(Plan::of_one(most.unwrap_or(u32::MAX), threads));
     }
+    if let Some(processes) = options.division.processes {
+        if processes > 1 {
+            can_share(options).map_err(|why| format!("--processes {processes}: {why}"))?;
+        }
+        return Ok(divided(options, u32::from(processes)));
+    }
+    let Some(connections_max) = options.max_connections else {
+        return Ok(divided(options, 1));
+    };
+    let listeners = listening::addresses(options).len() as u64;
+    let each = DESCRIPTORS_PER_THREAD + listeners;
+    let more_threads = u64::from(options.threads) - 1;
+    let beside = DESCRIPTORS_BESIDES + listeners - 1 + each * more_threads;
+    let room = limit.saturating_sub(beside);
+    let too_many = |_| {
+        format!(
+            "--max-connections {connections_max} does not fit into {PROCESSES_MAX} processes \
+             with {limit} open files each: take fewer, or as root run \"ulimit -n {}\"",
+            u64::from(connections_max).div_ceil(u64::from(PROCESSES_MAX)) + beside
+        )
+    };
+    let mut plan = divided(
+        options,
+        needed(connections_max.into(), room).map_err(too_many)?,
+    );
+    while u64::from(plan.share(connections_max, 0)) > room {
+        // Shares of threads are uneven by one, which may be one too many.
+        plan = divided(options, plan.processes + 1);
+    }
+    Ok(plan)
+}
 
-    fn within(options: &ServingOptions, limit: u64) -> Result<Self, String> {
-        if options.division.descriptors == Descriptors::Direct {
-            let (most, asked) = (options.max_connections, options.threads);
-            let threads = Descriptors::threads(most, asked, options.division.processes, limit)?;
-            let threads = threads.min(most.unwrap_or(u32::MAX));
-            return Ok(Plan {
-                processes: 1,
-                threads,
-            });
-        }
-        if let Some(processes) = options.division.processes {
-            if processes > 1 {
-                can_share(options).map_err(|why| format!("--processes {processes}: {why}"))?;
-            }
-            return Ok(Plan::of(options, u32::from(processes)));
-        }
-        let Some(connections_max) = options.max_connections else {
-            return Ok(Plan::of(options, 1));
-        };
-        let listeners = listening::addresses(options).len() as u64;
-        let each = DESCRIPTORS_PER_THREAD + listeners;
-        let more_threads = u64::from(options.threads) - 1;
-        let beside = DESCRIPTORS_BESIDES + listeners - 1 + each * more_threads;
-        let room = limit.saturating_sub(beside);
-        let too_many = |_| {
-            format!(
-                "--max-connections {connections_max} does not fit into {PROCESSES_MAX} processes \
-                 with {limit} open files each: take fewer, or as root run \"ulimit -n {}\"",
-                u64::from(connections_max).div_ceil(u64::from(PROCESSES_MAX)) + beside
-            )
-        };
-        let mut plan = Plan::of(
-            options,
-            needed(connections_max.into(), room).map_err(too_many)?,
-        );
-        let first = |plan: Plan| plan.threads_of(&Part::new(0, plan.processes));
-        while u64::from(first(plan).shares(connections_max)) > room {
-            // Shares of threads are uneven by one, which may be one too many.
-            plan = Plan::of(options, plan.processes + 1);
-        }
-        Ok(plan)
-    }
-
-    /// So many, but each thread may have a connection at least.
-    pub(super) fn of(options: &ServingOptions, processes: u32) -> Self {
-        let connections_max = options.max_connections.unwrap_or(u32::MAX);
-        let processes = processes.min(connections_max);
-        let threads = u32::from(options.threads).min(connections_max / processes);
-        Plan { processes, threads }
-    }
-
-    pub(super) fn threads_of(self, part: &Part) -> Threads {
-        part.threads(self.threads)
-    }
+/// So many processes, but each thread may have a connection at least.
+fn divided(options: &ServingOptions, processes: u32) -> Plan {
+    let connections_max = options.max_connections.unwrap_or(u32::MAX);
+    Plan::of(connections_max, processes, options.threads.into())
 }
 
 /// Whether several processes can have these addresses, or why not.
@@ -215,20 +194,14 @@ fn merged(members: &[Member<PartAccount>]) -> Account {
 
 /// Serves as one of several processes.
 pub(super) fn follow(kind: Kind, options: &ServingOptions) -> ExitCode {
-    match Child::meet() {
-        Ok(child) => Child::end(serve_for(kind, options, &child)),
-        Err(text) => {
-            output::complaint(&text);
-            ExitCode::from(2)
-        }
-    }
+    Child::follow(|child| serve_for(kind, options, child))
 }
 
 fn serve_for(kind: Kind, options: &ServingOptions, child: &Child) -> Result<PartAccount, String> {
     raise_descriptors();
     let part = child.part.clone();
     let signals = Signals::listen_as_part()?;
-    let threads = Plan::of(options, part.processes).threads_of(&part);
+    let threads = divided(options, part.processes).threads_of(&part);
     let opened = listening::open(options, threads, &chosen(&part, options)?)?;
     let (server, listeners) = Server::new(kind, options, part, opened)?;
     let server = Arc::new(server);
@@ -274,7 +247,7 @@ mod tests {
 
     fn plan(arguments: &[&str]) -> Result<(u32, u32), String> {
         let options = Line::parse_from(["hold"].iter().chain(arguments)).options;
-        Plan::within(&options, 20_000).map(|plan| (plan.processes, plan.threads))
+        within(&options, 20_000).map(|plan| (plan.processes, plan.threads))
     }
 
     #[test]
