@@ -3,7 +3,7 @@
 //! A suite that never failed has proved nothing. `crates/wharf-port/tests/planted` holds bugs that
 //! completion libraries have really had, as patches against the drivers and the core. Each is
 //! applied to a copy of the tree, and every test that its head names has to turn red there.
-//! It takes minutes, and so `ci` leaves it out. Mutating the code by machine was rejected: most
+//! It takes an hour or two, and so `ci` leaves it out. Mutating the code by machine was rejected: most
 //! mutants are no bugs anybody would write, and none of them forgets a buffer.
 //!
 //! A head is a sentence that says what is wrong, then lines of the form
@@ -19,7 +19,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,6 +30,8 @@ const PATCHES: &str = "crates/wharf-port/tests/planted";
 const PAGE: &str = "docs/measured/planted-bugs.md";
 /// A test that takes longer hangs, which is a way of turning red.
 const TEST_LIMIT: Duration = Duration::from_secs(150);
+/// So many tests of one bug run at a time. Most that turn red by hanging only wait.
+const AT_ONCE: usize = 8;
 
 /// One planted bug, as the head of its patch tells of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,17 +87,31 @@ fn catch(planted: &Planted, tree: &Path, build: &Path) -> Result<Vec<String>> {
         .context("the patch does not fit any more: plant the bug again in today's code")?;
     let suite = build_suite(tree, build)?;
     let mut green = Vec::new();
-    for test in &planted.red {
-        let mut command = Command::new(&suite);
-        // Cargo runs tests in their package's directory, and so does this.
-        command.current_dir(tree.join("crates/wharf-port"));
-        // What a seed comes to changes with the code; of so many some still come to the bug.
-        command.env("WHARF_SIM_SEEDS", "1000");
-        if !turns_red(command.args(["--exact", test]))? {
-            green.push(test.clone());
+    for tests in planted.red.chunks(AT_ONCE) {
+        let begin = |test: &String| begin(test, &suite, tree);
+        let mut running = tests.iter().map(begin).collect::<Result<Vec<_>>>()?;
+        let deadline = Instant::now() + TEST_LIMIT;
+        for (test, child) in tests.iter().zip(&mut running) {
+            if !turns_red(child, deadline)? {
+                green.push(test.clone());
+            }
         }
     }
     Ok(green)
+}
+
+/// Starts one test of the suite.
+fn begin(test: &str, suite: &str, tree: &Path) -> Result<Child> {
+    let mut command = Command::new(suite);
+    // Cargo runs tests in their package's directory, and so does this.
+    command.current_dir(tree.join("crates/wharf-port"));
+    // What a seed comes to changes with the code; of so many some still come to the bug.
+    command.env("WHARF_SIM_SEEDS", "1000");
+    command.args(["--exact", test]).stdin(Stdio::null());
+    Ok(command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?)
 }
 
 /// Builds the suite of the copy, and answers where it is: one that hangs is ended itself, and not
@@ -109,10 +125,7 @@ fn build_suite(tree: &Path, build: &Path) -> Result<String> {
     executable(&messages, "it").context("cargo built no executable for the suite")
 }
 
-fn turns_red(command: &mut Command) -> Result<bool> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.stderr(Stdio::null()).spawn()?;
-    let deadline = Instant::now() + TEST_LIMIT;
+fn turns_red(child: &mut Child, deadline: Instant) -> Result<bool> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(!status.success());

@@ -64,9 +64,18 @@ impl Shown {
     }
 
     pub(super) fn of(child: &mut Child) -> Self {
+        Self::to(child, io::stdout, io::stderr)
+    }
+
+    /// Passes on to these.
+    pub(super) fn to<O: Write + 'static, E: Write + 'static>(
+        child: &mut Child,
+        outputs: fn() -> O,
+        complaints: fn() -> E,
+    ) -> Self {
         let output = child.stdout.take().expect("standard output is piped");
         let errors = child.stderr.take().expect("standard error is piped");
-        let readers = [pass_on(output, io::stdout), pass_on(errors, io::stderr)];
+        let readers = [pass_on(output, outputs), pass_on(errors, complaints)];
         Self { readers }
     }
 

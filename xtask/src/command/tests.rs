@@ -1,6 +1,6 @@
 //! A command that hangs is ended, with everything that it has started; one that fails carries its last lines.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn a_failed_command_carries_what_it_printed_last() {
     Shown::prepare(command.args(["-c", script]));
     own_group(&mut command);
     let mut child = command.spawn().expect("every Unix has sh");
-    let shown = Shown::of(&mut child);
+    let shown = Shown::to(&mut child, io::sink, io::sink);
     let status = child.wait().expect("it is our child");
     let end = shown.end();
     end_group(&mut child);
