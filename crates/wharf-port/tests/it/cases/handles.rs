@@ -1,5 +1,6 @@
 //! Handles and their options: what children inherit, what a listener hands on, who may bind.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -117,10 +118,18 @@ fn no_handle_is_inherited(at: &Where) {
         assert_eq!(system::inherited_handles(), before);
         return;
     }
-    // It waits for its input, so that its descriptors can be looked at.
     let mut child = Command::new("cat");
-    child.stdin(Stdio::piped()).stdout(Stdio::null());
+    child.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = child.spawn().expect("there is a cat");
+    // It waits for its input, so that its descriptors can be looked at. A started process still has
+    // those of its parent for a moment: until it has written, it may not have let go of them.
+    let (input, output) = (child.stdin.as_mut(), child.stdout.as_mut());
+    let mut written = [0];
+    input.expect("a pipe").write_all(b"!").expect("it reads");
+    output
+        .expect("a pipe")
+        .read_exact(&mut written)
+        .expect("it writes");
     let handles = handles_of(child.id());
     drop(child.stdin.take());
     child.wait().expect("it ends with its input");
