@@ -290,9 +290,9 @@ impl Port {
     /// what was closed before, are still handed out: the port closes once all of it is taken, also
     /// what a waiter has left in its batch.
     ///
-    /// The threads that wait do the sending: let them wait, and take what comes, until they hear
-    /// `Closed`. If there is no
-    /// waiter, or the last one is dropped before the end, the port closes at once, as by
+    /// The threads that wait do the sending: let them wait, and take what comes, until they get
+    /// `Closed`. If there is no waiter, or the last one is dropped before the end, the port closes at
+    /// once, as by
     /// [`close`](Self::close). What has not gone out when the
     /// time is up is cut short: those streams are reset, and [`Stats::streams_cut`] and
     /// [`Stats::bytes_unsent`] count them. Calling it again can only shorten the time.

@@ -1,9 +1,10 @@
 //! The end of a port in order: accept nothing more, send what is queued, FIN, and only then close.
 //!
-//! Every socket is closed as if its owner had dropped it, and the port closes once the last is gone
-//! and what waits to be taken is taken, also from the batches of waiters, or the time is up. Those who wait do the work, as ever; they find out that it is done, because
-//! the last socket goes under its lock, where a port cannot be ended. A limit for each socket was
-//! rejected: one for all of them is what the caller gave.
+//! Every socket is closed as if its owner had dropped it. The port closes once the last socket is
+//! gone and every packet is taken, also those in the batches of waiters, or once the time is up. The
+//! waiters do the work, as always. They find out that it is done by looking, because the last socket
+//! goes under its lock, and there the port cannot be ended. A limit for each socket was rejected: the
+//! caller gave one for all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,7 +111,7 @@ impl Core {
             && local.packets.is_empty()
             && let Some(wake) = self.ready.close_if_idle()
         {
-            // Whoever waits ends it: the caller, at the latest.
+            // A waiter ends it: this one, at the latest.
             self.wake(wake);
         }
     }

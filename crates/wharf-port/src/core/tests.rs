@@ -47,7 +47,7 @@ fn what_has_more_is_in_no_queue_while_a_waiter_has_its_turn() {
         state.turn = local.mark;
         port.core.look_again(id, &mut state, &mut local);
         assert!(local.later.is_empty() && !state.has(flag::QUEUED));
-        // With the turn over it is for whoever comes.
+        // Once the turn is over, the next waiter gets it.
         state.turn = 0;
         port.core.look_again(id, &mut state, &mut local);
         assert!(local.later.is_empty() && state.has(flag::QUEUED));

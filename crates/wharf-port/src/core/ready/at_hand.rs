@@ -5,9 +5,9 @@
 //! the queue empty and closed the port. So the waiters that have such packets are counted: once for
 //! a batch, not for each packet.
 //!
-//! The count and `Core::is_ending` are read and written in one order (`SeqCst`): whoever hands out
-//! the last packet either sees that the port ends and calls those who sleep, or had done so before
-//! they look.
+//! The count and `Core::is_ending` are read and written in one order (`SeqCst`). The waiter that
+//! hands out the last packet either sees that the port ends, and wakes the sleepers, or it lowered
+//! the count before a sleeper looked at it.
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ impl Ready {
         }
     }
 
-    /// This batch has none of them any more; answers whether it had.
+    /// This batch has none of them any more. Returns whether it had.
     pub(crate) fn note_handed_out(&self, local: &mut Local) -> bool {
         let had = std::mem::take(&mut local.has_loose);
         if had {
@@ -38,7 +38,7 @@ impl Ready {
         self.at_hand.load(Ordering::SeqCst) > 0
     }
 
-    /// Closes the queue if it is empty and no batch has what stood in it; answers whom to wake. A
+    /// Closes the queue if it is empty and no batch has what was in it. Returns whom to wake. A
     /// post that comes meanwhile is either seen or refused.
     pub(crate) fn close_if_idle(&self) -> Option<Wake> {
         let mut state = lock(&self.state);

@@ -104,7 +104,7 @@ impl Iocp {
         }
     }
 
-    /// Takes note of what has ended, without waiting and without being a waiter; answers how much
+    /// Takes note of what has ended, without waiting and without being a waiter. Returns how much
     /// that was.
     pub(super) fn collect(&self, core: &Arc<Core>) -> usize {
         let (mut ended, mut wakes) = (0, 0);

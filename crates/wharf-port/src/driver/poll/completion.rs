@@ -35,7 +35,7 @@ impl Poll {
             state.clear(WRITE_BLOCKED);
             if state.receiving == Receiving::Connect {
                 let result = sys::take_error(state.open_handle()).map_or(Ok(()), Err);
-                // What else this event told of the peer is told only once: it stands.
+                // The kernel reports the rest of this event only once, so it is kept.
                 core.connected(id, state, result, &mut out);
             } else if state
                 .work

@@ -57,7 +57,7 @@ enum Loose {
 
 const LOOSE: [Loose; 3] = [Loose::Post, Loose::Timer, Loose::TimerCancelled];
 
-/// Waits once and takes at most one packet; answers its key, or nothing where the time is up.
+/// Waits once and takes at most one packet. Returns its key, or nothing if the time is up.
 fn one_packet(waiter: &mut Waiter) -> Option<Result<u64, &'static str>> {
     match waiter.wait(Some(Duration::ZERO)).expect("not broken") {
         Wait::Packets(mut batch) => Some(Ok(batch.next().expect("nobody drops it").key.0)),
@@ -138,7 +138,7 @@ fn what_another_waiter_has_at_hand_is_handed_out_before_the_end(at: &Where) {
     }
 }
 
-/// Whoever takes the last packet need not wait again.
+/// The waiter that takes the last packet need not wait again.
 fn a_port_ends_when_the_last_batch_is_taken(at: &Where) {
     for goes in [false, true] {
         let mut rig = Rig::new(at);
