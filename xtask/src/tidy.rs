@@ -8,6 +8,7 @@
 mod arrows;
 mod layout;
 mod manifest;
+mod prose;
 mod ratchet;
 mod readme;
 mod source;
@@ -43,8 +44,9 @@ impl Problem {
 /// The leg: prints every problem and fails if there was one.
 pub(crate) fn check() -> Result<()> {
     let files = read_workspace()?;
-    let ratchet = Ratchet::parse(&fs::read_to_string(root().join(ratchet::PATH))?)?;
-    let problems = check_files(&files, &ratchet);
+    let ratchet = Ratchet::parse(&read(ratchet::PATH)?)?;
+    let mut problems = check_files(&files, &ratchet);
+    problems.extend(prose::check(&files, &read(prose::PATH)?));
     for Problem(problem) in &problems {
         println!("{problem}");
     }
@@ -53,6 +55,10 @@ pub(crate) fn check() -> Result<()> {
     }
     println!("{} files are tidy", files.len());
     Ok(())
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(root().join(path)).with_context(|| path.to_owned())
 }
 
 /// Lowers the ratchet's entries to the sizes of today.

@@ -1,7 +1,8 @@
 //! Listening: a port, a socket associated with it, and the end.
 //!
-//! Answers the series' `01 - Listening.py`, which binds, listens, says `SUCCESS` and ends. Here the
-//! address is the one that was asked for, and is printed with the port number the system chose.
+//! Does what the series' `01 - Listening.py` does, which binds, listens, prints `SUCCESS` and ends.
+//! This program listens on the requested address, and prints it with the port number that the
+//! system chose.
 //!
 //! ```sh
 //! cargo run --example 01_listening
@@ -28,8 +29,8 @@ fn listen() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
     let address: SocketAddr = address.parse()?;
 
-    // What is made first is closed last. Where a step fails, what the steps before it have made is
-    // closed on the way out, each thing once; nothing has to be written down for that.
+    // The program closes what it made, last made first. If a step fails, `?` closes what the
+    // earlier steps made, each thing once. No code has to be written for that.
     let port = Port::builder().build()?;
     let listener = port.listen(address, LISTENER)?;
 

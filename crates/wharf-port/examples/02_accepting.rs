@@ -1,8 +1,9 @@
 //! Accepting: one connection, one message, and the end.
 //!
-//! Answers the series' `02 - Accepting.py`: a client that connects within ten seconds is sent the
-//! 19 bytes `Disconnecting you..`; once they are out, this program says `SUCCESS` and ends. There a
-//! client that reset its connection too early ended the program; here the next one is served.
+//! Does what the series' `02 - Accepting.py` does. It sends the 19 bytes `Disconnecting you..` to a
+//! client that connects within ten seconds. Once they are out, it prints `SUCCESS` and ends. In the
+//! series a client that reset its connection too early ended the program; this one serves the next
+//! client.
 //!
 //! ```sh
 //! cargo run --example 02_accepting
@@ -30,7 +31,7 @@ fn accept_one() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
     let address: SocketAddr = address.parse()?;
 
-    // Dropped from the last to the first: the connection, the listener, the waiter, the port.
+    // The locals drop last made first: the connection, the listener, the waiter, the port.
     let port = Port::builder().build()?;
     let mut waiter = port.waiter()?;
     let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
@@ -48,9 +49,10 @@ fn accept_one() -> Result<(), Box<dyn Error>> {
         };
         for packet in packets {
             match packet.event {
-                // An accept is a packet of the listener, and so carries the listener's key.
+                // An accept is a packet of the listener, so it has the listener's key.
                 Event::Accepted(accepted) if packet.key == LISTENER && connection.is_none() => {
-                    // No `?`: one peer's fault is not the server's, the next one is served.
+                    // No `?`: one peer's fault is not the server's. The program serves the next
+                    // one.
                     if let Ok(stream) = port.associate(accepted, CONNECTION)
                         && let Ok(op) = stream.send_reported("Disconnecting you..")
                     {

@@ -1,8 +1,9 @@
-//! Serving: every connection is accepted, given a key of its own, set aside and ignored.
+//! Serving: accepts every connection, gives it its own key, sets it aside and ignores it.
 //!
-//! Answers the series' `03 - Serving.py`, lines included; the key exists before its client does. The
-//! series waited in steps of 500 ms because it could not be woken: `--polling` does the same, and
-//! without it Ctrl-C is a packet like any other. `--stray` posts one under a key nobody expects.
+//! Does what the series' `03 - Serving.py` does, and prints the same lines; the key exists before
+//! its client does. The series waited in steps of 500 ms because no call could wake it. `--polling`
+//! does the same; without it Ctrl-C is a packet like any other. `--stray` posts one under a key
+//! that the program does not expect.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ static PORT: Mutex<Option<Port>> = Mutex::new(None);
 
 fn main() {
     let result = serve(&env::args().skip(1).collect::<Vec<_>>());
-    *PORT.lock().unwrap() = None; // Not before Ctrl-C's handler has done with it.
+    *PORT.lock().unwrap() = None; // Not before the handler of Ctrl-C is done with it.
     if let Err(error) = result {
         eprintln!("{error}");
         std::process::exit(1);
@@ -29,7 +30,7 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let step = has("--polling").then_some(Duration::from_millis(500));
     let address = arguments.iter().find(|it| !it.starts_with("--"));
     let address: SocketAddr = address.map_or("127.0.0.1:10101", |it| it).parse()?;
-    // Dropped from the last to the first: connections, listener, waiter, port; each handle once.
+    // The locals drop last made first: connections, listener, waiter, port; each handle once.
     let port = Port::builder().build()?;
     *PORT.lock().unwrap() = Some(port.clone());
     let mut waiter = port.waiter()?;
@@ -52,11 +53,12 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         };
         for packet in packets {
             match (packet.key, packet.event) {
-                // The series had associated the new socket first, expected the accept under that
+                // The series associated the new socket first, expected the accept under that
                 // socket's key, and saw the listener's. Here an accepted socket has no key yet.
                 (LISTENER, Event::Accepted(accepted)) => {
                     let socket = accepted.raw_number();
-                    // No `?`: one peer's fault is not the server's, its key waits for the next.
+                    // No `?`: one peer's fault is not the server's. The key waits for the next
+                    // peer.
                     if let Ok(stream) = port.associate(accepted, key) {
                         println!("STORING SOCKET {socket} FOR KEY {key}");
                         connections.insert(key, stream);

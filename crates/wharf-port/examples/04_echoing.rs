@@ -1,8 +1,8 @@
 //! Echoing: what a client sends comes back in brackets.
 //!
-//! Answers the series' `04 - Echoing.py`, lines included; the count has one more than there are
-//! connections, for the listener. There a reset ended the server, a disconnection kept its socket,
-//! and what followed a NUL byte was lost. Here an error ends its own connection and nothing else.
+//! Does what the series' `04 - Echoing.py` does, and prints the same lines; its count includes the
+//! listener. In the series a reset ended the server, a disconnection leaked its socket, and the
+//! server lost what followed a NUL byte. Here an error ends its own connection and nothing else.
 
 use std::sync::Mutex;
 use std::{collections::BTreeMap, env, error::Error, net::SocketAddr};
@@ -15,7 +15,7 @@ static PORT: Mutex<Option<Port>> = Mutex::new(None);
 
 fn main() {
     let result = echo();
-    *PORT.lock().unwrap() = None; // Not before Ctrl-C's handler has done with it.
+    *PORT.lock().unwrap() = None; // Not before the handler of Ctrl-C is done with it.
     if let Err(error) = result {
         eprintln!("{error}");
         std::process::exit(1);
@@ -25,7 +25,7 @@ fn main() {
 fn echo() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:10101".into());
     let address: SocketAddr = address.parse()?;
-    // Dropped from the last to the first: connections, listener, waiter, port; each handle once.
+    // The locals drop last made first: connections, listener, waiter, port; each handle once.
     let port = Port::builder().build()?;
     *PORT.lock().unwrap() = Some(port.clone());
     let mut waiter = port.waiter()?;
@@ -51,8 +51,8 @@ fn echo() -> Result<(), Box<dyn Error>> {
                         println!("CONNECTION; {} SOCKETS REGISTERED", connections.len() + 1);
                     }
                 }
-                // The lent buffer goes out as it is. While four of them wait to go out, this
-                // connection alone is not read: a slow reader slows nobody but itself.
+                // The lent buffer goes out as it is. While four of them wait to go out, the port
+                // does not read this connection: a slow reader slows only itself.
                 Event::Received(data) => {
                     _ = packet.socket.send("[");
                     _ = packet.socket.send(data);

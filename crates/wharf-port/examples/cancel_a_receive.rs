@@ -1,8 +1,8 @@
-//! Cancelling a receive: a deadline for a peer that says nothing, and no byte lost.
+//! Cancelling a receive: a deadline for a peer that sends nothing, and no byte lost.
 //!
-//! The series knew no deadlines and no cancel. Here a timer is a packet, and cancelling is a
-//! request: the outcome is in the last packet of the receive. What arrived before is delivered
-//! first, what arrives later stays in the socket until it is asked for again.
+//! The series had no deadlines and no cancel. Here a timer is a packet, and a cancel is a request:
+//! the last packet of the receive has its outcome. What arrived before comes first. What arrives
+//! later stays in the socket until the program asks for it again.
 //!
 //! ```sh
 //! cargo run --example cancel_a_receive
@@ -29,9 +29,9 @@ fn talk() -> Result<(), Box<dyn Error>> {
     let port = Port::builder().build()?;
     let mut waiter = port.waiter()?;
 
-    // Both ends are in this program: the peer is an ordinary socket of the standard library, and
-    // so is the one that it talks to, until it is associated. With no other peer to serve, `?` is
-    // right on calls about this one socket; in a server it never is.
+    // Both ends are in this program. The peer is a socket of the standard library, and so is the
+    // socket at this end until it is associated. There is no other peer to serve, so `?` is right
+    // on calls about this one socket. In a server it never is.
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut peer = TcpStream::connect(listener.local_addr()?)?;
     let (accepted, _) = listener.accept()?;

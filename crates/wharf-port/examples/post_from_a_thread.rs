@@ -1,8 +1,8 @@
 //! Posting from a thread: results of work done elsewhere arrive as packets.
 //!
-//! The series' port knew only packets of sockets. Here any thread posts a number under a key: none
-//! is lost, and those of one thread arrive in order. A full queue refuses, and gives the number
-//! back, so that a fast worker cannot bury a slow reader.
+//! The series' port had only packets of sockets. Here any thread posts a number under a key. None
+//! is lost, and those of one thread arrive in order. A full queue refuses and returns the number,
+//! so a fast worker cannot overrun a slow reader.
 //!
 //! ```sh
 //! cargo run --example post_from_a_thread
@@ -26,7 +26,7 @@ fn main() {
 }
 
 fn add_up() -> Result<(), Box<dyn Error>> {
-    // So few posts may wait that the threads have to.
+    // The bound is so small that the threads have to wait.
     let port = Port::builder().posts_max(16).build()?;
     let mut waiter = port.waiter()?;
     thread::scope(|scope| {
@@ -63,7 +63,8 @@ fn add_up() -> Result<(), Box<dyn Error>> {
 
 fn compute(port: &Port, key: Key) {
     for value in (1..=NUMBERS).map(|number| number * number).chain([DONE]) {
-        // Refused as full, the number comes back and is tried again; a closed port is the end.
+        // If the queue is full, the number comes back and the thread tries again. A closed port is
+        // the end.
         while let Err(refused) = port.post(key, value) {
             if refused.error.kind() != ErrorKind::Full {
                 return;

@@ -25,10 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     {
                         println!("{next_key} came");
                         next_key += 1;
-                        stream.set_aside(); // the port keeps it, nobody has to
+                        stream.set_aside(); // the port keeps it, the program need not
                     }
                 }
-                // By FIN or by RST; every packet brings the socket it is about.
+                // By FIN or by RST; every packet carries the socket it is about.
                 Event::PeerLeft(how) => {
                     println!("{} left: {how:?}", packet.key);
                     _ = packet.socket.close(Close::Flush);

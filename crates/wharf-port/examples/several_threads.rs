@@ -1,8 +1,8 @@
 //! Several threads: one shared port, an echo server, and no lock.
 //!
-//! The series had one thread and ended there. A shared port gives each packet to one of its waiters,
-//! and while a waiter holds packets of a connection nobody else gets any of that connection. So its
-//! bytes go back in order, whichever threads carry them.
+//! The series had one thread. A shared port gives each packet to one of its waiters. While a waiter
+//! holds packets of a connection, no other waiter gets any of that connection. So its bytes go back
+//! in order, whichever threads carry them.
 //!
 //! ```sh
 //! cargo run --example several_threads
@@ -31,7 +31,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
     let port = Arc::new(Port::builder().shared().build()?);
     let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
 
-    // Closing the port wakes every waiter, from whatever thread it is done.
+    // Closing the port wakes every waiter, whichever thread closes it.
     let weak = Arc::downgrade(&port);
     ctrlc::set_handler(move || {
         _ = weak.upgrade().map(|port| port.close());
@@ -50,7 +50,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Takes packets until the port is closed; answers how many.
+/// Takes packets until the port is closed; returns their number.
 fn work(port: &Port) -> wharf_port::Result<u64> {
     let mut waiter = port.waiter()?; // It belongs to the thread that makes it.
     let mut taken = 0;
@@ -64,7 +64,7 @@ fn work(port: &Port) -> wharf_port::Result<u64> {
                     if let Ok(stream) = port.associate(accepted, key)
                         && let Ok(stream) = stream.receive()
                     {
-                        stream.set_aside(); // It is the port's now: no table to share.
+                        stream.set_aside(); // The port owns it now: there is no table to share.
                     }
                 }
                 Event::Received(data) => _ = packet.socket.send(data),

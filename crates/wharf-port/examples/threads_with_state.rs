@@ -1,8 +1,8 @@
-//! Several threads and state for each connection: a server that numbers the lines it gets.
+//! Several threads and state for each connection: a server that numbers the lines it receives.
 //!
-//! `several_threads` echoes and needs no state. Most servers have some: here it is the rest of a line
-//! that has not ended yet, and how many lines there were. A `Table` keeps it. While a thread has
-//! packets of a connection no other thread has any, so it finds the state free.
+//! `several_threads` echoes and needs no state. Most servers have some: here it is the rest of a
+//! line that has not ended yet, and the number of lines. A `Table` keeps it. While a thread has
+//! packets of a connection no other thread has any, so no other thread uses that state.
 //!
 //! ```sh
 //! cargo run --example threads_with_state
@@ -17,11 +17,11 @@ use wharf_port::{Close, Event, Key, Packet, Port, Table, Wait};
 
 const LISTENER: Key = Key(90);
 const THREADS: usize = 4;
-/// A client that sends more without a line's end is no client of ours.
+/// A client that sends more than this without a line's end loses its connection.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 static NEXT_KEY: AtomicU64 = AtomicU64::new(100);
 
-/// What the server knows of one connection.
+/// What the server keeps for one connection.
 #[derive(Default)]
 struct Session {
     lines: u64,
@@ -29,7 +29,7 @@ struct Session {
 }
 
 impl Session {
-    /// The numbered lines that these bytes complete; nothing when a line is too long.
+    /// Returns the numbered lines that these bytes complete, or nothing if a line is too long.
     fn take(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut numbered = Vec::new();
         self.rest.extend_from_slice(bytes);
@@ -99,7 +99,7 @@ fn handle(port: &Port, sessions: &Table<Session>, packet: Packet) {
         }
         Event::Received(ref data) => {
             let lines = sessions.with(&packet, |session| session.take(data));
-            // A client that does not read what it asked for loses its connection.
+            // A client that does not read what it requested loses its connection.
             let sent = lines.flatten().map(|lines| socket.send(lines));
             if sent.is_none_or(|sent| sent.is_err()) {
                 end(sessions, &packet, Close::Reset);
@@ -110,7 +110,8 @@ fn handle(port: &Port, sessions: &Table<Session>, packet: Packet) {
     }
 }
 
-/// Takes the state out and closes, in this order: a closed socket leaves its place to the next.
+/// Takes the state out, then closes, in this order: the next socket may use the index of a closed
+/// one.
 fn end(sessions: &Table<Session>, packet: &Packet, how: Close) {
     if let Some(session) = sessions.remove(packet) {
         println!("{} NUMBERED {} LINES", packet.key, session.lines);

@@ -109,7 +109,7 @@ fn check_one(trees: &[TokenTree], file: &File, add: &mut impl FnMut(usize, &str)
 }
 
 /// Calls `see` with every token and what follows it, inside groups too.
-fn walk(tokens: TokenStream, see: &mut impl FnMut(&[TokenTree])) {
+pub(super) fn walk(tokens: TokenStream, see: &mut impl FnMut(&[TokenTree])) {
     let trees: Vec<TokenTree> = tokens.into_iter().collect();
     for at in 0..trees.len() {
         see(&trees[at..]);

@@ -1,7 +1,7 @@
 //! The workspace is tidy, and each check catches what it is there for.
 
 use super::ratchet::Ratchet;
-use super::{File, check_files};
+use super::{File, check_files, prose};
 
 #[test]
 fn the_workspace_is_tidy() {
@@ -324,4 +324,88 @@ fn a_command_in_the_readme_is_run_by_a_test() {
         found,
         "README.md:12: no test says that it runs this: `// README: nc ::1 7`\n"
     );
+}
+
+/// Checks the prose of one file against `list` and returns what was found, a problem a line.
+fn prose_in(path: &str, text: &str, list: &str) -> String {
+    let file = File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let problems = prose::check(&[file], list);
+    problems
+        .into_iter()
+        .map(|problem| problem.0 + "\n")
+        .collect()
+}
+
+#[test]
+fn prose_uses_the_words_of_the_glossary() {
+    let help = "crates/wharf/src/load.rs";
+    let refused = "is not in the glossary";
+    let rows = [
+        (
+            PORT,
+            "//! What nobody takes.\n",
+            "port.rs:1: \"nobody\" is not",
+        ),
+        (PORT, "//! T.\n    /// It is\n    /// told.\n", "port.rs:3:"),
+        (PORT, "//! It waits so\n//! many times.\n", "port.rs:1:"),
+        (PORT, "//! T.\n// Nobody.\n", refused),
+        (PORT, "//! T.\n\n/// Answers how many.\n", "\"Returns\""),
+        (PORT, "//! The server answers.\n", ""),
+        (PORT, "//! There are so many that it stops.\n", ""),
+        (PORT, "//! They are told apart.\n", ""),
+        (PORT, "//! Waits so, many times.\n", ""),
+        (PORT, "//! The field `nobody`, and `it is\n//! told`.\n", ""),
+        (PORT, "//! T.\n//! ```\n//! let nobody = 1;\n//! ```\n", ""),
+        (PORT, "//! T.\nlet nobody = \"nobody\";\n", ""),
+        (PORT, "//! T.\nlet a = 1; // Nobody.\n", "port.rs:2:"),
+        (PORT, "//! T.\nlet a = \"a // nobody\";\n", ""),
+        (
+            help,
+            "//! T.\nconst A: &str = \"taken by \\\n    whoever\";\n",
+            "load.rs:2:",
+        ),
+        (help, "//! T.\n/// Nobody.\nlet nobody = 1;\n", "load.rs:2:"),
+        ("docs/a.md", "# A\n\nRead by\nturns.\n", "a.md:3:"),
+        ("docs/a.md", "# A\n\n```sh\nnobody\n```\n", ""),
+        ("docs/a.toml", "# nobody\n", ""),
+    ];
+    for (path, text, expected) in rows {
+        let found = prose_in(path, text, "");
+        let holds = if expected.is_empty() {
+            found.is_empty()
+        } else {
+            found.contains(expected) && found.lines().count() == 1
+        };
+        assert!(
+            holds,
+            "{path}\n{text}\nexpected {expected:?}, found {found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_list_of_folders_to_rewrite_shrinks() {
+    let list = "# Why.\ncrates/wharf-port/src/port\ncrates/wharf-port/src/\n";
+    let found = prose_in(PORT, "//! Nobody.\n", list);
+    assert_eq!(
+        found,
+        "xtask/prose.txt:3: crates/wharf-port/src/ is rewritten: take this line out\n"
+    );
+    let found = prose_in(DRIVER, "//! Nobody.\n", list);
+    assert!(
+        found.starts_with("xtask/prose.txt:2: ") && found.lines().count() == 1,
+        "{found}"
+    );
+}
+
+#[test]
+fn the_glossary_has_every_refused_phrase() {
+    let text = super::read("CONTRIBUTING.md").expect("the file is there");
+    for phrase in &prose::PHRASES {
+        let words = phrase.words.join(" ");
+        assert!(text.contains(&format!("`{words}`")), "`{words}`");
+    }
 }
