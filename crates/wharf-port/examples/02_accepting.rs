@@ -53,9 +53,10 @@ fn accept_one() -> Result<(), Box<dyn Error>> {
                 Event::Accepted(accepted) if packet.key == LISTENER && connection.is_none() => {
                     // No `?`: one peer's fault is not the server's. The program serves the next
                     // one.
-                    if let Ok(stream) = port.associate(accepted, CONNECTION)
-                        && let Ok(op) = stream.send_reported("Disconnecting you..")
-                    {
+                    let Ok(stream) = port.associate(accepted, CONNECTION) else {
+                        continue;
+                    };
+                    if let Ok(op) = stream.send_reported("Disconnecting you..") {
                         connection = Some((stream, op));
                         deadline = Instant::now() + PATIENCE;
                     }

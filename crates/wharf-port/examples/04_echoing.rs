@@ -43,9 +43,10 @@ fn echo() -> Result<(), Box<dyn Error>> {
             match packet.event {
                 Event::Accepted(accepted) => {
                     // No `?` on a call about one socket: one peer's fault is not the server's.
-                    if let Ok(stream) = port.associate(accepted, key)
-                        && let Ok(stream) = stream.receive()
-                    {
+                    let Ok(stream) = port.associate(accepted, key) else {
+                        continue;
+                    };
+                    if let Ok(stream) = stream.receive() {
                         connections.insert(key, stream);
                         key = Key(key.0 + 1);
                         println!("CONNECTION; {} SOCKETS REGISTERED", connections.len() + 1);

@@ -20,9 +20,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 // An accept is a packet of the listener. No `?` on a call about one socket:
                 // one peer's fault is not the server's.
                 Event::Accepted(accepted) => {
-                    if let Ok(stream) = port.associate(accepted, Key(next_key))
-                        && let Ok(stream) = stream.watch()
-                    {
+                    let Ok(stream) = port.associate(accepted, Key(next_key)) else {
+                        continue;
+                    };
+                    if let Ok(stream) = stream.watch() {
                         println!("{next_key} came");
                         next_key += 1;
                         stream.set_aside(); // the port keeps it, the program need not

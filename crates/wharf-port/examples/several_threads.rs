@@ -61,9 +61,10 @@ fn work(port: &Port) -> wharf_port::Result<u64> {
                 Event::Accepted(accepted) => {
                     let key = Key(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
                     // No `?` on a call about one socket: one peer's fault is not the server's.
-                    if let Ok(stream) = port.associate(accepted, key)
-                        && let Ok(stream) = stream.receive()
-                    {
+                    let Ok(stream) = port.associate(accepted, key) else {
+                        continue;
+                    };
+                    if let Ok(stream) = stream.receive() {
                         stream.set_aside(); // The port owns it now: there is no table to share.
                     }
                 }

@@ -90,10 +90,13 @@ fn handle(port: &Port, sessions: &Table<Session>, packet: Packet) {
         Event::Accepted(accepted) => {
             let key = Key(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
             // The state goes in first: after `receive` another thread may have the first line.
-            if let Ok(stream) = port.associate(accepted, key)
-                && sessions.insert(&stream, Session::default()).is_ok()
-                && let Ok(stream) = stream.receive()
-            {
+            let Ok(stream) = port.associate(accepted, key) else {
+                return;
+            };
+            if sessions.insert(&stream, Session::default()).is_err() {
+                return;
+            }
+            if let Ok(stream) = stream.receive() {
                 stream.set_aside();
             }
         }

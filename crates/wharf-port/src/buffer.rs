@@ -51,11 +51,10 @@ impl Buffer {
 impl Buffer {
     /// Copies a lease out of its pool, of whichever port, if it waits and others need the buffer.
     pub(crate) fn leave_scarce_pool(&mut self) {
-        if let Repr::Lease(lease) = &mut self.0
-            && matches!(lease.bytes, Bytes::Pool(_))
-            && lease.core.pool.is_scarce()
-        {
-            lease.leave_pool();
+        if let Repr::Lease(lease) = &mut self.0 {
+            if matches!(lease.bytes, Bytes::Pool(_)) && lease.core.pool.is_scarce() {
+                lease.leave_pool();
+            }
         }
     }
 

@@ -222,12 +222,13 @@ impl Core {
         };
         let work = state.work.as_ref();
         let queued = work.is_some_and(|work| !work.pending.is_empty());
-        if let Some(local) = &mut out.0
-            && state.flags & (flag::SILENT | flag::LISTENER | flag::QUEUED) == 0
-            && !queued
-            && local.may_take(state, self.options.turn_packets_max)
-        {
-            return local.take(id, state, packet);
+        if let Some(local) = &mut out.0 {
+            if state.flags & (flag::SILENT | flag::LISTENER | flag::QUEUED) == 0
+                && !queued
+                && local.may_take(state, self.options.turn_packets_max)
+            {
+                return local.take(id, state, packet);
+            }
         }
         self.deliver_otherwise(id, state, packet, out);
     }
@@ -246,13 +247,14 @@ impl Core {
         }
         let work = state.work.as_ref();
         let queued = work.is_some_and(|work| !work.pending.is_empty());
-        if let Some(local) = &mut out.0
-            && !queued
-            && !state.has(flag::QUEUED)
-            && self.has_share(id, state, local)
-            && !is_too_early(state, &packet)
-        {
-            return local.take_share(id, state, packet);
+        if let Some(local) = &mut out.0 {
+            if !queued
+                && !state.has(flag::QUEUED)
+                && self.has_share(id, state, local)
+                && !is_too_early(state, &packet)
+            {
+                return local.take_share(id, state, packet);
+            }
         }
         self.work(state).pending.push_back(packet);
         self.enqueue(id, state);
@@ -272,12 +274,11 @@ impl Core {
         }
         let id = packet.socket.slot_id();
         let told = self.slots.is_told_of(id);
-        if told
-            && packet.is_last()
-            && let Some(mut state) = self.slots.lock(id)
-        {
-            self.recycle(&mut state);
-            self.free_slot(id, &mut state);
+        if told && packet.is_last() {
+            if let Some(mut state) = self.slots.lock(id) {
+                self.recycle(&mut state);
+                self.free_slot(id, &mut state);
+            }
         }
         told
     }

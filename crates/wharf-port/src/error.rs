@@ -338,10 +338,10 @@ impl fmt::Display for Error {
         if self.kind == ErrorKind::TooManyOpenFiles {
             return f.write_str(&sys::descriptor_advice());
         }
-        if self.kind == ErrorKind::Other
-            && let Some(code) = self.os()
-        {
-            write!(f, ": {}", io::Error::from_raw_os_error(code))?;
+        if self.kind == ErrorKind::Other {
+            if let Some(code) = self.os() {
+                write!(f, ": {}", io::Error::from_raw_os_error(code))?;
+            }
         }
         match self.cure() {
             Some(cure) => write!(f, ": {cure}"),

@@ -168,9 +168,10 @@ impl Core {
             let name = (state.receive_sequence, OpKind::Accept);
             self.deliver(id, state, name, Event::Paused { reason, retry_in }, out);
         }
-        if let Some(retry_at) = self.driver.now().checked_add(retry_in)
-            && !has_timer
-        {
+        if has_timer {
+            return;
+        }
+        if let Some(retry_at) = self.driver.now().checked_add(retry_in) {
             // Whoever finds it due waits for this slot's lock before it takes note of that.
             let timer = self.set_timer(retry_at, TimerTarget::Accept(id));
             self.with_pause(id, |paused| paused.timer = timer);

@@ -52,13 +52,13 @@ impl Core {
                 value: socket,
             });
         }
-        if !socket.accepted
-            && let Err(error) = take_foreign(&socket.handle)
-        {
-            return Err(Refused {
-                error,
-                value: socket,
-            });
+        if !socket.accepted {
+            if let Err(error) = take_foreign(&socket.handle) {
+                return Err(Refused {
+                    error,
+                    value: socket,
+                });
+            }
         }
         let (id, mut guard) = match self.admit(kept) {
             Ok(admitted) => admitted,

@@ -182,11 +182,10 @@ impl Core {
 
     /// A connect that found no room tries again.
     pub(crate) fn connect_again(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
-        if let Some(mut state) = self.slots.lock(id)
-            && state.receiving == Receiving::Connect
-            && !state.has(flag::ARMED)
-        {
-            self.driver.arm(self, id, &mut state, out);
+        if let Some(mut state) = self.slots.lock(id) {
+            if state.receiving == Receiving::Connect && !state.has(flag::ARMED) {
+                self.driver.arm(self, id, &mut state, out);
+            }
         }
     }
 

@@ -107,12 +107,11 @@ impl Core {
         let at_latest = *lock(&self.ending.at_latest);
         if at_latest.is_some_and(|at| self.driver.now() >= at) {
             self.close();
-        } else if self.slots.open() == 0
-            && local.packets.is_empty()
-            && let Some(wake) = self.ready.close_if_idle()
-        {
-            // A waiter ends it: this one, at the latest.
-            self.wake(wake);
+        } else if self.slots.open() == 0 && local.packets.is_empty() {
+            if let Some(wake) = self.ready.close_if_idle() {
+                // A waiter ends it: this one, at the latest.
+                self.wake(wake);
+            }
         }
     }
 

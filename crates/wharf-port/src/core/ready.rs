@@ -407,8 +407,10 @@ impl State {
     fn take_other(&mut self) -> Option<Taken> {
         self.took_post = false;
         let bulk_is_due = self.order.is_empty() || self.taken_before_bulk >= TAKEN_BEFORE_BULK_MAX;
-        if bulk_is_due && let Some(index) = self.take_bulk() {
-            return Some(Taken::Socket(index));
+        if bulk_is_due {
+            if let Some(index) = self.take_bulk() {
+                return Some(Taken::Socket(index));
+            }
         }
         self.taken_before_bulk += 1;
         let taken = match self.order.pop_front()? {

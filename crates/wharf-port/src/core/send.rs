@@ -345,9 +345,7 @@ impl Core {
         out: &mut Out<'_>,
     ) {
         state.clear(flag::SENDING);
-        if let Ok(count) = result
-            && self.only_send_is_out(state, count)
-        {
+        if result.is_ok_and(|count| self.only_send_is_out(state, count)) {
             return self.recycle(state);
         }
         let target = state.work.as_mut().and_then(|work| {

@@ -109,8 +109,10 @@ impl Taking {
         // What a driver brought in this very wait may want to enter it again: at the next wait.
         let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX
             || (self.waits_without_poll > 0 && core.driver.wants_entry());
-        if due && let Some(entered) = core.ready.try_enter() {
-            self.poll(core, entered, Some(Duration::ZERO))?;
+        if due {
+            if let Some(entered) = core.ready.try_enter() {
+                self.poll(core, entered, Some(Duration::ZERO))?;
+            }
         }
         Ok(())
     }

@@ -426,7 +426,7 @@ impl<T: Copy> Timers<T> {
 
     /// The chunk that a fresh entry goes to, with memory for it.
     fn chunk_for(&mut self, index: u32) -> &mut Vec<Entry<T>> {
-        if index.is_multiple_of(CHUNK_ENTRIES) {
+        if index % CHUNK_ENTRIES == 0 {
             // The whole directory at once, so that it never moves either.
             let chunks_max = self.entries_max.div_ceil(CHUNK_ENTRIES) as usize;
             self.chunks.reserve_exact(chunks_max - self.chunks.len());

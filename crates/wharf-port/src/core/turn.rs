@@ -135,13 +135,13 @@ impl Core {
             if local.packets.iter().any(|packet| packet.socket.is(*id)) {
                 return true;
             }
-            if let Some(mut state) = self.slots.lock(*id)
-                && state.turn == local.mark
-            {
-                state.turn = 0;
-                state.taken = 0;
-                if self.has_more(&state) {
-                    self.enqueue_after_turn(*id, &mut state, local);
+            if let Some(mut state) = self.slots.lock(*id) {
+                if state.turn == local.mark {
+                    state.turn = 0;
+                    state.taken = 0;
+                    if self.has_more(&state) {
+                        self.enqueue_after_turn(*id, &mut state, local);
+                    }
                 }
             }
             false
@@ -158,12 +158,12 @@ impl Core {
             if local.packets.iter().any(|packet| packet.socket.is(*id)) {
                 return true;
             }
-            if self.options.shared
-                && let Some(mut state) = self.slots.lock(*id)
-            {
-                state.turn = state.turn.saturating_sub(1);
-                if self.has_more(&state) {
-                    self.enqueue(*id, &mut state);
+            if self.options.shared {
+                if let Some(mut state) = self.slots.lock(*id) {
+                    state.turn = state.turn.saturating_sub(1);
+                    if self.has_more(&state) {
+                        self.enqueue(*id, &mut state);
+                    }
                 }
             }
             false
@@ -181,14 +181,14 @@ impl Core {
                 continue;
             }
             let mut dropped = Some(packet);
-            if let Some(mut state) = self.slots.lock(id)
-                && !state.has(flag::SILENT)
-            {
-                let pending = &mut self.work(&mut state).pending;
-                pending.extend(dropped.take());
-                // It came before the others.
-                pending.rotate_right(1);
-                self.enqueue(id, &mut state);
+            if let Some(mut state) = self.slots.lock(id) {
+                if !state.has(flag::SILENT) {
+                    let pending = &mut self.work(&mut state).pending;
+                    pending.extend(dropped.take());
+                    // It came before the others.
+                    pending.rotate_right(1);
+                    self.enqueue(id, &mut state);
+                }
             }
             dropped.into_iter().for_each(|packet| self.discard(packet));
         }

@@ -161,9 +161,9 @@ impl Poll {
     }
 
     fn tell_leave(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if state.has(BROKEN)
-            && let Some(code) = sys::take_error(state.open_handle())
-        {
+        let broken = state.has(BROKEN);
+        let code = broken.then(|| sys::take_error(state.open_handle()));
+        if let Some(code) = code.flatten() {
             let error = Error::from_os(Operation::Watch, code);
             core.receive_ended(id, state, End::Failed(error), out);
         } else if state.has(PEER_ENDED | BROKEN) {

@@ -19,7 +19,7 @@ mod readme;
 mod traced;
 
 /// Ends a hang, and is far longer than anything takes.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn connect(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect_timeout(&address, PATIENCE).expect("the server listens");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::codes::{Code, code_of};
 
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Names a directory with other builds of the examples, and before it the words of the command
 /// that runs them: `wine64 /path/to/examples`.

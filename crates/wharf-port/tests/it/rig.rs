@@ -410,9 +410,8 @@ impl Rig {
     }
 
     fn check_ledger(&mut self) {
-        if !self.allowed.packets
-            && let Some(packet) = self.packets.front()
-        {
+        let unexpected = self.packets.front().filter(|_| !self.allowed.packets);
+        if let Some(packet) = unexpected {
             self.fail(&format!("nobody expected this: {}", describe(packet)));
         }
         self.packets.clear();

@@ -134,11 +134,11 @@ impl Iocp {
     pub(super) fn keep_options(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
         // Without them it is only longer until a peer is found to be gone: the first accept
         // reports what is wrong with the listener.
-        if at.keepalive.is_some()
-            && let Ok(mut accepting) = Accepting::of(self, state.open_handle())
-        {
-            accepting.keepalive = at.keepalive;
-            self.listeners.put(id, accepting);
+        if at.keepalive.is_some() {
+            if let Ok(mut accepting) = Accepting::of(self, state.open_handle()) {
+                accepting.keepalive = at.keepalive;
+                self.listeners.put(id, accepting);
+            }
         }
     }
 

@@ -125,9 +125,8 @@ impl Shared {
             }
             let next = world.next_event_ns();
             let mine = [next, deadline_ns].into_iter().flatten().min();
-            if let Some(parked) = world.next_parked_ns()
-                && mine.is_none_or(|mine| parked < mine)
-            {
+            let parked = world.next_parked_ns();
+            if let Some(parked) = parked.filter(|parked| mine.is_none_or(|mine| *parked < mine)) {
                 world.now_ns = parked;
                 self.changed.notify_all();
                 continue;

@@ -275,11 +275,11 @@ impl World {
             return false;
         }
         stream.write_ended = true;
-        if let Some(other) = stream.other
-            && let Some(far) = self.sockets.stream(other)
-        {
-            far.finished = true;
-            self.look_again(other, Side::Reading);
+        if let Some(other) = stream.other {
+            if let Some(far) = self.sockets.stream(other) {
+                far.finished = true;
+                self.look_again(other, Side::Reading);
+            }
         }
         true
     }
@@ -294,19 +294,19 @@ impl World {
         let Some(socket) = self.sockets.remove(id) else {
             return;
         };
-        if let Owner::Port { raw, .. } = socket.owner
-            && self.by_raw.get(&raw) == Some(&id)
-        {
-            self.by_raw.remove(&raw);
+        if let Owner::Port { raw, .. } = socket.owner {
+            if self.by_raw.get(&raw) == Some(&id) {
+                self.by_raw.remove(&raw);
+            }
         }
         match socket.role {
             Role::Connector => {}
             Role::Stream(stream) => {
-                if let Some(other) = stream.other
-                    && let Some(far) = self.sockets.stream(other)
-                {
-                    far.other = None;
-                    self.look_again(other, Side::Writing);
+                if let Some(other) = stream.other {
+                    if let Some(far) = self.sockets.stream(other) {
+                        far.other = None;
+                        self.look_again(other, Side::Writing);
+                    }
                 }
             }
             Role::Listener(listener) => {

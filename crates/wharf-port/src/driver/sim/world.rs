@@ -234,11 +234,11 @@ impl World {
     pub(super) fn report(&mut self, id: SocketId, side: Side, outcome: Outcome, delay_ns: u64) {
         let mut at_ns = self.now_ns + delay_ns;
         let socket = self.sockets.at_mut(id).expect("it has a request");
-        if matches!(outcome, Outcome::Stopped(None))
-            && let Some(sending) = socket.request_of(Side::Writing)
-        {
-            // A break is told once, and only to whoever comes after that does it look like an end.
-            at_ns = at_ns.max(sending.reports_until_ns + 1);
+        if matches!(outcome, Outcome::Stopped(None)) {
+            if let Some(sending) = socket.request_of(Side::Writing) {
+                // A break is told once, and only to whoever comes after that does it look like an end.
+                at_ns = at_ns.max(sending.reports_until_ns + 1);
+            }
         }
         let request = socket.request_of(side).expect("it has a request");
         if outcome.is_last() {

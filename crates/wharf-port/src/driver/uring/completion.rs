@@ -129,12 +129,12 @@ impl Uring {
         if let Some(buffer) = outcome.buffer {
             core.buffer_returned(buffer);
         }
-        if kind == Some(Kind::Accept)
-            && let Ok(number) = outcome.result
-        {
-            match self.direct {
-                Some(_) => self.turn_away(number),
-                None => drop(adopt(number)),
+        if kind == Some(Kind::Accept) {
+            if let Ok(number) = outcome.result {
+                match self.direct {
+                    Some(_) => self.turn_away(number),
+                    None => drop(adopt(number)),
+                }
             }
         }
     }

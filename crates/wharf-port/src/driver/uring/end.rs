@@ -176,11 +176,11 @@ impl Drop for Left {
     fn drop(&mut self) {
         for ring in self.0.take() {
             // Counted like a waiter, so that no other thread ends the port meanwhile.
-            if let Some(core) = ring.upgrade()
-                && let Some(number) = core.ready.enlist_again()
-            {
-                core.driver.leave_thread(&core, true);
-                core.waiter_left(number);
+            if let Some(core) = ring.upgrade() {
+                if let Some(number) = core.ready.enlist_again() {
+                    core.driver.leave_thread(&core, true);
+                    core.waiter_left(number);
+                }
             }
         }
     }

@@ -133,7 +133,8 @@ impl Uring {
             return; // What is queued is the parent's.
         }
         let may_enter = self.between().is_some() || self.ring.may_enter();
-        if may_enter && let Some(entered) = core.ready.enter_aside() {
+        let entered = may_enter.then(|| core.ready.enter_aside());
+        if let Some(entered) = entered.flatten() {
             // The next wait meets the same error and reports it.
             let _ = self.turn(core, Some(Duration::ZERO), &mut Out::queue());
             core.leave_aside(entered, self.ring.used_wakes());

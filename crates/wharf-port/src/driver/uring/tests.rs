@@ -39,11 +39,11 @@ fn receive(waiter: &mut Waiter, text: &[u8]) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
         let waited = waiter.wait(Some(Duration::from_millis(100)));
-        if let Wait::Packets(mut batch) = waited.expect("waits")
-            && let Some(packet) = batch.next()
-        {
-            assert!(matches!(&packet.event, Event::Received(lease) if **lease == *text));
-            return;
+        if let Wait::Packets(mut batch) = waited.expect("waits") {
+            if let Some(packet) = batch.next() {
+                assert!(matches!(&packet.event, Event::Received(lease) if **lease == *text));
+                return;
+            }
         }
     }
     panic!("nothing came");

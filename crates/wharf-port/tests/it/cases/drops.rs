@@ -76,9 +76,7 @@ fn leave(rig: &mut Rig, packets: usize) {
     let deadline = Instant::now() + patience(3);
     loop {
         let waited = rig.waiter().wait(Some(Duration::from_millis(1)));
-        if let Wait::Packets(batch) = waited.expect("waits")
-            && batch.len() >= packets
-        {
+        if matches!(waited.expect("waits"), Wait::Packets(batch) if batch.len() >= packets) {
             return;
         }
         if Instant::now() > deadline {

@@ -101,7 +101,7 @@ fn a_storm_of_signals_loses_nothing(at: &Where) {
         stream.send(bytes.to_vec()).expect("an empty queue");
         assert_eq!(rig.hear(&mut peer, 4), bytes);
         count += 1;
-        if count.is_multiple_of(10) {
+        if count % 10 == 0 {
             rig.expect_nothing();
         }
     }
@@ -218,9 +218,7 @@ fn everything_at_once_balances(at: &Where) {
                     // Full for a moment is an answer too.
                     let _ = port.post(Key(1_000 + name), value);
                     let timer = port.timer(std::time::Instant::now(), Key(2_000 + name));
-                    if value % 2 == 0
-                        && let Ok(timer) = timer
-                    {
+                    if let (0, Ok(timer)) = (value % 2, timer) {
                         port.cancel(timer);
                     }
                     value += 1;

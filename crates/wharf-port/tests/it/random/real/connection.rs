@@ -380,9 +380,8 @@ impl Connection {
                 self.stream = None;
             }
             3 => {
-                if let Some(op) = self.sends.pop()
-                    && world.port.cancel(op) == Cancel::Requested
-                {
+                let op = self.sends.pop();
+                if op.is_some_and(|op| world.port.cancel(op) == Cancel::Requested) {
                     (far.clean, far.holed) = (false, true);
                 }
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use wharf_port::{Port, Wait, Waiter};
 
 use crate::random::sim::plan::Dice;
+use crate::random::two_of;
 use crate::rig::case::Where;
 use crate::rig::lock;
 use crate::rig::runner::caught;
@@ -157,8 +158,7 @@ impl Run {
             return;
         }
         let second = (first + 1 + self.dice.below(count - 1)) % count;
-        let both = self.waiters.get_disjoint_mut([first, second]);
-        let [one, other] = both.expect("two of them");
+        let (one, other) = two_of(&mut self.waiters, first, second);
         wait(common, one, first, at_most, most, || {
             lock(&common.program).world.ledger.waits();
             wait(common, other, second, Duration::ZERO, usize::MAX, || {});

@@ -347,9 +347,8 @@ impl Connection {
                 self.stream = None;
             }
             3 | 4 => {
-                if let Some(op) = self.sends.pop()
-                    && hands.port.cancel(op) == wharf_port::Cancel::Requested
-                {
+                let op = self.sends.pop();
+                if op.is_some_and(|op| hands.port.cancel(op) == wharf_port::Cancel::Requested) {
                     (client.clean, client.holed) = (false, true);
                 }
             }

@@ -300,10 +300,10 @@ impl Program {
     /// What the program does of its own accord between two waits.
     pub(crate) fn act(&mut self, plan: &Plan, crowd: &mut Crowd, dice: &mut Dice) {
         self.keep_accepting(dice);
-        if dice.chance(30)
-            && let Some(waiters) = &mut self.waiters
-        {
-            waiters.replace_one(&self.port, dice);
+        if dice.chance(30) {
+            if let Some(waiters) = &mut self.waiters {
+                waiters.replace_one(&self.port, dice);
+            }
         }
         if dice.chance(100) {
             let post = self.port.post(POSTS, self.next_post);
@@ -318,9 +318,8 @@ impl Program {
         if self.connections.is_empty() || !dice.chance(plan.unkind) {
             return;
         }
-        if dice.chance(200)
-            && let Some(op) = self.accept
-        {
+        let accept = dice.chance(200).then_some(self.accept);
+        if let Some(op) = accept.flatten() {
             let _ = self.port.cancel(op);
         } else if dice.chance(100) && !self.connects.is_empty() {
             let op = self.connects[dice.below(self.connects.len())];
@@ -338,10 +337,8 @@ impl Program {
     }
 
     fn keep_accepting(&mut self, dice: &mut Dice) {
-        if self.accept.is_none()
-            && (self.kindly || dice.chance(300))
-            && let Some(listener) = &self.listener
-        {
+        let due = self.accept.is_none() && (self.kindly || dice.chance(300));
+        if let (true, Some(listener)) = (due, &self.listener) {
             let op = listener.socket().accept().expect("it does not accept");
             self.ledger
                 .accepted(Asked::Accept, op, Some(listener.socket()));

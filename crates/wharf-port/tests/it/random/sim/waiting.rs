@@ -9,6 +9,7 @@ use std::time::Duration;
 use wharf_port::sim::Network;
 use wharf_port::{Event, Packet, Port, SocketRef, Wait, Waiter};
 
+use crate::random::two_of;
 use crate::rig::LISTENER;
 
 use super::plan::{Dice, Plan};
@@ -47,8 +48,7 @@ impl Waiters {
             });
         }
         let second = (first + 1 + dice.below(count - 1)) % count;
-        let both = self.waiters.get_disjoint_mut([first, second]);
-        let [one, other] = both.expect("two of them");
+        let (one, other) = two_of(&mut self.waiters, first, second);
         wait(one, at_most, network, plan, |batch| {
             let mut packets: Vec<Packet> = batch.collect();
             let held: HashSet<SocketRef> = packets.iter().filter_map(in_turn).collect();

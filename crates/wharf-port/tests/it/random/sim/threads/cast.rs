@@ -134,10 +134,11 @@ pub(crate) fn sets_timers(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
             true => scene.rest(dice),
             false => scene.step(dice),
         }
-        if dice.chance(300)
-            && let Some(op) = set.remove(&dice.below(place + 1))
-            && scene.port.cancel(op) == Cancel::Requested
-        {
+        if !dice.chance(300) {
+            continue;
+        }
+        let op = set.remove(&dice.below(place + 1));
+        if let Some(op) = op.filter(|op| scene.port.cancel(*op) == Cancel::Requested) {
             let mut books = scene.books();
             let was = books.timers.remove(&op);
             assert!(was.is_some(), "C10: cancelled after it came");
