@@ -149,7 +149,7 @@ impl Drop for Console {
 
 fn client_of(address: &str) -> TcpStream {
     let client = TcpStream::connect(address).expect("the server listens");
-    let patience = Some(Duration::from_mins(3));
+    let patience = Some(Duration::from_secs(180));
     client.set_read_timeout(patience).expect("an open socket");
     client
 }
@@ -230,7 +230,7 @@ fn holding(words: &[String], connections: usize, more: &[&str]) -> (Console, Vec
     let console = Console::start(words, &[&load[..], more].concat());
     let accept = |_| listener.accept().expect("a client").0;
     let peers: Vec<TcpStream> = (0..connections).map(accept).collect();
-    let patience = Some(Duration::from_mins(3));
+    let patience = Some(Duration::from_secs(180));
     let patient = |peer: &TcpStream| peer.set_read_timeout(patience).expect("an open socket");
     peers.iter().for_each(patient);
     (console, peers)

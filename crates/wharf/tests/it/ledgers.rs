@@ -40,7 +40,7 @@ fn load(arguments: &[&str]) -> (Value, Code, String) {
 /// What the door says to a client that has said this.
 pub(crate) fn asked(admin: &str, request: &[u8]) -> Value {
     let mut client = TcpStream::connect(admin).expect("it listens");
-    let patience = Some(Duration::from_mins(3));
+    let patience = Some(Duration::from_secs(180));
     client.set_read_timeout(patience).expect("an open socket");
     client.write_all(request).expect("it reads");
     let mut answer = String::new();

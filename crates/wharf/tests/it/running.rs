@@ -53,7 +53,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 /// has: on a busy machine a server served two thousand peers meanwhile.
 #[cfg(target_os = "linux")]
 fn until_stopped(child: &Child) {
-    let give_up_at = Instant::now() + Duration::from_mins(3);
+    let give_up_at = Instant::now() + Duration::from_secs(180);
     loop {
         let tasks = format!("/proc/{}/task", child.id());
         let tasks = std::fs::read_dir(tasks).expect("it is our child");
@@ -222,7 +222,7 @@ fn address_of(listening: &Value) -> SocketAddr {
 
 fn connect_to(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).expect("the server listens");
-    let patience = Some(Duration::from_mins(3));
+    let patience = Some(Duration::from_secs(180));
     client.set_read_timeout(patience).expect("an open socket");
     client
 }
