@@ -10,7 +10,7 @@
 use anyhow::{Context, Result};
 
 use crate::command;
-use crate::debian::Toolchain;
+use crate::debian::{self, Needed, Toolchain};
 
 const TARGETS: [&str; 6] = [
     "x86_64-pc-windows-gnu",
@@ -24,9 +24,22 @@ const TARGETS: [&str; 6] = [
 /// Those for which the automation is checked too.
 const OF_XTASK: [&str; 2] = ["x86_64-pc-windows-gnu", "aarch64-apple-darwin"];
 
+/// What rustc 1.96 makes the import libraries of the standard library with, for this target even
+/// where nothing is linked.
+const DLLTOOL: (&str, Needed) = (
+    "x86_64-pc-windows-gnu",
+    (
+        "/usr/bin/x86_64-w64-mingw32-dlltool",
+        "binutils-mingw-w64-x86-64",
+    ),
+);
+
 pub(crate) fn check_targets() -> Result<()> {
     for target in TARGETS {
         let toolchain = Toolchain::for_target(target)?;
+        if target == DLLTOOL.0 && matches!(toolchain, Toolchain::Debian) {
+            debian::install(&[DLLTOOL.1])?;
+        }
         let mut clippy = toolchain.cargo("clippy", target, "targets");
         clippy.args([
             "--package",
