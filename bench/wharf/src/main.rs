@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let sharing = arguments.next().unwrap_or_else(|| "single".into());
     let spin_us = arguments.next().map_or(Ok(0), |spin| spin.parse())?;
-    let builder = Port::builder().driver(driver.into()).spin_us_max(spin_us);
+    let spin = std::time::Duration::from_micros(spin_us);
+    let builder = Port::builder().driver(driver.into()).spin_max(spin);
     let pool = PoolOptions {
         buffer_bytes: u32::try_from(work.read_bytes())?,
         ..PoolOptions::default()

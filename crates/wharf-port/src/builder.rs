@@ -4,12 +4,17 @@
 //! its value. Limits that grow by themselves were rejected: a bound nobody states is found in
 //! production.
 
-use crate::core::options::{Options, PoolOptions};
-use crate::core::spin::SPIN_US_LIMIT;
+mod asked;
+
+use std::time::Duration;
+
+use asked::Asked;
+
+use crate::core::options::PoolOptions;
 use crate::driver::choice;
 use crate::driver::kind::{DriverChoice, DriverKind};
 use crate::driver::sim::SimOptions;
-use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::error::Result;
 use crate::port::Port;
 
 /// Builds a [`Port`]; made by [`Port::builder`].
@@ -24,40 +29,15 @@ use crate::port::Port;
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Builder {
-    options: Options,
+    asked: Asked,
     sim: SimOptions,
-    batch_max: Option<usize>,
 }
-
-/// Packets in one batch unless the builder says otherwise: few on a shared port, so that a slow
-/// thread holds few, and many where there is one thread anyway.
-const BATCH_MAX_SHARED: usize = 8;
-const BATCH_MAX_SINGLE: usize = 256;
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        let options = Options {
-            driver: DriverChoice::Auto,
-            shared: true,
-            sockets_max: 1 << 20,
-            direct_descriptors: 0,
-            timers_max: 1 << 24,
-            posts_max: 1 << 16,
-            waiters_max: 256,
-            batch_max: BATCH_MAX_SHARED,
-            turn_packets_max: 8,
-            leases_per_socket: 4,
-            send_queue_bytes_max: 1 << 20,
-            operations_per_socket_max: 1024,
-            accepts_posted: 16,
-            flush_ms_max: 5_000,
-            spin_us_max: 0,
-            pool: PoolOptions::default(),
-        };
         Builder {
-            options,
+            asked: Asked::default(),
             sim: SimOptions::default(),
-            batch_max: None,
         }
     }
 
@@ -71,7 +51,7 @@ impl Builder {
     /// # Ok(()) }
     /// ```
     pub fn driver(mut self, choice: DriverChoice) -> Self {
-        self.options.driver = choice;
+        self.asked.driver = choice;
         self
     }
 
@@ -85,7 +65,7 @@ impl Builder {
     /// # Ok(()) }
     /// ```
     pub fn sim(mut self, options: SimOptions) -> Self {
-        self.options.driver = DriverChoice::Require(DriverKind::Sim);
+        self.asked.driver = DriverChoice::Require(DriverKind::Sim);
         self.sim = options;
         self
     }
@@ -99,7 +79,7 @@ impl Builder {
     /// # Ok(()) }
     /// ```
     pub fn shared(mut self) -> Self {
-        self.options.shared = true;
+        self.asked.shared = true;
         self
     }
 
@@ -113,7 +93,7 @@ impl Builder {
     /// # Ok(()) }
     /// ```
     pub fn single_waiter(mut self) -> Self {
-        self.options.shared = false;
+        self.asked.shared = false;
         self
     }
 
@@ -124,7 +104,7 @@ impl Builder {
     /// let builder = wharf_port::Port::builder().sockets_max(100);
     /// ```
     pub fn sockets_max(mut self, sockets: u32) -> Self {
-        self.options.sockets_max = sockets;
+        self.asked.sockets_max = sockets;
         self
     }
 
@@ -150,11 +130,11 @@ impl Builder {
     /// assert!(Port::builder().shared().direct_descriptors(10_000).build().is_err());
     /// ```
     pub fn direct_descriptors(mut self, places: u32) -> Self {
-        self.options.direct_descriptors = places;
+        self.asked.direct_descriptors = places;
         self
     }
 
-    /// How many timers may be set at once; 16,777,216 by default. The port's own count, and what
+    /// How many timers may be set at once, at least 1; 16,777,216 by default. The port's own count, and what
     /// takes one is refused where none is left; but a close that flushes, a listener that pauses and
     /// a wait for memory have theirs in any case.
     ///
@@ -162,7 +142,7 @@ impl Builder {
     /// let builder = wharf_port::Port::builder().timers_max(100);
     /// ```
     pub fn timers_max(mut self, timers: u32) -> Self {
-        self.options.timers_max = timers;
+        self.asked.timers_max = timers;
         self
     }
 
@@ -171,12 +151,12 @@ impl Builder {
     /// ```
     /// let builder = wharf_port::Port::builder().posts_max(100);
     /// ```
-    pub fn posts_max(mut self, posts: usize) -> Self {
-        self.options.posts_max = posts;
+    pub fn posts_max(mut self, posts: u32) -> Self {
+        self.asked.posts_max = posts;
         self
     }
 
-    /// How many waiters a shared port gives out at once, at least 1; 256 by default. A
+    /// How many waiters a shared port gives out at once, 1 to 65,535; 256 by default. A
     /// single-waiter port has one, whatever this says.
     ///
     /// ```
@@ -187,38 +167,40 @@ impl Builder {
     /// assert_eq!(port.waiter().unwrap_err().kind(), ErrorKind::Full);
     /// # Ok(()) }
     /// ```
-    pub fn waiters_max(mut self, waiters: u16) -> Self {
-        self.options.waiters_max = waiters;
+    pub fn waiters_max(mut self, waiters: u32) -> Self {
+        self.asked.waiters_max = waiters;
         self
     }
 
-    /// How many packets one wait hands out at most; 8 on a shared port, 256 on a single-waiter one.
+    /// How many packets one wait hands out at most, 1 to 4,096; by default 8 on a shared port and
+    /// 256 on a single-waiter one.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().batch_max(1);
     /// ```
-    pub fn batch_max(mut self, packets: usize) -> Self {
-        self.batch_max = Some(packets);
+    pub fn batch_max(mut self, packets: u32) -> Self {
+        self.asked.batch_max = Some(packets);
         self
     }
 
-    /// How many packets of one socket a batch holds at most; 8 by default.
+    /// How many packets of one socket a batch holds at most, 1 to 255; 8 by default.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().turn_packets_max(2);
     /// ```
-    pub fn turn_packets_max(mut self, packets: u8) -> Self {
-        self.options.turn_packets_max = packets;
+    pub fn turn_packets_max(mut self, packets: u32) -> Self {
+        self.asked.turn_packets_max = packets;
         self
     }
 
-    /// How many leases of one stream may be out, queued or being sent; 4 by default.
+    /// How many leases of one stream may be out, queued or being sent, 1 to 65,535; 4 by
+    /// default.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().leases_per_socket(2);
     /// ```
-    pub fn leases_per_socket(mut self, leases: u16) -> Self {
-        self.options.leases_per_socket = leases;
+    pub fn leases_per_socket(mut self, leases: u32) -> Self {
+        self.asked.leases_per_socket = leases;
         self
     }
 
@@ -229,11 +211,12 @@ impl Builder {
     /// let builder = wharf_port::Port::builder().send_queue_bytes_max(64 * 1024);
     /// ```
     pub fn send_queue_bytes_max(mut self, bytes: usize) -> Self {
-        self.options.send_queue_bytes_max = bytes;
+        self.asked.send_queue_bytes_max = bytes;
         self
     }
 
-    /// How many sends, and how many receives into buffers, one socket queues; 1,024 by default.
+    /// How many sends, and how many receives into buffers, one socket queues, at least 1; 1,024 by
+    /// default.
     ///
     /// What nobody has taken counts as well. A reported send is refused as full while this many
     /// packets of its socket wait to be taken; any other operation while this many ends of
@@ -248,12 +231,13 @@ impl Builder {
     /// ```
     /// let builder = wharf_port::Port::builder().operations_per_socket_max(16);
     /// ```
-    pub fn operations_per_socket_max(mut self, operations: usize) -> Self {
-        self.options.operations_per_socket_max = operations;
+    pub fn operations_per_socket_max(mut self, operations: u32) -> Self {
+        self.asked.operations_per_socket_max = operations;
         self
     }
 
-    /// How many accepts are kept posted on a listener; 16 by default, 8 at least.
+    /// How many accepts are kept posted on a listener, up to 65,535; 16 by default. A number below 8
+    /// counts as 8.
     ///
     /// # Portability
     /// Only IOCP posts accepts ahead; elsewhere one request streams them all.
@@ -261,24 +245,25 @@ impl Builder {
     /// ```
     /// let builder = wharf_port::Port::builder().accepts_posted(32);
     /// ```
-    pub fn accepts_posted(mut self, accepts: u16) -> Self {
-        self.options.accepts_posted = accepts.max(8);
+    pub fn accepts_posted(mut self, accepts: u32) -> Self {
+        self.asked.accepts_posted = accepts;
         self
     }
 
-    /// How many milliseconds a closing socket may take to send what is queued; 5,000 by default. It
-    /// takes one of the port's timers; where none is left, it has no limit.
+    /// How long a closing socket may take to send what is queued; 5 s by default, 49 days at most,
+    /// in whole milliseconds. It takes one of the port's timers; where none is left, it has no limit.
     ///
     /// ```
-    /// let builder = wharf_port::Port::builder().flush_ms_max(1_000);
+    /// use std::time::Duration;
+    /// let builder = wharf_port::Port::builder().flush_max(Duration::from_secs(1));
     /// ```
-    pub fn flush_ms_max(mut self, milliseconds: u32) -> Self {
-        self.options.flush_ms_max = milliseconds;
+    pub fn flush_max(mut self, limit: Duration) -> Self {
+        self.asked.flush_max = limit;
         self
     }
 
-    /// How many microseconds a waiter that finds nothing goes on looking before it sleeps, at most
-    /// 1,000,000; 0 by default, which sleeps at once.
+    /// How long a waiter that finds nothing busy-polls before it sleeps, at most 1 s and in whole
+    /// microseconds; 0 by default, which sleeps at once.
     ///
     /// A thread that has not slept need not be woken: with few connections that cuts the round trip.
     /// It costs a processor: a waiter that looks keeps one busy, and takes it from whoever else would
@@ -292,12 +277,14 @@ impl Builder {
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
-    /// let port = wharf_port::Port::builder().single_waiter().spin_us_max(50).build()?;
-    /// assert!(wharf_port::Port::builder().spin_us_max(1_000_001).build().is_err());
+    /// use std::time::Duration;
+    /// use wharf_port::Port;
+    /// let port = Port::builder().single_waiter().spin_max(Duration::from_micros(50)).build()?;
+    /// assert!(Port::builder().spin_max(Duration::from_secs(2)).build().is_err());
     /// # Ok(()) }
     /// ```
-    pub fn spin_us_max(mut self, microseconds: u32) -> Self {
-        self.options.spin_us_max = microseconds;
+    pub fn spin_max(mut self, limit: Duration) -> Self {
+        self.asked.spin_max = limit;
         self
     }
 
@@ -308,76 +295,29 @@ impl Builder {
     /// let builder = Port::builder().pool(PoolOptions { buffer_bytes: 2048, ..Default::default() });
     /// ```
     pub fn pool(mut self, pool: PoolOptions) -> Self {
-        self.options.pool = pool;
+        self.asked.pool = pool;
         self
     }
 
     /// Builds the port.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a bound that makes no sense, and what the driver met: with
-    /// [`DriverChoice::Require`] the reason why that driver does not work here.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a value that a bound does not
+    /// take, with both and the range, and what the driver met: with [`DriverChoice::Require`] the
+    /// reason why that driver does not work here.
     ///
     /// ```
+    /// use wharf_port::Port;
     /// # fn main() -> wharf_port::Result<()> {
-    /// let port = wharf_port::Port::builder().build()?;
-    /// assert!(wharf_port::Port::builder().sockets_max(0).build().is_err());
+    /// let port = Port::builder().build()?;
+    /// let error = Port::builder().sockets_max(0).build().unwrap_err();
+    /// let text = "build the port: sockets_max is 0: set it from 1 to 16777216";
+    /// assert_eq!(error.to_string(), text);
     /// # Ok(()) }
     /// ```
     pub fn build(self) -> Result<Port> {
-        let mut options = self.options;
-        let default = if options.shared {
-            BATCH_MAX_SHARED
-        } else {
-            BATCH_MAX_SINGLE
-        };
-        options.batch_max = self.batch_max.unwrap_or(default);
-        let pool = &options.pool;
-        let sensible = (1..=1 << 24).contains(&options.sockets_max)
-            && options.timers_max >= 1
-            && options.waiters_max >= 1
-            && (1..=4096).contains(&options.batch_max)
-            && options.turn_packets_max >= 1
-            && options.leases_per_socket >= 1
-            && options.operations_per_socket_max >= 1
-            && options.spin_us_max <= SPIN_US_LIMIT
-            && (512..=1 << 20).contains(&pool.buffer_bytes)
-            && pool.pool_bytes_max >= pool.buffer_bytes as usize;
-        if !sensible {
-            return Err(Error::new(Operation::Build, ErrorKind::InvalidInput));
-        }
-        if options.direct_descriptors > 0 {
-            check_direct(&mut options)?;
-        }
+        let options = self.asked.options()?;
         Port::build(options, &self.sim)
-    }
-}
-
-/// Most places in the table of a ring (`IORING_MAX_FIXED_FILES`).
-const DIRECT_DESCRIPTORS_MAX: u32 = 1 << 20;
-
-/// Direct descriptors are for one kind of port; there `Auto` means the one driver that has them.
-fn check_direct(options: &mut Options) -> Result<()> {
-    let refuse = |advice| {
-        let kind = ErrorKind::InvalidInput;
-        Err(Error::advised(Operation::Build, kind, advice))
-    };
-    if options.shared {
-        return refuse(
-            "direct descriptors belong to one thread: build a single-waiter port, or leave them out",
-        );
-    }
-    if options.direct_descriptors > DIRECT_DESCRIPTORS_MAX {
-        return refuse("a port has at most 1,048,576 direct descriptors: ask for fewer");
-    }
-    match options.driver {
-        DriverChoice::Auto | DriverChoice::Require(DriverKind::Uring) => {
-            options.driver = DriverChoice::Require(DriverKind::Uring);
-            Ok(())
-        }
-        DriverChoice::Require(_) => refuse(
-            "only the driver uring has direct descriptors: require that one, or leave them out",
-        ),
     }
 }
 

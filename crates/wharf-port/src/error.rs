@@ -11,6 +11,10 @@ use std::num::NonZeroI32;
 
 use crate::sys;
 
+mod bound;
+pub(crate) use bound::Bound;
+use bound::OutOfRange;
+
 /// What was being done when an [`Error`] arose.
 ///
 /// ```
@@ -116,6 +120,8 @@ pub enum ErrorKind {
     Closed,
     /// The socket is not connected.
     NotConnected,
+    /// The write side is over: our own shutdown came first.
+    BrokenPipe,
     /// This driver or this system cannot do it.
     Unsupported,
     /// An argument makes no sense.
@@ -142,6 +148,7 @@ impl ErrorKind {
             ErrorKind::Busy => "already in progress",
             ErrorKind::Closed => "closed",
             ErrorKind::NotConnected => "not connected",
+            ErrorKind::BrokenPipe => "the write side is shut down",
             ErrorKind::Unsupported => "not supported here",
             ErrorKind::InvalidInput => "invalid argument",
             ErrorKind::Other => "failed",
@@ -157,13 +164,21 @@ impl fmt::Display for ErrorKind {
 
 /// A failed operation: what was done, why it failed, and the system's code where there is one.
 ///
-/// The text names the cure where one is known. It converts into [`std::io::Error`].
+/// The text names the fix where one is known.
+///
+/// It converts into [`std::io::Error`], which holds either a system's code or another error. Where
+/// there is a code, and `std` gives it the same kind, the conversion keeps the code, and
+/// `raw_os_error` returns it; operation and fix are lost. Otherwise it keeps this error, which
+/// [`get_ref`](std::io::Error::get_ref) returns. A cancelled operation is never
+/// [`Interrupted`](std::io::ErrorKind::Interrupted), because `std` repeats what was interrupted.
 ///
 /// ```
+/// use std::io;
 /// use wharf_port::{Error, ErrorKind, Operation};
 /// let error = Error::new(Operation::Accept, ErrorKind::Cancelled);
 /// assert_eq!(error.to_string(), "accept: cancelled");
-/// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::Interrupted);
+/// assert_eq!(io::Error::from(error).kind(), io::ErrorKind::Other);
+/// assert_eq!(io::Error::from(error).get_ref().unwrap().to_string(), "accept: cancelled");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Error {
@@ -171,9 +186,18 @@ pub struct Error {
     kind: ErrorKind,
     /// No system has an error with the code 0, which keeps packets small.
     os: Option<NonZeroI32>,
-    /// What a driver says of itself, in place of the kind's own text.
-    advice: Option<&'static str>,
+    detail: Detail,
 }
+
+/// What is said in place of the kind's own text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Detail {
+    /// What a driver says of itself, or a call of what it was asked; empty for nothing.
+    Advice(&'static str),
+    Range(OutOfRange),
+}
+
+const NO_DETAIL: Detail = Detail::Advice("");
 
 /// What calls of this crate return.
 ///
@@ -196,7 +220,7 @@ impl Error {
             operation,
             kind,
             os: None,
-            advice: None,
+            detail: NO_DETAIL,
         }
     }
 
@@ -213,7 +237,7 @@ impl Error {
             operation,
             kind: sys::error_kind(code),
             os: NonZeroI32::new(code),
-            advice: None,
+            detail: NO_DETAIL,
         }
     }
 
@@ -247,24 +271,35 @@ impl Error {
 
     /// A required driver does not work here.
     pub(crate) fn unavailable(advice: &'static str, os: Option<i32>) -> Self {
-        let advice = Some(advice);
         Error {
             operation: Operation::Build,
             kind: ErrorKind::Unsupported,
             os: os.and_then(NonZeroI32::new),
-            advice,
+            detail: Detail::Advice(advice),
         }
     }
 
     /// It cannot be done in this way; the advice tells which way it can.
     pub(crate) fn advised(operation: Operation, kind: ErrorKind, advice: &'static str) -> Self {
-        let advice = Some(advice);
         Error {
             operation,
             kind,
             os: None,
-            advice,
+            detail: Detail::Advice(advice),
         }
+    }
+
+    /// A bound of the port to build does not take this value.
+    pub(crate) fn out_of_range(bound: Bound, value: u32) -> Self {
+        Error {
+            detail: Detail::Range(OutOfRange { bound, value }),
+            ..Error::new(Operation::Build, ErrorKind::InvalidInput)
+        }
+    }
+
+    /// This very error, on its way through a function that returns [`io::Error`].
+    pub(crate) fn wrapped(self) -> io::Error {
+        io::Error::new(io_kind(self.kind), self)
     }
 
     /// What was being done.
@@ -331,8 +366,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(advice) = self.advice {
-            return write!(f, "{}: {advice}", self.operation);
+        match self.detail {
+            NO_DETAIL => {}
+            Detail::Advice(advice) => return write!(f, "{}: {advice}", self.operation),
+            Detail::Range(wrong) => return write!(f, "{}: {wrong}", self.operation),
         }
         write!(f, "{}: {}", self.operation, self.kind)?;
         if self.kind == ErrorKind::TooManyOpenFiles {
@@ -364,7 +401,17 @@ impl std::error::Error for Error {}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        io::Error::new(io_kind(error.kind), error)
+        let kind = io_kind(error.kind);
+        let Some(code) = error.os() else {
+            return error.wrapped();
+        };
+        let plain = io::Error::from_raw_os_error(code);
+        // What `std` has no kind for is as good as `Other`.
+        let unknown = io::Error::from_raw_os_error(i32::MAX).kind();
+        match plain.kind() == kind || kind == io::ErrorKind::Other && plain.kind() == unknown {
+            true => plain,
+            false => error.wrapped(),
+        }
     }
 }
 
@@ -376,7 +423,6 @@ fn io_kind(kind: ErrorKind) -> io::ErrorKind {
         ErrorKind::Reset => io::ErrorKind::ConnectionReset,
         ErrorKind::Refused => io::ErrorKind::ConnectionRefused,
         ErrorKind::Aborted => io::ErrorKind::ConnectionAborted,
-        ErrorKind::Cancelled => io::ErrorKind::Interrupted,
         ErrorKind::TimedOut => io::ErrorKind::TimedOut,
         ErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
         ErrorKind::AddressInUse => io::ErrorKind::AddrInUse,
@@ -386,9 +432,12 @@ fn io_kind(kind: ErrorKind) -> io::ErrorKind {
         ErrorKind::Full => io::ErrorKind::WouldBlock,
         ErrorKind::Busy => io::ErrorKind::ResourceBusy,
         ErrorKind::Closed | ErrorKind::NotConnected => io::ErrorKind::NotConnected,
+        ErrorKind::BrokenPipe => io::ErrorKind::BrokenPipe,
         ErrorKind::Unsupported => io::ErrorKind::Unsupported,
         ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
-        ErrorKind::TooManyOpenFiles | ErrorKind::Other => io::ErrorKind::Other,
+        ErrorKind::Cancelled | ErrorKind::TooManyOpenFiles | ErrorKind::Other => {
+            io::ErrorKind::Other
+        }
     }
 }
 
@@ -433,7 +482,8 @@ impl<T> fmt::Display for Refused<T> {
 
 impl<T: fmt::Debug> std::error::Error for Refused<T> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+        // Not the error itself: its text is this one's, and a chain of causes would have it twice.
+        std::error::Error::source(&self.error)
     }
 }
 

@@ -90,7 +90,7 @@
 //! - `congestion_control` is an option of Linux and FreeBSD, and refused elsewhere.
 //! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is
 //!   said there.
-//! - [`Builder::spin_us_max`] has a waiter look for a while before it sleeps on every driver but the
+//! - [`Builder::spin_max`] has a waiter look for a while before it sleeps on every driver but the
 //!   simulated network, whose clock jumps to what comes next.
 //! - On `uring` requests go to the kernel with the next wait of a waiter's thread. A send of another
 //!   thread leaves at once, and so does one of a handler that runs long or follows one that did;

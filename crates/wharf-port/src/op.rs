@@ -134,7 +134,7 @@ pub enum Cancel {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Close {
-    /// Send what is queued, then FIN; bounded by `flush_ms_max`.
+    /// Send what is queued, then FIN; bounded by [`flush_max`](crate::Builder::flush_max).
     Flush,
     /// Abort at once: RST, and no FIN first.
     Reset,

@@ -156,7 +156,8 @@ impl SocketRef {
     ///
     /// # Errors
     /// [`ErrorKind::Full`] when the queue is full (`SendReady` follows), [`ErrorKind::Aborted`]
-    /// after a send failed, [`ErrorKind::Closed`] after a shutdown or close; the buffer comes back.
+    /// after a send failed, [`ErrorKind::BrokenPipe`] after a shutdown, [`ErrorKind::Closed`] after a
+    /// close or for a stale reference; the buffer comes back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -203,7 +204,7 @@ impl SocketRef {
     /// Ends the write side once the queued sends are out (FIN); one `ShutDown` tells when.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] for a stale reference or after another shutdown.
+    /// [`ErrorKind::BrokenPipe`] after another shutdown, [`ErrorKind::Closed`] for a stale reference.
     /// [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations wait to be taken.
     ///
     /// ```

@@ -55,7 +55,7 @@ fn introduction(plan: &Plan) -> Result<String> {
          - *User* is the part of it outside the kernel: the share of samples of the server's processor clock, \
          5,000 a second, that fell in user mode, in a run of its own. *Calls* are system calls an operation, \
          counted in a run of its own.\n\
-         - The servers whose name ends in `-spin` look for up to 1 ms before they sleep (`Builder::spin_us_max`), \
+         - The servers whose name ends in `-spin` look for up to 1 ms before they sleep (`Builder::spin_max`), \
          which is off unless asked for: it cuts the round trip and keeps a processor busy, so their *CPU* is all of \
          the time between two echoes. They take part with one connection only.\n\
          - Ratios are of CPU, of pairs within a round, as their median and the upper 95 % bound (bootstrap).\n",

@@ -51,6 +51,7 @@ pub(crate) struct Options {
     pub(crate) leases_per_socket: u16,
     pub(crate) send_queue_bytes_max: usize,
     pub(crate) operations_per_socket_max: usize,
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) accepts_posted: u16,
     pub(crate) flush_ms_max: u32,
     pub(crate) spin_us_max: u32,

@@ -84,8 +84,11 @@ impl Core {
 
 /// Whether this socket takes sends at all.
 pub(crate) fn may_send(state: &SocketState) -> Result<(), ErrorKind> {
-    if state.has(flag::CLOSING | flag::HANDLE_CLOSED | flag::SHUTDOWN) {
+    if state.has(flag::CLOSING | flag::HANDLE_CLOSED) {
         return Err(ErrorKind::Closed);
+    }
+    if state.has(flag::SHUTDOWN) {
+        return Err(ErrorKind::BrokenPipe);
     }
     if state.has(flag::CONNECTING) {
         return Err(ErrorKind::NotConnected);

@@ -14,9 +14,6 @@
 
 use std::time::Duration;
 
-/// The longest time that makes sense: a second costs a waiter nothing by sleeping through it.
-pub(crate) const SPIN_US_LIMIT: u32 = 1_000_000;
-
 /// Calls the driver's `poll` until it brings something, as it tells, without sleeping for as long
 /// as `spin` and then once to sleep; all of that `at_most` so long.
 pub(crate) fn poll<E>(

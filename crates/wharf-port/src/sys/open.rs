@@ -33,7 +33,7 @@ pub(crate) fn listener(at: &ListenOptions) -> std::io::Result<Handle> {
     if let Some(name) = &at.congestion_control {
         set_congestion_control(&socket, name)?;
     }
-    let taken = |error| Error::from_bind(Operation::Listen, &error);
+    let taken = |error| Error::from_bind(Operation::Listen, &error).wrapped();
     socket.bind(&address).map_err(taken)?;
     socket.listen(at.backlog.max(1))?;
     Ok(socket.into())

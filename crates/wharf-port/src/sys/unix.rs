@@ -215,7 +215,7 @@ pub(crate) fn bind_connector(
             return Err(io::Error::last_os_error());
         }
     }
-    let taken = |error| Error::from_bind(Operation::Connect, &error).into();
+    let taken = |error| Error::from_bind(Operation::Connect, &error).wrapped();
     socket.bind(&source.into()).map_err(taken)
 }
 

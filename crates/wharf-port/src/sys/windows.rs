@@ -108,7 +108,7 @@ pub(crate) fn bind_connector(
         // Versions before Windows 10 do not know it, and there that bound stays.
         let _ = set_option(socket.as_raw_socket(), winsock::SO_REUSE_UNICASTPORT, 1);
     }
-    let taken = |error| Error::from_bind(Operation::Connect, &error).into();
+    let taken = |error| Error::from_bind(Operation::Connect, &error).wrapped();
     socket.bind(&source.into()).map_err(taken)
 }
 

@@ -85,7 +85,7 @@ fn places() -> Vec<Where> {
                 ipv6,
                 namespaces,
                 strace,
-                spin_us_max: 0,
+                spin_max: std::time::Duration::ZERO,
             };
             if mode != Mode::Direct || at.builder().build().is_ok() {
                 places.push(at);

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use wharf_port::{Address, Error, ErrorKind, Keepalive, Key, ListenOptions, Listener, Port};
@@ -128,7 +129,7 @@ fn build_ports(
         let share = options.max_connections;
         let share = share.map(|all| descriptors::share(threads, thread, all));
         let builder = Port::builder().driver(options.driver).single_waiter();
-        let builder = builder.spin_us_max(options.spin_us);
+        let builder = builder.spin_max(Duration::from_micros(options.spin_us.into()));
         let mut builder = options.division.descriptors.of_port(builder, share, limit);
         if let Some(share) = share {
             builder = builder.sockets_max(share + u32::try_from(listeners).unwrap_or(u32::MAX));

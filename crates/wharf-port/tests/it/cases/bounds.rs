@@ -1,6 +1,6 @@
 //! Limits: set when the port is built, refused with the value when reached, never passed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wharf_port::{Builder, Close, ErrorKind, Event, Key, Op, Operation, PoolOptions, Stream};
 
@@ -182,18 +182,71 @@ fn bounds_that_make_no_sense_are_refused(at: &Where) {
             revoke_returned,
         })
     };
-    let nonsense: [(&str, Builder); 11] = [
-        ("no sockets", builder.sockets_max(0)),
-        ("too many sockets", builder.sockets_max((1 << 24) + 1)),
-        ("no timers", builder.timers_max(0)),
-        ("no packets in a batch", builder.batch_max(0)),
-        ("too many packets in a batch", builder.batch_max(1 << 20)),
-        ("no packets in a turn", builder.turn_packets_max(0)),
-        ("no leases", builder.leases_per_socket(0)),
-        ("no operations", builder.operations_per_socket_max(0)),
-        ("tiny buffers", pool(8, 1 << 20)),
-        ("huge buffers", pool(1 << 30, 1 << 31)),
-        ("a pool smaller than a buffer", pool(4_096, 4_095)),
+    let nonsense: [(&str, Builder); 16] = [
+        (
+            "sockets_max is 0: set it from 1 to 16777216",
+            builder.sockets_max(0),
+        ),
+        (
+            "sockets_max is 16777217: set it from 1 to 16777216",
+            builder.sockets_max((1 << 24) + 1),
+        ),
+        (
+            "timers_max is 0: set it to at least 1",
+            builder.timers_max(0),
+        ),
+        (
+            "waiters_max is 65536: set it from 1 to 65535",
+            builder.waiters_max(1 << 16),
+        ),
+        (
+            "batch_max is 0: set it from 1 to 4096",
+            builder.batch_max(0),
+        ),
+        (
+            "batch_max is 1048576: set it from 1 to 4096",
+            builder.batch_max(1 << 20),
+        ),
+        (
+            "turn_packets_max is 0: set it from 1 to 255",
+            builder.turn_packets_max(0),
+        ),
+        (
+            "turn_packets_max is 256: set it from 1 to 255",
+            builder.turn_packets_max(256),
+        ),
+        (
+            "leases_per_socket is 0: set it from 1 to 65535",
+            builder.leases_per_socket(0),
+        ),
+        (
+            "operations_per_socket_max is 0: set it to at least 1",
+            builder.operations_per_socket_max(0),
+        ),
+        (
+            "accepts_posted is 65536: set it to at most 65535",
+            builder.accepts_posted(1 << 16),
+        ),
+        (
+            "flush_max is at least 4294967.295s: set it to at most 4294967.295s",
+            builder.flush_max(Duration::MAX),
+        ),
+        (
+            "spin_max is 1.000001s: set it to at most 1s",
+            builder.spin_max(Duration::from_nanos(1_000_000_001)),
+        ),
+        (
+            "buffer_bytes of the pool is 8 bytes: set it from 512 bytes to 1048576 bytes",
+            pool(8, 1 << 20),
+        ),
+        (
+            "buffer_bytes of the pool is 1073741824 bytes: set it from 512 bytes to 1048576 bytes",
+            pool(1 << 30, 1 << 31),
+        ),
+        (
+            "pool_bytes_max of the pool is 4095 bytes: set it to buffer_bytes at least",
+            pool(4_096, 4_095),
+        ),
     ];
     for (what, builder) in nonsense {
         let error = builder
@@ -202,7 +255,10 @@ fn bounds_that_make_no_sense_are_refused(at: &Where) {
             .unwrap_or_else(|| panic!("{what} was taken"));
         let expected = (ErrorKind::InvalidInput, Operation::Build);
         assert_eq!((error.kind(), error.operation()), expected, "{what}");
+        assert_eq!(error.to_string(), format!("build the port: {what}"));
     }
+    // What a later call replaces is no mistake.
+    assert!(builder.batch_max(0).batch_max(1).build().is_ok());
     assert!(builder.build().is_ok(), "what is left alone makes sense");
 }
 

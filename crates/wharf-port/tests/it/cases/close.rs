@@ -287,7 +287,9 @@ fn a_close_that_flushes_lets_no_send_be_cancelled(at: &Where) {
 
 fn a_flush_ends_in_time(at: &Where, timers_max: u32) {
     let mut rig = Rig::with(at, |builder| {
-        builder.flush_ms_max(30).timers_max(timers_max)
+        builder
+            .flush_max(Duration::from_millis(30))
+            .timers_max(timers_max)
     });
     let far = Instant::now() + Duration::from_secs(3_600);
     let timer = rig.port.timer(far, Key(1)).expect("the first");
@@ -333,7 +335,9 @@ fn a_resetting_close_sends_rst_and_no_fin(at: &Where) {
 fn every_queued_send_ends_once_when_closed(at: &Where) {
     for how in [Close::Flush, Close::Reset] {
         let mut rig = Rig::with(at, |builder| {
-            builder.flush_ms_max(20).send_queue_bytes_max(64 << 20)
+            builder
+                .flush_max(Duration::from_millis(20))
+                .send_queue_bytes_max(64 << 20)
         });
         let (stream, _peer) = rig.connection();
         let socket = stream.socket();

@@ -402,7 +402,10 @@ fn a_table_that_makes_no_sense_is_refused_with_its_cure(at: &Where) {
             "single-waiter port",
         ),
         (single().driver(poll).direct_descriptors(10), "driver uring"),
-        (single().direct_descriptors(u32::MAX), "ask for fewer"),
+        (
+            single().direct_descriptors(u32::MAX),
+            "direct_descriptors is 4294967295: set it to at most 1048576",
+        ),
         (single().direct_descriptors(1 << 20), "ulimit -n"),
     ];
     for (builder, cure) in refused {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use wharf_port::{
-    Address, ConnectOptions, End, Error, ErrorKind, Event, Key, ListenOptions, Operation,
+    Address, ConnectOptions, End, Error, ErrorKind, Event, Key, ListenOptions, Operation, Refused,
 };
 
 use crate::cases::connect::{connected, taken, talk};
@@ -51,6 +51,11 @@ pub(crate) const CASES: &[Case] = &[
         errors_become_those_of_the_standard_library,
         [C9],
         "contract"
+    ),
+    case!(
+        errors_of_the_system_keep_its_code_in_those_of_the_standard_library,
+        [C9],
+        "a review: it was lost"
     ),
     case!(a_unix_path_that_is_too_long_is_an_error, [C9], "contract").skip(a_system),
 ];
@@ -259,6 +264,29 @@ fn errors_become_those_of_the_standard_library(_: &Where) {
             "with the same words"
         );
     }
+    // `std` repeats what is interrupted: a cancelled read would never end.
+    let cancelled = Error::new(Operation::Receive, ErrorKind::Cancelled);
+    let standard = std::io::Error::from(cancelled);
+    assert_eq!(standard.kind(), std::io::ErrorKind::Other);
+    let within = standard.get_ref().and_then(|it| it.downcast_ref());
+    assert_eq!(within, Some(&cancelled));
+}
+
+fn errors_of_the_system_keep_its_code_in_those_of_the_standard_library(_: &Where) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("a bound socket");
+    let theirs = std::net::TcpListener::bind(address).expect_err("it is taken");
+    let code = theirs.raw_os_error().expect("the system refused it");
+    let error = Error::from_os(Operation::Listen, code);
+    let standard = std::io::Error::from(error);
+    assert_eq!(
+        (standard.kind(), standard.raw_os_error()),
+        (theirs.kind(), Some(code))
+    );
+    // And a refusal that brings one is not its own cause.
+    let refused = Refused { error, value: 7 };
+    assert!(std::error::Error::source(&refused).is_none());
+    assert_eq!(refused.to_string(), error.to_string());
 }
 
 fn a_unix_path_that_is_too_long_is_an_error(at: &Where) {

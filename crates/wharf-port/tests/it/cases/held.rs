@@ -60,7 +60,7 @@ fn at_the_bound(
 }
 
 fn with_few_leases(at: &Where) -> Rig {
-    Rig::with(at, |builder| builder.leases_per_socket(LEASES as u16))
+    Rig::with(at, |builder| builder.leases_per_socket(LEASES as u32))
 }
 
 fn small_messages_beyond_the_leases_keep_their_order(at: &Where) {
@@ -191,7 +191,7 @@ fn a_stream_closed_while_messages_wait_gives_their_buffers_back(at: &Where) {
         ..PoolOptions::default()
     };
     let mut rig = Rig::with(at, |builder| {
-        builder.pool(pool).leases_per_socket(LEASES as u16)
+        builder.pool(pool).leases_per_socket(LEASES as u32)
     });
     for round in 0..4 {
         let (stream, mut peer) = rig.connection();

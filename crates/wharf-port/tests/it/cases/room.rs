@@ -59,7 +59,7 @@ fn send_ready_means_room_for_half_of_the_sends(at: &Where) {
     let mut rig = Rig::with(at, |builder| {
         builder
             .send_queue_bytes_max(1 << 30)
-            .operations_per_socket_max(SENDS)
+            .operations_per_socket_max(SENDS as u32)
     });
     let (stream, mut peer) = rig.connection();
     let left = fill_until_ready(&mut rig, stream.socket(), &mut peer);

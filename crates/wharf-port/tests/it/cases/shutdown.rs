@@ -97,9 +97,12 @@ fn after_a_shutdown_sends_are_refused_and_receives_go_on(at: &Where) {
     let refused = stream.send("late").expect_err("the write side is over");
     assert_eq!(
         (refused.error.kind(), &*refused.value),
-        (ErrorKind::Closed, &b"late"[..])
+        (ErrorKind::BrokenPipe, &b"late"[..])
     );
-    assert_eq!(stream.shutdown().unwrap_err().kind(), ErrorKind::Closed);
+    let late: std::io::Error = refused.error.into();
+    assert_eq!(late.kind(), std::io::ErrorKind::BrokenPipe);
+    let again = stream.shutdown().expect_err("the write side is over");
+    assert_eq!(again.kind(), ErrorKind::BrokenPipe);
     assert_eq!(rig.ended(op).how, End::Finished);
     stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"still heard");

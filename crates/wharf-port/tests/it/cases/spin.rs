@@ -35,23 +35,26 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// The longest look there is, so that everything here happens during one.
-const LONGEST_US: u32 = 1_000_000;
+const LONGEST: Duration = Duration::from_secs(1);
 /// A look that some of what happens falls into, and some does not.
-const SHORT_US: u32 = 200;
+const SHORT: Duration = Duration::from_micros(200);
 
 fn looking(at: &Where) -> Rig {
-    Rig::with(at, |builder| builder.spin_us_max(LONGEST_US))
+    Rig::with(at, |builder| builder.spin_max(LONGEST))
 }
 
 fn a_look_has_a_bound(at: &Where) {
-    let error = at.builder().spin_us_max(LONGEST_US + 1).build();
+    let error = at
+        .builder()
+        .spin_max(LONGEST + Duration::from_micros(1))
+        .build();
     let error = error.expect_err("a look of more than a second");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     drop(looking(at));
 }
 
 fn a_wait_that_looks_is_not_over_early(at: &Where) {
-    let mut rig = Rig::with(at, |builder| builder.spin_us_max(SHORT_US));
+    let mut rig = Rig::with(at, |builder| builder.spin_max(SHORT));
     for micros in [0, 1, 150, 200, 900, 5_000] {
         let limit = Duration::from_micros(micros);
         let start = Instant::now();
@@ -134,7 +137,7 @@ fn what_others_submit_goes_out_during_a_look(at: &Where) {
 
 fn the_cases_of_waiting_hold_with_a_look(at: &Where) {
     let at = Where {
-        spin_us_max: SHORT_US,
+        spin_max: SHORT,
         ..*at
     };
     let all = [waiters::CASES, turns::CASES, timers::CASES, port::CASES];

@@ -414,7 +414,7 @@ fn a_packet_kept_beyond_its_turn_waits_for_the_state(at: &Where) {
 /// One of eight waiters stays on the first batch it gets, while posts and as many bytes of as many
 /// connections come. All but that batch must be handled meanwhile; `pause` is a bit of what keeps
 /// the slow one.
-fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: usize, pause: fn()) {
+fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: u32, pause: fn()) {
     const CONNECTIONS: usize = 40;
     let mut rig = Rig::with(at, |builder| builder.batch_max(batch_max));
     let mut ends: Vec<_> = (0..CONNECTIONS).map(|_| rig.connection()).collect();
@@ -463,7 +463,7 @@ fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: usize, pause: fn()) 
         }
         let held = slow_has.load(Ordering::Acquire);
         assert!(
-            held <= batch_max,
+            held <= batch_max as usize,
             "{held} packets in a batch of {batch_max}"
         );
         release.store(true, Ordering::Release);

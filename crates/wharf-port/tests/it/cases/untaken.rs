@@ -65,9 +65,9 @@ const MOST: usize = 4;
 fn rig(at: &Where) -> Rig {
     Rig::with(at, |builder| {
         builder
-            .operations_per_socket_max(MOST)
+            .operations_per_socket_max(MOST as u32)
             .timers_max(MOST as u32)
-            .batch_max(MOST)
+            .batch_max(MOST as u32)
             .send_queue_bytes_max(64 << 20)
     })
 }

@@ -5,6 +5,7 @@
 //! would need one per driver and way of sharing, and the table could not be made from them.
 
 use std::fmt;
+use std::time::Duration;
 
 use wharf_port::sim::SimOptions;
 use wharf_port::{Builder, DriverChoice, DriverKind, Port, drivers_present};
@@ -152,7 +153,7 @@ pub(crate) struct Where {
     /// Whether strace is here and may trace.
     pub(crate) strace: bool,
     /// How long the waiters look before they sleep.
-    pub(crate) spin_us_max: u32,
+    pub(crate) spin_max: Duration,
 }
 
 impl Where {
@@ -166,7 +167,7 @@ impl Where {
             ipv6: true,
             namespaces: true,
             strace: true,
-            spin_us_max: 0,
+            spin_max: Duration::ZERO,
         }
     }
 
@@ -193,7 +194,7 @@ impl Where {
             }),
             driver => Port::builder().driver(DriverChoice::Require(driver.kind())),
         };
-        let builder = builder.spin_us_max(self.spin_us_max);
+        let builder = builder.spin_max(self.spin_max);
         match self.mode {
             Mode::Shared | Mode::Leader => builder.shared(),
             Mode::Single => builder.single_waiter(),

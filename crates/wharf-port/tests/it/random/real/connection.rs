@@ -324,7 +324,7 @@ impl Connection {
             }
             // After a shutdown that is over, or a send that failed.
             Err(error) => assert!(
-                self.write_over && error.kind() == ErrorKind::Closed
+                self.write_over && error.kind() == ErrorKind::BrokenPipe
                     || error.kind() == ErrorKind::Aborted,
                 "C9: a shutdown is refused as {error}"
             ),

@@ -4,6 +4,8 @@
 //! Bounds are small, because that is where things wait for each other; half of them move bulk,
 //! in buffers large enough that it passes what a batch and a turn of bulk may bring.
 
+use std::time::Duration;
+
 use wharf_port::Builder;
 
 use crate::random::sim::plan::{Bounds, Dice};
@@ -24,7 +26,7 @@ pub(crate) struct Plan {
     /// Packets are left in batches.
     pub(crate) leaves_some: bool,
     pub(crate) bounds: Bounds,
-    accepts_posted: u16,
+    accepts_posted: u32,
     spin_us_max: u32,
     pub(crate) fars: usize,
     pub(crate) bytes_max: usize,
@@ -91,7 +93,9 @@ impl Plan {
     }
 
     pub(crate) fn builder(&self, at: &Where) -> Builder {
-        let builder = at.builder().spin_us_max(self.spin_us_max);
+        let builder = at
+            .builder()
+            .spin_max(Duration::from_micros(self.spin_us_max.into()));
         self.bounds
             .apply(builder)
             .accepts_posted(self.accepts_posted)

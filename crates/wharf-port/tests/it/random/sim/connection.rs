@@ -189,7 +189,7 @@ impl Connection {
                     self.blocked = true;
                     self.outbox.push_front(buffer);
                 }
-                Err((ErrorKind::Aborted | ErrorKind::Closed, _)) => self.write_over = true,
+                Err((ErrorKind::Aborted | ErrorKind::BrokenPipe, _)) => self.write_over = true,
                 Err((other, _)) => panic!("a send is refused as {other:?}"),
             }
         }
@@ -303,7 +303,7 @@ impl Connection {
                     self.shutdown = Some(op);
                 }
                 Err(error) => assert!(
-                    matches!(error.kind(), ErrorKind::Aborted | ErrorKind::Closed),
+                    matches!(error.kind(), ErrorKind::Aborted | ErrorKind::BrokenPipe),
                     "a shutdown is refused as {error}"
                 ),
             }

@@ -3,6 +3,8 @@
 //! Half of all faults are off in half of all seeds, so that each also shows without the others, and
 //! bounds are small, because that is where things wait for each other.
 
+use std::time::Duration;
+
 use wharf_port::sim::SimOptions;
 use wharf_port::{Builder, PoolOptions, Port};
 
@@ -46,10 +48,10 @@ impl Dice {
 pub(crate) struct Bounds {
     sockets_max: u32,
     pub(crate) batch_max: usize,
-    turn_packets_max: u8,
-    pub(crate) leases_per_socket: u16,
+    turn_packets_max: u32,
+    pub(crate) leases_per_socket: u32,
     send_queue_bytes_max: usize,
-    operations_per_socket_max: usize,
+    operations_per_socket_max: u32,
     pub(crate) flush_ms_max: u32,
     pub(crate) buffer_bytes: u32,
     pub(crate) buffers: usize,
@@ -79,12 +81,12 @@ impl Bounds {
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
         builder
             .sockets_max(self.sockets_max)
-            .batch_max(self.batch_max)
+            .batch_max(self.batch_max as u32)
             .turn_packets_max(self.turn_packets_max)
             .leases_per_socket(self.leases_per_socket)
             .send_queue_bytes_max(self.send_queue_bytes_max)
             .operations_per_socket_max(self.operations_per_socket_max)
-            .flush_ms_max(self.flush_ms_max)
+            .flush_max(Duration::from_millis(self.flush_ms_max.into()))
             .pool(PoolOptions {
                 buffer_bytes: self.buffer_bytes,
                 pool_bytes_max: self.buffers * self.buffer_bytes as usize,

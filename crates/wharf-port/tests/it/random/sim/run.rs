@@ -143,7 +143,7 @@ impl Run {
         let listener = program.port.listen(([127, 0, 0, 1], 7), Key(7));
         let listener = listener.expect("nobody listens there");
         listener.socket().accept().expect("a fresh listener");
-        let each = usize::from(self.plan.bounds.leases_per_socket);
+        let each = self.plan.bounds.leases_per_socket as usize;
         // A lease that fills its buffer stays in the pool, and small ones may leave it.
         let calm = self.plan.calm();
         let message = vec![1; self.plan.bounds.buffer_bytes as usize];

@@ -9,8 +9,8 @@ use crate::random::sim::plan::Dice;
 pub(crate) struct Plan {
     pub(crate) network: SimOptions,
     pub(crate) batch_max: usize,
-    turn_packets_max: u8,
-    leases_per_socket: u16,
+    turn_packets_max: u32,
+    leases_per_socket: u32,
     buffers: usize,
     /// How often in a thousand steps a thread goes on, though others could.
     pub(crate) keeps: u16,
@@ -84,7 +84,7 @@ impl Plan {
         let buffer_bytes = 512;
         Port::builder()
             .sim(self.network)
-            .batch_max(self.batch_max)
+            .batch_max(self.batch_max as u32)
             .turn_packets_max(self.turn_packets_max)
             .leases_per_socket(self.leases_per_socket)
             .pool(PoolOptions {
