@@ -35,6 +35,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case!(room_is_room_again_once_a_socket_is_gone, [C13], "contract"),
     case!(bounds_that_make_no_sense_are_refused, [C13], "contract"),
+    case!(pools_that_make_no_sense_are_refused, [C13], "contract"),
+    case!(times_that_make_no_sense_are_refused, [C13], "a review"),
     case!(the_ledger_counts_sockets_exactly, [C13], "contract"),
     case!(
         dropped_sockets_are_no_bound,
@@ -174,15 +176,7 @@ fn room_is_room_again_once_a_socket_is_gone(at: &Where) {
 
 fn bounds_that_make_no_sense_are_refused(at: &Where) {
     let builder = at.builder();
-    let pool = |buffer_bytes, pool_bytes_max| {
-        let revoke_returned = false;
-        builder.pool(PoolOptions {
-            buffer_bytes,
-            pool_bytes_max,
-            revoke_returned,
-        })
-    };
-    let nonsense: [(&str, Builder); 16] = [
+    refused(&[
         (
             "sockets_max is 0: set it from 1 to 16777216",
             builder.sockets_max(0),
@@ -227,39 +221,67 @@ fn bounds_that_make_no_sense_are_refused(at: &Where) {
             "accepts_posted is 65536: set it to at most 65535",
             builder.accepts_posted(1 << 16),
         ),
+    ]);
+    // What a later call replaces is no mistake.
+    assert!(builder.batch_max(0).batch_max(1).build().is_ok());
+    assert!(builder.build().is_ok(), "what is left alone makes sense");
+}
+
+fn pools_that_make_no_sense_are_refused(at: &Where) {
+    let builder = at.builder();
+    let pool = |buffer_bytes, pool_bytes_max| {
+        builder.pool(PoolOptions {
+            buffer_bytes,
+            pool_bytes_max,
+            revoke_returned: false,
+        })
+    };
+    refused(&[
+        (
+            "buffer_bytes of the pool is 8 bytes: set it from 512 bytes to 1048576 bytes",
+            pool(8, 1 << 20),
+        ),
+        (
+            "buffer_bytes of the pool is 1048577 bytes: set it from 512 bytes to 1048576 bytes",
+            pool((1 << 20) + 1, 1 << 31),
+        ),
+        (
+            "pool_bytes_max of the pool is 4095 bytes: set it to buffer_bytes at least",
+            pool(4_096, 4_095),
+        ),
+    ]);
+}
+
+fn times_that_make_no_sense_are_refused(at: &Where) {
+    let builder = at.builder();
+    let over_a_second = Duration::from_nanos(1_000_000_001);
+    refused(&[
         (
             "flush_max is at least 4294967.295s: set it to at most 4294967.295s",
             builder.flush_max(Duration::MAX),
         ),
         (
             "spin_max is 1.000001s: set it to at most 1s",
-            builder.spin_max(Duration::from_nanos(1_000_000_001)),
+            builder.spin_max(over_a_second),
         ),
         (
-            "buffer_bytes of the pool is 8 bytes: set it from 512 bytes to 1048576 bytes",
-            pool(8, 1 << 20),
+            "spin_max is at least 4294.967295s: set it to at most 1s",
+            builder.spin_max(Duration::MAX),
         ),
-        (
-            "buffer_bytes of the pool is 1073741824 bytes: set it from 512 bytes to 1048576 bytes",
-            pool(1 << 30, 1 << 31),
-        ),
-        (
-            "pool_bytes_max of the pool is 4095 bytes: set it to buffer_bytes at least",
-            pool(4_096, 4_095),
-        ),
-    ];
+    ]);
+    let longest = Duration::from_millis(u64::from(u32::MAX));
+    assert!(builder.flush_max(longest).build().is_ok());
+}
+
+/// Each of these builders is refused with its text.
+fn refused(nonsense: &[(&str, Builder)]) {
     for (what, builder) in nonsense {
-        let error = builder
-            .build()
-            .err()
-            .unwrap_or_else(|| panic!("{what} was taken"));
+        let error = builder.build().err();
+        let error = error.unwrap_or_else(|| panic!("{what} was taken"));
         let expected = (ErrorKind::InvalidInput, Operation::Build);
         assert_eq!((error.kind(), error.operation()), expected, "{what}");
         assert_eq!(error.to_string(), format!("build the port: {what}"));
     }
-    // What a later call replaces is no mistake.
-    assert!(builder.batch_max(0).batch_max(1).build().is_ok());
-    assert!(builder.build().is_ok(), "what is left alone makes sense");
 }
 
 fn the_ledger_counts_sockets_exactly(at: &Where) {
