@@ -1,8 +1,8 @@
-//! The ledger: every accepted connection is in it exactly once, and at the end it balances.
+//! The ledger: it counts every accepted connection exactly once, and balances at the end.
 //!
-//! Counters and nothing per connection, so that holding a million costs the program no memory of
-//! its own. Accepted = left by FIN + by RST + by error + closed by us,
-//! and while the server runs, held.
+//! It has counters and nothing per connection, so a million connections cost the program no memory
+//! here. Accepted = left by FIN + by RST + by error + closed by us, and while the server runs, +
+//! held.
 
 pub(crate) mod joint;
 
@@ -26,7 +26,7 @@ pub(crate) enum Left {
     Error,
 }
 
-/// What all threads count together.
+/// Counters that all threads share.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
@@ -34,7 +34,7 @@ pub(crate) struct Ledger {
     resident_bytes_at_start: Option<u64>,
     spare: Mutex<Spare>,
     accepted: AtomicU64,
-    /// For a moment less than none, while one that has left is looked at again.
+    /// May be below zero for a moment, while a connection that has left is looked at again.
     held: AtomicI64,
     peak: AtomicU64,
     memory: Peak,
@@ -49,7 +49,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Of the work on these ports, which tell what they take.
+    /// A ledger for these ports. It also reports the memory that they use.
     pub(crate) fn new(ports: &[Port]) -> Self {
         Ledger {
             start: Instant::now(),
@@ -83,11 +83,11 @@ impl Ledger {
         at_least_none(self.held.load(Ordering::Relaxed))
     }
 
-    /// A connection leaves by this close, which answers whether it was open still; what was closed
-    /// already was counted already.
+    /// Counts a connection that leaves. `close` closes it and returns whether it was still open;
+    /// one that was closed before is counted already.
     ///
-    /// It is held no more before its place is free: whoever takes the place may be counted before
-    /// this thread runs on. A peak above the maximum was told so.
+    /// The count of held connections goes down before the slot is free. Otherwise a new connection
+    /// in that slot is counted first, and the peak may exceed the maximum, as it once did.
     pub(crate) fn leaves(&self, how: Left, close: impl FnOnce() -> bool) -> bool {
         self.held.fetch_sub(1, Ordering::Relaxed);
         let was_open = close();
@@ -99,7 +99,7 @@ impl Ledger {
         was_open
     }
 
-    /// A connection could not be served; it is closed.
+    /// Counts a connection that this program closes because it could not serve it.
     pub(crate) fn left(&self, how: Left) {
         self.held.fetch_sub(1, Ordering::Relaxed);
         self.count_left(how);
@@ -114,7 +114,7 @@ impl Ledger {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection that was accepted by the system and could not be served.
+    /// Counts a connection that the system accepted and this program could not serve.
     pub(crate) fn refused(&self, kind: wharf_port::ErrorKind) {
         let counter = match kind {
             wharf_port::ErrorKind::Full => &self.refused_full,
@@ -127,7 +127,8 @@ impl Ledger {
         self.pauses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The account: what is held now is what this program closes by ending.
+    /// The final account. Connections that are still held count as closed by us: ending the program
+    /// closes them.
     pub(crate) fn account(&self) -> PartAccount {
         *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Spare::none();
         let mut part = self.standing();
@@ -137,7 +138,7 @@ impl Ledger {
         part
     }
 
-    /// How it stands while the server runs.
+    /// The account while the server runs.
     pub(crate) fn standing(&self) -> PartAccount {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (held, peak) = (self.held(), read(&self.peak));
@@ -180,7 +181,7 @@ impl Ledger {
     }
 }
 
-/// The account of one process, to be added up.
+/// The account of one process. The parent merges them.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct PartAccount {
     account: Account,
@@ -191,7 +192,7 @@ fn at_least_none(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-/// What a process has grown by when it held so many.
+/// How much a process had grown when it held this number of connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Growth {
     bytes: u64,
@@ -199,15 +200,15 @@ struct Growth {
 }
 
 impl PartAccount {
-    /// Of a process that died: what it held went with it.
+    /// The account of a process that died: the connections that it held are gone.
     pub(crate) fn died(mut self) -> Self {
         self.account.left_by_error += std::mem::take(&mut self.account.held);
         self.account.resident_bytes = None;
         self
     }
 
-    /// One account of all processes, of which there are so many. Where there are several, this one
-    /// leads them and serves nobody, and its memory belongs to the bill.
+    /// Merges the accounts of all processes, whose number is `processes`. With several processes,
+    /// this one is the parent: it serves no connection, and its memory counts too.
     pub(crate) fn merged(parts: impl IntoIterator<Item = Self>, processes: u32) -> Account {
         let mut parts = parts.into_iter().peekable();
         let event = parts.peek().map(|part| part.account.event.clone());
@@ -234,16 +235,17 @@ impl PartAccount {
     }
 }
 
-/// The account of a server, as its last line of JSON has it, or as it stands.
+/// The account of a server: its last line of JSON, or the current state.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Account {
     event: Cow<'static, str>,
     version: u32,
     pub(crate) processes: u32,
     pub(crate) accepted: u64,
-    /// Now; at the end these are closed by us.
+    /// Held now. In the final account they are closed by us.
     pub(crate) held: u64,
-    /// Of several processes the sum of theirs, which they need not have had at the same moment.
+    /// The peak. For several processes it is the sum of their peaks, which need not be at the same
+    /// moment.
     pub(crate) peak: u64,
     pub(crate) left_by_fin: u64,
     pub(crate) left_by_reset: u64,
@@ -251,19 +253,20 @@ pub(crate) struct Account {
     pub(crate) closed_by_us: u64,
     pub(crate) refused: Refused,
     pub(crate) accept_pauses: u64,
-    /// Of `-v`, which nobody had read in time.
+    /// Lines of `-v` that were dropped because they were not read in time.
     #[serde(default)]
     pub(crate) lines_dropped: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) seconds: f64,
-    /// Nothing where the system does not tell.
+    /// `None` if the system does not report it.
     pub(crate) resident_bytes: Option<u64>,
-    /// What the processes have grown by; nothing with too few connections to tell.
+    /// Growth of the processes for each connection; `None` with too few connections to measure it.
     pub(crate) resident_bytes_per_connection_at_peak: Option<u64>,
-    /// Of these, the tables of sockets and the receive buffers.
+    /// The part of it that is tables of sockets and receive buffers.
     pub(crate) port_bytes: u64,
-    /// What all threads have used so far, in the kernel too; nothing where the system does not tell.
+    /// Processor time of all threads so far, in the kernel too; `None` if the system does not
+    /// report it.
     pub(crate) processor_us: Option<u64>,
 }
 
@@ -305,7 +308,7 @@ fn processor_us() -> Option<u64> {
     sys::processor_time().map(|time| time.as_micros() as u64)
 }
 
-/// Connections that were accepted by the system and not by the service.
+/// Connections that the system accepted and the service refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) max_connections: u64,
@@ -325,7 +328,7 @@ mod tests {
             true
         };
         assert!(ledger.leaves(Left::Fin, next_comes_meanwhile));
-        // One that is looked at again, though it is closed, counts nowhere.
+        // A connection that is looked at again after it was closed does not count.
         assert!(!ledger.leaves(Left::Error, || false));
         let account = ledger.standing().account;
         assert_eq!((account.peak, account.held), (1, 1));

@@ -1,9 +1,9 @@
 //! `wharf bench`: both ends on this machine, measured, on one page.
 //!
-//! This program runs itself as a server and as a load, which is aimed at it, and asks the server
-//! for its account. So what is measured is what users run, and every run is verified as theirs are:
-//! each byte by the load, each connection by the ledgers of both ends. Measuring within one process
-//! was rejected: processor time and memory could not be told apart by end.
+//! This program starts itself as a server and as a load, and reads the server's account. So it
+//! measures what users run, and verifies every run as theirs are: the load compares each byte, and
+//! the ledgers of both ends account for each connection. Measuring within one process was rejected:
+//! it cannot separate the processor time and memory of the two ends.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -34,19 +34,22 @@ mod report;
 
 /// Nothing could be measured.
 const CANNOT_BEGIN: u8 = 2;
-/// Some figures are not to be trusted.
+/// Some figures cannot be trusted.
 const FAULTY: u8 = 3;
 const INTERRUPTED: u8 = 130;
 const AFTER_MILLION_HELP: &str = "\
-It begins no more once --leave-memory is reached, and says what bounded it. The kernel keeps about \
-8 kB for each connection, both ends of which are on this machine.
+It opens no more connections once --leave-memory is reached, and reports what limited it. The kernel \
+keeps about 8 kB for each connection; both ends of it are on this machine.
 
-Ends with 0, also if there was no memory for all; with 2 if it could not begin; with 3 if the \
-ledgers of both ends do not agree, if one failed or was lost, or if one that was touched did not \
-echo; with 130 after Ctrl-C, when what was open is measured and ended all the same.";
+Exit codes:
+  0    it held all, or as many as the memory allows
+  2    it could not begin
+  3    the ledgers disagree, a connection failed or was lost, or a touched
+       connection did not echo
+  130  Ctrl-C; it measures and closes what was open all the same";
 
-/// What both ends of every connection send by, where the system has it: another one, such as bbr,
-/// sends more slowly than the machine could, by design.
+/// The congestion control of both ends, where the system has it. Another one, such as bbr, sends
+/// more slowly than the machine could, by design.
 const CONGESTION_CONTROL: &str = "cubic";
 
 #[derive(Debug, Args)]
@@ -54,37 +57,36 @@ const CONGESTION_CONTROL: &str = "cubic";
 pub(crate) struct BenchOptions {
     #[command(subcommand)]
     work: Option<BenchWork>,
-    /// Measure this driver; may be repeated. all are those that work here, auto is the one that a
-    /// server would choose
+    /// Driver to measure; may be repeated. all are the drivers that work here, auto is the one that
+    /// a server would choose
     #[arg(long, default_value = "all", value_parser = parse_drivers, env = "WHARF_DRIVER",
           value_delimiter = ',', value_name = "all|auto|iocp|uring|poll")]
     driver: Vec<Drivers>,
-    /// How long each run is measured; 2s unless told otherwise
+    /// Duration of each run; by default 2s
     #[arg(long, visible_alias = "for", env = "WHARF_DURATION", value_name = "DURATION",
           value_parser = parse_run_duration)]
     duration: Option<Duration>,
-    /// Measure everything on each driver so often, the drivers in turn; 3 unless told otherwise
+    /// How many times to measure everything on each driver, the drivers in turn; by default 3
     #[arg(long, env = "WHARF_ROUNDS", value_name = "N",
           value_parser = whole(1_u16..=1_000))]
     rounds: Option<u16>,
-    /// So many connections are held to measure their memory; 10,000 unless told otherwise, or as
-    /// many as a process may open
+    /// Number of connections to hold to measure their memory; by default 10,000, or as many as a
+    /// process may open
     #[arg(long, env = "WHARF_CONNECTIONS", value_name = "N",
           value_parser = whole(1_u32..=1_000_000))]
     connections: Option<u32>,
-    /// A first look, in seconds: one round, 300 ms a run, and 1,000 held connections, unless told
-    /// otherwise
+    /// A first look, in seconds: by default one round, 300 ms a run, and 1,000 held connections
     #[arg(long, env = "WHARF_QUICK", value_parser = parse_switch)]
     quick: bool,
-    /// How to print: for people, or one JSON object
+    /// How to print: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     format: Format,
-    /// Print nothing but the page, and nothing on the way to it
+    /// Print only the page, and no progress
     #[arg(short, long, env = "WHARF_QUIET", value_parser = parse_switch)]
     quiet: bool,
 }
 
-/// What else there is to measure.
+/// What else bench can measure.
 #[derive(Debug, Subcommand)]
 enum BenchWork {
     /// Hold as many connections as this machine can, up to a million, in several processes or in one
@@ -119,7 +121,7 @@ fn parse_run_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What is measured, and how.
+/// What bench measures, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Plan {
     drivers: Vec<String>,
@@ -128,7 +130,7 @@ struct Plan {
     connections: u32,
 }
 
-/// Runs it; answers the exit code.
+/// Runs the benchmark; returns the exit code.
 pub(crate) fn run(options: &BenchOptions) -> ExitCode {
     if let Some(BenchWork::Million(options)) = &options.work {
         return million::run(options);
@@ -197,8 +199,8 @@ fn plan(options: &BenchOptions) -> Result<Plan, String> {
     })
 }
 
-/// What a process may open with this limit of open files. With fewer than the parts open, it would
-/// be the lack of them that is measured.
+/// The number of connections that a process may open with this limit of open files. If it is lower
+/// than what the parts open, bench would measure the shortage.
 fn most_connections(limit: u64) -> Result<u32, String> {
     let needed = u64::from(OPEN_AT_ONCE) + DESCRIPTORS_BESIDES;
     if limit < needed {
@@ -210,7 +212,7 @@ fn most_connections(limit: u64) -> Result<u32, String> {
     Ok(u32::try_from(limit - DESCRIPTORS_BESIDES).unwrap_or(u32::MAX))
 }
 
-/// The names of the drivers to measure, each once. One that does not work is refused here.
+/// The names of the drivers to measure, each once. Refuses a driver that does not work.
 fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = Vec::new();
     for drivers in asked {
@@ -235,8 +237,8 @@ fn chosen_drivers(asked: &[Drivers]) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// The first Ctrl-C ends the run, the page is printed; a second one ends at once. The ends see that
-/// their input has ended, whichever it is.
+/// The first Ctrl-C ends the run, and bench prints the page. A second one ends the program at once.
+/// In both cases the input of the two ends closes.
 fn listen_for_the_end() -> Result<Arc<AtomicBool>, String> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&interrupted);
@@ -248,7 +250,7 @@ fn listen_for_the_end() -> Result<Arc<AtomicBool>, String> {
     Ok(interrupted)
 }
 
-/// What all runs have found, and on which driver.
+/// The samples of all runs, by driver.
 #[derive(Debug, Default)]
 struct Found {
     samples: Vec<(String, Part, Sample)>,
@@ -260,7 +262,7 @@ impl Found {
         self.samples.is_empty()
     }
 
-    /// Those of one part on one driver.
+    /// The samples of one part on one driver.
     fn of(&self, driver: &str, part: Part) -> Vec<&Sample> {
         let all = self.samples.iter();
         let these = all.filter(|(on, of, _)| on == driver && *of == part);
@@ -268,15 +270,15 @@ impl Found {
     }
 }
 
-/// The parts, those first whose figures others would upset: ports in TIME_WAIT are memory of the
-/// kernel too, which is given back while the next run is measured.
+/// The parts in their order. Parts that leave ports in TIME_WAIT come last: such ports are kernel
+/// memory too, which the kernel gives back during the next run.
 fn parts(plan: &Plan) -> [Vec<Part>; 2] {
     let echo = ECHO_CONNECTIONS.map(Part::Echo);
     let others = [&echo[..], &[Part::Bulk, Part::Accept]].concat();
     [vec![Part::Hold(plan.connections)], others]
 }
 
-/// Every part in every round on every driver; each round begins with another driver.
+/// Runs every part in every round on every driver. Each round starts with another driver.
 fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Result<(), Stop> {
     let count = plan.drivers.len();
     let stages = parts(plan);
@@ -304,7 +306,7 @@ fn work(plan: &Plan, place: &Place<'_>, quiet: bool, found: &mut Found) -> Resul
     Ok(())
 }
 
-/// How many of so many of these things are done.
+/// A progress bar over `all` of these things.
 fn progress_bar(all: u64, things: &str, quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -18,53 +18,80 @@ pub(crate) mod modes;
 mod origin;
 
 const AFTER_ALL_HELP: &str = "\
-To begin with, run \"wharf hold\", and from another terminal \"wharf load hold --connections 1000 --for \
-5s\". Each command has a --help of its own, and -h is the same in short.";
+To start, run \"wharf hold\", and from another terminal \"wharf load hold --connections 1000 --for \
+5s\". Each command has its own --help; -h prints a summary.";
 
 const AFTER_HELP: &str = "\
-Every option can come from the environment: WHARF_DRIVER=poll is --driver poll, and WHARF_ADDRESS \
-takes several addresses with commas between them.
+Every option can also be an environment variable: WHARF_DRIVER=poll is --driver poll. WHARF_ADDRESS \
+takes several addresses, separated by commas.
 
-Ctrl-C, SIGTERM and on Linux SIGHUP (on Windows Ctrl-C, Ctrl-Break, a console that closes and a shutdown) stop accepting, print the \
-account and end with code 0, or 1 if one of several processes died or the account could not be \
-written, also because nobody reads it; a second one ends at once, with code 130. With nohup SIGHUP is \
-ignored. Nothing waits for whoever reads what is printed: lines of -v that nobody reads in time are \
-dropped, and the account counts them. A \
-mistake on the command line, or an address or a driver that cannot be had, ends with code 2. The \
-objects of --format json are described in docs/program/servers.md.";
+Ctrl-C, SIGTERM and on Linux SIGHUP stop the server: it stops accepting and prints the account. On \
+Windows Ctrl-C, Ctrl-Break, closing the console and a shutdown do. A second one ends the program at \
+once. With nohup it ignores SIGHUP. The server never waits for the reader of its output: it drops \
+lines of -v that are not read in time, and the account counts them.
 
-/// The one that clap writes has MODE as if it could be left out: it can with that option.
+Exit codes:
+  0    it stopped and printed the account
+  1    one of several processes died, or the account could not be written
+  2    a mistake on the command line, or no such address or driver
+  130  a second Ctrl-C
+
+docs/program/servers.md describes the objects of --format json.";
+
+/// clap's own usage shows MODE as optional, because `--compat-rust-echo-bench` replaces it.
 const LOAD_USAGE: &str = "wharf load [OPTIONS] <MODE> [ADDRESS]
        wharf load [OPTIONS] --compat-rust-echo-bench";
 
 const AFTER_LOAD_HELP: &str = "\
-Each mode has a --help of its own, such as \"wharf load hold --help\".
+Each mode has its own --help, such as \"wharf load hold --help\".
 
-Every option can come from the environment: WHARF_RATE=1000 is --rate 1000.
+Every option can also be an environment variable: WHARF_RATE=1000 is --rate 1000.
 
-Ends with 0; with 1 if connections failed or were lost and no --expect names how many of them may \
-(such as 'lost<=5'), bytes were wrong, one of several processes died, or the result could not be written; with 2 if it could not begin; with 3 if --expect, --max-p99 or --touch does not hold, or the \
-ledgers of both ends do not agree; with 130 after Ctrl-C, also then with the account. The objects \
-of --format json are described in docs/program/load.md.";
+Exit codes:
+  0    everything went well
+  1    connections failed or were lost (unless --expect allows it: 'lost<=5'),
+       bytes were wrong, one of several processes died, or the result could
+       not be written
+  2    it could not begin
+  3    --expect, --max-p99 or --touch does not hold, or the ledgers disagree
+  130  Ctrl-C; it prints the account all the same
+
+docs/program/load.md describes the objects of --format json.";
 
 const AFTER_COMPARE_HELP: &str = "\
-Ends with 0; with 1 if the result could not be written; with 2 if there is nothing to compare; with 3 if the ledgers of a load and of its \
-server do not agree, if a run has failed, or if B is slower than --fail-above allows. What beyond the spread means is in docs/program/load.md.";
+Exit codes:
+  0    it compared the two
+  1    the result could not be written
+  2    there is nothing to compare
+  3    the ledgers of a load and its server disagree, a run has failed, or B is
+       slower than --fail-above allows
+
+docs/program/load.md defines \"beyond the spread\".";
 
 const AFTER_BENCH_HELP: &str = "\
-Server and load are processes of their own, on loopback only; where the system allows it each has a \
-processor to itself. Every byte is compared and both ledgers have to agree.
+Server and load are separate processes, on loopback only. Each has a processor to itself where the \
+system allows it. The load compares every byte, and the ledgers of both ends must agree.
 
-Ends with 0; with 1 if the page could not be written; with 2 if nothing could be measured; with 3 if a run is not to be trusted, which the \
-page names; with 130 after Ctrl-C, also then with what it has. What each figure is, and the object \
-of --format json, is in docs/program/bench.md.";
+Exit codes:
+  0    every run can be trusted
+  1    the page could not be written
+  2    nothing could be measured
+  3    a run cannot be trusted; the page names it
+  130  Ctrl-C; it prints what it has
+
+docs/program/bench.md explains each figure and the object of --format json.";
 
 const AFTER_DOCTOR_HELP: &str = "\
-To measure what one costs it opens up to 4,000 connections to itself, on loopback, and closes them \
-again (Linux only; --no-measure leaves it out). It changes nothing of the system.
+To measure the cost of a connection, doctor opens up to 4,000 connections to itself, on loopback, and \
+closes them again (Linux only; not with --no-measure). It changes nothing on the system.
 
-Ends with 0; with 1 if the report could not be written; with 3 if one process cannot hold --goal as the machine is; with 2 if the command \
-line is wrong. What each line means, and the object of --format json, is in docs/program/doctor.md.";
+Exit codes:
+  0    the report is printed
+  1    the report could not be written
+  2    a mistake on the command line
+  3    one process cannot hold --goal on the machine as it is
+
+docs/program/doctor.md explains each line and the object of --format json.";
 
 /// A TCP peer that accepts everything: it holds connections, or echoes them, and accounts for each.
 #[derive(Debug, Parser)]
@@ -84,22 +111,22 @@ struct WharfCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Accept any connection and set it aside: read nothing, answer nothing, notice who leaves
+    /// Accept every connection and hold it: read nothing, send nothing, notice when a peer leaves
     #[command(after_help = AFTER_HELP)]
     Hold(HoldOptions),
-    /// Send back what arrives, byte for byte, and end when the peer has ended
+    /// Send back what arrives, byte for byte, and close when the peer has finished
     #[command(after_help = AFTER_HELP)]
     Echo(EchoOptions),
-    /// Open connections to any server, drive them, and account for each one
+    /// Open connections to any server, send on them, and account for each one
     #[command(after_help = AFTER_LOAD_HELP, override_usage = LOAD_USAGE)]
     Load(Box<LoadOptions>),
-    /// Set two results of load side by side, or a load and the account of its server
+    /// Compare two results of load, or a load and the account of its server
     #[command(after_help = AFTER_COMPARE_HELP)]
     Compare(CompareOptions),
     /// Run both ends on this machine and print what they cost: processor time, rates, memory
     #[command(after_help = AFTER_BENCH_HELP)]
     Bench(BenchOptions),
-    /// Say how many connections this machine holds, what bounds them, and how to raise that
+    /// Report how many connections this machine can hold, what limits them, and how to raise that
     #[command(after_help = AFTER_DOCTOR_HELP)]
     Doctor(DoctorOptions),
     /// Print the manual page of the program, or of one of its commands
@@ -116,12 +143,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it goes on while somebody reads what it prints, or only prints.
+    /// Whether the command runs on while its output is read, or only prints.
     pub(crate) fn runs_on(&self) -> bool {
         matches!(self, Command::Hold(_) | Command::Echo(_) | Command::Load(_))
     }
 
-    /// How it is divided, if it can be.
+    /// How the command is divided over processes, if it can be.
     fn division(&mut self) -> Option<&mut DivisionOptions> {
         match self {
             Command::Hold(hold) => Some(&mut hold.serving.division),
@@ -132,7 +159,7 @@ impl Command {
     }
 }
 
-/// Reads the command line; the exit code when there is nothing to run.
+/// Reads the command line; returns the exit code if there is nothing to run.
 pub(crate) fn read() -> Result<Command, ExitCode> {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let part = crate::processes::division::take_part(&mut words);
@@ -149,7 +176,7 @@ pub(crate) fn read() -> Result<Command, ExitCode> {
     Ok(command)
 }
 
-/// Reads these words, or says what is wrong with them by which definition.
+/// Parses these words. An error comes with the definition that it refers to.
 fn parse(words: &[OsString]) -> Result<Command, (clap::Error, Box<clap::Command>)> {
     use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
     let read = |definition: &clap::Command| {
@@ -158,7 +185,7 @@ fn parse(words: &[OsString]) -> Result<Command, (clap::Error, Box<clap::Command>
     };
     let mut definition = WharfCommand::command();
     let mut parsed = read(&definition);
-    // Help names all variables, and so it is not printed from what is left of the definition.
+    // Help lists all variables, so it is printed from the full definition.
     let is_help = |error: &clap::Error| matches!(error.kind(), DisplayHelp | DisplayVersion);
     if parsed.as_ref().is_err_and(is_help)
         && let Some(mode) = modes::asked(words)
@@ -179,7 +206,7 @@ fn parse(words: &[OsString]) -> Result<Command, (clap::Error, Box<clap::Command>
 pub(crate) fn manual(command: Option<&str>) -> Vec<u8> {
     let mut all = WharfCommand::command();
     all.build();
-    // A work of bench has its own options, and so a page of its own.
+    // A subcommand of bench has its own options, so it has its own page.
     let within = |name: &str| all.find_subcommand("bench")?.find_subcommand(name);
     let page = match command.and_then(|name| all.find_subcommand(name).or_else(|| within(name))) {
         Some(found) => found.clone(),
@@ -207,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_said_in_one_line_with_its_cure() {
+    fn a_mistake_is_one_line_with_a_hint() {
         let cases: [(&[&str], &str); 15] = [
             (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
             (&["hold", "--threads", "0"], "from 1 to 256, such as \"10\""),
@@ -265,7 +292,7 @@ mod tests {
             let command = command.expect("it exists");
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
-                // What imitates another program has that one's options.
+                // Options that imitate another program have no variable.
                 let of_others = id.starts_with("compat_") && id != "compat_rust_echo_bench";
                 if ["help", "version", "mode", "a", "b"].contains(&id) || of_others {
                     continue;

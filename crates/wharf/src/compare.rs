@@ -1,10 +1,10 @@
-//! `wharf compare`: what two results say side by side, and whether the difference is one.
+//! `wharf compare`: compares two results, and says whether the difference is significant.
 //!
-//! A file holds what `--format json` printed: the `load` objects of one run or of several, one
-//! after the other. Two results of loads give ratios; a load and the account of the server that it
-//! was aimed at give one ledger. Whether a ratio means anything is said from the runs themselves:
-//! only where no run of one side is within the range of the other. A single run has no spread,
-//! except for its rates where `--interval` told them along the way.
+//! A file has what `--format json` printed: the `load` objects of one or more runs, one after the
+//! other. Two results of loads give ratios. A load and the account of its server give one ledger.
+//! The runs themselves decide whether a ratio is significant: only if no run of one side is within
+//! the range of the other. A single run has no spread, except for the rates that `--interval`
+//! printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,25 +20,25 @@ mod metrics;
 mod runs;
 
 const CANNOT_COMPARE: u8 = 2;
-/// Ledgers do not agree, a run has failed, or one is slower than it may be.
+/// Ledgers do not agree, a run has failed, or B is slower than allowed.
 const DOES_NOT_HOLD: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareOptions {
-    /// What a load has printed with --format json; the runs of several may follow each other
+    /// File with the output of load --format json; it may have several runs, one after the other
     pub(crate) a: PathBuf,
-    /// The same of another, or what the server has printed that the load was aimed at
+    /// The same of another load, or the output of the server of that load
     pub(crate) b: PathBuf,
-    /// Exit with 3 if B is slower than A by more than this ratio, such as 1.1 for a tenth, in a figure
-    /// whose difference is beyond the spread or whose spread is not known
+    /// Exit with 3 if B is slower than A by more than this ratio, such as 1.1 for a tenth. Only
+    /// figures count whose difference is beyond the spread or whose spread is not known
     #[arg(long, env = "WHARF_FAIL_ABOVE", value_name = "RATIO", value_parser = parse_ratio)]
     pub(crate) fail_above: Option<f64>,
-    /// How to print: for people, or one JSON object
+    /// How to print: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
 }
 
-/// The objects of a file that matter here.
+/// The objects of a file that compare uses.
 #[derive(Debug, Default)]
 struct Results {
     name: String,
@@ -47,7 +47,7 @@ struct Results {
     accounts: Vec<Value>,
 }
 
-/// Compares; answers the exit code.
+/// Compares; returns the exit code.
 pub(crate) fn run(options: &CompareOptions) -> ExitCode {
     match compare(options) {
         Ok(code) => ExitCode::from(code),

@@ -1,8 +1,8 @@
-//! `wharf doctor`: what this machine can hold, what bounds it, and the lines that a goal needs.
+//! `wharf doctor`: what this machine can hold, what limits it, and what to change for a goal.
 //!
-//! The facts are read and measured first; everything said about them is computed from them alone.
-//! Memory is measured and not quoted: connections are opened here, on loopback, and what the
-//! kernel takes for them is read off, because it differs by version, driver and options.
+//! The doctor first reads and measures facts, and computes all conclusions from these alone. It
+//! measures memory instead of quoting it: it opens connections on loopback and reads what the
+//! kernel takes for them, because that differs by version, driver and options.
 
 use std::process::ExitCode;
 
@@ -23,25 +23,25 @@ mod plan;
 mod report;
 mod reserved;
 
-/// The goal cannot be held as the machine is.
+/// The machine as it is cannot hold the goal.
 const NOT_NOW: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorOptions {
-    /// Connections that this machine is to hold: prints the lines that make it so, and exits with 3
-    /// unless it can as it is
+    /// Number of connections to hold: prints the commands that make this possible, and exits with 3
+    /// unless it is possible already
     #[arg(long, value_parser = whole(1_u64..=100_000_000),
           env = "WHARF_GOAL", value_name = "N")]
     pub(crate) goal: Option<u64>,
-    /// How to print: for people, or one JSON object
+    /// How to print: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
-    /// Open no connections; the memory of one is then what other machines have shown
+    /// Open no connections; the memory of a connection is then a figure from other machines
     #[arg(long, env = "WHARF_NO_MEASURE", value_parser = parse_switch)]
     pub(crate) no_measure: bool,
 }
 
-/// What the doctor says, as JSON says it.
+/// The report as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     event: &'static str,
@@ -51,7 +51,7 @@ pub(crate) struct Report {
     plan: Option<Plan>,
 }
 
-/// Examines the machine; answers the exit code.
+/// Examines the machine; returns the exit code.
 pub(crate) fn run(options: &DoctorOptions) -> ExitCode {
     let facts = examine(options);
     let report = Report {

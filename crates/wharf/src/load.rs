@@ -1,8 +1,8 @@
-//! `wharf load`: opens connections to any server, drives them, and accounts for each one.
+//! `wharf load`: opens connections to any server, sends on them, and accounts for each one.
 //!
-//! Each thread has a single-waiter port and its share of the connections. What is sent follows
-//! from a seed and is compared byte for byte when it comes back. Latencies of an open loop count
-//! from the time that something was to begin, so that a server that stalls cannot hide it.
+//! Each thread has a single-waiter port and its share of the connections. A seed decides the bytes
+//! that are sent, and the load compares every byte that comes back. Latencies of an open loop count
+//! from the time that a request was due, so a server that stalls cannot hide it.
 
 use std::cell::RefCell;
 use std::process::ExitCode;
@@ -35,17 +35,17 @@ pub(crate) mod results;
 mod split;
 pub(crate) mod work;
 
-/// Connections failed or were lost that no gate allows, bytes were wrong, a process died, or the
+/// Connections failed or were lost and no gate allows it, bytes were wrong, a process died, or the
 /// result could not be written.
 const FAILED: u8 = 1;
 const CANNOT_BEGIN: u8 = 2;
 const GATE_MISSED: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
-/// What sends messages runs so long unless told otherwise.
+/// The default duration of modes that send messages.
 const TALK_FOR: Duration = Duration::from_secs(10);
 
-/// Runs the load; answers the exit code.
+/// Runs the load; returns the exit code.
 pub(crate) fn run(options: &LoadOptions) -> ExitCode {
     let compat = &options.compat;
     let imitated = compat
@@ -70,12 +70,12 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     let targets = options.targets()?;
     let congestion_control = options.congestion_control.as_deref();
     congestion_control.map_or(Ok(()), congestion::check)?;
-    // A file that cannot be had is told before the load, and not after it.
+    // Report a file that cannot be created before the load, and not after it.
     let hdr = options.hdr.as_deref().map(HdrFile::create).transpose()?;
     let plan = split::plan(options)?;
     let admin = options.admin.as_ref().and_then(Address::internet);
     let server = admin.map(Asked::before).transpose()?;
-    // Where others work, one port says which driver they have, or that there is none.
+    // If other processes work, one port shows which driver they have, or that there is none.
     let threads = match plan.processes {
         1 => plan.threads_of(&Part::whole()),
         _ => Part::whole().threads(1),
@@ -103,7 +103,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     } else {
         split::lead(&run, &signals)?
     };
-    // Of a server that is gone there is no ledger, and of the load there still is one.
+    // If the server is gone there is no joint ledger, but the load's own remains.
     let joint = run.both_ends(&standing);
     Ok(run.conclude(&standing, joint.as_ref()))
 }
@@ -115,17 +115,17 @@ pub(crate) struct Run<'a> {
     /// In the order to try them.
     targets: Vec<Address>,
     plan: Plan,
-    /// One of its ports, or one like them.
+    /// One of its ports, or one with the same driver.
     port: Port,
-    /// The server, if it is asked.
+    /// The server's `--admin`, if the load reads it.
     server: Option<Asked>,
-    /// What it held when the load was over and nothing had been ended yet.
+    /// What the server held when the load was over and no connection was closed yet.
     held_there: RefCell<Option<Result<Held, String>>>,
     periods: RefCell<Periods>,
 }
 
 impl Run<'_> {
-    /// Prints the account; answers the exit code.
+    /// Prints the account; returns the exit code.
     fn conclude(&self, standing: &Standing, joint: Option<&Result<Joint, String>>) -> u8 {
         let mut missed = self.missed(standing, joint.and_then(|it| it.as_ref().ok()));
         missed.extend(joint.and_then(|joint| match joint {
@@ -135,7 +135,7 @@ impl Run<'_> {
         }));
         let period = self.periods.borrow_mut().next(standing);
         let written = self.periods.borrow_mut().end();
-        // It has begun and it is over, so that this is not what keeps it from beginning.
+        // The load has run. So code 2, "could not begin", does not apply.
         let code = match self.code(standing, &missed) {
             0 if written.is_err() => FAILED,
             code => code,
@@ -172,13 +172,13 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the server what it holds, before the first connection is ended.
+    /// Reads what the server holds, before the first connection is closed.
     fn ask_what_is_held(&self, standing: &Standing) {
         let ask = |server: &Asked| server.held(standing.counts.held);
         *self.held_there.borrow_mut() = self.server.as_ref().map(ask);
     }
 
-    /// The ledger of both ends, where the server is asked.
+    /// The joint ledger, if the load reads the server's account.
     fn both_ends(&self, standing: &Standing) -> Option<Result<Joint, String>> {
         let server = self.server.as_ref()?;
         let held_there = self.held_there.borrow().clone().transpose();
@@ -198,7 +198,7 @@ impl Run<'_> {
     fn missed(&self, standing: &Standing, joint: Option<&Joint>) -> Vec<String> {
         let held_there = joint.and_then(|joint| joint.held_by_server);
         let count_of = |name: &str| match (name, held_there) {
-            // What waits in between is held by nobody.
+            // A connection that waits between the two ends is held by neither.
             ("held", Some(there)) => standing.counts.held.min(there),
             _ => standing.counts.named(name),
         };
@@ -216,7 +216,7 @@ impl Run<'_> {
         missed
     }
 
-    /// Why the 99th percentile of all that was due is longer than it may be, if it is.
+    /// Why the 99th percentile of all that was due exceeds the limit, if it does.
     fn is_slower(&self, standing: &Standing, max: Duration) -> Option<String> {
         let (latencies, counts) = (&standing.latencies, &standing.counts);
         let (name, answered, unanswered) = match self.options.mode {
@@ -241,7 +241,7 @@ impl Run<'_> {
         Some(format!("expected p99 of {name} within {max:?}: {is}"))
     }
 
-    /// How it stands, to be told.
+    /// The current state, for a line or an object.
     fn moment<'a>(&'a self, standing: &'a Standing) -> Moment<'a> {
         Moment {
             options: self.options,

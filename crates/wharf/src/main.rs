@@ -1,7 +1,7 @@
-//! `wharf`: TCP peers that hold or echo every connection, the load to try them and others with, the
-//! bench that runs both, and the doctor that says what a machine can hold.
+//! `wharf`: TCP peers that hold or echo every connection, a load generator for them and for others,
+//! a benchmark that runs both, and a doctor that reports what a machine can hold.
 //!
-//! This file only chooses what to do; what it knows of the command line is in `cli`.
+//! This file only dispatches. `cli` has the command line.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! Values on the command line, and what is said of those that cannot be read: how to write it.
+//! Parsers of values on the command line. Their errors say how to write the value.
 //!
-//! The texts of the crates that read them were rejected, as they tell what is wrong with a digit
-//! and not what would be right.
+//! The error texts of the parsing crates were rejected: they say which digit is wrong, and not what
+//! would be right.
 
 pub(crate) mod address;
 
@@ -16,7 +16,7 @@ use wharf_port::{Address, DriverChoice, DriverKind};
 
 use address::Place;
 
-/// Reads whole numbers of a range.
+/// Parses whole numbers within a range.
 pub(crate) fn whole<T>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -33,7 +33,7 @@ where
     }
 }
 
-/// Whether an option that takes no value is meant, as its variable says it.
+/// Parses the variable of an option that takes no value.
 pub(crate) fn parse_switch(text: &str) -> Result<bool, String> {
     match text.to_lowercase().as_str() {
         "true" | "yes" | "on" | "1" | "t" | "y" => Ok(true),
@@ -42,7 +42,7 @@ pub(crate) fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Numbers of things a second.
+/// A number per second.
 pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.001..=1e8).contains(&rate) => Ok(rate),
@@ -52,7 +52,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How many times as much something may be.
+/// A ratio of 1 or more.
 pub(crate) fn parse_ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (1.0..=1e6).contains(&ratio) => Ok(ratio),
@@ -65,10 +65,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(unreadable)
 }
 
-/// The most that Linux takes for the time before a keepalive probe.
+/// The longest time before a keepalive probe that Linux accepts.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
-/// How long a peer may be silent before it is asked.
+/// How long a peer may be silent before the system probes it.
 pub(crate) fn parse_keepalive(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text)?;
     if time > KEEPALIVE_MAX {

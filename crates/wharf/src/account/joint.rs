@@ -1,8 +1,8 @@
-//! A load and the server that it was aimed at: one ledger of both ends.
+//! The joint ledger of a load and its server.
 //!
-//! Every connection that has connected was accepted by the server, or was reset before it was, or
-//! still waited in its backlog when it ended. More accepted than connected means that there were
-//! other clients, or that a connect came too late for its load.
+//! Every connection of the load was accepted by the server, or reset before that, or was still in
+//! the backlog at the end. If the server accepted more than the load connected, there were other
+//! clients, or a connect completed too late for the load.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +12,8 @@ use serde_json::Value;
 pub(crate) struct Joint {
     pub(crate) connected: u64,
     pub(crate) unfinished: u64,
-    /// Of a load that holds: how many it held at its end, and how many of these the server did.
+    /// For a load that holds: the number that it held at its end, and how many of these the server
+    /// held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,7 +21,7 @@ pub(crate) struct Joint {
     pub(crate) accepted: u64,
     /// Connected, and reset before the server accepted them, or still in its backlog.
     pub(crate) never_accepted: u64,
-    /// Accepted, but neither connected nor unfinished at the load: from somebody else.
+    /// Accepted, but neither connected nor unfinished at the load: connections of another client.
     pub(crate) of_others: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_in: u64,
@@ -30,8 +31,8 @@ pub(crate) struct Joint {
     pub(crate) verdict: String,
 }
 
-/// What loads have held at once, and what their server has at most: its account at its end holds
-/// nothing any more. Loads may have followed each other, so that it is the largest that counts.
+/// The most connections that a load held at once, and the most that the server held. The server's
+/// account at its end has none left. Loads may run one after the other, so the largest counts.
 fn held(loads: &[Value], accounts: &[Value]) -> Option<(u64, u64)> {
     let holds = loads.iter().filter(|load| load["mode"] == "hold");
     let here = holds.filter_map(|load| load["held"].as_u64()).max()?;
@@ -40,7 +41,7 @@ fn held(loads: &[Value], accounts: &[Value]) -> Option<(u64, u64)> {
     Some((here, there))
 }
 
-/// As an object of its own.
+/// The ledger as a JSON object.
 #[derive(Debug, Serialize)]
 pub(crate) struct Told<'a> {
     pub(crate) event: &'static str,
@@ -49,13 +50,13 @@ pub(crate) struct Told<'a> {
     pub(crate) joint: &'a Joint,
 }
 
-/// What both ends have counted.
+/// The counters of both ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct BothEnds {
     pub(crate) connected: u64,
     pub(crate) unfinished: u64,
     pub(crate) lost: u64,
-    /// By the load, and by the server, before the first was closed.
+    /// Held by the load, and by the server, before the load closed the first one.
     pub(crate) held: Option<(u64, u64)>,
     pub(crate) accepted: u64,
     pub(crate) bytes_sent: u64,
@@ -104,7 +105,7 @@ impl Joint {
                 "{here} connected here, {there} held there, {between} wait in between"
             ));
         }
-        // A connection that was lost, or never accepted, may have taken bytes with it.
+        // Bytes may have gone with a connection that was lost or never accepted.
         if ends.lost == 0 && never_accepted == 0 && of_others == 0 {
             for (sent, got, what) in [
                 (ends.bytes_sent, ends.bytes_in, "the load sent"),

@@ -1,8 +1,8 @@
-//! The two ends of a run: this program again, once as a server and once as a load.
+//! The two ends of a run: this program as a server, and this program as a load.
 //!
-//! Both are processes of their own, so that the processor time of the server is the server's, and
-//! each may run on a processor of its own. What they print is JSON, a line at a time. They end when
-//! their input does: whatever ends this program, even at once, ends them too.
+//! Each end is its own process. So the processor time of the server is its own, and each end may
+//! run on its own processor. They print a line of JSON at a time. They end when their standard
+//! input closes, so they end with this program, however it ends.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -20,13 +20,12 @@ use crate::load::results::admin;
 use crate::sys::{self, processors};
 use crate::threads;
 
-/// How long a program may take to start, and to end once its input has, where it has no more than
-/// one process.
+/// How long a program of one process may take to start, and to end once its input closes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How often somebody who waits looks for Ctrl-C.
+/// How often a wait checks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Why a run did not come to its end.
+/// Why a run did not finish.
 #[derive(Debug)]
 pub(super) enum Stop {
     Interrupted,
@@ -39,13 +38,13 @@ impl From<String> for Stop {
     }
 }
 
-/// Where the ends run, and whether they still should.
+/// On which processors the ends run, and whether they should go on.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     pub(super) server_processor: Option<usize>,
     pub(super) load_processor: Option<usize>,
     pub(super) congestion_control: Option<&'static str>,
-    /// How long a program may take to start, and to end once its input has.
+    /// How long a program may take to start, and to end once its input closes.
     pub(super) patience: Duration,
     pub(super) interrupted: &'a AtomicBool,
 }
@@ -55,7 +54,7 @@ impl Place<'_> {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Waits so long.
+    /// Waits for this time.
     pub(super) fn rest(&self, time: Duration) -> Result<(), Stop> {
         let until = Instant::now() + time;
         loop {
@@ -80,7 +79,7 @@ pub(super) struct End<'a> {
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     complaint: Option<JoinHandle<String>>,
-    /// The last line it has said.
+    /// The last line that it printed.
     said: Value,
 }
 
@@ -98,11 +97,11 @@ impl<'a> End<'a> {
         if let Some(congestion_control) = place.congestion_control {
             command.args(["--congestion-control", congestion_control]);
         }
-        // What is set for this program is not meant for them.
+        // The environment variables of this program are not for its children.
         for variable in own_variables(std::env::vars_os().map(|(name, _)| name)) {
             command.env_remove(variable);
         }
-        // Ctrl-C is for this program, which then ends them in their order.
+        // Ctrl-C is for this program, which then ends the children in order.
         sys::keep_from_terminal(&mut command);
         command.stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -112,19 +111,19 @@ impl<'a> End<'a> {
         let (sender, lines) = mpsc::channel();
         let read = threads::start("lines", move || {
             let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-            // Whoever has read enough is gone.
+            // The reader has left if it has enough.
             lines.all(|line| sender.send(line).is_ok())
         });
         let complaint = threads::start("complaint", move || {
             let mut text = String::new();
-            // What is no text is no complaint.
+            // Output that is not text is no error message.
             let _ = errors.read_to_string(&mut text);
             text.trim().to_owned()
         });
         let complaint = match read.and(complaint) {
             Ok(complaint) => complaint,
             Err(text) => {
-                // Without its input it ends by itself, but nobody would wait for it.
+                // It would end by itself when its input closes, but no one would wait for it.
                 let _ = child.kill().and_then(|()| child.wait());
                 return Err(Stop::Failed(text));
             }
@@ -140,7 +139,7 @@ impl<'a> End<'a> {
         })
     }
 
-    /// The next line; nothing when it has ended.
+    /// The next line, or `None` if the program has ended.
     pub(super) fn next(&mut self, until: Instant) -> Result<Option<Value>, Stop> {
         loop {
             if self.place.is_interrupted() {
@@ -163,24 +162,24 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Ends it; its last line, and its exit code.
+    /// Ends the program; returns its last line and its exit code.
     pub(super) fn end(mut self) -> Result<(Value, Option<i32>), Stop> {
         self.tell_to_end();
         let patience = self.place.patience;
         self.last(patience)
     }
 
-    /// The last line it has said so far.
+    /// The last line that it printed so far.
     pub(super) fn said(&self) -> &Value {
         &self.said
     }
 
-    /// Has it end, in its time.
+    /// Closes its input, so that it ends.
     pub(super) fn tell_to_end(&mut self) {
         drop(self.input.take());
     }
 
-    /// Waits until it ends by itself; its last line, and its exit code.
+    /// Waits until it ends by itself; returns its last line and its exit code.
     pub(super) fn last(mut self, patience: Duration) -> Result<(Value, Option<i32>), Stop> {
         let until = Instant::now() + patience;
         while self.next(until)?.is_some() {}
@@ -191,7 +190,7 @@ impl<'a> End<'a> {
         Ok((std::mem::take(&mut self.said), status.code()))
     }
 
-    /// What it said instead of what was expected.
+    /// The error for output other than expected.
     fn complained(&mut self) -> Stop {
         let text = self.complaint.take().map(JoinHandle::join);
         let text = text.and_then(Result::ok).unwrap_or_default();
@@ -204,7 +203,7 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         drop(self.input.take());
         let until = Instant::now() + self.place.patience;
-        // What it still has to say is of no use; that it ends is.
+        // We ignore its remaining output and wait for its end.
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
@@ -220,7 +219,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// The variables that options of this program come from.
+/// The environment variables of this program's options.
 fn own_variables(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let is_own = |name: &OsString| name.to_string_lossy().starts_with("WHARF_");
     names.filter(is_own).collect()
@@ -236,7 +235,7 @@ pub(super) struct Server<'a> {
     pub(super) admin: SocketAddr,
 }
 
-/// What a server tells while it runs.
+/// The figures that a server reports while it runs.
 #[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
 pub(super) struct Standing {
     pub(super) seconds: f64,
@@ -276,21 +275,21 @@ impl<'a> Server<'a> {
         })
     }
 
-    /// How it stands.
+    /// Reads the server's current account.
     pub(super) fn ask(&self) -> Result<Standing, Stop> {
         let value = admin::account(self.admin)?;
         let lacks = |error| format!("the account of the server: {error}");
         Ok(serde_json::from_value(value).map_err(lacks)?)
     }
 
-    /// Starts a load that is aimed at it, and asks it too.
+    /// Starts a load against this server. The load reads the server's account too.
     pub(super) fn load(&self, mode: &str, arguments: &[&str]) -> Result<End<'a>, Stop> {
         let admin = self.admin.to_string();
         let all = [&["load", mode, &self.address, "--admin", &admin], arguments].concat();
         End::start(self.end.place, self.end.place.load_processor, &all)
     }
 
-    /// Ends it; what is wrong with its account.
+    /// Ends the server; returns what is wrong with its account.
     pub(super) fn end(self) -> Result<Option<String>, Stop> {
         let (account, code) = self.end.end()?;
         let count = |name: &str| account[name].as_u64().unwrap_or(0);

@@ -1,6 +1,6 @@
-//! Figures of several rounds: their median and how far they spread, and bars for those over time.
+//! Figures of several rounds: their median and their spread, and bars for figures over time.
 //!
-//! The spread is from the lowest to the highest: of three rounds quartiles would tell nothing.
+//! The spread is from the lowest to the highest. Quartiles of three rounds would say nothing.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    /// Of what each round has found; nothing if none has found anything.
+    /// The figure over the values of all rounds, or `None` if there are none.
     pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -32,7 +32,7 @@ impl Figure {
     }
 }
 
-/// A bar for each value, the highest of full height; one that is nothing has none.
+/// A bar for each value; the highest has full height. A value of zero has no bar.
 pub(super) fn bars(values: &[f64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let highest = values.iter().copied().fold(0.0, f64::max);
@@ -46,7 +46,7 @@ pub(super) fn bars(values: &[f64]) -> String {
     values.iter().map(bar).collect()
 }
 
-/// A number, which is not negative, with about three digits that matter.
+/// A non-negative number, with about three significant digits.
 pub(super) fn rounded(number: f64) -> String {
     match number {
         size if size >= 100.0 => grouped(number.round() as u64),

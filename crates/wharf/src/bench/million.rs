@@ -1,9 +1,10 @@
 //! `wharf bench million`: the most connections that this machine holds, both ends of them.
 //!
-//! A process has a bound of open files, so servers and loads are several processes each, or one with
-//! direct descriptors; they start and account for one another. What is new here is only the order: open at a pace that no backlog
-//! overflows, look at the memory of everybody, touch a random share, and end with RST. The machine
-//! keeps some memory whatever was asked for: one that has none left kills programs.
+//! A process has a limit of open files, so each end is several processes, or one process with
+//! direct descriptors. The commands already divide themselves and add up their accounts. This
+//! module only has the order: open at a pace that no backlog overflows, measure the memory, touch a
+//! random share, and close with RST. The machine keeps some memory free whatever the user requests:
+//! a machine without free memory kills programs.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,44 +33,45 @@ use report::Report;
 mod division;
 mod report;
 
-/// How often the server is asked while connections end.
+/// How often we read the server's account while connections close.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(crate) struct MillionOptions {
-    /// So many connections, if the memory allows them
+    /// Number of connections to open, if there is memory for them
     #[arg(long, default_value_t = 1_000_000, env = "WHARF_CONNECTIONS", value_name = "N",
           value_parser = whole(1_u32..=4_000_000))]
     connections: u32,
-    /// Begin so many connects a second
+    /// Connects to start per second
     #[arg(long, default_value_t = 20_000, env = "WHARF_RATE", value_name = "PER SECOND",
           value_parser = whole(1_u32..=1_000_000))]
     rate: u32,
-    /// Send a message on so many percent of the connections at the end, chosen at random
+    /// At the end, send a message on this percentage of the connections, chosen at random
     #[arg(long, default_value = "1%", env = "WHARF_TOUCH", value_name = "PERCENT",
           value_parser = parse_touch)]
     touch: String,
-    /// Decides which ones are touched, and the bytes that are sent
+    /// Seed that chooses the touched connections and the bytes that are sent
     #[arg(long, default_value_t = 1, value_parser = whole(0..=u64::MAX),
           env = "WHARF_SEED", value_name = "N")]
     seed: u64,
-    /// Begin no more connects once the machine has less memory than this available
+    /// Start no more connects once the machine has less available memory than this
     #[arg(long, default_value = "2GiB", value_parser = parse_size, env = "WHARF_LEAVE_MEMORY",
           value_name = "BYTES")]
     leave_memory: ByteSize,
-    /// What the servers run on: the best that works here, or this one or none
+    /// Driver of the servers: auto takes the best that works here; a named driver has no fallback
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
           value_name = "auto|iocp|uring|poll")]
     driver: DriverChoice,
-    /// What a connection takes of its process, at both ends: a descriptor, or with direct none. Each
-    /// end is then one process, with a ring for each table of as many as there may be open files; an
-    /// experiment for uring on Linux, described in docs/library/direct-descriptors.md
+    /// What a connection takes of its process, at both ends: a descriptor, or with direct none.
+    /// With direct each end is one process with several rings; each ring has a table as large as
+    /// the limit of open files. An experiment for uring on Linux, see
+    /// docs/library/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     descriptors: Descriptors,
-    /// How to print: for people, or one JSON object
+    /// How to print: text, or one JSON object
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     format: Format,
-    /// Print nothing but the page, and nothing on the way to it
+    /// Print only the page, and no progress
     #[arg(short, long, env = "WHARF_QUIET", value_parser = parse_switch)]
     quiet: bool,
 }
@@ -79,12 +81,12 @@ fn parse_touch(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Everything that a run was told, in the order in which it was told.
+/// Everything that a run found, in order.
 #[derive(Debug)]
 struct Found {
     driver: String,
     server_processes: u32,
-    /// Threads of all processes, each of which has a port.
+    /// Threads of all processes; each thread has a port.
     server_threads: u32,
     opened: Opened,
     held: Held,
@@ -93,7 +95,7 @@ struct Found {
     faults: Vec<String>,
 }
 
-/// Opening them.
+/// The opening of the connections.
 #[derive(Debug)]
 struct Opened {
     seconds: f64,
@@ -101,7 +103,7 @@ struct Opened {
     moments: Vec<Moment>,
 }
 
-/// What was there when all were open.
+/// The state when all connections were open.
 #[derive(Clone, Debug)]
 struct Held {
     before: Measured,
@@ -117,7 +119,7 @@ struct Measured {
     available_bytes: u64,
 }
 
-/// Ending them.
+/// The closing of the connections.
 #[derive(Debug)]
 struct Closed {
     seconds: Option<f64>,
@@ -127,7 +129,7 @@ struct Closed {
     waiting_after: Option<u64>,
 }
 
-/// Runs it; answers the exit code.
+/// Runs the command; returns the exit code.
 pub(super) fn run(options: &MillionOptions) -> ExitCode {
     match measure(options) {
         Ok(code) => ExitCode::from(code),
@@ -144,7 +146,7 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
     let driver = division::driver(descriptors, options.driver)?;
     let division = Division::new(descriptors, connections, raise_descriptors())?;
     let interrupted = listen_for_the_end()?;
-    // Ctrl-C ends the opening, and what was opened is measured and ended as it would have been.
+    // Ctrl-C ends the opening. What is open is then measured and closed as usual.
     let never = AtomicBool::new(false);
     let place = Place {
         server_processor: None,
@@ -174,7 +176,7 @@ fn measure(options: &MillionOptions) -> Result<u8, Stop> {
     })
 }
 
-/// Opens, looks, touches and ends.
+/// Opens, measures, touches and closes.
 fn go_through<'a>(
     options: &MillionOptions,
     place: &'a Place<'a>,
@@ -260,7 +262,7 @@ fn start_load<'a>(
             "--leave-memory",
             format!("{}B", options.leave_memory.as_u64()),
         ),
-        // Whoever comes late was still asked for.
+        // A late connect still counts.
         ("--connect-timeout", "60s".to_owned()),
     ] {
         arguments.extend([name.to_owned(), value]);
@@ -269,7 +271,7 @@ fn start_load<'a>(
     server.load("hold", &arguments)
 }
 
-/// Reads what the load tells until nothing more comes.
+/// Reads the lines of the load until it has opened all that it can.
 fn open(
     options: &MillionOptions,
     load: &mut End<'_>,
@@ -279,17 +281,17 @@ fn open(
 ) -> Result<(), Stop> {
     let wanted = u64::from(options.connections);
     let pace = Duration::from_secs_f64(f64::from(options.connections) / f64::from(options.rate));
-    // A machine may be a good deal slower than the pace that it was given.
+    // A machine may be much slower than the requested pace.
     let until = Instant::now() + pace * 4 + patience(options.connections);
     let over = |line: &Value| {
         let count = |name: &str| line[name].as_u64().unwrap_or(0);
         bar.set_position(count("connected"));
         let answered = count("connected") + count("failed");
-        // Those that were held back are neither, and those under way are waited for.
+        // Connects that were held back have no outcome. Connects in flight are waited for.
         is_interrupted() || answered + count("held_back") >= wanted
     };
     let goes_on = parts::read(load, until, progress, over)?;
-    // An interval may tell it before the load has ended.
+    // An interval may report it before the load has ended.
     if load.said()["held_back"] == wanted {
         let leave = numbers::bytes(options.leave_memory.as_u64());
         return Err(Stop::Failed(format!(
@@ -303,7 +305,7 @@ fn open(
     Err(Stop::Failed(format!("the load ended early: {why}")))
 }
 
-/// Waits until the server has accepted what has connected; whether it has.
+/// Waits until the server has accepted every connection; returns whether it has.
 fn wait_for(server: &Server<'_>, connected: u64, patience: Duration) -> Result<bool, Stop> {
     let give_up_at = Instant::now() + patience;
     while server.ask()?.accepted < connected {
@@ -315,8 +317,8 @@ fn wait_for(server: &Server<'_>, connected: u64, patience: Duration) -> Result<b
     Ok(true)
 }
 
-/// How long it takes from the first that goes to the last, as the server sees it; nothing if they do
-/// not all go.
+/// The time from the first close to the last, as the server sees it; `None` if they do not all
+/// close.
 fn wait_until_ended(
     server: &Server<'_>,
     held: u64,
@@ -328,7 +330,7 @@ fn wait_until_ended(
         let asked = Instant::now();
         match server.ask()?.held {
             0 => return Ok(Some(begun.elapsed().as_secs_f64())),
-            // Meanwhile they are touched.
+            // Meanwhile the load touches them.
             all if all >= held => begun = asked,
             _ => {}
         }
@@ -345,7 +347,7 @@ fn measured(server: &Server<'_>) -> Result<Measured, Stop> {
     })
 }
 
-/// Without the time in which the processes of the load were starting.
+/// The progress without the time in which the processes of the load start.
 fn from_the_first(progress: &[(f64, u64)]) -> &[(f64, u64)] {
     let nothing_yet = progress.iter().take_while(|(_, count)| *count == 0).count();
     &progress[nothing_yet.saturating_sub(1)..]
@@ -355,7 +357,7 @@ fn opening_seconds(progress: &[(f64, u64)]) -> f64 {
     let progress = from_the_first(progress);
     let time = |at: Option<&(f64, u64)>| at.map_or(0.0, |at| at.0);
     let last = progress.last().map_or(0, |last| last.1);
-    // Lines after the last one came tell nothing new.
+    // Lines after the last connection say nothing new.
     let all = progress.iter().find(|(_, count)| *count == last);
     time(all) - time(progress.first())
 }

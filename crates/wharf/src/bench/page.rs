@@ -1,8 +1,8 @@
-//! The page for people: a block for each driver, a line for each thing that was measured.
+//! The page as text: a block for each driver, a line for each thing measured.
 //!
-//! Processor time comes first. It is what a server can be held to: rates on one machine are as much
-//! the load's, which here is half of the work. Lines fit a terminal of 80 columns: a table that wraps
-//! is one that nobody reads. So latencies have their unit, and the spread a line of its own.
+//! Processor time comes first, because it is the server's own. Rates on one machine depend as much
+//! on the load, which does half of the work. Lines fit a terminal of 80 columns: wrapped tables are
+//! hard to read. So latencies have their unit, and the spread has its own line.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use super::parts::{BLOCK_BYTES, MESSAGE_BYTES, Moment};
 use super::report::{Hold, Latency, OnDriver, Report, Work};
 use crate::text::numbers::grouped;
 
-/// Bars of a chart, at most.
+/// The most bars of a chart.
 const BARS_MAX: usize = 32;
 
 pub(super) fn text(report: &Report) -> String {
@@ -105,7 +105,7 @@ fn on_driver(driver: &OnDriver) -> Vec<String> {
     lines
 }
 
-/// The medians, and below them how far the rounds were apart.
+/// The medians, and below them the spread of the rounds.
 fn rows(name: &str, work: &Work) -> Vec<String> {
     let median = |of: Option<Figure>| of.map_or("not told".to_owned(), |it| rounded(it.median));
     let latency = |of: fn(&Latency) -> Figure| {
@@ -138,7 +138,7 @@ fn row(name: &str, [cpu, rate]: &[String; 2], [p50, p99, p99_9, max]: &[String; 
     format!("{name:<28}{cpu:>10}{rate:>10}{p50:>8}{p99:>8}{p99_9:>8}{max:>8}")
 }
 
-/// Of so many microseconds, with three digits that matter and a unit.
+/// A duration in microseconds, with three significant digits and a unit.
 fn duration(us: f64) -> String {
     match us {
         short if short < 999.5 => format!("{} us", rounded(short)),
@@ -159,12 +159,12 @@ fn spread(figure: Option<Figure>) -> String {
     }
 }
 
-/// Bars over time, and what they stand for.
+/// Bars over time, with a legend.
 pub(super) fn chart(moments: &[Moment]) -> Option<String> {
     let joined = join(moments, BARS_MAX);
     let (first, last) = (joined.first()?, joined.last()?);
     if joined.len() < 2 {
-        // Nothing beside it says how long it lasted.
+        // Without a legend the chart does not show its duration.
         return None;
     }
     let rates: Vec<f64> = joined.iter().map(|moment| moment.per_second).collect();
@@ -183,7 +183,7 @@ pub(super) fn chart(moments: &[Moment]) -> Option<String> {
     ))
 }
 
-/// As many moments as fit: each of the same number of those that were.
+/// Joins moments in groups of equal size, so that they fit.
 fn join(moments: &[Moment], most: usize) -> Vec<Moment> {
     let lot = moments.len().div_ceil(most).max(1);
     let joined = moments.chunks(lot).filter_map(|lot| {

@@ -1,8 +1,9 @@
-//! What one run measures: a fresh server, a load aimed at it, and its account before and after.
+//! What one run measures: a new server, a load against it, and the server's account before and
+//! after.
 //!
-//! Operations and processor time come from the same two answers of the server, so their ratio does
-//! not depend on when exactly these were asked for. The first moments are left out: they belong to
-//! connecting. Latencies are the load's own, of the whole run.
+//! Operations and processor time come from the same two accounts of the server, so their ratio does
+//! not depend on the exact times of the two reads. The first moments are left out, because they
+//! belong to connecting. Latencies are the load's, of the whole run.
 
 use std::time::{Duration, Instant};
 
@@ -15,57 +16,58 @@ use crate::load::CONNECTED_AND_CLOSING_MAX;
 use crate::load::model::percentiles::Percentiles;
 use crate::sys::limits;
 
-/// Bytes of a message, of a block of bulk, and connections that carry bulk.
+/// Bytes of a message and of a block of bulk, and the number of connections that carry bulk.
 pub(super) const MESSAGE_BYTES: u64 = 64;
 pub(super) const BLOCK_BYTES: u64 = 65_536;
 pub(super) const BULK_CONNECTIONS: u32 = 8;
-/// Connections that echo.
+/// Numbers of connections that echo.
 pub(super) const ECHO_CONNECTIONS: [u32; 3] = [1, 64, 1_000];
-/// Connections that any part but holding opens at once, at most: those that connect and close have so
-/// many.
+/// The most connections that a part opens at once, except for the part that holds. The part that
+/// connects and closes has this many.
 pub(super) const OPEN_AT_ONCE: u32 = CONNECTED_AND_CLOSING_MAX;
-/// More than are accepted in a second, so that a load that connects and closes goes on to its end.
+/// More connects a second than any server accepts, so a load that connects and closes lasts to its
+/// end.
 const CONNECTS_A_SECOND_MAX: f64 = 150_000.0;
-/// What one source address has ports for, where there is only one.
+/// The connects that one source address has ports for, where there is only one address.
 const CONNECTS_FROM_ONE_SOURCE: u32 = 12_000;
-/// Bars of a chart, at most.
+/// The most bars of a chart.
 const MOMENTS: u32 = 32;
-/// The kernel gives back what was closed within moments. It has settled when so little less is left
-/// after so long.
+/// The kernel frees closed sockets within moments. It has settled when its memory shrinks by less
+/// than this in this time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(3);
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 const SETTLED_BYTES: u64 = 256 << 10;
-/// The code of a load that was told to end.
+/// The exit code of a load that was interrupted.
 pub(super) const INTERRUPTED: i32 = 130;
-/// What starting, connecting and ending may take on top of what is measured. It ends what hangs, and
-/// is far longer than anything takes, even where another system is emulated on a busy machine.
+/// A limit on the time for starting, connecting and ending, in addition to the measured time. It
+/// ends a hang, and is far longer than needed, even under emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One thing that is measured, on each driver in each round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Part {
-    /// So many connections are opened and held.
+    /// Open and hold this number of connections.
     Hold(u32),
-    /// Messages on so many connections.
+    /// Send messages on this number of connections.
     Echo(u32),
     Bulk,
-    /// Connections are opened, accepted, and closed.
+    /// Open, accept and close connections.
     Accept,
 }
 
-/// What one run has found.
+/// The figures of one run.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Sample {
     /// Microseconds of the server's processor time for one operation.
     pub(super) server_us: Option<f64>,
-    /// Operations.
+    /// Operations per second.
     pub(super) per_second: f64,
-    /// Whether they were counted while nothing else went on, and not from the first to the last.
+    /// Whether they were counted in the steady state, and not over the whole run.
     pub(super) steady: bool,
     pub(super) latencies: Option<Percentiles>,
     pub(super) memory: Option<Memory>,
     pub(super) moments: Vec<Moment>,
-    /// Why its figures are not to be trusted.
+    /// Why the figures cannot be trusted.
     pub(super) faults: Vec<String>,
 }
 
@@ -74,11 +76,11 @@ pub(super) struct Sample {
 pub(super) struct Memory {
     pub(super) wharf: f64,
     pub(super) process: Option<f64>,
-    /// Of both ends.
+    /// For both ends.
     pub(super) kernel: Option<f64>,
 }
 
-/// The rate since the moment before.
+/// The rate since the previous moment.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub(super) struct Moment {
     pub(super) seconds: f64,
@@ -96,7 +98,7 @@ impl Part {
         }
     }
 
-    /// Runs it once on a driver, for so long.
+    /// Runs the part once on a driver, for this time.
     pub(super) fn run(
         self,
         place: &Place<'_>,
@@ -133,7 +135,7 @@ fn warm_up(time: Duration) -> Duration {
     (time / 3).min(Duration::from_millis(300))
 }
 
-/// As many connects as no server accepts in the time, or as there are ports for.
+/// More connects than any server accepts in the time, or as many as there are ports for.
 fn connects(time: Duration) -> u32 {
     let has_more_addresses = std::net::TcpListener::bind("127.0.0.2:0").is_ok();
     if has_more_addresses {
@@ -143,10 +145,10 @@ fn connects(time: Duration) -> u32 {
     }
 }
 
-/// A load that goes on until it is told to end, measured once it is warm.
+/// A load that runs until it is interrupted, measured once it is warm.
 ///
-/// It was given its time beforehand once, with a guess at what connecting takes. Where a system was
-/// slower than that, the time was up before anything went through.
+/// An earlier version gave the load its duration in advance, with an estimate for connecting. On a
+/// slower system the time was up before any message came back.
 fn steadily(
     server: &Server<'_>,
     mode: &str,
@@ -159,7 +161,7 @@ fn steadily(
     let patience = warm_up + time + PATIENCE;
     let milliseconds = |time: Duration| format!("{}ms", time.as_millis().max(1));
     let (count, interval) = (connections.to_string(), milliseconds(interval));
-    // Longer than anybody waits for it.
+    // Longer than bench waits for it.
     let longest = milliseconds(patience * 2);
     let first = server.ask()?;
     let mut before = first;
@@ -182,11 +184,11 @@ fn steadily(
     let mut after = server.ask()?;
     let (told, code) = load.end()?;
     if operations(&after) == operations(&before) {
-        // On a machine that is busy a short time may not be the server's turn; the whole run is.
+        // On a busy machine the server may not run within a short time. Then the whole run counts.
         (before, after, steady) = (first, server.ask()?, false);
     }
     let done = operations(&after).saturating_sub(operations(&before));
-    // One that connects and closes may have done all that it was told to.
+    // A load that connects and closes may have done all its connects.
     let expected_code = if told["interrupted"] == true {
         INTERRUPTED
     } else {
@@ -198,7 +200,7 @@ fn steadily(
     }
     Ok(Sample {
         server_us: processor_us(&before, &after, done),
-        // One that was over early, on a machine that is busy, has only its own time.
+        // A load that ended early, on a busy machine, has only its own time.
         per_second: if steady {
             done as f64 / (after.seconds - before.seconds).max(1e-9)
         } else {
@@ -212,9 +214,9 @@ fn steadily(
     })
 }
 
-/// Connections that are opened as fast as goes, and stay until both ends have been looked at.
+/// Opens connections as fast as possible, and keeps them until both ends are measured.
 fn hold(place: &Place<'_>, server: &Server<'_>, connections: u32) -> Result<Sample, Stop> {
-    // What it takes to answer at all is not a connection's.
+    // The first read of the account takes memory that is not a connection's.
     server.ask()?;
     let kernel_before = settled_kernel_bytes(place)?;
     let before = server.ask()?;
@@ -239,7 +241,7 @@ fn hold(place: &Place<'_>, server: &Server<'_>, connections: u32) -> Result<Samp
     let kernel = kernel_after.zip(kernel_before);
     let kernel = kernel.map(|(after, before)| after.saturating_sub(before));
     let held = after.held.saturating_sub(before.held);
-    // It goes on until it is told to end, which its code says.
+    // It runs until it is interrupted, which its exit code shows.
     let (told, code) = load.end()?;
     let mut faults = faults(&told, code, INTERRUPTED);
     if held != u64::from(connections) {
@@ -247,7 +249,7 @@ fn hold(place: &Place<'_>, server: &Server<'_>, connections: u32) -> Result<Samp
     }
     let each = |bytes: u64| bytes as f64 / held.max(1) as f64;
     let resident = after.resident_bytes.zip(before.resident_bytes);
-    // Before the first came, the load itself was starting.
+    // Before the first connection, the load itself was starting.
     let nothing_yet = progress.iter().take_while(|(_, count)| *count == 0).count();
     progress.drain(..nothing_yet.saturating_sub(1));
     let connecting = progress.last().map_or(0.0, |last| last.0) - progress[0].0;
@@ -268,7 +270,7 @@ fn hold(place: &Place<'_>, server: &Server<'_>, connections: u32) -> Result<Samp
     })
 }
 
-/// Reads what a load tells until it is enough; whether it came to that before its end.
+/// Reads lines of a load until `enough`; returns whether that came before its end.
 pub(super) fn read(
     load: &mut End<'_>,
     until: Instant,
@@ -292,13 +294,13 @@ pub(super) fn seconds_of(line: &Value) -> f64 {
     line["seconds"].as_f64().unwrap_or(0.0)
 }
 
-/// Those of messages, or where there are none those of connects.
+/// The latencies of messages, or of connects if there are no messages.
 pub(super) fn latencies(told: &Value) -> Option<Percentiles> {
     let of = |name: &str| serde_json::from_value(told[name].clone()).ok();
     of("message_us").or_else(|| of("connect_us"))
 }
 
-/// What was connected between one line and the next.
+/// The connections between one line and the next.
 pub(super) fn moments(progress: &[(f64, u64)]) -> Vec<Moment> {
     let pairs = progress.windows(2).filter_map(|pair| {
         let [(from, first), (seconds, last)] = *pair else {
@@ -318,7 +320,7 @@ pub(super) fn processor_us(before: &Standing, after: &Standing, operations: u64)
     (operations > 0).then(|| used as f64 / operations as f64)
 }
 
-/// What keeps a load's figures from being trusted.
+/// Why a load's figures cannot be trusted.
 pub(super) fn faults(told: &Value, code: Option<i32>, expected_code: i32) -> Vec<String> {
     let joint = &told["server"];
     let mut faults = Vec::new();
@@ -343,8 +345,8 @@ pub(super) fn faults(told: &Value, code: Option<i32>, expected_code: i32) -> Vec
     faults
 }
 
-/// What the kernel has for its objects, once those of the run before are gone; nothing where it
-/// does not tell.
+/// The kernel memory of sockets and files, once those of the previous run are freed; `None` if the
+/// system does not report it.
 pub(super) fn settled_kernel_bytes(place: &Place<'_>) -> Result<Option<u64>, Stop> {
     let give_up_at = Instant::now() + SETTLES_WITHIN;
     let mut lowest = limits::kernel_object_bytes();

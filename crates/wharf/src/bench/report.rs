@@ -1,7 +1,7 @@
-//! What bench has found, as JSON says it; the page for people is made from the same.
+//! The result of bench as JSON. The text page is made from it.
 //!
-//! Members are only added within a version; docs/program/bench.md describes them. What a system does not
-//! tell, and what was not measured before Ctrl-C, is null.
+//! A version only adds members; docs/program/bench.md describes them. A figure that the system does
+//! not report, or that was not measured before Ctrl-C, is null.
 
 use std::sync::atomic::Ordering;
 
@@ -22,7 +22,7 @@ use crate::text::numbers;
 
 const VERSION: u32 = 1;
 
-/// The whole of it.
+/// The whole result.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     event: &'static str,
@@ -43,17 +43,17 @@ pub(super) struct Machine {
     pub(super) memory_bytes: u64,
 }
 
-/// How it was measured.
+/// The settings of the measurement.
 #[derive(Debug, Serialize)]
 pub(super) struct Settings {
     pub(super) rounds: u16,
     pub(super) seconds: f64,
-    /// The one processor of each end; null where nothing keeps it there.
+    /// The processor of each end; null if it may run on any.
     pub(super) server_processor: Option<usize>,
     pub(super) load_processor: Option<usize>,
-    /// The load's, the same for all servers.
+    /// The driver of the load, the same for all servers.
     pub(super) load_driver: Option<String>,
-    /// What connections send by, and whether it was set for it or is the system's choice.
+    /// The congestion control of the connections, and whether bench set it.
     pub(super) congestion_control: Option<String>,
     pub(super) congestion_control_set: bool,
     message_bytes: u64,
@@ -69,7 +69,7 @@ pub(super) struct PassedOver {
     pub(super) reason: String,
 }
 
-/// Everything that was measured on one driver.
+/// Everything measured on one driver.
 #[derive(Debug, Serialize)]
 pub(super) struct OnDriver {
     pub(super) driver: String,
@@ -79,11 +79,11 @@ pub(super) struct OnDriver {
     pub(super) hold: Option<Hold>,
 }
 
-/// What every part has.
+/// The figures that every part has.
 #[derive(Debug, Serialize)]
 pub(super) struct Work {
     pub(super) runs: usize,
-    /// Of these, those over before they were measured; theirs are figures of the whole run.
+    /// How many of these ended before the steady state; their figures are those of the whole run.
     pub(super) unsteady_runs: usize,
     /// Microseconds of the server's processor time for an operation.
     pub(super) server_us: Option<Figure>,
@@ -91,7 +91,7 @@ pub(super) struct Work {
     pub(super) latency_us: Option<Latency>,
 }
 
-/// As the load has seen them, microseconds.
+/// As the load measured them, in microseconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: Figure,
@@ -112,7 +112,7 @@ pub(super) struct Echo {
 pub(super) struct Bulk {
     #[serde(flatten)]
     pub(super) work: Work,
-    /// There, and as much back at the same time.
+    /// Bytes a second in one direction; the same number goes back at the same time.
     pub(super) bytes_per_second_each_way: Option<Figure>,
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Bulk {
 pub(super) struct Accept {
     #[serde(flatten)]
     pub(super) work: Work,
-    /// Of the round in the middle.
+    /// Of the round with the median rate.
     pub(super) over_time: Vec<Moment>,
 }
 
@@ -133,14 +133,14 @@ pub(super) struct Hold {
     pub(super) bytes_per_connection: PerConnection,
 }
 
-/// Memory that one more held connection takes.
+/// Memory of one more held connection.
 #[derive(Debug, Serialize)]
 pub(super) struct PerConnection {
-    /// Of the server: Wharf's tables and buffers.
+    /// In the server: Wharf's tables and buffers.
     pub(super) wharf: Option<Figure>,
-    /// Of the server: what its process has grown by, these included.
+    /// In the server: how much its process grew, tables and buffers included.
     pub(super) process: Option<Figure>,
-    /// Of the kernel, for both ends: the other one is on this machine too.
+    /// In the kernel, for both ends: the other end is on this machine too.
     pub(super) kernel_both_ends: Option<Figure>,
 }
 
@@ -277,7 +277,7 @@ impl Work {
 impl Latency {
     fn of(samples: &[&Sample]) -> Option<Self> {
         let told = || samples.iter().filter_map(|it| it.latencies.as_ref());
-        // A run in which so many were not answered would be missing from the median.
+        // A run with this many missing replies would be missing from the median.
         let of = |value: fn(&Percentiles) -> Option<f64>| {
             let values: Option<Vec<f64>> = told().map(value).collect();
             Figure::of(values?)

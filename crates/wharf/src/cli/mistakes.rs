@@ -1,9 +1,9 @@
-//! What is said of a mistake on the command line: one line that names the cure, as every other error
-//! of this program does.
+//! Error messages for mistakes on the command line: one line with a hint, as every other error of
+//! this program.
 //!
-//! clap's own paragraphs, with usage and hints, were rejected for a program that scripts start. Its
-//! hint on an option that a command does not have was a wrong one: to pass it as a value, or another
-//! option that is written alike, where the option is simply that of another command.
+//! clap's own paragraphs, with usage and hints, were rejected: scripts start this program. If a
+//! command does not have an option, clap's hint is wrong: it suggests to pass the option as a
+//! value, or another option with a similar name. The option simply belongs to another command.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::origin::{Given, Variable};
 use crate::text::output;
 
-/// Says what is wrong in one line, or prints the help that was asked for.
+/// Prints what is wrong in one line, or the help that the user requested.
 pub(super) fn refuse(error: &clap::Error, given: &Given<'_>) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -32,7 +32,7 @@ pub(super) fn refuse(error: &clap::Error, given: &Given<'_>) -> ExitCode {
     }
 }
 
-/// The mistake and its cure.
+/// The mistake and a hint.
 pub(super) fn line(error: &clap::Error, given: &Given<'_>) -> String {
     let said = match error.kind() {
         ErrorKind::UnknownArgument => match given.error_of_negative() {
@@ -50,7 +50,7 @@ pub(super) fn line(error: &clap::Error, given: &Given<'_>) -> String {
     said.unwrap_or_else(|| one_line(&error.render().to_string()))
 }
 
-/// A value that an option does not take, from wherever it came.
+/// A value that an option does not take, from the command line or the environment.
 fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let option = text(error, ContextKind::InvalidArg)?;
     let cure = match error.get(ContextKind::ValidValue) {
@@ -73,7 +73,7 @@ fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     Some(format!("{subject}: {cure}{similar}"))
 }
 
-/// What is not UTF-8 where only that can be read, shown as well as it can be.
+/// A word that must be UTF-8 and is not, shown as well as possible.
 fn no_text(given: &Given<'_>) -> Option<String> {
     let variable = || {
         let variable = given.variable_that_is_no_text()?;
@@ -84,7 +84,8 @@ fn no_text(given: &Given<'_>) -> Option<String> {
     Some(format!("{what} is not UTF-8: write it in UTF-8"))
 }
 
-/// Options that exclude each other, and those of them that nobody sees on the command line.
+/// Options that exclude each other. It names those that come from the environment, because the user
+/// does not see them on the command line.
 fn conflict(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let others = texts(error, ContextKind::PriorArg);
     if let Some(command) = text(error, ContextKind::InvalidSubcommand) {
@@ -111,7 +112,7 @@ fn conflict(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     ))
 }
 
-/// What a command cannot do without, and what it may be where only some words will do.
+/// An argument that the command requires, with its possible values if there are any.
 fn missing(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let missing = texts(error, ContextKind::InvalidArg);
     let [first, rest @ ..] = &missing[..] else {
@@ -128,7 +129,7 @@ fn missing(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     })
 }
 
-/// A command that there is not.
+/// A command that does not exist.
 fn no_command(error: &clap::Error, all: &Command) -> Option<String> {
     let name = text(error, ContextKind::InvalidSubcommand)?;
     let similar = texts(error, ContextKind::SuggestedSubcommand);
@@ -156,7 +157,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// The same where there may be several.
+/// Several texts of one kind.
 fn texts(error: &clap::Error, kind: ContextKind) -> Vec<&str> {
     match error.get(kind) {
         Some(ContextValue::String(text)) => vec![text],
@@ -211,10 +212,10 @@ fn has(command: &Command, argument: &str) -> bool {
     }
 }
 
-/// The message and the hints of clap's paragraphs, without usage and without line ends.
+/// clap's message and hints, without usage and line ends.
 fn one_line(rendered: &str) -> String {
     let lines = rendered.lines().map(str::trim);
-    // Usage comes last, and is several lines where there are subcommands.
+    // Usage comes last. With subcommands it has several lines.
     let lines = lines.take_while(|line| !line.starts_with("Usage:"));
     let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut text = String::new();

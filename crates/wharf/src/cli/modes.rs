@@ -1,7 +1,7 @@
 //! The help of `wharf load MODE`: the options of that mode and no others.
 //!
-//! A mode is a word and not a command of its own: options may stand before it, and the same options
-//! serve several modes. So one definition has them all, and the help of a mode hides the rest.
+//! A mode is an argument and not a subcommand: options may come before it, and several modes share
+//! most options. So one definition has all options, and the help of a mode hides the others.
 
 use std::ffi::OsString;
 
@@ -9,7 +9,7 @@ use clap::{Arg, Command, ValueEnum};
 
 use crate::load::options::{Mode, OF_BYTES, OF_CLOSE, OF_HOLD, OF_TALK};
 
-/// The mode of `load` that a command line asks about.
+/// The mode of `load` whose help the user requests.
 pub(super) fn asked(words: &[OsString]) -> Option<Mode> {
     let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
     words.next().filter(|first| *first == "load")?;
@@ -23,7 +23,7 @@ pub(super) fn only(definition: Command, mode: Mode) -> Command {
         Some(OF_HOLD) => mode == Mode::Hold,
         Some(OF_CLOSE) => !mode.talks(),
         Some(OF_BYTES) => mode != Mode::Connect,
-        // In place of another program there is no mode.
+        // Options that imitate another program have no mode.
         Some(_) => false,
         None => argument.get_id() != "mode",
     };
@@ -74,7 +74,7 @@ mod tests {
                 assert!(text.contains(&format!("load [OPTIONS] {mode} ")), "{text}");
             }
         }
-        // All of them, under headings.
+        // All options, under headings.
         let all = help("wharf load --help");
         for told in [OF_TALK, OF_HOLD, OF_CLOSE, OF_BYTES, "--touch", "--compat"] {
             assert!(all.contains(told), "{told}: {all}");

@@ -1,9 +1,9 @@
 //! Where a mistake came from: which word of the command line, or which variable of the environment.
 //!
-//! clap tells the option, whoever gave it, and of text that is not UTF-8 nothing at all. So the
-//! command line is read again without what is suspected, and what no longer fails was at fault.
-//! Parsers that know their source were rejected: there would be one for every type, where this
-//! holds for every option there is.
+//! clap names the option, but not whether the command line or the environment set it. For text that
+//! is not UTF-8 it names nothing. So we parse the command line again without the suspect: if the
+//! error is gone, the suspect was the cause. Parsers that know their source were rejected: each
+//! type would need one, and this works for every option.
 
 use std::ffi::OsString;
 
@@ -13,14 +13,14 @@ use clap::{Arg, ArgAction, Command, Error};
 
 use crate::values::parse_switch;
 
-/// What the program was given to read.
+/// What the program has to parse.
 #[derive(Debug)]
 pub(super) struct Given<'a> {
     pub(super) words: &'a [OsString],
     pub(super) definition: &'a Command,
 }
 
-/// A variable of the environment that stands for an option.
+/// An environment variable that sets an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Variable {
     name: String,
@@ -36,14 +36,14 @@ impl Variable {
         })
     }
 
-    /// As a shell would have it, but for text that is none.
+    /// As a shell would show it. Text that is not UTF-8 is shown as well as possible.
     pub(super) fn told(&self) -> String {
         format!("{}={}", self.name, self.value.to_string_lossy())
     }
 }
 
 impl Given<'_> {
-    /// The variable that an option has its wrong value from, if it is not from the command line.
+    /// The variable that set the wrong value of this option, if it was not the command line.
     pub(super) fn variable_of(&self, option: &str, error: &Error) -> Option<Variable> {
         let command = self.command();
         let mut arguments = command.get_arguments();
@@ -54,10 +54,10 @@ impl Given<'_> {
         (!same).then_some(variable)
     }
 
-    /// The words that an argument may be, if only some will do.
+    /// The possible values of an argument, if it has a list of them.
     pub(super) fn possible_values(&self, argument: &str) -> Vec<String> {
         let command = self.command();
-        // One that another option replaces is named as if it could be left out.
+        // clap shows an argument that another option replaces as optional.
         let bare = |name: &str| name.trim_matches(['<', '>', '[', ']']).to_owned();
         let mut arguments = command.get_arguments();
         let found = arguments.find(|it| bare(&it.to_string()) == bare(argument));
@@ -65,12 +65,12 @@ impl Given<'_> {
         values.iter().map(|it| it.get_name().to_owned()).collect()
     }
 
-    /// The word of the command line that is not text where text is wanted, with its option.
+    /// The word of the command line that must be UTF-8 and is not, with its option.
     pub(super) fn word_that_is_no_text(&self) -> Option<String> {
         let no_text = |word: &OsString| word.to_str().is_none();
         let suspects = (0..self.words.len()).filter(|place| no_text(&self.words[*place]));
         let mut suspects = suspects.filter(|suspect| {
-            // A path may be anything, so that the first one is not always at fault.
+            // A path may be any bytes, so the first such word is not always the cause.
             let mut words = lossy(self.words);
             words[*suspect].clone_from(&self.words[*suspect]);
             let alone = read(&words, self.keeping(&|_: &Arg| false));
@@ -85,7 +85,7 @@ impl Given<'_> {
         })
     }
 
-    /// The variable that is not text where text is wanted.
+    /// The variable that must be UTF-8 and is not.
     pub(super) fn variable_that_is_no_text(&self) -> Option<Variable> {
         let (words, command) = (lossy(self.words), self.command());
         let mut variables = command.get_arguments().filter_map(|argument| {
@@ -98,11 +98,12 @@ impl Given<'_> {
         variables.next()
     }
 
-    /// What is said of a negative number, if one is there: it is taken for the value of the option
-    /// before it, as no option of this program looks like one.
+    /// The error for a negative number, if there is one. No option of this program looks like a
+    /// number, so it is taken as the value of the option before it.
     ///
-    /// To allow them was rejected: clap knows numbers alone, and neither `-1s` nor `-1%`; and it
-    /// would take whole options for values where it is to allow those.
+    /// Allowing negative numbers in clap was rejected. clap recognizes plain numbers only, and
+    /// neither `-1s` nor `-1%`. Allowing values that begin with a hyphen would take whole options
+    /// as values.
     pub(super) fn error_of_negative(&self) -> Option<Error> {
         let words = self.words.iter().map(|word| word.to_str().unwrap_or(""));
         let words: Vec<&str> = words.collect();
@@ -122,7 +123,7 @@ impl Given<'_> {
         (error.kind() == ErrorKind::ValueValidation).then_some(error)
     }
 
-    /// The command that was called, built, as its arguments cannot be named before.
+    /// The command that the user called, built: clap names its arguments only then.
     fn command(&self) -> Command {
         let mut command = self.definition.clone();
         command.build();
@@ -135,14 +136,14 @@ impl Given<'_> {
         command
     }
 
-    /// The definition with those variables alone that are to stay.
+    /// The definition with only these variables.
     fn keeping(&self, stays: &dyn Fn(&Arg) -> bool) -> Command {
         keeping(self.definition.clone(), stays)
     }
 }
 
-/// The definition without the variables that only say of a switch that it is off: to clap it is there
-/// all the same, excludes other options, and stands for those that it replaces.
+/// The definition without the variables that switch an option off. To clap such a variable sets the
+/// option: the option then excludes others, and replaces those that it replaces.
 pub(super) fn without_switches_off(definition: Command) -> Command {
     let is_off = |argument: &Arg| {
         let value = Variable::of(argument).map(|it| it.value);
@@ -162,7 +163,7 @@ fn keeping(command: Command, stays: &dyn Fn(&Arg) -> bool) -> Command {
     command.mut_subcommands(|inner| keeping(inner, stays))
 }
 
-/// What is wrong with these words.
+/// The error of these words.
 fn read(words: &[OsString], definition: Command) -> Option<Error> {
     definition.try_get_matches_from(words).err()
 }

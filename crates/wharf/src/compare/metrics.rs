@@ -1,4 +1,4 @@
-//! Two results of loads: the median of each figure, its range, and the ratio.
+//! Compares two results of loads: the median of each figure, its range, and the ratio.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::runs::FailedRun;
 use super::{Results, number};
 
-/// With fewer intervals their rates say little.
+/// With fewer intervals their rates are not significant.
 const INTERVALS_LEAST: usize = 4;
 
 /// All figures of two results.
@@ -18,9 +18,9 @@ pub(super) struct Comparison {
     version: u32,
     a: String,
     b: String,
-    /// Settings that are not the same, with both values.
+    /// Settings that differ, with both values.
     differing: Vec<Differing>,
-    /// Runs whose figures are not to be trusted.
+    /// Runs whose figures cannot be trusted.
     failed_runs: Vec<FailedRun>,
     figures: Vec<Figure>,
     fail_above: Option<f64>,
@@ -42,29 +42,29 @@ pub(super) struct Figure {
     pub(super) name: String,
     a: Sample,
     b: Sample,
-    /// Of the medians, B to A; nothing where A is 0.
+    /// The ratio of the medians, B to A; `None` if A is 0.
     pub(super) ratio: Option<f64>,
     /// What B is: `faster`, `slower` or `the same`.
     b_is: &'static str,
-    /// How many times slower B is; below 1 it is faster. Nothing where one side never came to an end.
+    /// How many times slower B is; below 1 it is faster. `None` if one side never finished.
     times_slower: f64,
-    /// Whether no run of one side is within the range of the other; nothing with a single run.
+    /// Whether no run of one side is within the range of the other; `None` with a single run.
     pub(super) beyond_spread: Option<bool>,
-    /// Whether it says how fast what is loaded is, and is not of a single event.
+    /// Whether the figure is about speed, and not about a single event.
     #[serde(skip)]
     counts: bool,
 }
 
-/// What a figure should be.
+/// Which direction is better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Better {
-    /// As a rate.
+    /// More is better, as for a rate.
     More,
-    /// As a time.
+    /// Less is better, as for a time.
     Less,
 }
 
-/// How many times the first goes into the second, where both may be nothing or without an end.
+/// `into / of`, where both may be zero or infinite.
 fn times(of: f64, into: f64) -> f64 {
     if of == into { 1.0 } else { into / of }
 }
@@ -77,7 +77,7 @@ struct Sample {
     count: usize,
 }
 
-/// What two loads have to have in common for their figures to be comparable.
+/// The settings that two loads must share to be comparable.
 const SETTINGS: [&str; 10] = [
     "driver",
     "connections",
@@ -125,7 +125,7 @@ impl Comparison {
         })
     }
 
-    /// Whether all runs are to be trusted and B is as fast as it has to be.
+    /// Whether all runs can be trusted and B is as fast as required.
     pub(super) fn holds(&self) -> bool {
         self.failed_runs.is_empty() && self.too_slow.is_empty()
     }
@@ -198,7 +198,7 @@ fn figures(a: &Results, b: &Results, mode: &str) -> Vec<Figure> {
         }
     };
     let rates: &[(&str, &str)] = match mode {
-        // A held load lasts as long as it was told to: what it opened a second is no rate.
+        // A load that holds has a fixed duration, so its connects a second are no rate.
         "hold" => &[],
         "connect" => &[("connects a second", "connected")],
         _ => &[
@@ -228,15 +228,15 @@ fn figures(a: &Results, b: &Results, mode: &str) -> Vec<Figure> {
     figures
 }
 
-/// One percentile of a run; without an end where it was never reached, and nothing where there was
-/// nothing to wait for.
+/// One percentile of a run. Infinite if it was never reached, `None` if there was nothing to
+/// measure.
 fn latency(load: &Value, kind: &str, percentile: &str) -> Option<f64> {
     let (answered, due) = match kind {
         "connect_us" => ("connected", "asked"),
         _ => ("messages", "messages_unanswered"),
     };
     let talks = matches!(load["mode"].as_str(), Some("echo" | "stream"));
-    // Whoever found nothing once wrote 0, as if it had been answered at once.
+    // An older version wrote 0 if it had no latencies, which looks like an instant reply.
     if load[answered] == 0 {
         let is_due = talks || number(load, due) > Some(0.0);
         return is_due.then_some(f64::INFINITY);
@@ -291,7 +291,7 @@ fn verdict(
     format!("{}.", parts.join("; "))
 }
 
-/// How many a second: of each run, or of each interval where there is one run only.
+/// Rates per second: of each run, or of each interval if there is only one run.
 fn rates(results: &Results, member: &str) -> Vec<f64> {
     let runs: Vec<f64> = results
         .loads

@@ -1,18 +1,18 @@
-//! Runs that have failed: their figures are those of what came back, and say nothing of the rest.
+//! Runs that have failed. Their figures cover only what came back.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Results, number};
 
-/// The code of a load that was told to end.
+/// The exit code of a load that was interrupted.
 const INTERRUPTED: u64 = 130;
 
-/// A run that is not to be trusted.
+/// A run that cannot be trusted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct FailedRun {
     file: String,
-    /// Its place in the file, from 1.
+    /// Its position in the file, from 1.
     run: usize,
     why: String,
 }
@@ -22,7 +22,7 @@ impl FailedRun {
         format!("{}, run {} has failed: {}", self.file, self.run, self.why)
     }
 
-    /// Those of one side.
+    /// The failed runs of one side.
     pub(super) fn of(results: &Results) -> Vec<Self> {
         let runs = results.loads.iter().enumerate();
         let failed = runs.filter_map(|(place, load)| {
@@ -36,8 +36,8 @@ impl FailedRun {
     }
 }
 
-/// Why a run has failed, if it has. Where its code does not say so, because it was interrupted or
-/// none was written, its counts do.
+/// Why a run has failed, if it has. If its exit code does not show it, because it was interrupted
+/// or has no code, its counts do.
 fn why(load: &Value) -> Option<String> {
     let has_failed = match load["exit_code"].as_u64() {
         Some(0) => false,

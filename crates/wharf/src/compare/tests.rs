@@ -1,4 +1,4 @@
-//! Results that were written down, and what is said of them.
+//! Comparisons of written results.
 
 use super::*;
 use crate::account::joint::{BothEnds, Joint};
@@ -38,7 +38,7 @@ fn a_difference_counts_beyond_the_spread_only() {
     assert_eq!(beyond, Some(false));
 }
 
-/// A build that answers nothing was once the fastest of all.
+/// A build that never replied once counted as the fastest.
 #[test]
 fn what_never_answered_is_slower_and_its_runs_have_failed() {
     let a = [load(1000, 50.0), load(1100, 60.0)];
@@ -71,7 +71,7 @@ fn what_never_answered_is_slower_and_its_runs_have_failed() {
             text.contains("run 2 has failed") && text.contains("never"),
             "{text}"
         );
-        // Turned round it is faster, and still not to be trusted.
+        // In the other order B is faster, and still cannot be trusted.
         let turned = Comparison::new(&results(&b), &results(&a), Some(1.5)).expect("one mode");
         assert!(!turned.holds() && turned.text().contains("faster"));
     }
@@ -101,10 +101,10 @@ fn slower_is_what_takes_longer_or_does_less() {
         "{text}"
     );
     assert!(text.contains("slower, beyond the spread"), "{text}");
-    // Within the spread nothing is said to be slower.
+    // Within the spread no figure counts as slower.
     let wide = [load(500, 10.0), load(2000, 200.0)];
     assert!(compare(&a, &wide, Some(1.1)).holds());
-    // Of a single run nobody knows the spread, and a gate is a gate.
+    // A single run has no known spread, and a gate is a gate.
     assert!(!compare(&a[..1], &slower[..1], Some(1.5)).holds());
 }
 
@@ -189,7 +189,7 @@ fn both_ends_have_one_ledger() {
         assert!(!joint.balances, "{joint:?}");
         assert!(joint.verdict.contains("do not agree"), "{joint:?}");
     }
-    // A connect that was given up may have been accepted all the same.
+    // The server may have accepted a connect that the load gave up.
     assert!(
         Joint::of(BothEnds {
             accepted: 11,

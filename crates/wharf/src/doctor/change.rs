@@ -1,7 +1,8 @@
-//! A setting that a goal needs: the line that makes it, on each system, and what it changes.
+//! A setting that a goal needs: the command for it on each system, and its effect.
 //!
-//! Lines are for the shell that starts the program next, and last until the machine restarts; how
-//! to make one permanent differs between distributions and is in docs/program/doctor.md.
+//! The commands are for the shell that starts the program next, and last until the machine
+//! restarts. How to make one permanent differs between distributions; docs/program/doctor.md
+//! describes it.
 
 use super::reserved;
 use crate::sys::facts::{Facts, Family, SourcePorts};
@@ -15,15 +16,15 @@ pub(crate) enum Change {
     Backlog(u64),
     Handshakes(u64),
     SourcePorts(u16, u16),
-    /// Keeps the ports that servers have by default from clients, whose range is then this one.
+    /// Keeps clients from the default ports of servers. The clients' range is then this one.
     ReservedPorts(u16, u16),
     ConnectionTracking(u64),
-    /// The most pages.
+    /// The maximum number of pages.
     TcpMemory(u64),
 }
 
 impl Change {
-    /// What the machine is like after it.
+    /// Applies the setting to these facts.
     pub(crate) fn apply(self, facts: &mut Facts) {
         let files = &mut facts.open_files;
         match self {
@@ -53,7 +54,7 @@ impl Change {
         }
     }
 
-    /// The line to run, by whoever has the rights of `facts`.
+    /// The command, for a user with the rights in `facts`.
     pub(crate) fn line(self, facts: &Facts) -> String {
         let sudo = if facts.rights.is_root { "" } else { "sudo " };
         if let Change::HardLimit(limit) = self {
@@ -90,7 +91,7 @@ impl Change {
                 vec![format!("kern.ipc.soacceptqueue={max}")]
             }
             Change::Backlog(max) => name("net.core.somaxconn", "kern.ipc.somaxconn", max),
-            // Other systems do not tell how many there may be.
+            // Other systems do not report the maximum.
             Change::Handshakes(max) => vec![format!("net.ipv4.tcp_max_syn_backlog={max}")],
             Change::SourcePorts(first, last) if linux => {
                 vec![format!("net.ipv4.ip_local_port_range=\"{first} {last}\"")]
@@ -108,7 +109,7 @@ impl Change {
                 vec![format!("net.netfilter.nf_conntrack_max={max}")]
             }
             Change::TcpMemory(max) => {
-                // The shares that the kernel itself begins with.
+                // The ratios of the kernel's defaults.
                 let (low, pressure) = (max / 2, max / 3 * 2);
                 vec![format!("net.ipv4.tcp_mem=\"{low} {pressure} {max}\"")]
             }
@@ -116,7 +117,7 @@ impl Change {
     }
 }
 
-/// The limit of the shell, which everything that it starts inherits.
+/// The limit of the shell. Every program that it starts inherits it.
 fn hard_limit(facts: &Facts, sudo: &str, limit: u64) -> String {
     if !facts.rights.raises_hard_limit {
         return format!(

@@ -1,8 +1,10 @@
-//! What a held connection costs the kernel: opened here, read off, and closed again.
+//! Measures what a held connection costs the kernel: opens connections, reads the kernel's memory,
+//! and closes them.
 //!
-//! Both ends are on loopback and in this process, on the best driver, watched as `hold` watches
-//! them. The kernel tells what all its objects take together, and in lots of pages from each
-//! processor, so the connections are thousands: what else happens meanwhile is then a few bytes.
+//! Both ends are on loopback and in this process, on the best driver, and watched as `hold` watches
+//! its connections. The kernel reports the sum over all its objects, in batches of pages from each
+//! processor. So the measurement opens thousands of connections: what other programs do meanwhile
+//! is then a few bytes for each.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -13,37 +15,37 @@ use super::plan::FILES_BESIDES;
 use crate::sys::facts::ConnectionMemory;
 use crate::sys::limits;
 
-/// Connections that are opened, where the limit allows; each takes two descriptors.
+/// Number of connections, if the limit allows them; each takes two descriptors.
 const CONNECTIONS_WANTED: u64 = 4000;
-/// With fewer the noise is larger than what is measured.
+/// With fewer connections the noise exceeds the measured value.
 const CONNECTIONS_LEAST: u64 = 200;
-/// Connects under way at once, which every backlog has room for.
+/// Connects in flight at once; every backlog has space for them.
 const AT_ONCE: u64 = 100;
-/// Readings that are taken until one is believable.
+/// The most readings until one is plausible.
 const READINGS_MAX: u32 = 3;
-/// What the whole may take before it is given up.
+/// A limit on the time of the whole measurement.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// One end of an idle connection on Linux 6.18, on x86-64: socket, file, and what they hang on.
+/// One end of an idle connection on Linux 6.18, on x86-64: the socket, the file, and the objects
+/// that belong to them.
 const KERNEL_BYTES_ELSEWHERE: u64 = 3900;
-/// What the program keeps for one, at most.
+/// The most that the program itself keeps for one.
 const PROGRAM_BYTES: u64 = 128;
-/// What can be an end of a connection at all, so that a reading that something else has upset is
-/// not believed.
+/// The plausible range for one end. A reading outside of it was upset by something else.
 const BELIEVABLE: std::ops::RangeInclusive<u64> = 1_500..=20_000;
 
 const LISTENER: Key = Key(90);
 const CONNECTING: Key = Key(1);
 const ACCEPTED: Key = Key(100);
 
-/// What the connections that were opened have shown.
+/// The result of a measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Shown {
     pub(super) memory: ConnectionMemory,
-    /// Whether the firewall's table grew by them; nothing where there is none.
+    /// Whether the firewall's table grew by them; `None` if there is no table.
     pub(super) tracked: Option<bool>,
 }
 
-/// What other machines have shown.
+/// The result from other machines.
 pub(super) fn shown_elsewhere() -> Shown {
     Shown {
         memory: ConnectionMemory {
@@ -55,14 +57,15 @@ pub(super) fn shown_elsewhere() -> Shown {
     }
 }
 
-/// Measures it, with at most so many open files; if that cannot be done, what others have shown.
+/// Measures a connection with at most this many open files. If that is impossible, returns the
+/// result from other machines.
 pub(super) fn connection(files: u64) -> Shown {
     let room = files.saturating_sub(FILES_BESIDES) / 2;
     let count = CONNECTIONS_WANTED.min(room);
     if count < CONNECTIONS_LEAST {
         return shown_elsewhere();
     }
-    // What other programs open and close meanwhile may upset a reading, and hardly every one.
+    // Other programs may upset a reading by what they open and close, but hardly every reading.
     let told = (0..READINGS_MAX).find_map(|_| kernel_bytes(count).transpose());
     match told {
         Some(Ok(taken)) => Shown {
@@ -77,21 +80,21 @@ pub(super) fn connection(files: u64) -> Shown {
     }
 }
 
-/// What the kernel has taken for one end, if it can be that at all.
+/// The kernel memory of one end, if it is plausible.
 pub(crate) fn believable(grown_bytes: u64, ends: u64) -> Option<u64> {
     let each = grown_bytes.checked_div(ends)?;
     BELIEVABLE.contains(&each).then_some(each)
 }
 
-/// What so many more connections have taken.
+/// What a number of additional connections took.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    /// Of the kernel's, for one end.
+    /// Kernel memory of one end.
     bytes: u64,
     tracked: Option<bool>,
 }
 
-/// What one end takes in the kernel; nothing where the kernel does not tell.
+/// The kernel memory of one end; `None` if the kernel does not report it.
 fn kernel_bytes(count: u64) -> wharf_port::Result<Option<Taken>> {
     if limits::kernel_object_bytes().is_none() {
         return Ok(None);
@@ -105,7 +108,7 @@ fn kernel_bytes(count: u64) -> wharf_port::Result<Option<Taken>> {
     let listener = port.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), LISTENER)?;
     listener.socket().accept()?;
     let address = listener.local_address()?.internet();
-    // The first ones pay for what is made once.
+    // The first connections include objects that are created once.
     let taken = match address {
         Some(address) if trial.open(address, AT_ONCE)? => {
             trial.taken_by(address, count - AT_ONCE)?
@@ -123,7 +126,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// What so many more connections take, if all of them come.
+    /// Measures `count` additional connections, if all of them connect.
     fn taken_by(&mut self, address: SocketAddr, count: u64) -> wharf_port::Result<Option<Taken>> {
         let told = || (limits::kernel_object_bytes(), limits::tracked_connections());
         let (bytes_before, tracked_before) = told();
@@ -134,13 +137,13 @@ impl Trial<'_> {
         let grown = bytes.zip(bytes_before);
         let grown = grown.map(|(after, before)| after.saturating_sub(before));
         let tracked = tracked.zip(tracked_before);
-        // Others open and close connections too, but hardly half as many.
+        // Other programs open and close connections too, but hardly half as many.
         let tracked = tracked.map(|(after, before)| after.saturating_sub(before) > count / 2);
         let bytes = grown.and_then(|grown| believable(grown, 2 * count));
         Ok(bytes.map(|bytes| Taken { bytes, tracked }))
     }
 
-    /// Opens so many more connections; whether all came, both ends of them.
+    /// Opens `count` more connections; returns whether both ends of all were opened.
     fn open(&mut self, address: SocketAddr, count: u64) -> wharf_port::Result<bool> {
         let goal = self.ends.len() as u64 + 2 * count;
         let give_up_at = Instant::now() + PATIENCE;
@@ -178,7 +181,7 @@ impl Trial<'_> {
     /// Resets them all, so that no port stays in TIME_WAIT.
     fn close(&mut self) {
         for end in self.ends.drain(..) {
-            // One whose peer was reset before it may have ended already.
+            // A connection whose peer was reset before it may have ended already.
             let _ = end.close(Close::Reset);
         }
     }

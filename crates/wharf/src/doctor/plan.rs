@@ -1,9 +1,9 @@
-//! What follows from the facts: how many connections a machine holds, what bounds them, which
-//! settings a goal needs, and what holds after them.
+//! Conclusions from the facts: how many connections a machine holds, what limits them, which
+//! settings a goal needs, and what holds with these settings.
 //!
-//! Each setting is a [`Change`], which both prints its line and is applied to a copy of the facts.
-//! The verdict after the lines is computed from that copy exactly as the one before them, so the
-//! two cannot disagree about what a line does.
+//! Each setting is a [`Change`], which both prints its command and is applied to a copy of the
+//! facts. The verdict after the commands is computed from that copy exactly as the verdict before
+//! them. So the two cannot disagree about the effect of a command.
 
 use serde::Serialize;
 
@@ -11,25 +11,25 @@ use super::change::Change;
 use super::reserved;
 use crate::sys::facts::{ConnectionTracking, Facts, Family, OpenFiles, SourcePorts};
 
-/// Descriptors of a process that are no connections.
+/// Descriptors of a process for other things than connections.
 pub(super) const FILES_BESIDES: u64 = 64;
-/// Descriptors of the system that are left to everything else.
+/// Descriptors of the system for all other programs.
 const FILES_LEFT: u64 = 1024;
-/// Of the memory that is available, a tenth is left alone.
+/// A tenth of the available memory is left free.
 const MEMORY_SHARE: (u64, u64) = (9, 10);
 /// A backlog that survives a burst of connects.
 const BACKLOG_WANTED: u64 = 4096;
 /// The widest useful range of source ports.
 const PORTS_WIDEST: (u16, u16) = (1024, 65_535);
 
-/// So many connections, and what bounds them.
+/// A number of connections, and what limits it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Capacity {
     pub(crate) connections: u64,
     pub(crate) bound_by: Limit,
 }
 
-/// What can bound connections.
+/// What can limit connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Limit {
@@ -42,38 +42,38 @@ pub(crate) enum Limit {
 /// How many connections a machine holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Capacities {
-    /// Of a server in one process.
+    /// For a server in one process.
     pub(crate) server_process: Capacity,
-    /// Of servers in as many processes as it takes.
+    /// For a server in as many processes as it needs.
     pub(crate) server: Capacity,
-    /// With both ends on this machine, each in as many processes as it takes.
+    /// With both ends on this machine, each in as many processes as it needs.
     pub(crate) both_ends: Capacity,
-    /// Of a client, from each of its addresses to each address and port of a server.
+    /// For a client, from each of its addresses to each address and port of a server.
     pub(crate) per_source_address: Option<u64>,
 }
 
-/// What a goal asks of the machine.
+/// What a goal needs from the machine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Plan {
     pub(crate) goal: u64,
     pub(crate) now: Verdict,
-    /// The lines to run, in this order; none where nothing has to change.
+    /// The commands to run, in this order; empty if no change is needed.
     pub(crate) lines: Vec<String>,
     pub(crate) after: Verdict,
 }
 
-/// What a machine can do about a goal.
+/// How a machine meets a goal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Verdict {
-    /// Whether a server in one process holds as many.
+    /// Whether a server in one process can hold this number.
     pub(crate) server_process: bool,
-    /// Processes that a server needs; nothing where no number of them is enough.
+    /// Processes that a server needs; `None` if no number is enough.
     pub(crate) server_processes: Option<u64>,
     /// Connections that the open files of one process allow.
     pub(crate) each_process: u64,
-    /// Whether both ends of them fit on this machine.
+    /// Whether both ends fit on this machine.
     pub(crate) both_ends: bool,
-    /// Addresses that a client needs to connect from.
+    /// Source addresses that a client needs.
     pub(crate) source_addresses: Option<u64>,
     pub(crate) capacities: Capacities,
 }
@@ -89,7 +89,7 @@ impl Limit {
     }
 }
 
-/// How many connections the machine of these facts holds.
+/// The number of connections that the machine of these facts holds.
 pub(crate) fn capacities(facts: &Facts) -> Capacities {
     let server = server(facts, 1);
     let process = files_of_process(facts.open_files);
@@ -109,7 +109,7 @@ pub(crate) fn capacities(facts: &Facts) -> Capacities {
     }
 }
 
-/// Connections of which so many ends are on this machine, in as many processes as it takes.
+/// Connections with this number of ends on this machine, in as many processes as needed.
 fn server(facts: &Facts, ends: u64) -> Capacity {
     let files = facts.open_files;
     let left = files.system_max.map(|max| {
@@ -136,13 +136,13 @@ fn server(facts: &Facts, ends: u64) -> Capacity {
         .expect("memory is always told")
 }
 
-/// The firewall's table, unless it was seen to track nothing.
+/// The firewall's table, unless measurement shows that it tracks nothing.
 fn tracking(facts: &Facts) -> Option<ConnectionTracking> {
     let table = facts.connection_tracking;
     table.filter(|table| table.tracks_loopback != Some(false))
 }
 
-/// Connections of one process, once it has raised its own limit.
+/// Connections of one process, after it has raised its own limit.
 fn files_of_process(files: OpenFiles) -> u64 {
     let limit = files.hard.unwrap_or(u64::MAX);
     let limit = limit.min(files.process_max.unwrap_or(u64::MAX));
@@ -201,8 +201,8 @@ fn changes(facts: &Facts, goal: u64) -> Vec<Change> {
         )));
     }
     if let Some(memory) = facts.tcp_memory {
-        // A page for each end, should every connection have a message that nobody has read, but
-        // never more than half of the memory that there is.
+        // A page for each end, in case every connection has an unread message, but never more than
+        // half of the memory.
         let wanted = (2 * goal).min(facts.memory.total_bytes / 2 / PAGE_BYTES);
         if memory.max_pages < wanted {
             changes.push(Change::TcpMemory(wanted));
@@ -211,7 +211,7 @@ fn changes(facts: &Facts, goal: u64) -> Vec<Change> {
     changes
 }
 
-/// Ports for those who connect, but for those that servers have by default.
+/// Source ports for clients, except for the default ports of servers.
 fn ports_changes(facts: &Facts, goal: u64, changes: &mut Vec<Change>) {
     let Some(ports) = facts.source_ports else {
         return;
@@ -222,7 +222,7 @@ fn ports_changes(facts: &Facts, goal: u64, changes: &mut Vec<Change>) {
         true => SourcePorts { first, last },
         false => ports,
     };
-    // Before the range is wider, so that no client has one of them by then.
+    // This comes before the wider range, so that no client has such a port by then.
     if reserved::wanted(facts, Some(range)).is_some() {
         changes.push(Change::ReservedPorts(range.first, range.last));
     }
@@ -231,7 +231,7 @@ fn ports_changes(facts: &Facts, goal: u64, changes: &mut Vec<Change>) {
     }
 }
 
-/// The page that the network's limits are counted in.
+/// The page size in which the network's limits are counted.
 pub(super) const PAGE_BYTES: u64 = 4096;
 
 fn files_changes(facts: &Facts, goal: u64, changes: &mut Vec<Change>) {
@@ -251,7 +251,7 @@ fn files_changes(facts: &Facts, goal: u64, changes: &mut Vec<Change>) {
     }
 }
 
-/// The next number that people would write.
+/// The next round number.
 fn round(number: u64) -> u64 {
     let unit = match number {
         0..100_000 => 1_000,

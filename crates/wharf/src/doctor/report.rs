@@ -1,4 +1,4 @@
-//! The doctor's report for people: one screen, a line for each limit, and the verdict in sentences.
+//! The doctor's report as text: one screen, a line for each limit, and the verdict in sentences.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::sys::facts::{Facts, Family};
 use crate::text::numbers::{bytes, grouped};
 use crate::text::wrap::{SENTENCE, TIED, hung, wrapped};
 
-/// Where the second column begins.
+/// The column of the second field.
 const NAMES: usize = 21;
 
 pub(super) fn text(report: &Report) -> String {
@@ -250,7 +250,7 @@ fn goal(plan: &Plan) -> Vec<String> {
     lines
 }
 
-/// A line to be copied, which stays whole; what is remarked about it comes first.
+/// A command to copy, which is not wrapped. A remark comes before it.
 fn command(line: &str) -> Vec<String> {
     let (line, remark) = match line.split_once("    # ") {
         Some((line, remark)) => (line, Some(remark)),

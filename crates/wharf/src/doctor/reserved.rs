@@ -1,15 +1,15 @@
-//! Ports that a server listens on by default, within those that the system gives to clients.
+//! The default ports of a server that are within the range that the system gives to clients.
 //!
-//! A wide range of source ports takes them in, and then a client may have one of them: the server does
-//! not start until that client is gone. And a client that connects to such a port where nobody
-//! listens may be given the port itself, and so meet nobody but itself.
+//! A wide range of source ports includes the default ports. A client may then have one of them, and
+//! the server does not start until that client is gone. A client that connects to such a port
+//! without a listener may even get the port itself as its source, and connect to itself.
 
 use crate::sys::facts::{Facts, Family, SourcePorts};
 
-/// Those of a server and of its `--admin`, as the help and the README have them.
+/// The ports of a server and of its `--admin`, as in the help and the README.
 const OWN: [u16; 2] = [10_101, 10_102];
 
-/// The ports of this program that clients may get from this range, and should not.
+/// The ports of this program that clients may get from this range, unless they are reserved.
 fn exposed(reserved: &str, range: SourcePorts) -> Vec<u16> {
     let is_reserved = |port: u16| {
         reserved.split(',').any(|piece| {
@@ -26,8 +26,8 @@ fn exposed(reserved: &str, range: SourcePorts) -> Vec<u16> {
     exposed.collect()
 }
 
-/// What has to be reserved in all where clients get their ports from this range, if that is more than
-/// now: the setting replaces what there was.
+/// All ports to reserve if clients get their ports from this range, if that is more than now. The
+/// setting replaces its old value.
 pub(super) fn wanted(facts: &Facts, range: Option<SourcePorts>) -> Option<String> {
     let reserved = facts.reserved_ports.as_deref()?;
     let exposed = exposed(reserved, range?);

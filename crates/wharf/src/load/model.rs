@@ -1,4 +1,5 @@
-//! What a load counts and computes: plain values that know no socket, and are tested without one.
+//! What a load counts and computes: plain values that know no socket, and that tests need no socket
+//! for.
 
 pub(crate) mod gates;
 pub(crate) mod ledger;

@@ -1,4 +1,4 @@
-//! What `wharf load` takes, and what it refuses before it opens anything.
+//! The options of `wharf load`, and what it refuses before it opens a connection.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -24,28 +24,28 @@ use crate::values::{
     whole,
 };
 
-/// Above the options that some modes have.
+/// The headings of options that only some modes have.
 pub(crate) const OF_TALK: &str = "Options of echo and stream";
 pub(crate) const OF_HOLD: &str = "Options of hold";
 pub(crate) const OF_CLOSE: &str = "Options of connect and hold";
 pub(crate) const OF_BYTES: &str = "Options of echo, stream and hold --touch";
 
-/// Connections that one source address makes to one target before the next source has its turn.
+/// Connections from one source address to one target before the next source address is used.
 ///
-/// Linux has 28,232 ephemeral ports, and looks for a free one among every second of them first
-/// (`__inet_hash_connect`). When those are taken, each further connect walks past all 14,116: 19,000
-/// from one address once took 4.3 s, and from two 0.5 s. Loopback has addresses enough.
+/// Linux has 28,232 ephemeral ports, and tries every second of them first (`__inet_hash_connect`).
+/// When these are taken, each further connect scans all 14,116. 19,000 connects from one address
+/// once took 4.3 s, and from two addresses 0.5 s. Loopback has enough addresses.
 const CONNECTIONS_PER_SOURCE: u32 = 10_000;
-/// How often `--interval` tells at most, and how long a connect may take at least.
+/// The shortest `--interval`, and the shortest time limit of a connect.
 const INTERVAL_LEAST: Duration = Duration::from_millis(1);
-/// A name has at most so many addresses that are tried.
+/// The most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 32;
-/// A network of sources gives at most so many addresses.
+/// The most addresses that a network of sources provides.
 const SOURCES_MAX: usize = 1 << 16;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LoadOptions {
-    /// What to do with connections
+    /// What to do with the connections
     #[arg(
         value_enum,
         required = false,
@@ -54,7 +54,7 @@ pub(crate) struct LoadOptions {
         hide_default_value = true
     )]
     pub(crate) mode: Mode,
-    // Not a documentation comment, which would take [v6] for a link.
+    // Not a doc comment: rustdoc would take [v6] for a link.
     #[arg(
         value_name = "ADDRESS",
         default_value = "127.0.0.1:10101",
@@ -63,45 +63,45 @@ pub(crate) struct LoadOptions {
                 tried one after the other, version 4 before 6; [fe80::1%eth0]:port has a zone"
     )]
     pub(crate) address: Place,
-    /// So many connections in all
+    /// Number of connections to open
     #[arg(long, default_value_t = 1, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_CONNECTIONS", value_name = "N")]
     pub(crate) connections: u32,
-    /// Begin so many connects a second, each at its time whatever became of those before (an open
-    /// loop); without it, each as soon as fewer than 512 of a thread are under way
+    /// Connects to start per second, regardless of how earlier ones are doing (open loop). By
+    /// default each thread keeps up to 512 connects in flight (closed loop)
     #[arg(long, env = "WHARF_RATE", value_name = "PER SECOND",
           value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
-    /// Spread the connects evenly over this long; with --rate, let the rate rise to it in this long
+    /// Spread the connects evenly over this time; with --rate, raise the rate to it over this time
     #[arg(long, env = "WHARF_RAMP", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(crate) ramp: Option<Duration>,
-    /// At most this many connects under way at the same time, over all threads; 512 for each thread
-    /// by default. With --rate, the wait is part of a connect's latency
+    /// Maximum number of connects in flight, over all threads; by default 512 for each thread. With
+    /// --rate, the time that a connect waits counts as part of its latency
     #[arg(long, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_CONNECTING", value_name = "N")]
     pub(crate) connecting: Option<u32>,
-    /// End after this long, such as 30s or 5m; by default connect ends when all is done, echo and
-    /// stream after 10 s, hold at Ctrl-C
+    /// End after this time, such as 30s or 5m. By default connect ends when all is done, echo and
+    /// stream end after 10 s, and hold ends at Ctrl-C
     #[arg(long = "for", env = "WHARF_FOR", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
-    /// Bytes of a message: 64 unless told otherwise, 65,536 for stream
+    /// Bytes of a message; by default 64, for stream 65,536
     #[arg(long, help_heading = OF_BYTES, value_parser = whole(1_u32..=16 << 20),
           env = "WHARF_SIZE", value_name = "BYTES")]
     pub(super) size: Option<u32>,
-    /// Messages under way on each connection: the next is sent when one has come back (a closed
-    /// loop); 1 unless told otherwise, 16 for stream
+    /// Messages in flight on each connection; the next is sent when one has come back (closed
+    /// loop). By default 1, for stream 16
     #[arg(long, help_heading = OF_TALK, value_parser = whole(1_u32..=65_536),
           env = "WHARF_PIPELINE", value_name = "DEPTH")]
     pub(super) pipeline: Option<u32>,
-    /// Send so many messages a second over all connections, each at its time whatever became of
-    /// those before (an open loop); latencies count from that time
+    /// Messages to send per second over all connections, each at its time, regardless of how
+    /// earlier ones are doing (open loop). Latencies count from that time
     #[arg(long, help_heading = OF_TALK, env = "WHARF_REQUESTS_PER_SECOND", value_name = "PER SECOND",
           value_parser = parse_rate, conflicts_with = "pipeline")]
     pub(crate) requests_per_second: Option<f64>,
     /// Connect from this address, or from the addresses of this network; may be repeated. On
-    /// loopback as many as are needed are taken by themselves
+    /// loopback wharf takes as many addresses as it needs by itself
     #[arg(
         long,
         env = "WHARF_SOURCE",
@@ -109,21 +109,21 @@ pub(crate) struct LoadOptions {
         value_delimiter = ','
     )]
     pub(crate) source: Vec<Source>,
-    /// Give up a connect after this long
+    /// Give up a connect after this time
     #[arg(long, default_value = "10s", env = "WHARF_CONNECT_TIMEOUT", value_name = "DURATION",
           value_parser = parse_interval)]
     pub(crate) connect_timeout: Duration,
-    /// What to run on: the best that works here, or this one or none
+    /// Driver to run on: auto takes the best that works here; a named driver has no fallback
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
           value_name = "auto|iocp|uring|poll")]
     pub(crate) driver: DriverChoice,
-    /// Threads, each with a port and a share of the connections
+    /// Threads; each has a port and a share of the connections
     #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
     #[command(flatten)]
     pub(crate) division: DivisionOptions,
-    /// Decides the bytes that are sent
+    /// Seed of the bytes that are sent
     #[arg(long, help_heading = OF_BYTES, default_value_t = 1, value_parser = whole(0..=u64::MAX),
           env = "WHARF_SEED", value_name = "N")]
     pub(crate) seed: u64,
@@ -137,40 +137,41 @@ pub(crate) struct LoadOptions {
         value_delimiter = ','
     )]
     pub(crate) expect: Vec<Expectation>,
-    /// Exit with 3 if the 99th percentile of messages (of connects, where there are none) is longer
+    /// Exit with 3 if the 99th percentile of messages is above this; if there are no messages, that
+    /// of connects
     #[arg(long, env = "WHARF_MAX_P99", value_name = "DURATION",
           value_parser = parse_duration)]
     pub(crate) max_p99: Option<Duration>,
-    /// At the end of hold, send a message on so many percent of the connections, chosen at random, and
-    /// compare what comes back: that they live. It needs a server that echoes
+    /// At the end of hold, send a message on this percentage of the connections, chosen at random,
+    /// and compare what comes back, to prove that they live. The server must echo
     #[arg(long, help_heading = OF_HOLD, env = "WHARF_TOUCH", value_name = "PERCENT")]
     pub(crate) touch: Option<Touch>,
-    /// End the connections of connect and hold with RST, so that none of their ports waits in
+    /// Close the connections of connect and hold with RST, so that none of their ports stays in
     /// TIME_WAIT
     #[arg(long, help_heading = OF_CLOSE, env = "WHARF_RESET", value_parser = parse_switch)]
     pub(crate) reset: bool,
-    /// Begin no more connects once the machine has less memory than this available, such as 2GiB
+    /// Start no more connects once the machine has less available memory than this, such as 2GiB
     #[arg(long, env = "WHARF_LEAVE_MEMORY", value_name = "BYTES", value_parser = parse_size)]
     pub(crate) leave_memory: Option<ByteSize>,
-    /// How to print: for people, or one JSON object a line
+    /// How to print: text, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
-    /// Tell how it stands this often, such as 1s
+    /// Print progress this often, such as 1s
     #[arg(long, env = "WHARF_INTERVAL", value_name = "DURATION",
           value_parser = parse_interval)]
     pub(crate) interval: Option<Duration>,
-    /// Where the server tells its account (its own --admin): the ledger is then of both ends, and
-    /// exits with 3 unless they agree
+    /// Address where the server reports its account (its own --admin). wharf then compares the
+    /// ledgers of both ends, and exits with 3 unless they agree
     #[arg(long, env = "WHARF_ADMIN", value_name = "ADDRESS", value_parser = parse_one_address)]
     pub(crate) admin: Option<Address>,
     /// Write every latency to this file, as an HdrHistogram log with the tags connect and message,
     /// in nanoseconds
     #[arg(long, env = "WHARF_HDR", value_name = "FILE")]
     pub(crate) hdr: Option<PathBuf>,
-    /// What decides how fast connections send, such as cubic; without it the system's own choice
+    /// TCP congestion control, such as cubic; by default the system's choice
     #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
     pub(crate) congestion_control: Option<String>,
-    /// End when standard input ends, as with Ctrl-C: for a program that starts this one
+    /// End when standard input ends, as with Ctrl-C; for a program that starts this one
     #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
     pub(crate) until_eof: bool,
     /// Allow a target that is neither on this machine nor in a private network
@@ -181,16 +182,16 @@ pub(crate) struct LoadOptions {
     pub(super) compat: CompatOptions,
 }
 
-/// What to do with connections.
+/// What to do with the connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Mode {
-    /// Connect and close: how many a second the target accepts
+    /// Connect and close: measures how many connections a second the target accepts
     Connect,
-    /// Connect and stay; notice every one that goes
+    /// Connect and stay; notice every connection that goes
     Hold,
-    /// Send messages, expect each back, compare every byte
+    /// Send messages and compare every byte that comes back
     Echo,
-    /// The same in bulk, as much as goes: how many bytes a second go out and come back
+    /// The same in bulk, as fast as possible: measures bytes a second both ways
     Stream,
 }
 
@@ -204,7 +205,7 @@ impl Mode {
         }
     }
 
-    /// Whether it sends anything.
+    /// Whether the mode sends anything.
     pub(crate) fn talks(self) -> bool {
         matches!(self, Mode::Echo | Mode::Stream)
     }
@@ -228,7 +229,7 @@ impl FromStr for Source {
     }
 }
 
-/// Lines faster than anybody reads would be the load's only work, and no connect is over at once.
+/// Faster lines than a person can read would be the load's only work. No connect is over at once.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval >= INTERVAL_LEAST {
@@ -251,22 +252,22 @@ impl LoadOptions {
         self.pipeline.unwrap_or(if bulk { 16 } else { 1 })
     }
 
-    /// Whether the server is asked what it holds before anything is ended.
+    /// Whether the load reads the server's account before it closes anything.
     pub(crate) fn asks_before_it_leaves(&self) -> bool {
         self.mode == Mode::Hold && self.admin.is_some()
     }
 
-    /// Connects that a thread may have under way.
+    /// Connects that a thread may have in flight.
     pub(crate) fn connecting_max(&self, threads: Threads, thread: u32) -> u32 {
         match (self.connecting, self.pace()) {
-            // None of them stands still.
+            // Each thread has at least one.
             (Some(all), _) => threads.share(thread, all).max(1),
             (None, Some(_)) => u32::MAX,
             (None, None) => CONNECTING_MAX,
         }
     }
 
-    /// How each connects, but for its source.
+    /// How each connection is opened, except for its source.
     pub(crate) fn connect_to(&self, target: &Address) -> ConnectOptions {
         let to = ConnectOptions::new(target.clone()).at_most(self.connect_timeout);
         match &self.congestion_control {
@@ -275,7 +276,7 @@ impl LoadOptions {
         }
     }
 
-    /// How fast connects begin, where that does not follow from those before.
+    /// The rate of connects, if it does not depend on earlier ones.
     pub(crate) fn pace(&self) -> Option<Pace> {
         match (self.rate, self.ramp) {
             (Some(per_second), ramp) => Some(Pace {
@@ -291,8 +292,8 @@ impl LoadOptions {
         }
     }
 
-    /// The address to connect to, or those of a name in the order to try them, unless nobody may aim
-    /// there.
+    /// The address to connect to, or those of a name in the order to try them. An error if the
+    /// target is not allowed.
     pub(crate) fn targets(&self) -> Result<Vec<Address>, String> {
         if self.touch.is_some() && self.mode != Mode::Hold {
             return Err("--touch is for hold: the other modes touch every connection".into());
@@ -305,7 +306,7 @@ impl LoadOptions {
             .take(ADDRESSES_MAX)
             .map(|target| self.check(target).map(|()| target))
             .collect();
-        // Sources may be of one version, and the name of both.
+        // Sources may be of one IP version, and the name of both.
         let suits = |it: &&Address| match it.internet() {
             Some(address) => self.sources_suit(address.ip()).is_ok(),
             None => true,
@@ -317,7 +318,7 @@ impl LoadOptions {
         }
     }
 
-    /// Whether this may be aimed at.
+    /// Whether the load may connect to this target.
     fn check(&self, target: &Address) -> Result<(), String> {
         match target.internet() {
             Some(address) if address.port() == 0 => {
@@ -344,7 +345,7 @@ impl LoadOptions {
         }
     }
 
-    /// Whether a target can be reached from the sources at all.
+    /// Whether the sources can reach the target at all.
     fn sources_suit(&self, target: IpAddr) -> Result<(), String> {
         let mut named = self.source.iter().flat_map(|source| &source.0);
         match named.find(|source| source.is_ipv4() != target.is_ipv4()) {
@@ -356,7 +357,7 @@ impl LoadOptions {
         }
     }
 
-    /// Where connections come from; nothing where the system chooses.
+    /// The source addresses; empty if the system chooses.
     pub(crate) fn sources(&self, target: &Address) -> Vec<SocketAddr> {
         let named = self.source.iter().flat_map(|source| &source.0);
         let named: Vec<SocketAddr> = named.map(|address| (*address, 0).into()).collect();
@@ -365,7 +366,8 @@ impl LoadOptions {
             Some(IpAddr::V4(address)) if named.is_empty() && address.is_loopback() => {
                 let count = self.connections.div_ceil(CONNECTIONS_PER_SOURCE);
                 let first = u32::from(std::net::Ipv4Addr::LOCALHOST);
-                // One needs no choice; more than the network has are refused by the system.
+                // A single connection needs no choice. The system refuses addresses outside of the
+                // network.
                 let sources = first..first + if count == 1 { 0 } else { count };
                 sources
                     .map(|bits| (std::net::Ipv4Addr::from(bits), 0).into())
@@ -376,7 +378,7 @@ impl LoadOptions {
     }
 }
 
-/// Whether an address is one of this machine, to which nothing but its own addresses can be bound.
+/// Whether an address is one of this machine, to which only its own addresses can be bound.
 fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }

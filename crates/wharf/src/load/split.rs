@@ -1,7 +1,7 @@
-//! A load in several processes: how many, and both sides of it.
+//! A load in several processes: their number, the parent and the child.
 //!
-//! A process is nothing but threads that are not here: all threads of all processes are numbered
-//! in one row, and rates, sources, bytes and shares follow from that number alone.
+//! To a load a process is only more threads. All threads of all processes have consecutive numbers,
+//! and this number decides rates, sources, bytes and shares.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::processes::{
 };
 use crate::signals::{self, Signals};
 
-/// Where each connection is closed at once, a thread has no more than these open, unless a rate says
-/// when they begin.
+/// The most connections that a thread has open if it closes each at once and no rate paces them.
 pub(crate) const CONNECTED_AND_CLOSING_MAX: u32 = 1024;
 
-/// As many processes as are asked for, or as the limit of open files asks for.
+/// As many processes as `--processes` says, or as the limit of open files requires.
 pub(super) fn plan(options: &LoadOptions) -> Result<Plan, String> {
     within(options, raise_descriptors())
 }
 
 fn within(options: &LoadOptions, limit: u64) -> Result<Plan, String> {
     if options.division.descriptors == Descriptors::Direct {
-        // Where each is closed at once, the next one waits for a place of the thread's own table.
+        // If each connection is closed at once, the next waits for a free entry in the thread's own
+        // table.
         let open = Some(options.connections).filter(|_| options.mode != Mode::Connect);
         let processes = options.division.processes;
         let threads = Descriptors::threads(open, options.threads, processes, limit)?;
@@ -44,7 +44,7 @@ fn within(options: &LoadOptions, limit: u64) -> Result<Plan, String> {
     };
     let most = match (options.division.processes, options.mode) {
         (Some(processes), _) => u32::from(processes),
-        // It opens no more at once than there is room for, in however many processes.
+        // It opens no more connections at once than one process allows.
         (None, Mode::Connect) => 1,
         (None, _) => PROCESSES_MAX,
     };
@@ -53,13 +53,13 @@ fn within(options: &LoadOptions, limit: u64) -> Result<Plan, String> {
         if plan.processes >= most.min(options.connections) {
             return Err(refusal(plan, options, limit, room));
         }
-        // Shares of threads are uneven by one, which may be one too many.
+        // The shares of threads differ by one, which may be one too many.
         plan = divided(options, plan.processes + 1);
     }
     Ok(plan)
 }
 
-/// What the first process, which has the largest share, has open at once.
+/// Open connections of the first process, which has the largest share.
 fn at_once_each(plan: Plan, options: &LoadOptions, limit: u64) -> u64 {
     let share = u64::from(plan.share(options.connections, 0));
     share.min(at_once(options, plan.threads, limit))
@@ -89,7 +89,7 @@ fn refusal(plan: Plan, options: &LoadOptions, limit: u64, room: u64) -> String {
     )
 }
 
-/// So many processes, but each thread has a connection at least.
+/// This number of processes, but each thread has at least one connection.
 fn divided(options: &LoadOptions, processes: u32) -> Plan {
     Plan::of(options.connections, processes, options.threads.into())
 }
@@ -111,15 +111,15 @@ fn at_once(options: &LoadOptions, threads: u32, limit: u64) -> u64 {
     all.min(u64::from(threads) * u64::from(most))
 }
 
-/// Connections that each of so many threads may have open at once: where they are closed as soon as
-/// they have connected, the next can wait until there is a descriptor for it.
+/// Connections that each thread may have open at once. If they are closed as soon as they have
+/// connected, the next can wait for a descriptor.
 pub(super) fn open_at_once_max(options: &LoadOptions, threads: u32, limit: u64) -> u32 {
     if options.mode != Mode::Connect {
         return u32::MAX;
     }
     let room = match options.division.descriptors {
         Descriptors::Ordinary => room(threads, limit) / u64::from(threads),
-        // Each thread has a table of its own, and the limit is that of each table.
+        // Each thread has its own table, and the limit applies to each table.
         Descriptors::Direct => {
             let share = options.connections.div_ceil(threads);
             places(Some(share), limit).into()
@@ -127,19 +127,19 @@ pub(super) fn open_at_once_max(options: &LoadOptions, threads: u32, limit: u64) 
     };
     let room = u32::try_from(room).unwrap_or(u32::MAX).max(1);
     match options.pace() {
-        // In an open loop what is due begins, as long as it can.
+        // In an open loop a due request starts if it can.
         Some(_) => room,
         None => room.min(CONNECTED_AND_CLOSING_MAX),
     }
 }
 
-/// The processes while they work.
+/// The child processes while they work.
 struct Others<'a> {
     run: &'a Run<'a>,
     parent: Parent<Standing>,
 }
 
-/// Starts the processes, and has them work; how it stood at their end.
+/// Starts the processes and lets them work; returns the state at their end.
 pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String> {
     let processes = run.plan.processes;
     let mut parent = Parent::new(processes);
@@ -153,14 +153,14 @@ pub(super) fn lead(run: &Run<'_>, signals: &Signals) -> Result<Standing, String>
     parent.begin();
     let others = Others { run, parent };
     watch(run, &others)?;
-    // All may have failed in the same moment, which is not told as news.
+    // All may have failed at the same moment, which is no event.
     match others.parent.failure() {
         Some(text) => Err(text),
         None => Ok(others.merged(&others.parent.members())),
     }
 }
 
-/// Starts all, and waits until they can begin.
+/// Starts all processes, and waits until they can begin.
 fn start(parent: &mut Parent<Standing>, processes: u32) -> Result<(), String> {
     for _ in 0..processes {
         parent.start(Vec::new())?;
@@ -179,12 +179,12 @@ impl Others<'_> {
 impl Watched for Others<'_> {
     fn next(&self, at_most: Duration) -> News {
         let all_over = self.parent.wait_for_end(at_most);
-        // What one that dies has told last is all that will be known of it.
+        // The last report of a process that dies is all that the parent will know of it.
         if !all_over && at_most >= LIVE_EVERY {
             self.parent.ask();
         }
         match self.parent.failure() {
-            // When all are over, whoever leads them asks for it.
+            // When all are done, the caller asks for the last state.
             _ if all_over => News::AllOver,
             None if self.parent.all_hold() => News::AllHold,
             Some(text) => News::Failed(text),
@@ -205,7 +205,7 @@ impl Watched for Others<'_> {
     }
 }
 
-/// Runs as one of several processes.
+/// Runs as a child process.
 pub(super) fn follow(options: &LoadOptions) -> ExitCode {
     Child::follow(|child| work_for(options, child))
 }
@@ -276,7 +276,7 @@ mod tests {
             hold(&["10", "--processes", "4", "--threads", "3"]),
             Ok((4, 2))
         );
-        // Where nothing stays open there is nothing to divide.
+        // If no connection stays open there is nothing to divide.
         let connect = ["connect", "--connections", "1000000"];
         assert_eq!(plan(&connect, 20_000), Ok((1, 1)));
         assert_eq!(plan(&connect, 700), Ok((1, 1)));

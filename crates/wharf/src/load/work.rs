@@ -1,4 +1,4 @@
-//! What a load does: its threads, what each of them drives, and who watches over them.
+//! The work of a load: its threads, what each of them drives, and how the main thread watches them.
 
 pub(crate) mod crew;
 pub(crate) mod parting;

@@ -1,35 +1,36 @@
-//! `--descriptors`: whether connections take descriptors of the process, or places in tables that
-//! each thread's ring has for itself.
+//! `--descriptors`: whether connections take descriptors of the process, or entries in the table of
+//! a thread's ring.
 //!
-//! A table is as large as the process may have open files, and every thread has one: with so many
-//! threads one process holds what otherwise takes several.
+//! A table is as large as the limit of open files, and every thread has one. With enough threads
+//! one process holds what otherwise takes several.
 
 use clap::ValueEnum;
 use wharf_port::Builder;
 
 use crate::processes::Threads;
 
-/// Threads that one command starts at most, as for `--threads`.
+/// The most threads that one command starts, as for `--threads`.
 const THREADS_MAX: u64 = 256;
-/// Most places that the kernel gives a table.
+/// The most entries that the kernel allows in a table.
 const TABLE_MAX: u64 = 1 << 20;
-/// Fewer places would save nothing, and those that are being closed take some.
+/// A smaller table saves nothing. Connections that are closing need entries too.
 const TABLE_MIN: u32 = 4096;
 
 /// What a connection takes of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Descriptors {
-    /// A descriptor each, as everywhere
+    /// One descriptor each
     Ordinary,
-    /// None: they live in the threads' own tables (uring only; an experiment)
+    /// None: they live in tables of the threads (uring only; an experiment)
     Direct,
 }
 
 impl Descriptors {
-    /// How many threads so many connections take, in one process with this limit of open files.
+    /// The number of threads that these connections need, in one process with this limit of open
+    /// files.
     ///
     /// # Errors
-    /// Where direct descriptors cannot be had in this way.
+    /// If direct descriptors are not possible in this way.
     pub(crate) fn threads(
         connections: Option<u32>,
         threads: u16,

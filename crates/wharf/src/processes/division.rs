@@ -1,7 +1,7 @@
-//! How a work is divided, which servers and loads are told in the same way.
+//! How a command is divided over processes and threads. Servers and loads have the same options.
 //!
-//! That it is a part of one is no option: the program tells it to itself by a word of its own, which
-//! nobody has to read in completions.
+//! A process learns that it is a part from a hidden word on its command line, and not from an
+//! option: an option would appear in help and completions.
 
 use std::ffi::OsString;
 
@@ -10,29 +10,30 @@ use clap::Args;
 use crate::processes::descriptors::Descriptors;
 use crate::values::whole;
 
-/// The word behind the command of a process that works for another one.
+/// The word after the command of a process that works for another process.
 pub(crate) const PART: &str = "--part";
 /// The commands that can be divided.
 const DIVISIBLE: [&str; 3] = ["hold", "echo", "load"];
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DivisionOptions {
-    /// Processes, each with these threads and a share of the connections; one account. By default
-    /// as many as the connections and the limit of open files ask for. For a server on Linux only,
-    /// and not on Unix sockets
+    /// Number of processes, each with these threads and a share of the connections; they print one
+    /// account. By default as many as the connections and the limit of open files require. For a
+    /// server on Linux only, and not with Unix sockets
     #[arg(long, value_parser = whole(1..=256_u16), env = "WHARF_PROCESSES", value_name = "N")]
     pub(crate) processes: Option<u16>,
-    /// Whether this is one of them.
+    /// Whether this process is one of them.
     #[arg(skip)]
     pub(crate) part: bool,
-    /// What a connection takes of the process: a descriptor, or with direct none. Those live in
-    /// tables of the threads' own, as many threads as the connections and the limit of open files
-    /// ask for; an experiment for uring on Linux, described in docs/library/direct-descriptors.md
+    /// What a connection takes of the process: a descriptor, or with direct none. Direct
+    /// descriptors live in tables of the threads, and there are as many threads as the connections
+    /// and the limit of open files require. An experiment for uring on Linux, see
+    /// docs/library/direct-descriptors.md
     #[arg(long, value_enum, default_value_t = Descriptors::Ordinary, env = "WHARF_DESCRIPTORS")]
     pub(crate) descriptors: Descriptors,
 }
 
-/// Takes the word out of a command line, if it is there.
+/// Removes the word from a command line, if it is there.
 pub(crate) fn take_part(words: &mut Vec<OsString>) -> bool {
     let divisible = |word: &OsString| DIVISIBLE.iter().any(|name| word == name);
     let is_part = words.get(1).is_some_and(divisible) && words.get(2).is_some_and(|it| it == PART);

@@ -1,4 +1,4 @@
-//! What `wharf hold` and `wharf echo` take.
+//! The options of `wharf hold` and `wharf echo`.
 
 use clap::{Args, ValueEnum};
 use wharf_port::{Address, DriverChoice};
@@ -11,7 +11,7 @@ use crate::values::{
 
 #[derive(Debug, Args)]
 pub(crate) struct HoldOptions {
-    /// What to notice of a held connection
+    /// What to notice about a held connection
     #[arg(long, value_enum, default_value_t = Notice::Leave, env = "WHARF_NOTICE")]
     pub(crate) notice: Notice,
     #[command(flatten)]
@@ -27,16 +27,16 @@ pub(crate) struct EchoOptions {
 /// What a holding server notices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Notice {
-    /// The peer's leaving, by FIN or RST: its slot is freed
+    /// That the peer leaves, by FIN or RST; the slot is then free again
     Leave,
-    /// Nothing at all: a held connection stays until the end
+    /// Nothing: a held connection stays until the end
     Never,
 }
 
-/// What every server takes.
+/// The options of every server.
 #[derive(Debug, Args)]
 pub(crate) struct ServingOptions {
-    // Not a documentation comment, which would take [v6] for a link.
+    // Not a doc comment: rustdoc would take [v6] for a link.
     #[arg(
         value_name = "ADDRESS",
         default_value = "127.0.0.1:10101",
@@ -47,54 +47,54 @@ pub(crate) struct ServingOptions {
                 before 6; [::] takes version 6 only; [fe80::1%eth0]:port has a zone"
     )]
     pub(crate) addresses: Vec<Place>,
-    /// What to run on: the best that works here, or this one or none
+    /// Driver to run on: auto takes the best that works here; a named driver has no fallback
     #[arg(long, default_value = "auto", value_parser = parse_driver, env = "WHARF_DRIVER",
           value_name = "auto|iocp|uring|poll")]
     pub(crate) driver: DriverChoice,
-    /// Threads, each with a port of its own. On Linux each also listens for itself and the system
-    /// deals connections out (SO_REUSEPORT); elsewhere, and on Unix sockets, the first one accepts
-    /// and deals them out in turn
+    /// Threads, each with its own port. On Linux each thread also has its own listener, and the
+    /// system distributes connections (SO_REUSEPORT). Elsewhere, and on Unix sockets, the first
+    /// thread accepts and distributes them round-robin
     #[arg(long, default_value_t = 1, value_parser = whole(1_u16..=256),
           env = "WHARF_THREADS", value_name = "N")]
     pub(crate) threads: u16,
     #[command(flatten)]
     pub(crate) division: DivisionOptions,
-    /// Stop accepting at so many connections; the others wait in the backlog until one leaves
+    /// Maximum number of connections; further ones wait in the backlog until one leaves
     #[arg(long, value_parser = whole(1_u32..=16_000_000),
           env = "WHARF_MAX_CONNECTIONS", value_name = "N")]
     pub(crate) max_connections: Option<u32>,
-    /// Connections that wait in the system until they are accepted; the system may have a bound of
-    /// its own (on Linux net.core.somaxconn)
+    /// Maximum number of connections that wait to be accepted; the system may have a lower limit
+    /// (on Linux net.core.somaxconn)
     #[arg(long, default_value_t = 4096, value_parser = whole(1_i32..=i32::MAX),
           env = "WHARF_BACKLOG", value_name = "N")]
     pub(crate) backlog: i32,
-    /// Ask a peer that has sent nothing for so long whether it is still there, and let it go if it does
-    /// not answer within half a minute; 0s never asks
+    /// Probe a peer that has sent nothing for this long, and close its connection if it does not
+    /// reply within half a minute; 0s never probes
     #[arg(long, default_value = "2m", value_parser = parse_keepalive,
           env = "WHARF_KEEPALIVE", value_name = "TIME")]
     pub(crate) keepalive: std::time::Duration,
-    /// Look for so many microseconds before sleeping when there is nothing to do: cuts the round trip
-    /// where connections are few, and costs a processor a thread
+    /// Busy-poll for up to this many microseconds before blocking. It shortens the round trip if
+    /// there are few connections, and keeps one core busy for each thread
     #[arg(long, default_value_t = 0, value_parser = whole(0_u32..=1_000_000),
           env = "WHARF_SPIN_US", value_name = "N")]
     pub(crate) spin_us: u32,
-    /// Tell the account as it stands to whoever connects here: one line of JSON. wharf load asks it
-    /// with its own --admin
+    /// Report the current account on this address: each connection receives one line of JSON. wharf
+    /// load reads it with its own --admin
     #[arg(long, env = "WHARF_ADMIN", value_name = "ADDRESS", value_parser = parse_one_address)]
     pub(crate) admin: Option<Address>,
-    /// What decides how fast connections send, such as cubic; without it the system's own choice
+    /// TCP congestion control, such as cubic; by default the system's choice
     #[arg(long, env = "WHARF_CONGESTION_CONTROL", value_name = "NAME")]
     pub(crate) congestion_control: Option<String>,
-    /// End when standard input ends, as with Ctrl-C: for a program that starts this one
+    /// End when standard input ends, as with Ctrl-C; for a program that starts this one
     #[arg(long, env = "WHARF_UNTIL_EOF", value_parser = parse_switch)]
     pub(crate) until_eof: bool,
-    /// How to print: for people, or one JSON object a line
+    /// How to print: text, or one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Text, env = "WHARF_FORMAT")]
     pub(crate) format: Format,
     /// Print a line for each connection, with its key
     #[arg(short, long, env = "WHARF_VERBOSE", value_parser = parse_switch)]
     pub(crate) verbose: bool,
-    /// Print nothing but the account (and in JSON where it listens)
+    /// Print only the account (in JSON also where it listens)
     #[arg(short, long, conflicts_with = "verbose", env = "WHARF_QUIET",
           value_parser = parse_switch)]
     pub(crate) quiet: bool,

@@ -1,7 +1,8 @@
 //! ADDRESS on the command line: internet addresses with port ranges, and Unix paths.
 //!
-//! Names are resolved once, at the start, by the system. To a server a name stands for one address:
-//! binding all of a name's addresses was rejected, because a host may list `::1` and have no version
+//! The system resolves names once, at the start. For a server a name is one address. Binding all
+//! addresses of a name was rejected, because a host may list `::1` and have no IPv6. A load tries
+//! the addresses in turn.
 //! 6. A load tries them one after the other.
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -9,11 +10,11 @@ use std::str::FromStr;
 
 use wharf_port::Address;
 
-/// One ADDRESS, which a range makes many.
+/// One ADDRESS. A range is several.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     pub(crate) addresses: Vec<Address>,
-    /// The further addresses of a name, where it is one and has several.
+    /// The other addresses of a name, if it has several.
     pub(crate) others: Vec<Address>,
 }
 
@@ -68,13 +69,13 @@ fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     Ok((first, last))
 }
 
-/// The address that a host is, or those that a name has, version 4 before 6; one at least.
+/// The address of a host, or the addresses of a name, IPv4 before IPv6; at least one.
 fn resolve(host: &str) -> Result<Vec<SocketAddr>, String> {
     if host.is_empty() || host == "*" {
         return Err("the host is missing: 0.0.0.0 or [::] listens on all of them".into());
     }
     if host.starts_with('[') {
-        // With the number of a zone, such as [fe80::1%2], the standard address has it.
+        // The standard parser reads a zone if it is a number, as in [fe80::1%2].
         let address = format!("{host}:0").parse::<SocketAddr>();
         let zoned = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
         let zoned = zoned.and_then(|it| it.split_once('%'));
@@ -96,7 +97,7 @@ fn resolve(host: &str) -> Result<Vec<SocketAddr>, String> {
         .map_err(|error| format!("\"{host}\": {error}: correct the name, or write its address"))?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
-    // Some systems list an address once for each kind of socket.
+    // Some systems list an address once per socket type.
     found.dedup();
     match found.is_empty() {
         false => Ok(found),
@@ -106,8 +107,8 @@ fn resolve(host: &str) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-/// An address of an interface that is named, such as `fe80::1%eth0`. The system knows the number of
-/// the name, and takes names for addresses that need a zone.
+/// An address with a named interface, such as `fe80::1%eth0`. The system knows the interface's
+/// number. It resolves such a name only for addresses that need a zone.
 fn in_zone(address: &str, zone: &str) -> Result<Vec<SocketAddr>, String> {
     let found = format!("{address}%{zone}");
     let found = (found.as_str(), 0).to_socket_addrs();

@@ -1,8 +1,9 @@
-//! How both ends of a million are divided: over processes, or over the rings of one process.
+//! How both ends are divided: over processes, or over the rings of one process.
 //!
-//! A process has a bound of open files, so with ordinary descriptors a server is several processes
-//! that share one address. Direct descriptors take none, and their tables have the same bound each:
-//! there it is one process with a ring for each table, and one listener, which deals evenly.
+//! A process has a limit of open files. With ordinary descriptors a server is several processes
+//! that share one address. Direct descriptors do not count against the limit, but each table of
+//! them has the same limit. So a server with direct descriptors is one process with several rings,
+//! one for each table, and one listener, which distributes connections evenly.
 
 use std::time::Duration;
 
@@ -12,17 +13,18 @@ use crate::processes::descriptors::Descriptors;
 use crate::processes::{DESCRIPTORS_BESIDES, PROCESSES_MAX};
 use crate::sys;
 
-/// More than any of the processes gets beyond its share, when connections are dealt out by a hash:
-/// so many standard deviations.
+/// If a hash distributes connections, no process gets more than its share plus this number of
+/// standard deviations.
 const DEVIATIONS: f64 = 6.0;
-/// Connections that one network of sources is for: 3,937 from each address of it. Linux finds ports
-/// of an address slowly when half of them, 14,116, are taken.
+/// The connections for which the smaller network of sources is enough: 3,937 from each address.
+/// Linux finds free ports of an address slowly when half of them, 14,116, are taken.
 const CONNECTIONS_OF_FEW_SOURCES: u32 = 1_000_000;
 const FEW_SOURCES: &str = "127.0.0.0/24";
 const MANY_SOURCES: &str = "127.0.0.0/22";
 
-/// What everything but connecting may take: so many programs start, and so many answers come; and
-/// what each connection adds to that, on a machine whose two processors do all of it.
+/// A limit on the time of everything except connecting: starting the programs and reading their
+/// accounts. A second limit grows with each connection, for a machine whose two processors do all
+/// of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PATIENCE_FOR_EACH: Duration = Duration::from_micros(100);
 
@@ -34,10 +36,10 @@ pub(super) struct Division {
 }
 
 impl Division {
-    /// For so many connections, with so many open files for each process.
+    /// The division for this number of connections and this limit of open files for each process.
     ///
     /// # Errors
-    /// Where they do not fit, with what to change.
+    /// If they do not fit; the error says what to change.
     pub(super) fn new(
         descriptors: Descriptors,
         connections: u32,
@@ -47,7 +49,7 @@ impl Division {
         let count;
         let (server, load) = match descriptors {
             Descriptors::Direct => {
-                // Both ends count as it does.
+                // Both ends compute the same number of threads.
                 Descriptors::threads(Some(connections), 1, None, limit)?;
                 count = connections.to_string();
                 let direct = ["--descriptors", "direct"];
@@ -66,10 +68,10 @@ impl Division {
     }
 }
 
-/// The name of the driver that both ends can have.
+/// The name of the driver for both ends.
 ///
 /// # Errors
-/// Where it cannot be had, or has no direct descriptors, with what to change.
+/// If it is not available, or has no direct descriptors; the error says what to change.
 pub(super) fn driver(descriptors: Descriptors, choice: DriverChoice) -> Result<String, String> {
     let builder = Port::builder().driver(choice).single_waiter();
     let port = descriptors.of_port(builder, Some(1), 1).build();
@@ -77,7 +79,7 @@ pub(super) fn driver(descriptors: Descriptors, choice: DriverChoice) -> Result<S
     Ok(port.driver().kind.to_string())
 }
 
-/// Where connections come from, so that each address has few of its ports in use.
+/// The network of source addresses. Each address then has few of its ports in use.
 pub(super) fn sources(connections: u32) -> &'static str {
     if connections <= CONNECTIONS_OF_FEW_SOURCES {
         FEW_SOURCES
@@ -86,12 +88,13 @@ pub(super) fn sources(connections: u32) -> &'static str {
     }
 }
 
-/// What everything but connecting may take.
+/// A limit on the time of everything except connecting.
 pub(super) fn patience(connections: u32) -> Duration {
     PATIENCE + PATIENCE_FOR_EACH * connections
 }
 
-/// As many processes as have room for the connections, however unevenly they are dealt out.
+/// The number of processes that have enough descriptors, however unevenly the system distributes
+/// connections.
 fn server_processes(connections: u32, limit: u64, deals: bool) -> Result<u32, String> {
     let room = limit.saturating_sub(DESCRIPTORS_BESIDES) as f64;
     if f64::from(connections) <= room {
@@ -122,7 +125,7 @@ mod tests {
     #[test]
     fn there_are_as_many_servers_as_the_hash_asks_for() {
         assert_eq!(server_processes(19_936, 20_000, false), Ok(1));
-        // Two of 9,968 each are full with the next, were they dealt out evenly.
+        // Two processes of 9,968 each would be full with one more, if the distribution were even.
         assert_eq!(server_processes(39_872, 20_000, true), Ok(3));
         let million = server_processes(1_000_000, 20_000, true).expect("they fit");
         assert!((51..=54).contains(&million), "{million}");

@@ -1,4 +1,4 @@
-//! What `wharf bench million` has found, as JSON says it and as people read it.
+//! The result of `wharf bench million`, as JSON and as text.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::text::numbers::{bytes, grouped};
 
 const VERSION: u32 = 1;
 
-/// The whole of it; docs/program/bench.md describes its members.
+/// The whole result; docs/program/bench.md describes its members.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     event: &'static str,
@@ -26,7 +26,7 @@ pub(super) struct Report {
     descriptors: &'static str,
     server_processes: u32,
     load_processes: u64,
-    /// Where each thread has a ring with a table of its own; null elsewhere.
+    /// The number of rings, where each thread has a ring with its own table; null elsewhere.
     server_rings: Option<u64>,
     load_rings: Option<u64>,
     load_driver: String,
@@ -44,17 +44,17 @@ pub(super) struct Report {
     touch: Touched,
     close: Close,
     memory: Memory,
-    /// The ledger of both ends.
+    /// The joint ledger of both ends.
     server: Value,
     faults: Vec<String>,
     verdict: String,
 }
 
-/// Why there were not more.
+/// Why there were not more connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum BoundedBy {
-    /// So many were wanted.
+    /// The requested number was reached.
     Wanted,
     Memory,
     Interrupted,
@@ -66,7 +66,7 @@ struct Open {
     seconds: f64,
     per_second: f64,
     server_us: Option<f64>,
-    /// Connects that began more than 1 ms after their time.
+    /// Connects that started more than 1 ms late.
     late: u64,
     over_time: Vec<Moment>,
     connect_us: Option<Percentiles>,
@@ -81,22 +81,22 @@ struct Touched {
 
 #[derive(Debug, Serialize)]
 struct Close {
-    /// From the first that went to the last; null if they did not all go in time.
+    /// From the first close to the last; null if they did not all close in time.
     seconds: Option<f64>,
     ports_waiting_before: Option<u64>,
     ports_waiting_after: Option<u64>,
 }
 
-/// Bytes; for each connection unless it is said otherwise.
+/// Bytes for each connection, except where noted.
 #[derive(Debug, Serialize)]
 struct Memory {
     kernel_both_ends: Option<f64>,
     server_wharf: f64,
     server_process: Option<f64>,
-    /// All of it, not for each.
+    /// All of it, not per connection.
     server_resident_bytes: Option<u64>,
     load_resident_bytes: Option<u64>,
-    /// Of everything together: what the machine has less.
+    /// How much less memory the machine has.
     machine: Option<f64>,
     available_bytes_before: u64,
     available_bytes_held: u64,
@@ -313,7 +313,7 @@ impl Memory {
                     each(self.machine),
                     bytes(self.available_bytes_held)
                 ),
-                // Other programs have given back more than was taken.
+                // Other programs gave back more than the connections took.
                 None => format!(
                     "machine   no less available; {} are left",
                     bytes(self.available_bytes_held)
@@ -323,8 +323,8 @@ impl Memory {
     }
 }
 
-/// What the kernel has taken for both ends of each, unless no connection can take that: then somebody
-/// else did, or gave it back.
+/// Kernel memory for both ends of each connection. `None` if the figure cannot be right: then
+/// another program took memory or gave it back.
 fn kernel_of_each(before: Option<u64>, after: Option<u64>, held: u64) -> Option<f64> {
     let grown = after?.checked_sub(before?)?;
     believable(grown, 2 * held)?;
@@ -351,7 +351,7 @@ mod tests {
     fn what_no_connection_can_take_of_the_kernel_is_not_told() {
         let of_each = |after| kernel_of_each(Some(1_000_000), after, 100);
         assert_eq!(of_each(Some(1_800_000)), Some(8_000.0));
-        // So little, so much, less than before, and nothing.
+        // Too little, too much, less than before, and unknown.
         for after in [Some(1_001_000), Some(90_000_000), Some(900_000), None] {
             assert_eq!(of_each(after), None, "{after:?}");
         }

@@ -1,11 +1,11 @@
-//! Machines that are not here, and what follows from them.
+//! Simulated machines, and the conclusions about them.
 
 use super::*;
 use crate::sys::facts::{Backlog, Cgroup, ConnectionMemory, Memory, Rights, TcpMemory};
 
 const GIB: u64 = 1 << 30;
 
-/// A machine as its installer leaves it.
+/// A freshly installed machine.
 fn fresh_linux() -> Facts {
     Facts {
         system: "Linux".into(),
@@ -92,8 +92,8 @@ fn a_million_needs_these_lines_and_no_others() {
     );
 }
 
-/// The goal of every machine that has the memory is met after its lines, and they change nothing
-/// where nothing has to change.
+/// On every machine with enough memory the commands reach the goal. If nothing has to change, there
+/// are no commands.
 #[test]
 fn what_the_lines_promise_holds_after_them() {
     for family in [

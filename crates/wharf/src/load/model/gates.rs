@@ -1,4 +1,4 @@
-//! Gates: what has to hold at the end, for those who start the program from a script.
+//! Gates: conditions on the result, for scripts.
 
 use std::str::FromStr;
 
@@ -70,12 +70,12 @@ impl FromStr for Expectation {
 }
 
 impl Expectation {
-    /// What it is about.
+    /// The name of the count.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Why it does not hold, if it does not.
+    /// Why the gate does not hold, if it does not.
     pub(crate) fn missed(&self, count_of: impl Fn(&str) -> u64) -> Option<String> {
         let count = count_of(self.name);
         let (holds, sign) = match self.comparison {

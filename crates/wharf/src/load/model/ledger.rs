@@ -1,7 +1,7 @@
-//! What became of every connection: each is in the ledger once, and at the end it balances.
+//! The outcome of every connection: each is in the ledger once, and the ledger balances at the end.
 //!
-//! asked = connected + failed + unfinished, and connected = closed in order + lost + held at the
-//! end. Threads count into one ledger, so that it can be read while they work.
+//! asked = connected + failed + unfinished, and connected = closed cleanly + lost + held at the
+//! end. All threads count into one ledger, which can be read while they work.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,14 +17,14 @@ use crate::machine::memory;
 /// Latencies are kept in nanoseconds, to three digits.
 const DIGITS: u8 = 3;
 
-/// What all threads count together.
+/// Counters that all threads share.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
     pub(crate) interrupted: AtomicBool,
     pub(crate) asked: AtomicU64,
     connected: AtomicU64,
-    /// When the last had connected, in nanoseconds since the start.
+    /// When the last connection connected, in nanoseconds since the start.
     connected_last: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) held: AtomicU64,
@@ -32,37 +32,36 @@ pub(crate) struct Ledger {
     pub(crate) messages_late: AtomicU64,
     messages_unsent: AtomicU64,
     pub(crate) messages_begun: AtomicU64,
-    /// Connects that were due and never begun.
+    /// Connects that were due and never started.
     pub(crate) unbegun: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) corrupt: AtomicU64,
     pub(crate) touched: AtomicU64,
     pub(crate) held_back: AtomicU64,
-    /// Where the last has connected to that did not connect to the same as the one before.
+    /// The address of the latest connection, if it differs from the one before.
     connected_to: Mutex<Option<String>>,
     failed: Mutex<BTreeMap<String, u64>>,
-    /// By the second since the start, and the reason.
+    /// By the second since the start, and by reason.
     lost: Mutex<BTreeMap<(u64, String), u64>>,
-    /// What each thread has told last of what it owes.
+    /// The latest report of each thread about what it owes.
     owed: Mutex<BTreeMap<u32, Owed>>,
 }
 
-/// What one thread owes: messages that are due and not begun, and since when the oldest counts of all
-/// that have not come back.
+/// What one thread owes: the number of messages that are due and not sent, and the due time of the
+/// oldest message without a reply.
 #[derive(Clone, Copy, Debug)]
 struct Owed {
     overdue: u64,
     oldest: Option<Instant>,
 }
 
-/// How long things took, in one thread.
+/// Latencies of one thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     pub(crate) connect: Histogram<u64>,
     pub(crate) message: Histogram<u64>,
-    /// How old messages were when their connection was lost, with which they were: no percentile of
-    /// those that came back has them.
+    /// The age of messages when their connection was lost. No percentile of replies includes them.
     pub(crate) unanswered: Histogram<u64>,
 }
 
@@ -77,13 +76,13 @@ impl Latencies {
     }
 
     pub(crate) fn add(&mut self, other: &Latencies) {
-        // Both resize by themselves, so nothing is out of range.
+        // Both histograms resize by themselves, so no value is out of range.
         let _ = self.connect.add(&other.connect);
         let _ = self.message.add(&other.message);
         let _ = self.unanswered.add(&other.unanswered);
     }
 
-    /// What has come since these were the same.
+    /// The latencies recorded since `before`.
     pub(crate) fn since(&self, before: &Latencies) -> Latencies {
         let mut period = self.clone();
         for (all, before) in [
@@ -91,7 +90,7 @@ impl Latencies {
             (&mut period.message, &before.message),
             (&mut period.unanswered, &before.unanswered),
         ] {
-            // Each count was less or the same before, unless a process died and took its own along.
+            // Each count only grows, unless a process died and took its counts along.
             if all.subtract(before).is_err() {
                 all.reset();
             }
@@ -103,7 +102,7 @@ impl Latencies {
 /// Notes a latency.
 pub(crate) fn record(histogram: &mut Histogram<u64>, latency: Duration) {
     let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-    // It grows as it has to, so that no value is too large.
+    // The histogram grows, so no value is too large.
     let _ = histogram.record(nanoseconds);
 }
 
@@ -135,7 +134,7 @@ impl Ledger {
         }
     }
 
-    /// What a thread owes as it stands.
+    /// Records what a thread owes now.
     pub(crate) fn tell_owed(&self, thread: u32, overdue: u64, oldest: Option<Instant>) {
         lock(&self.owed).insert(thread, Owed { overdue, oldest });
     }
@@ -146,12 +145,12 @@ impl Ledger {
         self.connected_last.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Which address of a name it is that answers.
+    /// Records which address of a name accepts connections.
     pub(crate) fn connected_to(&self, address: &Address) {
         *lock(&self.connected_to) = Some(address.to_string());
     }
 
-    /// Messages whose time came and that could not be sent.
+    /// Counts messages that were due and could not be sent.
     pub(crate) fn unsent(&self, count: u64) {
         self.messages_unsent.fetch_add(count, Ordering::Relaxed);
     }
@@ -161,7 +160,7 @@ impl Ledger {
         *failed.entry(kind.to_string()).or_default() += 1;
     }
 
-    /// A connection that was open went without being asked to.
+    /// Counts an open connection that ended unexpectedly.
     pub(crate) fn lost(&self, reason: &str) {
         self.held.fetch_sub(1, Ordering::Relaxed);
         let second = self.start.elapsed().as_secs();
@@ -173,7 +172,7 @@ impl Ledger {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// How it stands.
+    /// The current counts.
     pub(crate) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let failed_by_reason = lock(&self.failed).clone();
@@ -188,7 +187,8 @@ impl Ledger {
         }
         let (asked, connected) = (read(&self.asked), read(&self.connected));
         let failed = failed_by_reason.values().sum();
-        // Those that came back are read first: none that begins meanwhile makes them too many.
+        // Read the replies first. A message that starts meanwhile then cannot make them exceed the
+        // total.
         let messages = read(&self.messages);
         let owed = lock(&self.owed).clone();
         let overdue: u64 = owed.values().map(|owed| owed.overdue).sum();
@@ -236,9 +236,9 @@ pub(crate) struct Counts {
     pub(crate) seconds: f64,
     pub(crate) asked: u64,
     pub(crate) connected: u64,
-    /// Of the addresses of a name, the one that answers.
+    /// Of the addresses of a name, the one that accepts connections.
     pub(crate) connected_to: Option<String>,
-    /// Until the last of them had connected.
+    /// Seconds until the last of them had connected.
     pub(crate) connect_seconds: f64,
     pub(crate) failed: u64,
     /// Neither connected nor failed when it ended.
@@ -252,20 +252,20 @@ pub(crate) struct Counts {
     pub(crate) messages_late: u64,
     /// Due in an open loop, and never sent.
     pub(crate) messages_unsent: u64,
-    /// Due, and not come back: sent or not.
+    /// Due without a reply, sent or not.
     pub(crate) messages_unanswered: u64,
-    /// Since when the oldest of them was due.
+    /// The age of the oldest of them.
     pub(crate) oldest_unanswered_us: Option<f64>,
-    /// Connects that were due in an open loop, and never begun.
+    /// Connects that were due in an open loop and never started.
     pub(crate) unbegun: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) corrupt: u64,
-    /// Held to the end, and sent a message then; each that did not come back is lost.
+    /// Held to the end, and sent a message then. A connection without a reply is lost.
     pub(crate) touched: u64,
-    /// Not begun, because that would have left too little memory.
+    /// Not started, to leave memory.
     pub(crate) held_back: u64,
-    /// What the load has in memory; nothing where the system does not tell.
+    /// Resident memory of the load; `None` if the system does not report it.
     pub(crate) resident_bytes: Option<u64>,
 }
 
@@ -276,7 +276,7 @@ pub(crate) struct LostInSecond {
 }
 
 impl Counts {
-    /// Adds what another process has counted at the same moment.
+    /// Adds the counts of another process at the same moment.
     pub(crate) fn add(&mut self, other: &Counts) {
         self.seconds = self.seconds.max(other.seconds);
         self.connect_seconds = self.connect_seconds.max(other.connect_seconds);
@@ -319,7 +319,7 @@ impl Counts {
         }
     }
 
-    /// Counts losses of a second.
+    /// Counts losses in one second.
     pub(crate) fn lose(&mut self, reason: &str, second: u64, count: u64) {
         if count == 0 {
             return;
@@ -332,8 +332,8 @@ impl Counts {
         }
     }
 
-    /// What is left of a process with so many connections that counted this much and died: what it
-    /// held is lost, and what it was to connect has failed.
+    /// The counts of a process that died after these counts, with its share of the connections.
+    /// What it held is lost, and what it had yet to connect has failed.
     pub(crate) fn died(mut self, share: u64, reason: &str) -> Self {
         let held = std::mem::take(&mut self.held);
         self.lose(reason, self.seconds as u64, held);

@@ -1,26 +1,27 @@
-//! Percentiles of all that was due, and not of what came back alone.
+//! Percentiles of all requests that were due, and not only of those with a reply.
 //!
-//! What was never answered is slower than any limit, and takes its place behind the slowest that
-//! was: a server that answers once and then never again would otherwise be as fast as its one answer.
+//! A request without a reply is slower than any limit, and ranks after the slowest reply. Otherwise
+//! a server that replies once and then never again would look as fast as its one reply.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::text::wrap::TIED;
 
-/// Microseconds; nothing where so many were not answered that there is no such time.
+/// Microseconds; `None` if that percentile had no reply.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50: Option<f64>,
     pub(crate) p90: Option<f64>,
     pub(crate) p99: Option<f64>,
     pub(crate) p99_9: Option<f64>,
-    /// Of what was answered.
+    /// Of the requests with a reply.
     pub(crate) max: f64,
 }
 
 impl Percentiles {
-    /// Of what was answered and so many that were not; nothing where nothing was answered.
+    /// The percentiles of these replies and this number of requests without a reply; `None` without
+    /// replies.
     pub(crate) fn of(answered: &Histogram<u64>, unanswered: u64) -> Option<Self> {
         let at = |quantile| {
             let nanoseconds = value_at(answered, unanswered, quantile);
@@ -35,7 +36,7 @@ impl Percentiles {
         })
     }
 
-    /// For people, but for the first.
+    /// As text, without the first percentile.
     pub(crate) fn text(&self) -> String {
         format!(
             "p90{TIED}{}, p99{TIED}{}, p99.9{TIED}{}, max{TIED}{:.1}",
@@ -47,12 +48,12 @@ impl Percentiles {
     }
 }
 
-/// A percentile for people.
+/// A percentile as text.
 pub(crate) fn microseconds(value: Option<f64>) -> String {
     value.map_or("never".to_owned(), |value| format!("{value:.1}"))
 }
 
-/// The nanoseconds within which this part of all that was due was answered; nothing where it was not.
+/// The nanoseconds within which this part of all requests had its reply; `None` if it did not.
 pub(crate) fn value_at(answered: &Histogram<u64>, unanswered: u64, quantile: f64) -> Option<u64> {
     let count = answered.len();
     let rank = ((count + unanswered) as f64 * quantile).ceil().max(1.0);

@@ -1,36 +1,36 @@
-//! When things are to begin: an open loop, whose times do not depend on what became of them.
+//! When requests are due: an open loop, whose times do not depend on earlier requests.
 
 use std::time::{Duration, Instant};
 
-/// What begins later than this after its time counts as late.
+/// A request that starts later than this after its time counts as late.
 const LATE_AFTER: Duration = Duration::from_millis(1);
 
-/// Times at a rate, of which a thread takes its share.
+/// Due times at a rate. A thread takes its share of them.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     start: Instant,
     pace: Pace,
-    /// The place of this thread among so many.
+    /// The number of this thread.
     thread: u32,
     threads: u32,
     begun: u64,
-    /// Nothing is due from here on, however late somebody looks: a load that was not scheduled when
-    /// its time was up once sent what had become due since, and more than was asked for.
+    /// No request is due after this time, however late the thread looks. A load that was not
+    /// scheduled at its end once sent what had become due since, and so more than requested.
     end: Option<Instant>,
 }
 
-/// How fast things are to begin.
+/// How fast requests are due.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Pace {
     pub(crate) per_second: f64,
-    /// How long the rate takes to rise to it, evenly from nothing.
+    /// How long the rate takes to rise evenly from zero.
     pub(crate) ramp: Duration,
 }
 
 impl Pace {
-    /// The time of one, counted over all threads from 0.
+    /// The time of request `number`, counted over all threads from 0.
     ///
-    /// While the rate rises, half the rate times the square of the time over the ramp have begun.
+    /// While the rate rises, `rate / 2 * time² / ramp` requests have been due.
     fn time_of(self, number: u64) -> Duration {
         let ramp = self.ramp.as_secs_f64();
         let number = number as f64;
@@ -43,7 +43,7 @@ impl Pace {
         Duration::from_secs_f64(seconds)
     }
 
-    /// About how many have had their time after so long.
+    /// The approximate number of requests due within this time.
     fn count_within(self, elapsed: Duration) -> f64 {
         let (ramp, seconds) = (self.ramp.as_secs_f64(), elapsed.as_secs_f64());
         if seconds < ramp {
@@ -54,7 +54,7 @@ impl Pace {
     }
 }
 
-/// One time that has come.
+/// A request that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Due {
     pub(crate) at: Instant,
@@ -73,24 +73,24 @@ impl Schedule {
         }
     }
 
-    /// The same, until then.
+    /// The same schedule with an end.
     pub(crate) fn until(self, end: Option<Instant>) -> Self {
         Schedule { end, ..self }
     }
 
-    /// When the next is to begin.
+    /// When the next request is due.
     pub(crate) fn next_at(&self) -> Instant {
         self.time_of(self.begun)
     }
 
-    /// When this thread's own is to begin, counted from 0.
+    /// When this thread's own request is due, counted from 0.
     fn time_of(&self, own: u64) -> Instant {
         let number = own * u64::from(self.threads) + u64::from(self.thread);
         self.start + self.pace.time_of(number)
     }
 
-    /// How many times have come that were not taken. It is calculated: where they come faster than
-    /// anybody takes them, a loop over them has no end.
+    /// The number of due requests that were not taken. It is computed: if requests are due faster
+    /// than the thread takes them, a loop over them does not end.
     pub(crate) fn overdue(&self, now: Instant) -> u64 {
         let is_due = |own: u64| {
             let at = self.time_of(own);
@@ -102,7 +102,7 @@ impl Schedule {
         let mut own = all
             .saturating_sub(u64::from(self.thread))
             .div_ceil(u64::from(self.threads));
-        // Rounding leaves it one or two beside the number.
+        // Rounding may be off by one or two.
         while is_due(own) {
             own += 1;
         }
@@ -112,8 +112,7 @@ impl Schedule {
         own.saturating_sub(self.begun)
     }
 
-    /// How many times have come so long ago that they are late, and were not taken. They count as
-    /// taken from here on.
+    /// Drops the due requests that are late, and returns their number. They count as taken.
     pub(crate) fn give_up(&mut self, now: Instant) -> u64 {
         let late = now.checked_sub(LATE_AFTER);
         let count = late.map_or(0, |late| self.overdue(late));
@@ -121,7 +120,7 @@ impl Schedule {
         count
     }
 
-    /// The next, if its time has come.
+    /// The next request, if it is due.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Due> {
         let at = self.next_at();
         if at > now || self.end.is_some_and(|end| at >= end) {
@@ -148,7 +147,7 @@ mod tests {
             per_second: 100.0,
             ramp: Duration::from_secs(10),
         };
-        // Half of what the full rate would begin, and a quarter of that in the first half.
+        // Half of the requests of the full rate, and a quarter of those in the first half.
         for (number, seconds) in [(0, 0.0), (125, 5.0), (500, 10.0), (600, 11.0), (1500, 20.0)] {
             let time = pace.time_of(number).as_secs_f64();
             assert!((time - seconds).abs() < 1e-9, "{number}: {time}");

@@ -1,7 +1,8 @@
-//! How a load stands, in one process or over all of them.
+//! The state of a load, in one process or over all.
 //!
-//! Counts are added up and so are histograms, value by value: percentiles of several processes are
-//! those that one would have measured. Averages of percentiles would be percentiles of nothing.
+//! Counts and histograms are added value by value, so percentiles of several processes are those
+//! that one process would have measured. Averages of percentiles were rejected: they are
+//! percentiles of nothing.
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
@@ -11,7 +12,7 @@ use super::ledger::{Counts, Latencies};
 use crate::machine::memory;
 use crate::processes::{Member, Status};
 
-/// Why connections of a process that died have failed, or were lost.
+/// The reason for failures and losses of a process that died.
 pub(crate) const PROCESS_DIED: &str = "their process died";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,12 +23,12 @@ pub(crate) struct Standing {
     pub(crate) interrupted: bool,
 }
 
-/// As it goes from one process to another.
+/// The state as one process sends it to another.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     counts: Counts,
     interrupted: bool,
-    /// Histograms in the format of their own.
+    /// Histograms in their own format.
     connect: Vec<u8>,
     message: Vec<u8>,
     unanswered: Vec<u8>,
@@ -38,7 +39,7 @@ impl From<Standing> for Wire {
         let bytes = |histogram: &Histogram<u64>| {
             let mut bytes = Vec::new();
             let mut serializer = V2DeflateSerializer::new();
-            // Writing to memory does not fail, and what is not there is told apart when it is read.
+            // Writing to memory does not fail. The reader detects a missing histogram.
             let _ = serializer.serialize(histogram, &mut bytes);
             bytes
         };
@@ -75,7 +76,7 @@ impl TryFrom<Wire> for Standing {
 }
 
 impl Standing {
-    /// Of a load that has not begun.
+    /// The state of a load that has not started.
     pub(crate) fn nothing() -> Self {
         Standing {
             counts: Counts::default(),
@@ -84,7 +85,8 @@ impl Standing {
         }
     }
 
-    /// Of a load that a signal ended while its processes were starting, and killed some of them.
+    /// The state of a load that a signal ended while its processes started, and killed some of
+    /// them.
     pub(crate) fn ended_before_it_began() -> Self {
         Standing {
             interrupted: true,
@@ -92,10 +94,10 @@ impl Standing {
         }
     }
 
-    /// All processes as one. `share` says how many connections a process was to open.
+    /// Adds up all processes. `share` is the number of connections that a process was to open.
     pub(crate) fn of_all(members: &[Member<Standing>], share: impl Fn(u32) -> u32) -> Self {
         let mut all = Standing::nothing();
-        // The process that leads them opens nothing, and its memory belongs to the bill.
+        // The parent opens no connection, but its memory counts.
         all.counts.resident_bytes = memory::resident_bytes();
         for (process, member) in members.iter().enumerate() {
             let nothing = Standing::nothing();
@@ -113,7 +115,7 @@ impl Standing {
         all
     }
 
-    /// Connections that went with their process before they had told that they were connected.
+    /// Connections that ended with their process before it reported them as connected.
     pub(crate) fn failed_with_their_process(&self) -> u64 {
         let failed = self.counts.failed_by_reason.get(PROCESS_DIED);
         failed.copied().unwrap_or(0)
@@ -151,7 +153,7 @@ mod tests {
         Member { latest, status }
     }
 
-    /// A standing, as the other process has it.
+    /// A state, as the other process receives it.
     fn sent(standing: &Standing) -> Standing {
         let text = serde_json::to_string(standing).expect("memory");
         serde_json::from_str(&text).expect("what was written")

@@ -1,8 +1,8 @@
-//! `--touch`: which of the held connections have to prove that they live.
+//! `--touch`: which held connections must prove that they live.
 //!
-//! Whether one is chosen follows from the seed and its number, so that a load asks it to receive from
-//! the start and the others, which are only watched, cost the kernel nothing more. Choosing at the end
-//! was rejected for that.
+//! The seed and the number of a connection decide whether it is chosen. So the load starts a
+//! receive on a chosen connection from the start, and only watches the others, which costs the
+//! kernel no more memory. Choosing at the end was rejected for that reason.
 
 use std::str::FromStr;
 
@@ -27,9 +27,9 @@ impl FromStr for Touch {
 }
 
 impl Touch {
-    /// Whether it chooses this connection, of all those of a load.
+    /// Whether it chooses this connection of the load.
     pub(crate) fn chooses(self, seed: u64, connection: u32) -> bool {
-        // The finish of splitmix64, which leaves no two numbers alike.
+        // The final step of splitmix64: different numbers give different results.
         let mixed = seed.wrapping_add(u64::from(connection).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -1,8 +1,7 @@
 //! The bytes of one connection: what it sends, what it expects back, and how long that took.
 //!
-//! Which byte belongs at which place follows from the seed, the connection and the place, so that
-//! bytes of another connection, or of another place, are found out as surely as damaged ones. No
-//! input and no output happens here.
+//! The seed, the connection and the offset decide each byte. So bytes of another connection or
+//! offset are detected as reliably as damaged ones. This module does no input and no output.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 /// A prime, so that no size of messages divides it.
 const NOISE_BYTES: usize = 65_521;
 
-/// The bytes that all connections take theirs from, each from a place of its own.
+/// The bytes that all connections use, each from its own offset.
 #[derive(Debug)]
 pub(crate) struct Noise(Box<[u8]>);
 
@@ -27,25 +26,25 @@ impl Noise {
         Noise(std::iter::repeat_with(byte).take(NOISE_BYTES).collect())
     }
 
-    /// The longest piece from a place on.
+    /// The longest piece from this offset on.
     fn from(&self, connection: u32, place: u64) -> &[u8] {
         let start = u64::from(connection) * 7_919 + place;
         &self.0[(start % NOISE_BYTES as u64) as usize..]
     }
 }
 
-/// What is under way on one connection.
+/// The messages in flight on one connection.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     connection: u32,
     message_bytes: u32,
     sent_bytes: u64,
     received_bytes: u64,
-    /// When each message that has not come back was sent, or was to be sent.
+    /// The send time, or due time, of each message without a reply.
     begun: VecDeque<Instant>,
 }
 
-/// Bytes came back that were not sent, or not there.
+/// Bytes came back that were not sent, or not at this offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Corrupt {
     pub(crate) place: u64,
@@ -62,7 +61,7 @@ impl Traffic {
         }
     }
 
-    /// The bytes of the next message, which counts from this time on.
+    /// The bytes of the next message. Its latency counts from this time.
     pub(crate) fn begin(&mut self, noise: &Noise, at: Instant) -> Vec<u8> {
         let length = self.message_bytes as usize;
         let mut message = Vec::with_capacity(length);
@@ -76,7 +75,7 @@ impl Traffic {
         message
     }
 
-    /// Takes what came back; tells of each message that is complete how long it took.
+    /// Checks what came back, and reports the latency of each complete message.
     pub(crate) fn receive(
         &mut self,
         noise: &Noise,
@@ -106,12 +105,12 @@ impl Traffic {
         Ok(())
     }
 
-    /// Messages that have not come back.
+    /// Messages without a reply.
     pub(crate) fn under_way(&self) -> usize {
         self.begun.len()
     }
 
-    /// Since when each message that has not come back counts, the oldest first.
+    /// The start time of each message without a reply, the oldest first.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Instant> + '_ {
         self.begun.iter().copied()
     }

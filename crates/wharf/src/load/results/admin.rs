@@ -1,13 +1,13 @@
-//! The account of the server, asked before the load and after it: the difference is this load's.
+//! The server's account, read before and after the load: the difference is this load's.
 //!
-//! What has connected may still be in the backlog when the load is over, and a server in several
-//! processes may be told by one of them late, so the second answer is asked for again while it lacks
-//! something.
+//! When the load is over, some of its connections may still be in the backlog. A process of a
+//! divided server may report late. So the second account is read again while something is missing.
 //!
-//! How many connections of this load the server held is asked while the load holds them. The server
-//! counts those of others too, which come and go: what it holds more than before the load, or more
-//! than after it, whichever is more. Before alone was rejected: a load that began right behind another
-//! one saw that one's connections, which left meanwhile, and then none of its own.
+//! The load reads how many of its connections the server holds while it still holds them. The
+//! server's count includes connections of other clients, which come and go. So the load takes what
+//! the server holds more than before the load, or more than after it, whichever is more. "Before"
+//! alone was rejected: a load that started just after another load counted that one's connections
+//! as there before, and they left meanwhile.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -19,26 +19,26 @@ use serde_json::Value;
 use crate::account::joint::{BothEnds, Joint};
 use crate::load::model::standing::Standing;
 
-/// How long one answer may take. A server in several processes asks each of them, for five seconds
-/// at most, and somebody else may have asked before.
+/// A limit on the time of one read. A server in several processes asks each of them, for five
+/// seconds at most, and may have to finish another read first.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the server may account for no more of what has connected, at least and with each
-/// connection, and how often it is asked. The answers are counted, not the time: a server that is
-/// not scheduled for seconds answers once meanwhile, and has had no time to accept anything.
+/// How long the server may report no progress, at least and with each connection, and how often the
+/// load reads the account. The load counts reads and not time: a server that is not scheduled for
+/// seconds replies once in that time, and has had no time to accept a connection.
 const ACCOUNTS_WITHIN: Duration = Duration::from_secs(2);
 const ACCOUNTS_FOR_EACH: Duration = Duration::from_micros(20);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// An account is a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 65_536;
 
-/// A server that tells, and what it told before the load.
+/// A server with `--admin`, and its account before the load.
 #[derive(Debug)]
 pub(crate) struct Asked {
     address: SocketAddr,
     before: Told,
 }
 
-/// What matters of an account.
+/// The part of an account that the load uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Told {
     accepted: u64,
@@ -47,7 +47,7 @@ struct Told {
     bytes_out: u64,
 }
 
-/// What a server held, everybody's, when the load held its own.
+/// All connections that the server held when the load held its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Held {
     all: u64,
@@ -56,13 +56,13 @@ pub(crate) struct Held {
 }
 
 impl Asked {
-    /// Asks before the load.
+    /// Reads the account before the load.
     pub(crate) fn before(address: SocketAddr) -> Result<Self, String> {
         let before = ask(address)?;
         Ok(Asked { address, before })
     }
 
-    /// Asks while the load holds `here` connections.
+    /// Reads the account while the load holds `here` connections.
     pub(crate) fn held(&self, here: u64) -> Result<Held, String> {
         let answers_max = answers_max(here);
         let (mut same, mut known) = (0, None);
@@ -78,10 +78,11 @@ impl Asked {
         }
     }
 
-    /// Asks after it; both ledgers as one. `held` is what the server held at the end.
+    /// Reads the account after the load, and joins both ledgers. `held` is what the server held at
+    /// the end.
     pub(crate) fn after(&self, standing: &Standing, held: Option<Held>) -> Result<Joint, String> {
         let counts = &standing.counts;
-        // Nobody knows how far those came whose process died.
+        // If a process died, it is unknown how far its connections came.
         let unknown = standing.failed_with_their_process();
         let answers_max = answers_max(counts.connected);
         let (mut same, mut known) = (0, None);
@@ -111,20 +112,20 @@ impl Asked {
 }
 
 impl Held {
-    /// How many of them were this load's, where the server holds `after` once it is over.
+    /// How many of them were this load's, if the server holds `after` once the load is over.
     fn of_load(self, after: u64) -> u64 {
         self.more.max(self.all.saturating_sub(after))
     }
 }
 
-/// Answers in a row that account for no more than the one before.
+/// The number of accounts in a row without progress.
 fn answers_max(connected: u64) -> u128 {
     let connected = u32::try_from(connected).unwrap_or(u32::MAX);
     let patience = ACCOUNTS_WITHIN + ACCOUNTS_FOR_EACH * connected;
     patience.as_nanos() / ASK_EVERY.as_nanos()
 }
 
-/// What the server has told of this load, whatever others do there.
+/// What the server reported of this load, whatever other clients do.
 fn accounted(ends: &BothEnds) -> [u64; 4] {
     [
         ends.held.map_or(0, |(here, there)| there.min(here)),
@@ -134,7 +135,7 @@ fn accounted(ends: &BothEnds) -> [u64; 4] {
     ]
 }
 
-/// Whether the server may still have something to tell. Where connections were lost, nobody knows
+/// Whether the server may still have something to report. If connections were lost, it is unknown
 /// how many bytes went with them.
 fn lacks(ends: &BothEnds) -> bool {
     let is_whole = ends.lost == 0 && ends.unfinished == 0;
@@ -148,7 +149,7 @@ fn ask(address: SocketAddr) -> Result<Told, String> {
     parse(&ask_all(address)?).ok_or_else(|| failed(address, &other))
 }
 
-/// The account of a server as it stands, as an object.
+/// The current account of a server, as an object.
 pub(crate) fn account(address: SocketAddr) -> Result<Value, String> {
     let text = ask_all(address)?;
     serde_json::from_str(&text).map_err(|error| failed(address, &error))
@@ -164,8 +165,8 @@ fn ask_all(address: SocketAddr) -> Result<String, String> {
     let mut client = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
     let (mut text, mut part) = (Vec::new(), [0; 4096]);
     while text.len() < ANSWER_BYTES_MAX {
-        // A limit of each read alone begins anew with every byte, and with every signal: a program
-        // that was stopped and continued again and again once waited for ever.
+        // A limit on each read alone starts again with every byte and every signal. A program that
+        // was stopped and continued again and again once waited for ever.
         let left = give_up_at.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));
         client.set_read_timeout(Some(left)).map_err(failed)?;
@@ -208,7 +209,7 @@ mod tests {
         };
         assert!(!lacks(&all));
         assert!(lacks(&BothEnds { accepted: 1, ..all }));
-        // One of its processes has told how it stood before.
+        // One of its processes reported an older state.
         assert!(lacks(&BothEnds { bytes_in: 0, ..all }));
         assert!(lacks(&BothEnds {
             bytes_out: 0,
@@ -220,7 +221,7 @@ mod tests {
             lost,
             ..all
         }));
-        // It has not seen yet that they left, which shows that they were there.
+        // The server has not noticed yet that they left, which shows that they were there.
         let held = |there| Some((2, there));
         assert!(lacks(&BothEnds {
             held: held(1),
@@ -232,7 +233,7 @@ mod tests {
         }));
         // In 2 s, and in 22 s.
         assert_eq!((answers_max(0), answers_max(1_000_000)), (40, 440));
-        // Traffic of others is no progress.
+        // Traffic of other clients is no progress.
         let others = BothEnds {
             accepted: 9,
             bytes_in: 999,
@@ -247,12 +248,12 @@ mod tests {
             all,
             more: all.saturating_sub(before),
         };
-        // Nobody else is there.
+        // There is no other client.
         assert_eq!(held(0, 20).of_load(20), 20);
-        // Twenty of others were there: they stay, or leave before the load is over.
+        // Twenty of another client were there. They stay, or leave before the load is over.
         assert_eq!(held(20, 40).of_load(20), 20);
         assert_eq!(held(20, 20).of_load(0), 20);
-        // Of the load's twenty, ten wait in between.
+        // Of the load's twenty, ten wait between the two ends.
         assert_eq!(held(0, 10).of_load(0), 10);
         assert_eq!(held(20, 10).of_load(0), 10);
     }

@@ -1,10 +1,10 @@
-//! `--compat-rust-echo-bench`: the command line and the lines of the benchmark that echo servers on
-//! io_uring are usually measured with, <https://github.com/haraldh/rust_echo_bench>.
+//! `--compat-rust-echo-bench`: the command line and the output of the benchmark that is usual for
+//! echo servers on io_uring, <https://github.com/haraldh/rust_echo_bench>.
 //!
-//! Its numbers are worth comparing with because so many have published them, and hard to trust: a
-//! message that comes back in two reads ends its client there without a word. Here it is put
-//! together, every byte is compared, latencies are told too, and what went wrong. So the options
-//! and the lines are that program's, and everything behind them is `load echo`.
+//! Many people have published its numbers, so they are worth comparing with. But they are hard to
+//! trust: if a message comes back in two reads, its client ends without an error. Here `load echo`
+//! does the work behind the same options and lines: it joins the reads, compares every byte, and
+//! also prints latencies and errors.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ const ADDRESS: &str = "127.0.0.1:12345";
 const NUMBER: u32 = 50;
 const DURATION_SECONDS: u32 = 60;
 const LENGTH_BYTES: u32 = 26;
-/// Where the text of the line about the clients begins.
+/// The column where the text about the clients begins.
 const CLIENTS: usize = 9;
 
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "In place of rust_echo_bench")]
+#[command(next_help_heading = "Options that replace rust_echo_bench")]
 pub(crate) struct CompatOptions {
-    /// Run and print as rust_echo_bench does: no MODE and no ADDRESS, but -a, -c (or -n), -t and
-    /// -l; short reads are put together, and latencies are told too
+    /// Run and print as rust_echo_bench does. Takes no MODE and no ADDRESS, but -a, -c (or -n), -t
+    /// and -l. Unlike it, joins short reads and prints latencies
     #[arg(long, env = "WHARF_COMPAT_RUST_ECHO_BENCH", conflicts_with = "mode",
           value_parser = parse_switch)]
     pub(crate) compat_rust_echo_bench: bool,
-    /// The echo server; 127.0.0.1:12345 unless told otherwise
+    /// Address of the echo server; by default 127.0.0.1:12345
     #[arg(
         short = 'a',
         long = "address",
@@ -41,17 +41,17 @@ pub(crate) struct CompatOptions {
         conflicts_with = "mode"
     )]
     compat_address: Option<String>,
-    /// So many clients; 50 unless told otherwise
+    /// Number of clients; by default 50
     #[arg(short = 'c', short_alias = 'n', long = "number", value_name = "N",
           value_parser = whole(1_u32..=16_000_000),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_number: Option<u32>,
-    /// For so long; 60 unless told otherwise
+    /// Duration; by default 60
     #[arg(short = 't', long = "duration", value_name = "SECONDS",
           value_parser = whole(1_u32..=u32::MAX),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
     compat_duration: Option<u32>,
-    /// Bytes of a message; 26 unless told otherwise
+    /// Bytes of a message; by default 26
     #[arg(short = 'l', long = "length", alias = "lenght", value_name = "BYTES",
           value_parser = whole(1_u32..=16 << 20),
           requires = "compat_rust_echo_bench", conflicts_with = "mode")]
@@ -67,7 +67,7 @@ impl CompatOptions {
         self.compat_duration.unwrap_or(DURATION_SECONDS)
     }
 
-    /// What `load echo` has to do in its place.
+    /// The options of `load echo` that do the same.
     pub(crate) fn as_load(&self, options: &LoadOptions) -> Result<LoadOptions, String> {
         let address = self.address();
         let unreadable = |cure: String| format!("-a {address}: {cure}");
@@ -82,7 +82,7 @@ impl CompatOptions {
         })
     }
 
-    /// What is printed before the load; nothing where there is no one to imitate.
+    /// The lines before the load; empty without this option.
     pub(crate) fn heading(&self, options: &LoadOptions) -> String {
         let (address, seconds) = (self.address(), self.seconds());
         let (clients, bytes) = (options.connections, options.size());
@@ -91,10 +91,10 @@ impl CompatOptions {
         )
     }
 
-    /// And after it.
+    /// The lines after the load.
     pub(crate) fn text(&self, moment: &Moment<'_>) -> String {
         let counts = moment.counts;
-        // A run that was cut short is not spread over the time that it did not have.
+        // A run that was interrupted divides by its real duration.
         let seconds = f64::from(self.seconds()).min(counts.seconds.max(1e-3));
         let requests = counts.bytes_sent / u64::from(moment.options.size());
         let responses = counts.messages;

@@ -1,9 +1,9 @@
-//! `--hdr FILE`: every latency, in the log that the tools of HdrHistogram read.
+//! `--hdr FILE`: every latency, in the log format of the HdrHistogram tools.
 //!
-//! One line for each kind in each period, with its tag, compressed as the format has it. Percentiles
-//! are in the report already; this is for those who want to draw latency over time, or to add up
-//! several runs, which percentiles cannot be. It is written on the way: an hour of periods would
-//! take a gigabyte of memory.
+//! The log has one tagged, compressed line for each kind of latency in each period. The report
+//! already has percentiles. This log is for those who want to plot latency over time, or to add up
+//! several runs, which is impossible with percentiles. It is written during the load: an hour of
+//! periods would take a gigabyte of memory.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -15,12 +15,12 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use super::period::Period;
 
-/// A file that is open before the load begins, and is written a period at a time.
+/// A file that is opened before the load, and written one period at a time.
 #[derive(Debug)]
 pub(crate) struct HdrFile {
     path: PathBuf,
     file: File,
-    /// Why it is not whole, which is told at the end.
+    /// Why the file is not complete; reported at the end.
     unwritten: Option<String>,
 }
 
@@ -72,7 +72,7 @@ fn heading(start: SystemTime) -> Result<Vec<u8>, String> {
     builder
         .add_comment("latencies in nanoseconds, by wharf load")
         .with_start_time(start)
-        // Each period tells its time from here.
+        // Each period gives its time relative to this.
         .with_base_time(start);
     let mut text = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
@@ -81,7 +81,7 @@ fn heading(start: SystemTime) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// The lines of a period, one for each kind that it has any of.
+/// The lines of a period, one for each kind that occurred.
 fn lines(period: &Period) -> Result<Vec<u8>, String> {
     let told = |error: &dyn std::fmt::Debug| format!("{error:?}");
     let mut text = Vec::new();
@@ -106,7 +106,7 @@ fn lines(period: &Period) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Values are in nanoseconds, as they are.
+/// Values are in nanoseconds, unscaled.
 fn builder() -> IntervalLogWriterBuilder {
     let mut builder = IntervalLogWriterBuilder::new();
     builder.with_max_value_divisor(1.0);
@@ -137,7 +137,7 @@ mod tests {
         now.counts.seconds = 2.0;
         let mut log = heading(SystemTime::UNIX_EPOCH).expect("memory");
         log.extend(lines(&Period::between(&before, &now)).expect("memory"));
-        // And a period in which one message came back.
+        // A period with one reply.
         let earlier = now.clone();
         record(&mut now.latencies.message, Duration::from_millis(7));
         now.counts.seconds = 3.0;

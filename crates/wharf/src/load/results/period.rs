@@ -1,7 +1,7 @@
-//! What has come in one period of a load: what was counted and measured since the one before.
+//! One period of a load: what was counted and measured since the previous one.
 //!
-//! A load counts from its start, and so a server that stalls for a second hardly shows in what an hour
-//! has brought. To draw latency over time takes the latencies of each piece of it alone.
+//! A load counts from its start, so a server that stalls for a second hardly shows in the figures
+//! of an hour. A plot of latency over time needs the latencies of each period.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::load::model::percentiles::Percentiles;
 use crate::load::model::standing::Standing;
 use crate::load::options::LoadOptions;
 
-/// How long a period of `--hdr` is where there is no `--interval`.
+/// The period of `--hdr` without `--interval`.
 const LENGTH: Duration = Duration::from_secs(1);
 
 /// The periods of a load, one after the other.
@@ -21,7 +21,7 @@ const LENGTH: Duration = Duration::from_secs(1);
 pub(crate) struct Periods {
     before: Standing,
     hdr: Option<HdrFile>,
-    /// How long one is; nothing where nobody asks for them.
+    /// The length of a period; `None` if no option needs periods.
     length: Option<Duration>,
 }
 
@@ -39,7 +39,7 @@ impl Periods {
         self.length
     }
 
-    /// What has come since the period before, which is over now.
+    /// Ends the current period and returns it.
     pub(crate) fn next(&mut self, now: &Standing) -> Period {
         let period = Period::between(&self.before, now);
         self.before = now.clone();
@@ -49,13 +49,13 @@ impl Periods {
         period
     }
 
-    /// Whether they were written where they were to be.
+    /// Whether the periods were written completely.
     pub(crate) fn end(&mut self) -> Result<(), String> {
         self.hdr.take().map_or(Ok(()), HdrFile::end)
     }
 }
 
-/// How a load stood at the end of a period, and what had come in it.
+/// The state of a load at the end of a period, and what the period added.
 #[derive(Debug)]
 pub(crate) struct Period {
     from_seconds: f64,
@@ -82,10 +82,10 @@ pub(crate) struct Told {
 }
 
 impl Period {
-    /// What has come between two moments.
+    /// The difference between two moments.
     pub(crate) fn between(before: &Standing, now: &Standing) -> Self {
         let (counts, earlier) = (&now.counts, &before.counts);
-        // Less than before is what a process took along that died.
+        // A count that is lower than before belonged to a process that died.
         let grown = |now: u64, before: u64| now.saturating_sub(before);
         Period {
             from_seconds: earlier.seconds,
@@ -116,7 +116,7 @@ impl Period {
         &self.latencies
     }
 
-    /// From when, counted from the start of the load, and for how long.
+    /// The start of the period, counted from the start of the load, and its length.
     pub(crate) fn time(&self) -> (Duration, Duration) {
         let time = |seconds: f64| Duration::from_secs_f64(seconds.max(0.0));
         (time(self.from_seconds), time(self.seconds))

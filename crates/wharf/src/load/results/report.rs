@@ -1,4 +1,4 @@
-//! What load tells: how it stands, the account, and one sentence.
+//! What load prints: progress, the account, and a verdict.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::load::model::percentiles::{Percentiles, microseconds};
 use crate::load::options::{LoadOptions, Mode};
 use crate::text::wrap::{COLUMN, SENTENCE, TIED, wrapped};
 
-/// What is not answered for so long is told of on the way.
+/// Progress mentions messages without a reply that are older than this.
 const TELLING_AGE: Duration = Duration::from_secs(1);
 /// The version of the objects of `--format json`; docs/program/load.md describes them.
 const VERSION: u32 = 1;
@@ -34,7 +34,7 @@ pub(crate) struct Report<'a> {
     size_bytes: Option<u32>,
     pipeline: Option<u32>,
     requests_per_second: Option<f64>,
-    /// Whether times were kept whatever became of what was before.
+    /// Whether requests kept their times regardless of earlier ones.
     connects: &'static str,
     requests: Option<&'static str>,
     interrupted: bool,
@@ -42,41 +42,41 @@ pub(crate) struct Report<'a> {
     counts: &'a Counts,
     connect_us: Option<Percentiles>,
     message_us: Option<Percentiles>,
-    /// What has come since the interval before.
+    /// What this interval added.
     #[serde(skip_serializing_if = "Option::is_none")]
     period: Option<Told>,
-    /// The ledger of both ends.
+    /// The joint ledger.
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<&'a Joint>,
     verdict: String,
     missed: &'a [String],
-    /// How the program ends.
+    /// The exit code of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<u8>,
 }
 
-/// All there is to tell at one moment.
+/// All that can be reported at one moment.
 #[derive(Debug)]
 pub(crate) struct Moment<'a> {
     pub(crate) options: &'a LoadOptions,
     pub(crate) driver: &'a DriverReport,
     pub(crate) processes: u32,
-    /// Of each process.
+    /// Threads of each process.
     pub(crate) threads: u32,
     pub(crate) counts: &'a Counts,
     pub(crate) latencies: &'a Latencies,
     pub(crate) interrupted: bool,
-    /// Of both ends, at the end, where the server was asked.
+    /// The joint ledger, at the end, if the load reads the server's account.
     pub(crate) joint: Option<&'a Joint>,
-    /// What has come since the interval before, where there are intervals.
+    /// What this interval added, if there are intervals.
     pub(crate) period: Option<&'a Period>,
     pub(crate) missed: &'a [String],
-    /// How the program ends, at the end.
+    /// The exit code, at the end.
     pub(crate) exit_code: Option<u8>,
 }
 
 impl Moment<'_> {
-    /// As an object: an `interval` in between, or the `load` at the end.
+    /// As an object: an `interval` during the load, or `load` at the end.
     pub(crate) fn object(&self, event: &'static str) -> Report<'_> {
         let target = self.options.address.addresses.first();
         let talks = self.options.mode.talks();
@@ -109,19 +109,19 @@ impl Moment<'_> {
         }
     }
 
-    /// Of connects: at the end, of those too that were due and had not connected.
+    /// Of connects. At the end this includes those that were due and had not connected.
     fn connects(&self) -> Option<Percentiles> {
         let never = self.exit_code.map(|_| self.counts.connects_unanswered());
         Percentiles::of(&self.latencies.connect, never.unwrap_or(0))
     }
 
-    /// Of messages: at the end, of those too that were due and had not come back.
+    /// Of messages. At the end this includes those that were due and had no reply.
     pub(crate) fn messages(&self) -> Option<Percentiles> {
         let never = self.exit_code.map(|_| self.counts.messages_unanswered);
         Percentiles::of(&self.latencies.message, never.unwrap_or(0))
     }
 
-    /// How it stands, in one line.
+    /// Progress, in one line.
     pub(crate) fn line(&self) -> String {
         let counts = self.counts;
         let mut text = format!(
@@ -145,7 +145,7 @@ impl Moment<'_> {
         text
     }
 
-    /// The account for people, in lines.
+    /// The account as lines of text.
     pub(crate) fn text(&self) -> String {
         let counts = self.counts;
         let mut lines = vec![
@@ -213,7 +213,7 @@ impl Moment<'_> {
         lines.join("\n") + "\n"
     }
 
-    /// What the server held; nothing where it was not asked.
+    /// What the server held; empty if the load did not read it.
     fn held_there(&self) -> String {
         let held = self.joint.and_then(|it| it.held.zip(it.held_by_server));
         held.map_or(String::new(), |(here, there)| {
@@ -225,14 +225,14 @@ impl Moment<'_> {
         })
     }
 
-    /// Which address of a name was connected to; nothing where it has one only.
+    /// The address of a name that was connected to; empty if it has only one.
     fn which(&self) -> String {
         let name = !self.options.address.others.is_empty();
         let address = self.counts.connected_to.as_ref().filter(|_| name);
         address.map_or(String::new(), |address| format!(", to {address}"))
     }
 
-    /// What became of the connections that were touched; nothing where none is to be.
+    /// The outcome of touched connections; empty without `--touch`.
     fn touched_lines(&self) -> Vec<String> {
         let counts = self.counts;
         if self.options.touch.is_none() {
@@ -248,7 +248,7 @@ impl Moment<'_> {
         ]
     }
 
-    /// Messages that were due and did not come back; nothing where there are none.
+    /// Messages that were due and had no reply; empty if there are none.
     fn unanswered(&self) -> String {
         let counts = self.counts;
         match age(counts) {
@@ -260,7 +260,7 @@ impl Moment<'_> {
         }
     }
 
-    /// What became of the messages; nothing where there are none.
+    /// The outcome of messages; empty if there are none.
     fn message_lines(&self) -> Vec<String> {
         let counts = self.counts;
         if !self.options.mode.talks() {
@@ -302,7 +302,7 @@ fn reasons(counts: impl Iterator<Item = (String, u64)>) -> String {
     parts.join(", ")
 }
 
-/// How fast they connected, while they did: a hold may go on for hours after that.
+/// The rate of connects while they lasted: a hold may go on for hours after that.
 fn connect_rate(counts: &Counts) -> String {
     if counts.connected == 0 {
         return String::new();
@@ -324,7 +324,7 @@ fn losses(reason: &str, lost: &[LostInSecond]) -> String {
     }
 }
 
-/// One line of percentiles; nothing where nothing was answered.
+/// One line of percentiles; empty without replies.
 fn latency_line(name: &str, percentiles: Option<Percentiles>, open: bool) -> String {
     let Some(it) = percentiles else {
         return String::new();

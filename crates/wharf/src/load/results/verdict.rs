@@ -1,4 +1,4 @@
-//! What a load says of itself in one sentence, and whether it did what was asked.
+//! The verdict of a load in one sentence, and whether it did what was requested.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::account::joint::Joint;
 use crate::load::model::ledger::Counts;
 use crate::load::options::{LoadOptions, Mode};
 
-/// A connect that takes longer was sent again, at least once: the first SYN is repeated after a
-/// second.
+/// A connect that takes longer was sent again at least once: the system repeats the first SYN after
+/// a second.
 const SENT_AGAIN_NS: u64 = 1_000_000_000;
-/// What connects in less is near.
+/// A target that connects in less time is near.
 const NEAR_NS: u64 = 200_000_000;
 
 impl Moment<'_> {
@@ -40,7 +40,7 @@ impl Moment<'_> {
         format!("{before}{}.", parts.join("; "))
     }
 
-    /// What became of connections that did not go as they should.
+    /// The outcomes of connections that failed.
     fn connection_faults(&self) -> Vec<String> {
         let counts = self.counts;
         let wanted = u64::from(self.options.connections);
@@ -81,7 +81,7 @@ impl Moment<'_> {
         }
     }
 
-    /// What became of messages that were due and did not come back.
+    /// The outcomes of messages that were due and had no reply.
     fn message_faults(&self) -> Vec<String> {
         let counts = self.counts;
         let mut faults = Vec::new();
@@ -108,8 +108,8 @@ impl Moment<'_> {
         faults
     }
 
-    /// Whether a backlog was full, as far as a client can tell: others connect at once, and these not
-    /// at all or after their SYN was sent again.
+    /// Whether a backlog was full, as far as a client can see: some connections connect at once,
+    /// others never or only after their SYN was sent again.
     fn full_backlog(&self) -> Option<String> {
         let connects = &self.latencies.connect;
         let again = connects.count_between(SENT_AGAIN_NS, u64::MAX);
@@ -117,7 +117,7 @@ impl Moment<'_> {
         let timed_out = self.counts.failed_by_reason.get(&timed_out);
         let waits = self.counts.unfinished + timed_out.copied().unwrap_or(0);
         let is_near = !connects.is_empty() && connects.value_at_quantile(0.1) < NEAR_NS;
-        // What was due long before it began says nothing of the server.
+        // A connect that started late says nothing about the server.
         let is_likely = is_near && self.counts.late == 0 && again + waits > 0;
         is_likely.then(|| {
             format!(
@@ -129,7 +129,7 @@ impl Moment<'_> {
     }
 }
 
-/// So many of these things were.
+/// `count` of these things were.
 fn were(count: u64, thing: &str) -> String {
     match count {
         1 => format!("1 {thing} was"),
@@ -137,14 +137,14 @@ fn were(count: u64, thing: &str) -> String {
     }
 }
 
-/// Since when the oldest message that did not come back was due.
+/// The age of the oldest message without a reply.
 pub(crate) fn age(counts: &Counts) -> Option<Duration> {
     let age = counts.oldest_unanswered_us?;
     Some(Duration::from_millis((age / 1e3) as u64))
 }
 
-/// Whether connections failed, were lost, or had not connected in time, and no `--expect` says how
-/// many of them may.
+/// Whether connections failed, were lost or had not connected in time, and no `--expect` allows
+/// that.
 pub(crate) fn has_failed(options: &LoadOptions, counts: &Counts) -> bool {
     let is_gated = |name: &str| options.expect.iter().any(|gate| gate.name() == name);
     ["failed", "unfinished", "lost"]

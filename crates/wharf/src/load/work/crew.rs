@@ -1,4 +1,4 @@
-//! The threads of one process: ports, what they count together, and what each has to do.
+//! The threads of one process: their ports, their shared counters, and the orders of each.
 
 use std::cell::Cell;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -38,11 +38,11 @@ pub(crate) struct Crew {
 pub(crate) struct AtWork<'a> {
     crew: &'a Crew,
     words: Receiver<Word>,
-    /// Threads that hold what they hold until they may leave.
+    /// Threads that hold their connections until they may leave.
     holding: Cell<u32>,
 }
 
-/// What a thread says to those who watch.
+/// The reports of a thread to the main thread.
 #[derive(Debug)]
 enum Word {
     Holds,
@@ -65,7 +65,7 @@ pub(crate) fn build_ports(options: &LoadOptions, threads: Threads) -> Result<Vec
 }
 
 impl Crew {
-    /// The load begins now.
+    /// Starts the clock of the load.
     pub(crate) fn begin(ports: Vec<Port>, threads: Threads) -> Self {
         let start = Instant::now();
         Crew {
@@ -78,12 +78,12 @@ impl Crew {
         }
     }
 
-    /// Lets all threads end what they hold.
+    /// Lets all threads close what they hold.
     pub(crate) fn leave(&self) {
         self.parting.open();
     }
 
-    /// Runs the threads, while somebody watches.
+    /// Runs the threads while `watch` runs.
     pub(crate) fn work(
         &self,
         options: &LoadOptions,
@@ -107,7 +107,7 @@ impl Crew {
                 let says = says.clone();
                 let parts = options.asks_before_it_leaves();
                 let work = move || {
-                    // The other side stays until all have told.
+                    // The receiver lives until all threads have reported.
                     let holds = || {
                         if parts {
                             let _ = says.send(Word::Holds);
@@ -118,7 +118,7 @@ impl Crew {
                     let _ = says.send(Word::Ended(ended));
                 };
                 if let Err(refused) = threads::start_in(scope, "load", work) {
-                    // Without one of them the load is not what was asked for.
+                    // Without this thread the load is not the requested one.
                     signals::stop(&self.ports);
                     self.leave();
                     return Err(refused);
@@ -130,7 +130,7 @@ impl Crew {
                 words,
                 holding: Cell::new(0),
             });
-            // Whatever went wrong with those who watch: no thread waits for them.
+            // Whatever failed in `watch`: no thread waits for it.
             self.leave();
             watched
         })
@@ -186,7 +186,7 @@ impl Watched for AtWork<'_> {
     fn next(&self, at_most: Duration) -> News {
         match self.words.recv_timeout(at_most) {
             Ok(Word::Ended(Err(text))) => {
-                // The others are not to wait for this one.
+                // The other threads do not wait for this one.
                 self.crew.leave();
                 News::Failed(text)
             }

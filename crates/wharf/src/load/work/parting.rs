@@ -1,7 +1,7 @@
-//! Where threads wait before they end what they hold.
+//! A barrier where threads wait before they close what they hold.
 //!
-//! How many connections a server holds has to be asked while they are held: a moment later both ends
-//! have none, and agree on that.
+//! The load must read how many connections the server holds while it still holds them. A moment
+//! later both ends have none, and agree on that.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

@@ -1,8 +1,7 @@
-//! Watching over those who work, in this process or in others: the live line, the intervals, and
-//! what goes wrong.
+//! Watches the workers, in this process or in others: the live line, the intervals, and errors.
 //!
-//! The numbers are the same on a terminal and elsewhere: a bar that knew more than the lines of a
-//! script would be one that nobody can quote.
+//! The live line on a terminal has the same numbers as the lines for a script. Additional numbers
+//! were rejected: users cannot quote them.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -19,27 +18,27 @@ use crate::values::Format;
 /// How often the live line changes.
 pub(crate) const LIVE_EVERY: Duration = Duration::from_millis(200);
 
-/// Those who work.
+/// Workers.
 pub(crate) trait Watched {
-    /// Waits for news, or so long.
+    /// Waits for news, at most this long.
     fn next(&self, at_most: Duration) -> News;
     fn standing(&self) -> Standing;
     fn stop(&self);
-    /// Lets them end what they hold.
+    /// Lets them close what they hold.
     fn leave(&self);
 }
 
 #[derive(Debug)]
 pub(crate) enum News {
     Nothing,
-    /// One of them cannot go on.
+    /// A worker cannot go on.
     Failed(String),
-    /// All are done, and hold what they hold until they may leave.
+    /// All are done, and hold their connections until they may leave.
     AllHold,
     AllOver,
 }
 
-/// Watches until all is over.
+/// Watches until all workers are done.
 pub(crate) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String> {
     let options = run.options;
     let bar = bar(options);
@@ -53,9 +52,9 @@ pub(crate) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
         match watched.next(LIVE_EVERY.min(until_interval)) {
             News::Nothing => {}
             News::Failed(text) => {
-                // Without one of them the load is not what was asked for.
+                // Without this worker the load is not the requested one.
                 watched.stop();
-                // Those that are done already are not to wait for it.
+                // Workers that are done already do not wait for it.
                 watched.leave();
                 result = result.and(Err(text));
             }
@@ -89,7 +88,7 @@ pub(crate) fn watch(run: &Run<'_>, watched: &impl Watched) -> Result<(), String>
     result
 }
 
-/// One interval, which does not tear the live line.
+/// Prints one interval without damaging the live line.
 fn tell(bar: Option<&ProgressBar>, options: &LoadOptions, moment: &Moment<'_>) {
     let tell = || match options.format {
         Format::Text => output::news(&moment.line()),

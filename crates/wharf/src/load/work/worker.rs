@@ -1,8 +1,8 @@
-//! One thread of load: a port, a share of the connections, and what to do about each packet.
+//! One thread of a load: a port, a share of the connections, and the reaction to each packet.
 //!
-//! A connection is a few words in a table until it has messages under way. Everything that waits
-//! for a time is a timer of the port, everything that ends the thread a packet, so that it sleeps
-//! in one place only.
+//! A connection is a few words in a table until it has messages in flight. Each wait for a time is
+//! a timer of the port, and each request to end is a packet. So the thread sleeps in one place
+//! only.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -35,40 +35,41 @@ const TIME_UP: Key = Key(4);
 const DRAIN_STEP: Key = Key(5);
 const LOOK: Key = Key(6);
 const CONNECTION_FIRST: u64 = 100;
-/// Why a connection went that its peer has ended in order.
+/// The reason for a connection that its peer finished cleanly.
 const FINISHED: &str = "finished by the peer";
-/// And why one went that had messages under way when the load ended, in every mode.
+/// The reason for a connection that had messages in flight when the load ended, in every mode.
 const NOT_IN_TIME: &str = "did not come back in time";
 
-/// Connects that a thread has under way at once, where no rate says when they begin.
+/// Connects that a thread has in flight at once, without a rate.
 pub(crate) const CONNECTING_MAX: u32 = 512;
-/// Turns that may follow when the time is up, for what was due by then.
+/// The most turns after the time is up, for requests that were due by then.
 const LAST_TURNS_MAX: u32 = 64;
-/// After this long a connect that found no place is tried again: nothing tells when there is one.
+/// A connect that found no free entry is tried again after this time, because no event reports a
+/// free entry.
 const PLACE_IS_FREE_WITHIN: Duration = Duration::from_millis(1);
 
-/// What a thread is to do; the same for all, but for its share.
+/// The orders of a thread. They are the same for all threads, except for its share.
 #[derive(Debug)]
 pub(crate) struct Orders<'a> {
     pub(crate) mode: Mode,
-    /// The addresses of a name, or the only one.
+    /// The addresses of a name, or the only address.
     pub(crate) aims: &'a [Aim],
     pub(crate) connections: u32,
-    /// Of these, at the same time; and of those, the ones that have not connected.
+    /// The most open connections at once, and of these the most that are still connecting.
     pub(crate) open_at_once_max: u32,
     pub(crate) connecting_max: u32,
     pub(crate) size: u32,
     pub(crate) pipeline: u32,
     pub(crate) arrivals: Option<Schedule>,
     pub(crate) requests: Option<Schedule>,
-    /// Which held connections send a message at the end, by this seed.
+    /// Which held connections send a message at the end, chosen by this seed.
     pub(crate) touch: Option<Touch>,
     pub(crate) seed: u64,
-    /// Whether connections end with RST.
+    /// Whether connections close with RST.
     pub(crate) reset: bool,
     pub(crate) leave_memory_bytes: Option<u64>,
     pub(crate) time_up_at: Option<Instant>,
-    /// The number of this thread, and how many there are.
+    /// The number of this thread, and the number of threads.
     pub(crate) thread: u32,
     pub(crate) threads: u32,
 }
@@ -89,34 +90,34 @@ pub(crate) struct Worker<'a> {
     ledger: &'a Ledger,
     latencies: &'a Mutex<Latencies>,
     connections: Vec<Connection>,
-    /// The next to begin, and how many are under way and open.
+    /// The next connection to start, and how many are in flight and open.
     next: u32,
     connecting: u32,
     open: u32,
-    /// A timer is set for the next connect. Whoever connects meanwhile needs no other one, and many
-    /// for the same time would all set the next.
+    /// A timer is set for the next connect. Without this flag many timers would be set for the same
+    /// time.
     connect_is_timed: bool,
-    /// A connect that was begun at this time, and waits for a place.
+    /// A connect that was due at this time, and waits for a free entry.
     put_off: Option<Instant>,
-    /// The address that a connect tries first, and whether one has connected to it.
+    /// The address that a connect tries first, and whether it has accepted a connection.
     aim: u8,
     has_connected: bool,
-    /// The connections that can take a message of the open loop, the next one first.
+    /// The connections that can send a message of the open loop, in order.
     talkers: VecDeque<u32>,
     /// A timer is set for the next message.
     message_is_timed: bool,
-    /// Since when the oldest message counts that will never come back.
+    /// The start time of the oldest message that will never have a reply.
     oldest_lost: Option<Instant>,
     /// Turns since the time was up.
     last_turns: u32,
     stopping: bool,
-    /// Connects are begun no more, to leave memory.
+    /// No more connects start, to leave memory.
     held_back: bool,
-    /// Messages at the end of hold that have not come back.
+    /// Touch messages without a reply.
     touching: u32,
     stopped_at: Option<Instant>,
-    /// Packets of connections so far, and how many there were at the last step of draining; the steps
-    /// there were, and those in a row that brought none.
+    /// Packets of connections so far, and their number at the last step of draining; the number of
+    /// steps, and of consecutive steps without a packet.
     heard: u64,
     heard_before: u64,
     drain_steps: u32,
@@ -163,8 +164,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works until all is done, the time is up, or a signal came. `holds` is called when that is so, and
-    /// what is held is ended when it returns.
+    /// Works until all is done, the time is up, or a signal came. Then it calls `holds`, and closes
+    /// what it holds when `holds` returns.
     pub(crate) fn run(mut self, holds: impl FnOnce()) -> Result<(), String> {
         let text = |error: Error| error.to_string();
         let mut waiter = self.port.waiter().map_err(text)?;
@@ -193,7 +194,7 @@ impl<'a> Worker<'a> {
         let all = self.next == self.orders.connections || self.held_back;
         let begun = self.stopping || all;
         let stays = !self.stopping && self.orders.mode != Mode::Connect;
-        // Where nothing could be opened, there is nothing to wait for.
+        // If no connection could be opened, there is nothing to wait for.
         let some = self.open > 0 || self.connecting > 0;
         begun
             && if stays {
@@ -203,7 +204,7 @@ impl<'a> Worker<'a> {
             }
     }
 
-    /// Whether nothing is under way that has to come back first.
+    /// Whether no message is in flight.
     fn drained(&self) -> bool {
         match self.orders.mode {
             Mode::Hold => self.touching == 0,
@@ -236,8 +237,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What is due by now is begun and sent, whichever of two timers came first: in turns, and not
-    /// for ever.
+    /// Starts and sends what is due by now, whichever of the two timers expired first, in a bounded
+    /// number of turns.
     fn time_up(&mut self) -> Result<(), String> {
         (self.connect_is_timed, self.message_is_timed) = (false, false);
         if self.orders.arrivals.is_some() {
@@ -292,7 +293,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Our own close is over. One that talked was held to the end all the same.
+    /// Our own close is complete. A connection that talked counts as held to the end.
     fn closed(&mut self, number: u32) {
         let place = &mut self.connections[number as usize];
         if matches!(place, Connection::Open(..)) {
@@ -304,7 +305,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// An open connection went, for this reason.
+    /// An open connection ended for this reason.
     fn gone(&mut self, number: u32, reason: &str) {
         let place = &mut self.connections[number as usize];
         if !matches!(place, Connection::Open(..)) {
@@ -316,7 +317,7 @@ impl<'a> Worker<'a> {
         if self.orders.mode == Mode::Hold && talk.as_ref().is_some_and(|it| it.waits()) {
             self.touching -= 1;
         }
-        // Closed already means counted already.
+        // If it is closed already, it is counted already.
         let _ = socket.close(Close::Reset);
         self.open -= 1;
         self.ledger.lost(reason);
@@ -335,7 +336,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// No new connects and no new messages; what is under way may come back.
+    /// No new connects and no new messages. Replies in flight may still arrive.
     fn stop(&mut self) -> Result<(), String> {
         if std::mem::replace(&mut self.stopping, true) {
             return Ok(());
@@ -350,7 +351,7 @@ impl<'a> Worker<'a> {
         self.listen_on()
     }
 
-    /// Its number among those of all threads.
+    /// The number of a connection among those of all threads.
     fn identity(&self, number: u32) -> u32 {
         number * self.orders.threads + self.orders.thread
     }

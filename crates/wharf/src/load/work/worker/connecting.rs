@@ -1,8 +1,8 @@
-//! How a thread connects: when each connect begins, how many may be under way, and what follows once
-//! one has connected.
+//! How a thread connects: when each connect starts, how many may be in flight, and what follows
+//! once one has connected.
 //!
-//! A turn begins a bounded number, whatever is due: a rate that no machine keeps up with would
-//! otherwise be the only thing that a thread does.
+//! A turn starts a bounded number of connects. Otherwise a rate that no machine can reach would be
+//! all that a thread works on.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use super::{CONNECT_DUE, CONNECTION_FIRST, Connection, PLACE_IS_FREE_WITHIN, Wor
 use crate::load::model::ledger::record;
 use crate::load::options::Mode;
 
-/// Connects that one turn begins at most.
+/// The most connects that one turn starts.
 const CONNECTS_A_TURN: u32 = 256;
 
 /// One address to connect to.
@@ -22,11 +22,11 @@ const CONNECTS_A_TURN: u32 = 256;
 pub(crate) struct Aim {
     pub(crate) address: Address,
     pub(crate) to: ConnectOptions,
-    /// Where to connect from; nothing where the system chooses.
+    /// The source addresses; empty if the system chooses.
     pub(crate) sources: Vec<SocketAddr>,
 }
 
-/// Which address a connect tries, and how many it has tried before.
+/// The address that a connect tries, and the number that it has tried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Attempt {
     aim: u8,
@@ -34,7 +34,8 @@ pub(super) struct Attempt {
 }
 
 impl Worker<'_> {
-    /// Whoever makes room, by failing or by being closed, has more begin.
+    /// Whether another connect may start. A connection that fails or closes makes space, and starts
+    /// more.
     pub(super) fn has_room(&self) -> bool {
         self.connecting + self.open < self.orders.open_at_once_max
             && self.connecting < self.orders.connecting_max
@@ -46,7 +47,7 @@ impl Worker<'_> {
         is_due && self.next < self.orders.connections && self.has_room() && !self.held_back
     }
 
-    /// Counts what was due and was never begun.
+    /// Counts connects that were due and never started.
     pub(super) fn count_what_was_not_begun(&mut self) {
         let end = *self.stopped_at.get_or_insert_with(Instant::now);
         if let Some(arrivals) = &mut self.orders.arrivals
@@ -77,7 +78,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// When the next connect counts as begun, if that is now.
+    /// The start time of the next connect, if it is due now.
     pub(super) fn next_begin(&mut self) -> Result<Option<Instant>, String> {
         let keeps_times = self.put_off.is_some() || self.orders.arrivals.is_some();
         if keeps_times && self.connect_is_timed {
@@ -96,11 +97,11 @@ impl Worker<'_> {
         self.ledger
             .late
             .fetch_add(u64::from(due.late), Ordering::Relaxed);
-        // An open loop: whatever it waited for here is part of its latency.
+        // An open loop: the time that it waited here is part of its latency.
         Ok(Some(due.at))
     }
 
-    /// Has a timer set for the next connect.
+    /// Sets a timer for the next connect.
     pub(super) fn connect_at(&mut self, at: Instant) -> Result<(), String> {
         if std::mem::replace(&mut self.connect_is_timed, true) {
             return Ok(());
@@ -108,7 +109,7 @@ impl Worker<'_> {
         self.at(at, CONNECT_DUE)
     }
 
-    /// Begins a connect; answers false where there is no place for it yet.
+    /// Starts a connect; returns false if there is no free entry yet.
     pub(super) fn connect(&mut self, begun: Instant) -> bool {
         let first = Attempt {
             aim: self.aim,
@@ -122,8 +123,8 @@ impl Worker<'_> {
         is_begun
     }
 
-    /// Tries one address, or the next where the system refuses that at once; answers false where there is
-    /// no place for it yet.
+    /// Tries one address, or the next if the system refuses it at once; returns false if there is
+    /// no free entry yet.
     fn attempt(&mut self, number: u32, begun: Instant, mut attempt: Attempt) -> bool {
         let key = Key(CONNECTION_FIRST + u64::from(number));
         loop {
@@ -141,7 +142,8 @@ impl Worker<'_> {
                 }
                 Err(error) => error.kind(),
             };
-            // A place in a table of direct descriptors is free a moment after its connection is.
+            // An entry in a table of direct descriptors becomes free a moment after its connection
+            // is closed.
             if error == ErrorKind::Full && self.orders.mode == Mode::Connect {
                 return false;
             }
@@ -156,7 +158,7 @@ impl Worker<'_> {
         }
     }
 
-    /// What a connect tries next; nothing once it has tried all.
+    /// The next address of a connect; `None` once it has tried all.
     fn next_attempt(&self, attempt: Attempt) -> Option<Attempt> {
         let count = self.orders.aims.len();
         let tried = attempt.tried + 1;
@@ -167,7 +169,7 @@ impl Worker<'_> {
         })
     }
 
-    /// A connect failed: it tries the next address of a name, and has failed with the last.
+    /// A connect failed: it tries the next address of a name, and fails with the last.
     pub(super) fn connect_failed(&mut self, number: u32, how: End) {
         self.connecting -= 1;
         let place = &mut self.connections[number as usize];
@@ -178,7 +180,8 @@ impl Worker<'_> {
         if let Connection::Connecting(begun, attempt) = before
             && let Some(next) = self.next_attempt(attempt)
         {
-            // Those that follow begin with it, unless the other one has answered before.
+            // Later connects start with the next address, unless this one has accepted a connection
+            // before.
             if self.aim == attempt.aim && !self.has_connected {
                 self.aim = next.aim;
             }
@@ -190,7 +193,7 @@ impl Worker<'_> {
         self.ledger.failed(kind);
     }
 
-    /// What answers is tried first from here on.
+    /// Later connects try this address first.
     fn has_answered(&mut self, aim: u8) {
         if self.aim != aim || !self.has_connected {
             (self.aim, self.has_connected) = (aim, true);
@@ -223,7 +226,8 @@ impl Worker<'_> {
                     .map(drop)
                     .map_err(|error| error.to_string());
             }
-            // What is to send at the end has to receive, and tells who leaves as well.
+            // A connection that sends at the end must receive, which also reports when the peer
+            // leaves.
             Mode::Hold if !self.is_chosen(number) => stream.socket().watch().map(drop),
             Mode::Hold => stream.socket().receive().map(drop),
             Mode::Echo | Mode::Stream => stream.socket().receive().map(drop),

@@ -1,5 +1,5 @@
-//! What a thread does when it would exceed its machine, and before it ends: looking at the memory that
-//! is left, touching held connections, and ending them.
+//! What a thread does before it exceeds the memory, and before it ends: it checks the available
+//! memory, touches held connections, and closes them.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,26 +11,26 @@ use crate::load::options::Mode;
 use crate::load::work::worker::talking::Talk;
 use crate::sys::limits;
 
-/// Connects between two looks at the memory; they take some megabytes.
+/// Connects between two checks of the memory; they take some megabytes.
 const LOOK_EVERY: u32 = 256;
-/// How long nothing at all may come back of the messages that are under way at the end, at least and
-/// with each connection of all threads: when a million end at once, some end while others still echo.
+/// How long no reply may arrive at the end, at least and with each connection of all threads: when
+/// a million close at once, some close while others still echo.
 const DRAINS_WITHIN: Duration = Duration::from_secs(5);
 const DRAINS_FOR_EACH: Duration = Duration::from_micros(50);
-/// It is waited for in so many pieces: a load that is not scheduled for seconds has not listened for
-/// more than one of them, and what came meanwhile is not lost.
+/// The wait is divided into this number of steps. A load that is not scheduled for seconds misses
+/// only one step, and what arrives meanwhile is not lost.
 const DRAIN_STEPS: u32 = 10;
-/// After so many of them in which nothing came back, each connection sends its FIN: a server may answer
-/// only when its peer has ended.
+/// After this number of steps without a reply, each connection sends its FIN: some servers reply
+/// only when their peer has finished.
 const ASK_AFTER_STEPS: u32 = DRAIN_STEPS / 2;
-/// And so many of them there are at most: a server that answers byte by byte would keep a load for as
-/// long as it likes.
+/// The most steps: a server that replies byte by byte would otherwise keep a load as long as it
+/// likes.
 const DRAIN_STEPS_MAX: u32 = 12 * DRAIN_STEPS;
-/// How long ends may take, of as many connections as a process has, on a machine that is busy.
+/// A limit on the time of the closes, for all connections of a process on a busy machine.
 const ENDING_AT_MOST: Duration = Duration::from_secs(120);
 
 impl Worker<'_> {
-    /// Whether another connect leaves the memory that is to be left. Once it has not, it stays so.
+    /// Whether another connect leaves the requested memory. Once it does not, the result stays.
     pub(super) fn has_memory(&mut self) -> bool {
         let Some(leave) = self.orders.leave_memory_bytes else {
             return true;
@@ -46,14 +46,14 @@ impl Worker<'_> {
         !self.held_back
     }
 
-    /// Whether a held connection is to send a message at the end.
+    /// Whether a held connection sends a message at the end.
     pub(super) fn is_chosen(&self, number: u32) -> bool {
         let touch = self.orders.touch;
         touch.is_some_and(|touch| touch.chooses(self.orders.seed, self.identity(number)))
     }
 
-    /// Sends a message on each held connection that is chosen. Those that connect only now, because
-    /// a slow server took longer than the load was to last, follow when they have.
+    /// Sends a message on each chosen connection. A slow server may take longer than the load was
+    /// to last: connections that connect only now follow when they have connected.
     pub(super) fn touch_all(&mut self) {
         for number in 0..self.connections.len() as u32 {
             self.touch(number);
@@ -74,10 +74,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Another piece of the time in which something has to come back.
+    /// Waits another step for replies.
     pub(super) fn listen_on(&mut self) -> Result<(), String> {
         self.heard_before = self.heard;
-        // All threads have as many as this one, but for one.
+        // All threads have the same number of connections, give or take one.
         let all = self.orders.connections.saturating_mul(self.orders.threads);
         let patience = DRAINS_WITHIN + DRAINS_FOR_EACH * all;
         self.at(Instant::now() + patience / DRAIN_STEPS, DRAIN_STEP)
@@ -101,7 +101,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Whatever has not come back by now does not count as held, but as lost.
+    /// A connection without its reply now counts as lost, and not as held.
     fn give_up(&mut self) {
         for number in 0..self.connections.len() {
             if matches!(&self.connections[number], Connection::Connecting(..)) {
@@ -117,11 +117,11 @@ impl Worker<'_> {
         self.connecting = 0;
     }
 
-    /// Ends what is open, and waits until all of it has ended.
+    /// Closes what is open, and waits until all of it has closed.
     ///
-    /// Left to the end of the process, connections of io_uring end a moment after it: what is armed
-    /// on them is cancelled by a thread of the kernel's own. A server that was stopped as soon as the
-    /// load had gone had then to close some of them itself, and counted them so.
+    /// If the exit of the process closed them, connections of io_uring would close a moment later:
+    /// a kernel thread cancels their armed requests. A server that was stopped just after the load
+    /// then had to close some of them, and counted them as its own closes.
     pub(super) fn end_all(&mut self, waiter: &mut Waiter) -> Result<(), String> {
         let how = match self.orders.reset {
             true => Close::Reset,
@@ -129,7 +129,7 @@ impl Worker<'_> {
         };
         let mut closing = 0;
         for place in &mut self.connections {
-            // One that has ended by itself in this moment refuses.
+            // A connection that ended by itself at this moment refuses.
             match place {
                 Connection::Open(socket, _) if socket.close(how).is_ok() => closing += 1,
                 _ => *place = Connection::Gone,
@@ -144,7 +144,7 @@ impl Worker<'_> {
                 Err(error) => return Err(error.to_string()),
             };
             for packet in packets {
-                // Those that were given up before are not waited for.
+                // Connections that were given up before are not waited for.
                 if matches!(packet.event, Event::Closed) && self.ended(packet.key) {
                     closing -= 1;
                 }
@@ -153,7 +153,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Whether this was the end of an open connection.
+    /// Whether this was the close of an open connection.
     fn ended(&mut self, key: Key) -> bool {
         let number = (key.0 - CONNECTION_FIRST) as usize;
         let before = std::mem::replace(&mut self.connections[number], Connection::Gone);

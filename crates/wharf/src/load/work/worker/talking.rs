@@ -1,4 +1,4 @@
-//! The messages of `load echo`: when each is sent, and what is done about what comes back.
+//! The messages of `load echo`: when each is sent, and how replies are handled.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use crate::load::model::schedule::Schedule;
 use crate::load::model::traffic::Traffic;
 use crate::load::options::Mode;
 
-/// Messages that one turn sends at most, and their bytes: a rate that no machine keeps up with would
-/// otherwise be the only thing a thread does, and nothing that comes back would be read.
+/// The most messages of one turn, and their bytes. Otherwise a rate that no machine can reach would
+/// be all that a thread works on, and it would read no reply.
 const MESSAGES_A_TURN: u32 = 256;
 const BYTES_A_TURN: u64 = 1 << 20;
-/// Messages of an open loop that a thread has under way, but some on each connection. What is due
-/// beyond that is counted, and takes no memory.
+/// The most messages of an open loop that a thread has in flight, with a minimum for each
+/// connection. Messages beyond that are counted, and take no memory.
 const UNDER_WAY_MAX: usize = 65_536;
 const UNDER_WAY_LEAST: usize = 4;
-/// How often a thread says how old its oldest message is, at least and with each connection.
+/// How often a thread reports the age of its oldest message, at least and with each connection.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_FOR_EACH: Duration = Duration::from_micros(10);
 
@@ -27,13 +27,13 @@ const LOOK_FOR_EACH: Duration = Duration::from_micros(10);
 #[derive(Debug)]
 pub(super) struct Talk {
     traffic: Traffic,
-    /// A message that found the queue full, until there is room.
+    /// A message that the full queue refused, until there is space.
     refused: Option<Buffer>,
-    /// Times of messages of a closed loop that wait behind it: no more than are under way at once.
+    /// Due times of closed-loop messages that wait for it, at most as many as may be in flight.
     waiting: Vec<Instant>,
-    /// It is in the row of those that send the next message of an open loop.
+    /// It is in the queue of connections for the next message of an open loop.
     has_turn: bool,
-    /// Its last message was sent, and its FIN.
+    /// It has sent its last message, and its FIN.
     finished: bool,
 }
 
@@ -48,17 +48,17 @@ impl Talk {
         }
     }
 
-    /// Whether a message has not come back.
+    /// Whether a message has no reply yet.
     pub(super) fn waits(&self) -> bool {
         self.traffic.under_way() > 0
     }
 
-    /// Since when each message counts that has not come back.
+    /// The start time of each message without a reply.
     pub(super) fn waiting_since(&self) -> impl Iterator<Item = Instant> + '_ {
         self.traffic.waiting()
     }
 
-    /// Whether the load has ended it while messages were under way, and not its peer.
+    /// Whether the load, and not the peer, ended it while messages were in flight.
     pub(super) fn is_cut_short(&self) -> bool {
         self.finished && self.waits()
     }
@@ -82,7 +82,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Puts a connection in the row for the next message of an open loop, if it can take one.
+    /// Queues a connection for the next message of an open loop, if it can send one.
     pub(super) fn give_turn(&mut self, number: u32) -> Result<(), String> {
         if self.orders.requests.is_none() || self.stopping || !self.takes_more(number) {
             return Ok(());
@@ -95,7 +95,7 @@ impl Worker<'_> {
         self.send_due()
     }
 
-    /// Whether a connection can take another message of an open loop.
+    /// Whether a connection can send another message of an open loop.
     fn takes_more(&self, number: u32) -> bool {
         let share = UNDER_WAY_MAX / self.connections.len().max(1);
         match &self.connections[number as usize] {
@@ -107,8 +107,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends messages of the open loop whose time has come, in turn on all connections that can take
-    /// one. No turn sends more than so many; a timer that is due brings the next.
+    /// Sends messages of the open loop that are due, round-robin on all connections that can send.
+    /// A turn sends a bounded number; a timer that is due starts the next turn.
     pub(super) fn send_due(&mut self) -> Result<(), String> {
         if self.stopping || self.message_is_timed {
             return Ok(());
@@ -121,7 +121,7 @@ impl Worker<'_> {
                 self.message_is_timed = true;
                 return self.at(at.max(now), MESSAGE_DUE);
             }
-            // Where there is none it keeps its time, for whoever has room next.
+            // If no connection can send, the message keeps its due time for the next one that can.
             let Some(number) = self.next_talker() else {
                 break;
             };
@@ -139,14 +139,14 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Whether a message is due, and a connection is there to send it.
+    /// Whether a message is due, and a connection can send it.
     pub(super) fn can_send_due(&self) -> bool {
         let requests = self.orders.requests.as_ref();
         let is_due = requests.is_some_and(|it| it.overdue(Instant::now()) > 0);
         is_due && !self.talkers.is_empty()
     }
 
-    /// Counts the messages that were due before the end and had nobody to send them.
+    /// Counts the messages that were due before the end and that no connection could send.
     pub(super) fn count_unsent(&mut self) {
         let end = *self.stopped_at.get_or_insert_with(Instant::now);
         let Some(requests) = &mut self.orders.requests else {
@@ -160,7 +160,7 @@ impl Worker<'_> {
         }
     }
 
-    /// The next in the row, which goes to its end.
+    /// The next in the queue. It moves to the end.
     fn next_talker(&mut self) -> Option<u32> {
         while let Some(number) = self.talkers.pop_front() {
             let takes_more = self.takes_more(number);
@@ -175,13 +175,13 @@ impl Worker<'_> {
         None
     }
 
-    /// A message that counts since then will not come back.
+    /// A message with this start time will have no reply.
     pub(super) fn never_answered(&mut self, since: Instant) {
         let oldest = self.oldest_lost.get_or_insert(since);
         *oldest = since.min(*oldest);
     }
 
-    /// Tells what this thread owes, now and again after a while.
+    /// Reports what this thread owes, now and again after a while.
     pub(super) fn look(&mut self) -> Result<(), String> {
         self.tell_owed();
         let connections = self.orders.connections.min(self.next);
@@ -189,8 +189,8 @@ impl Worker<'_> {
         self.at(Instant::now() + pause, LOOK)
     }
 
-    /// How many messages are due and not begun, and since when the oldest counts of all that have not
-    /// come back.
+    /// Reports the number of messages that are due and not sent, and the start time of the oldest
+    /// message without a reply.
     pub(super) fn tell_owed(&mut self) {
         let requests = self.orders.requests.as_ref();
         let overdue = requests.filter(|_| self.stopped_at.is_none());
@@ -222,12 +222,12 @@ impl Worker<'_> {
             Err(refused) if refused.error.kind() == ErrorKind::Full => {
                 talk.refused = Some(refused.value);
             }
-            // The end of the connection tells itself.
+            // A packet reports the end of the connection.
             Err(_) => {}
         }
     }
 
-    /// Sends what found the queue full.
+    /// Sends the message that the full queue refused.
     pub(super) fn send_on(&mut self, number: u32) -> Result<(), String> {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
             return Ok(());
@@ -297,22 +297,23 @@ impl Worker<'_> {
             return self.gone(number, FINISHED);
         };
         if talk.finished && talk.traffic.under_way() == 0 {
-            // All came back, and its FIN: the connection is closed in order.
+            // All replies came, and the peer's FIN: the connection is closed cleanly.
             if socket.close(Close::Flush).is_err() {
                 self.closed(number);
             }
         } else if talk.is_cut_short() {
-            // Its FIN follows from ours: that it did not answer is the load's own end, as elsewhere.
+            // The peer's FIN is a reaction to ours. A missing reply is then the load's own end, as
+            // elsewhere.
             self.gone(number, NOT_IN_TIME);
         } else {
             self.gone(number, FINISHED);
         }
     }
 
-    /// Sends the FIN, once no message is under way; the last answer calls this again.
+    /// Sends the FIN once no message is in flight. The last reply calls this again.
     ///
-    /// A FIN right behind the last message was rejected: many proxies (nginx's `stream` as it comes)
-    /// take it for the end of both directions, and drop the answers that are on their way back.
+    /// A FIN just after the last message was rejected: many proxies (nginx's `stream` by default)
+    /// take it as the end of both directions, and drop replies on their way back.
     pub(super) fn finish_if_answered(&mut self, number: u32) {
         let Connection::Open(_, Some(talk)) = &mut self.connections[number as usize] else {
             return;
@@ -323,13 +324,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends the FIN, behind every message.
+    /// Sends the FIN, after every message.
     pub(super) fn finish(&mut self, number: u32) {
         let Connection::Open(socket, Some(talk)) = &mut self.connections[number as usize] else {
             return;
         };
         if talk.refused.is_none() && !std::mem::replace(&mut talk.finished, true) {
-            // Where it is refused, the connection has ended, which tells itself.
+            // If it is refused, the connection has ended, and a packet reports that.
             let _ = socket.shutdown();
         }
     }

@@ -1,4 +1,4 @@
-//! What a thread does by itself, without anybody to connect to.
+//! What a thread does by itself, without a peer.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -7,7 +7,7 @@ use wharf_port::ConnectOptions;
 use super::*;
 use crate::load::model::schedule::Pace;
 
-/// A thread that has ten connections to hold, and the port that it waits on.
+/// A thread with ten connections to hold, and the port that it waits on.
 fn with_worker(arrivals: Option<Schedule>, work: impl FnOnce(&Port, Worker<'_>)) {
     let port = Port::builder().single_waiter().build().expect("a port");
     with_worker_on(
@@ -64,7 +64,7 @@ fn one_timer_is_set_for_the_next_connect_whoever_asks() {
         Some(Schedule::new(later, pace, 0, 1)),
         |port, mut worker| {
             for _ in 0..5 {
-                // As every connection does that has connected.
+                // As every connection does once it has connected.
                 worker.connect_more().expect("a timer");
             }
             assert_eq!(port.stats().timers, 1);
@@ -88,8 +88,9 @@ fn what_is_silent_is_given_up_and_what_drips_too() {
     }
 }
 
-/// The kernel ends the connections of an exited process on io_uring a moment after it. A server that
-/// was stopped in that moment had once to close up to 8,000 of them itself, and counted them so.
+/// After a process exits, the kernel closes its io_uring connections a moment later. A server that
+/// was stopped in that moment once had to close up to 8,000 of them itself, and counted them as its
+/// own closes.
 #[test]
 fn a_thread_that_is_done_has_left_nothing_open() {
     for driver in wharf_port::drivers_present() {
@@ -101,14 +102,14 @@ fn a_thread_that_is_done_has_left_nothing_open() {
             worker.orders.time_up_at = Some(Instant::now() + Duration::from_millis(50));
             let ledger = worker.ledger;
             worker.run(|| ()).expect("a port that works");
-            // However far it came in its time, and here it comes far.
+            // How far it came depends on its time; here it comes far.
             assert_eq!(ledger.counts().connected, 10, "{driver}");
             assert_eq!(port.stats().sockets, 0, "{driver}");
         });
     }
 }
 
-/// A host may list an address that nobody listens at before the one that somebody does.
+/// A host may list an address without a listener before one with a listener.
 #[test]
 fn each_address_is_tried_until_one_answers() {
     for driver in wharf_port::drivers_present() {
