@@ -27,10 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let spin_us = arguments.next().map_or(Ok(0), |spin| spin.parse())?;
     let spin = std::time::Duration::from_micros(spin_us);
     let builder = Port::builder().driver(driver.into()).spin_max(spin);
-    let pool = PoolOptions {
-        buffer_bytes: u32::try_from(work.read_bytes())?,
-        ..PoolOptions::default()
-    };
+    let pool = PoolOptions::new().buffer_bytes(u32::try_from(work.read_bytes())?);
     // Bulk that is read away in large gulps keeps its sender's window open: 4 MiB at most.
     let leases = if work == Work::Sink { 64 } else { 4 };
     let builder = builder.pool(pool).leases_per_socket(leases);
@@ -83,7 +80,7 @@ fn serve(port: &Port, mut waiter: Waiter, work: Work) -> Result<(), Box<dyn Erro
                 }
                 Event::Received(data) => drop(data),
                 // All blocks of a source are the same: the buffer goes out as it came back.
-                Event::Sent { buffer } => {
+                Event::Sent { buffer, .. } => {
                     let _ = packet.socket.send_reported(buffer);
                 }
                 Event::Ended { .. } | Event::SendFailed { .. } if packet.key == CONNECTION => {

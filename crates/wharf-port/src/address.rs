@@ -6,19 +6,29 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use socket2::{Domain, SockAddr};
 
-/// Where a socket listens, or whom it connects to.
+use crate::error::{Error, ErrorKind, Operation, Result};
+
+/// Where a socket listens, or which peer it connects to.
+///
+/// It prints as `host:port`, `[v6]:port` or `unix:path`, and reads what it prints. Names of hosts
+/// are not read, because looking one up may take seconds: use [`std::net::ToSocketAddrs`].
 ///
 /// # Portability
-/// Unix addresses work on Unix systems; elsewhere they are refused as unsupported.
+/// Unix addresses work on Unix systems; elsewhere they are refused as unsupported. On Linux a path
+/// that begins with a zero byte is a name in the abstract namespace. It prints as `unix:@name`, and
+/// a relative path that begins with `@` as `unix:./@path`.
 ///
 /// ```
 /// use wharf_port::Address;
 /// let address: Address = ([127, 0, 0, 1], 10101).into();
 /// assert_eq!(address.to_string(), "127.0.0.1:10101");
-/// assert_eq!(Address::unix("/tmp/wharf").to_string(), "unix:/tmp/wharf");
+/// assert_eq!("127.0.0.1:10101".parse(), Ok(address));
+/// assert_eq!("unix:/tmp/wharf".parse(), Ok(Address::unix("/tmp/wharf")));
+/// assert!("localhost:80".parse::<Address>().is_err());
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -81,8 +91,30 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Internet(address) => address.fmt(f),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unix(path) => match path.to_string_lossy() {
+                text if text.starts_with('\0') => write!(f, "unix:@{}", &text[1..]),
+                text if text.starts_with('@') => write!(f, "unix:./{text}"),
+                text => write!(f, "unix:{text}"),
+            },
         }
+    }
+}
+
+const UNREADABLE: &str = "this is no address: write 127.0.0.1:80, [::1]:80 or unix:/path";
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(match path.strip_prefix('@') {
+                Some(name) => Address::unix(format!("\0{name}")),
+                None => Address::unix(path),
+            });
+        }
+        let unreadable =
+            |_| Error::advised(Operation::Address, ErrorKind::InvalidInput, UNREADABLE);
+        text.parse().map(Address::Internet).map_err(unreadable)
     }
 }
 
@@ -125,5 +157,40 @@ impl From<(Ipv4Addr, u16)> for Address {
 impl From<(Ipv6Addr, u16)> for Address {
     fn from(address: (Ipv6Addr, u16)) -> Self {
         Address::Internet(address.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Address;
+
+    #[test]
+    fn an_address_reads_what_it_prints() {
+        for text in [
+            "127.0.0.1:0",
+            "[::1]:65535",
+            "[fe80::1%3]:80",
+            "unix:",
+            "unix:/run/wharf",
+            "unix:here",
+            "unix:@abstract",
+            "unix:./@relative",
+        ] {
+            let address: Address = text.parse().expect(text);
+            assert_eq!(address.to_string(), text);
+        }
+        assert_eq!(Address::unix("\0name").to_string(), "unix:@name");
+        assert_eq!(Address::unix("@name").to_string(), "unix:./@name");
+        for text in [
+            "",
+            "80",
+            "localhost:80",
+            "::1:80",
+            "127.0.0.1",
+            "/run/wharf",
+        ] {
+            let error = text.parse::<Address>().expect_err(text);
+            assert!(error.to_string().contains("unix:/path"), "{error}");
+        }
     }
 }

@@ -292,7 +292,7 @@ impl Builder {
     ///
     /// ```
     /// # use wharf_port::{PoolOptions, Port};
-    /// let builder = Port::builder().pool(PoolOptions { buffer_bytes: 2048, ..Default::default() });
+    /// let builder = Port::builder().pool(PoolOptions::new().buffer_bytes(2048));
     /// ```
     pub fn pool(mut self, pool: PoolOptions) -> Self {
         self.asked.pool = pool;

@@ -458,6 +458,10 @@ fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
 /// assert_eq!(refused.value, 7);
 /// ```
 #[derive(Debug)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "a pair, which callers take apart; what else there is to say belongs to the error"
+)]
 pub struct Refused<T> {
     /// Why the request was refused.
     pub error: Error,

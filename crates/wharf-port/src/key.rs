@@ -16,6 +16,10 @@ use std::fmt;
 /// assert_eq!(Key(90).to_string(), "90");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "a key is a number and nothing else, which callers write as `Key(90)`"
+)]
 pub struct Key(pub u64);
 
 impl From<u64> for Key {

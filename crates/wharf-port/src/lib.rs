@@ -109,6 +109,9 @@
 //! byte (`MSG_OOB`) is left out, unless the socket had `SO_OOBINLINE` set when it was associated, and
 //! descriptors that are passed over a Unix socket (`SCM_RIGHTS`) are closed.
 
+// Each public type is open for more, or says why it is not.
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
 // The words of the API: values that operations take and packets carry.
 mod accepted;
 mod address;

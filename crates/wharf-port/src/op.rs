@@ -119,6 +119,7 @@ impl Op {
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Cancel {
     /// The operation was in progress; its last packet tells how it ended.
     Requested,
@@ -133,6 +134,7 @@ pub enum Cancel {
 /// assert_ne!(Close::Flush, Close::Reset);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Close {
     /// Send what is queued, then FIN; bounded by [`flush_max`](crate::Builder::flush_max).
     Flush,

@@ -32,6 +32,7 @@ use crate::stream::Stream;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Packet {
     /// The key of the socket, timer or post this is about; for an accept the *listener's*.
     pub key: Key,
@@ -120,6 +121,7 @@ pub enum Event {
     /// Bytes arrived; never empty.
     Received(Lease),
     /// A receive into the caller's buffer is over: the first `count` bytes are new.
+    #[non_exhaustive]
     ReceivedInto {
         /// The caller's buffer.
         buffer: Vec<u8>,
@@ -127,6 +129,7 @@ pub enum Event {
         count: usize,
     },
     /// A reported send is over: every byte is with the system.
+    #[non_exhaustive]
     Sent {
         /// What was sent.
         buffer: Buffer,
@@ -136,6 +139,7 @@ pub enum Event {
     /// The peer left; the answer to `watch`.
     PeerLeft(Leave),
     /// A listener stopped accepting for a while; connections wait in its backlog.
+    #[non_exhaustive]
     Paused {
         /// Why.
         reason: PauseReason,
@@ -152,6 +156,7 @@ pub enum Event {
     Closed,
     /// An accept, a receive, a receive into a buffer or a watch is over: nothing more arrives
     /// by it.
+    #[non_exhaustive]
     Ended {
         /// How it ended; [`End::Finished`] is the peer's FIN.
         how: End,
@@ -159,11 +164,13 @@ pub enum Event {
         buffer: Option<Vec<u8>>,
     },
     /// A connect failed, was cancelled or ran out of time; its socket is gone.
+    #[non_exhaustive]
     ConnectFailed {
         /// How it ended; never [`End::Finished`].
         how: End,
     },
     /// A send failed, was cancelled or was given up.
+    #[non_exhaustive]
     SendFailed {
         /// How it ended; never [`End::Finished`].
         how: End,
@@ -173,6 +180,7 @@ pub enum Event {
         count: Option<usize>,
     },
     /// A shutdown is over.
+    #[non_exhaustive]
     ShutDown {
         /// How it ended: [`End::Finished`] when the FIN is out.
         how: End,
@@ -236,7 +244,11 @@ impl Event {
 /// assert_eq!(End::Failed(error).error_kind(), Some(ErrorKind::Reset));
 /// assert_eq!(End::Finished.error_kind(), None);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "complete: `Failed` takes what the others do not, and a program counts each end"
+)]
 pub enum End {
     /// In order: the peer sent FIN, or the shutdown was carried out.
     Finished,
@@ -273,6 +285,10 @@ impl End {
 /// assert_ne!(Leave::Finished, Leave::Reset);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "complete: `Broken` takes what the others do not, and a program counts each way"
+)]
 pub enum Leave {
     /// It sent FIN.
     Finished,

@@ -50,6 +50,10 @@ pub struct Waiter {
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "the contract has these three, and the loop of a program has to handle each"
+)]
 pub enum Wait<'a> {
     /// At least one packet, unless another thread drops its socket before it is taken.
     Packets(Batch<'a>),

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_mistake_is_one_line_with_a_hint() {
         let cases: [(&[&str], &str); 15] = [
-            (&["hold", "--driver", "epoll"], "auto, iocp, uring, poll"),
+            (&["hold", "--driver", "sim"], "auto, iocp, uring, poll"),
             (&["hold", "--threads", "0"], "from 1 to 256, such as \"10\""),
             (&["hold", "--treads", "2"], "did you mean '--threads'?"),
             (&["echo", "--spin-us", "1000001"], "from 0 to 1000000"),

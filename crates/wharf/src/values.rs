@@ -86,14 +86,13 @@ pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
 }
 
 pub(crate) fn parse_driver(text: &str) -> Result<DriverChoice, String> {
-    let kind = match text {
-        "auto" => return Ok(DriverChoice::Auto),
-        "iocp" => DriverKind::Iocp,
-        "uring" => DriverKind::Uring,
-        "poll" => DriverKind::Poll,
-        _ => return Err("name one of auto, iocp, uring, poll".into()),
-    };
-    Ok(DriverChoice::Require(kind))
+    match text.parse() {
+        // The simulated network is for tests of the library.
+        Ok(DriverChoice::Require(DriverKind::Sim)) | Err(_) => {
+            Err("name one of auto, iocp, uring, poll".into())
+        }
+        Ok(choice) => Ok(choice),
+    }
 }
 
 /// An internet address, and not a range of them.

@@ -18,7 +18,10 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("dequeue {packets}"));
         group.throughput(Throughput::Elements(packets as u64));
         for kind in Kind::everywhere() {
-            let builder = kind.builder().batch_max(packets).posts_max(POSTS);
+            let builder = kind
+                .builder()
+                .batch_max(packets as u32)
+                .posts_max(POSTS as u32);
             let port = builder.build().expect("the driver is present");
             let mut waiter = port.waiter().expect("the first waiter");
             group.bench_function(kind.to_string(), |bencher| {

@@ -129,7 +129,7 @@ fn receive(kind: Kind, times: u64) -> Duration {
 }
 
 fn busy(kind: Kind, times: u64) -> Duration {
-    let builder = kind.builder().operations_per_socket_max(2 * QUEUED);
+    let builder = kind.builder().operations_per_socket_max(2 * QUEUED as u32);
     let builder = builder.send_queue_bytes_max(2 * BULK.len());
     let port = builder.build().expect("the driver is present");
     let mut waiter = port.waiter().expect("the first waiter");

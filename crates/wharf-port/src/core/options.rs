@@ -7,22 +7,63 @@ use crate::driver::kind::DriverChoice;
 /// ```
 /// use wharf_port::{PoolOptions, Port};
 /// # fn main() -> wharf_port::Result<()> {
-/// let pool = PoolOptions { buffer_bytes: 4096, ..PoolOptions::default() };
+/// let pool = PoolOptions::new().buffer_bytes(4096);
 /// let port = Port::builder().pool(pool).build()?;
 /// assert_eq!(port.stats().pool_bytes, 0); // nothing until there is data
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
 pub struct PoolOptions {
+    pub(crate) buffer_bytes: u32,
+    pub(crate) pool_bytes_max: usize,
+    pub(crate) revoke_returned: bool,
+}
+
+impl PoolOptions {
+    /// Buffers of 16 KiB, and 64 MiB of them.
+    ///
+    /// ```
+    /// use wharf_port::PoolOptions;
+    /// assert_eq!(PoolOptions::new(), PoolOptions::default());
+    /// ```
+    pub fn new() -> Self {
+        PoolOptions::default()
+    }
+
     /// Bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
-    pub buffer_bytes: u32,
+    ///
+    /// ```
+    /// let pool = wharf_port::PoolOptions::new().buffer_bytes(4096);
+    /// ```
+    pub fn buffer_bytes(mut self, bytes: u32) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
     /// Bytes of all buffers together; 64 MiB by default. At this bound streams wait for a buffer.
-    /// Once more than half of them are lent, what is received in small pieces is copied, so that a
-    /// few bytes do not hold a buffer; such copies are at most a quarter of this bound besides.
-    pub pool_bytes_max: usize,
-    /// Makes the pages of a returned buffer inaccessible and never uses them again, so that any
-    /// late access is seen. For tests; each buffer then costs a mapping of its own.
-    pub revoke_returned: bool,
+    /// Once more than half of the buffers are lent, the port copies what it receives in small
+    /// pieces, so that a few bytes do not hold a buffer. Such copies take at most a quarter of this
+    /// bound in addition.
+    ///
+    /// ```
+    /// let pool = wharf_port::PoolOptions::new().pool_bytes_max(1 << 30);
+    /// ```
+    pub fn pool_bytes_max(mut self, bytes: usize) -> Self {
+        self.pool_bytes_max = bytes;
+        self
+    }
+
+    /// Whether the pages of a returned buffer become inaccessible and are never used again, so that
+    /// any late access faults; no by default. For tests: each buffer then costs a mapping of its own.
+    ///
+    /// ```
+    /// let pool = wharf_port::PoolOptions::new().revoke_returned(true);
+    /// ```
+    pub fn revoke_returned(mut self, revoke: bool) -> Self {
+        self.revoke_returned = revoke;
+        self
+    }
 }
 
 impl Default for PoolOptions {

@@ -6,8 +6,13 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// What a port can run on.
 ///
+/// It prints as its short name. It reads the names of the systems' own calls too: `io_uring`,
+/// `epoll` and `kqueue`.
+///
 /// ```
-/// assert_eq!(wharf_port::DriverKind::Uring.to_string(), "uring");
+/// use wharf_port::DriverKind;
+/// assert_eq!(DriverKind::Uring.to_string(), "uring");
+/// assert_eq!("epoll".parse(), Ok(DriverKind::Poll));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -39,22 +44,34 @@ impl std::str::FromStr for DriverKind {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "iocp" => Ok(DriverKind::Iocp),
-            "uring" => Ok(DriverKind::Uring),
-            "poll" => Ok(DriverKind::Poll),
+            "uring" | "io_uring" => Ok(DriverKind::Uring),
+            "poll" | "epoll" | "kqueue" => Ok(DriverKind::Poll),
             "sim" => Ok(DriverKind::Sim),
-            _ => Err(Error::new(Operation::Build, ErrorKind::InvalidInput)),
+            _ => Err(Error::advised(
+                Operation::Build,
+                ErrorKind::InvalidInput,
+                NO_SUCH_DRIVER,
+            )),
         }
     }
 }
 
+const NO_SUCH_DRIVER: &str = "no driver has this name: write iocp, uring (io_uring), poll (epoll, \
+                              kqueue) or sim";
+
 /// Which driver a port shall use.
+///
+/// It prints and reads as `auto`, or as the name of a driver.
 ///
 /// ```
 /// use wharf_port::{DriverChoice, DriverKind, Port};
-/// // Fails with the cure where this driver does not work.
+/// // Fails with a hint where this driver does not work.
 /// let port = Port::builder().driver(DriverChoice::Require(DriverKind::Uring)).build();
+/// assert_eq!("io_uring".parse(), Ok(DriverChoice::Require(DriverKind::Uring)));
+/// assert_eq!(DriverChoice::Auto.to_string(), "auto");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum DriverChoice {
     /// The best that works here.
     #[default]
@@ -69,6 +86,26 @@ impl From<DriverKind> for DriverChoice {
     }
 }
 
+impl fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DriverChoice::Auto => f.write_str("auto"),
+            DriverChoice::Require(kind) => kind.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for DriverChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(DriverChoice::Auto),
+            _ => text.parse().map(DriverChoice::Require),
+        }
+    }
+}
+
 /// Which driver a port uses, and which better ones it passed over.
 ///
 /// ```
@@ -77,7 +114,8 @@ impl From<DriverKind> for DriverChoice {
 /// println!("{}", port.driver()); // such as: poll (uring passed over: ...)
 /// # Ok(()) }
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct DriverReport {
     /// The driver in use.
     pub kind: DriverKind,
@@ -96,7 +134,8 @@ pub struct DriverReport {
 /// }
 /// # Ok(()) }
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct PassedOver {
     /// The driver.
     pub kind: DriverKind,

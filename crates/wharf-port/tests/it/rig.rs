@@ -367,12 +367,14 @@ impl Rig {
             packet.op == op && packet.event.end().is_some()
         });
         match packet.event {
-            Event::SendFailed { how, buffer, count } => Ended {
+            Event::SendFailed {
+                how, buffer, count, ..
+            } => Ended {
                 how,
                 buffer: Some(buffer.into_vec()),
                 count,
             },
-            Event::Ended { how, buffer } => Ended {
+            Event::Ended { how, buffer, .. } => Ended {
                 how,
                 count: buffer.as_ref().map(|_| 0),
                 buffer,

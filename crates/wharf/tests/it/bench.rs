@@ -156,7 +156,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     for (arguments, expected) in [
         (&["--duration", "1ms"][..], "from 50ms to 10m"),
         (&["--driver", foreign], "does not exist on this system"),
-        (&["--driver", "epoll"], "all, auto, iocp, uring, poll"),
+        (&["--driver", "select"], "all, auto, iocp, uring, poll"),
         (&["--rounds", "0"], "--rounds"),
         (&["million", "--leave-memory", "lots"], "such as 2GiB"),
     ] {

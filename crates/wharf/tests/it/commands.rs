@@ -25,7 +25,7 @@ fn a_mistake_gets_one_line_and_exit_code_2() {
     refused(&["hold", "127.0.0.1:70000"], "0 to 65535");
     refused(&["hold", "127.0.0.1:9-8"], "lower port first");
     refused(&["hold", "::1:80"], "brackets");
-    refused(&["hold", "--driver", "epoll"], "auto, iocp, uring, poll");
+    refused(&["hold", "--driver", "select"], "auto, iocp, uring, poll");
     refused(&["echo", "--threads", "0"], "from 1 to 256");
     refused(&["echo", "--threads", "many"], "write a whole number");
     refused(&["echo", "--backlog", "0"], "--backlog");
@@ -209,7 +209,7 @@ fn refused_with(variables: &[(&str, &OsStr)], arguments: &[&str], expected: &str
 #[test]
 fn a_wrong_variable_is_named_and_not_its_option() {
     let cases: [(&str, &str, &[&str], &str); 14] = [
-        ("DRIVER", "epoll", &["echo"], "name one of auto, iocp"),
+        ("DRIVER", "select", &["echo"], "name one of auto, iocp"),
         ("THREADS", "0", &["echo"], "write a whole number from 1"),
         ("ADDRESS", "127.0.0.1:x", &["echo"], "\"x\" is no port"),
         ("MAX_CONNECTIONS", "few", &["hold"], "write a whole number"),

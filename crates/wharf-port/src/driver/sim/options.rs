@@ -14,6 +14,10 @@
 /// assert_eq!(options.seed, 7);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "tests write the few that they want and `..SimOptions::new(seed)`"
+)]
 pub struct SimOptions {
     /// Decides all that is left to chance.
     pub seed: u64,

@@ -64,7 +64,11 @@ pub struct Network {
 /// use wharf_port::sim::Heard;
 /// assert_ne!(Heard::Finished, Heard::Reset);
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "complete: bytes, none yet, and the two ends that a connection can have"
+)]
 pub enum Heard {
     /// These bytes; never none.
     Bytes(Vec<u8>),

@@ -139,7 +139,9 @@ fn an_error_behind_held_messages_is_told_to_who_reads_or_watches_next(at: &Where
                 .expect("nothing else reads");
             let packet = rig.expect("bytes or the end", |packet| packet.op == into);
             match packet.event {
-                Event::ReceivedInto { buffer, count } => rest.extend_from_slice(&buffer[..count]),
+                Event::ReceivedInto { buffer, count, .. } => {
+                    rest.extend_from_slice(&buffer[..count]);
+                }
                 Event::Ended { how, .. } => break how,
                 other => panic!("not asked for: {other:?}"),
             }

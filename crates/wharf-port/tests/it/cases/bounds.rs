@@ -230,11 +230,11 @@ fn bounds_that_make_no_sense_are_refused(at: &Where) {
 fn pools_that_make_no_sense_are_refused(at: &Where) {
     let builder = at.builder();
     let pool = |buffer_bytes, pool_bytes_max| {
-        builder.pool(PoolOptions {
-            buffer_bytes,
-            pool_bytes_max,
-            revoke_returned: false,
-        })
+        builder.pool(
+            PoolOptions::new()
+                .buffer_bytes(buffer_bytes)
+                .pool_bytes_max(pool_bytes_max),
+        )
     };
     refused(&[
         (

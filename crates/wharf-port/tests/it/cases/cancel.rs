@@ -195,7 +195,9 @@ fn cancelling_the_second_of_two_leaves_the_first(at: &Where) {
     rig.say(&mut peer, b"data");
     let packet = rig.next("the data");
     assert_eq!(packet.op, first);
-    assert!(matches!(&packet.event, Event::ReceivedInto { buffer, count: 4 } if buffer == b"data"));
+    assert!(
+        matches!(&packet.event, Event::ReceivedInto { buffer, count: 4, .. } if buffer == b"data")
+    );
     rig.expect_nothing();
 }
 
@@ -217,7 +219,9 @@ fn cancelling_the_first_of_two_leaves_the_second(at: &Where) {
     rig.say(&mut peer, b"data");
     let packet = rig.next("the data");
     assert_eq!(packet.op, second);
-    assert!(matches!(&packet.event, Event::ReceivedInto { buffer, count: 4 } if buffer == b"data"));
+    assert!(
+        matches!(&packet.event, Event::ReceivedInto { buffer, count: 4, .. } if buffer == b"data")
+    );
     rig.expect_nothing();
 }
 
@@ -328,7 +332,9 @@ fn cancels_of_buffers_that_race_with_data_lose_no_bytes(at: &Where) {
         let packet = rig.next("the end of a receive");
         left -= 1;
         match packet.event {
-            Event::ReceivedInto { buffer, count } => received.extend_from_slice(&buffer[..count]),
+            Event::ReceivedInto { buffer, count, .. } => {
+                received.extend_from_slice(&buffer[..count]);
+            }
             Event::Ended {
                 how: End::Cancelled,
                 buffer,
@@ -364,10 +370,7 @@ fn cancel_all(rig: &Rig, ops: &[Op], round: u32) {
 }
 
 fn cancelling_a_paused_receive_ends_it(at: &Where) {
-    let pool = wharf_port::PoolOptions {
-        buffer_bytes: 512,
-        ..Default::default()
-    };
+    let pool = wharf_port::PoolOptions::new().buffer_bytes(512);
     let mut rig = Rig::with(at, |builder| builder.pool(pool).leases_per_socket(2));
     let (stream, mut peer) = rig.connection();
     let op = stream.socket().receive().expect("nothing else reads");

@@ -348,7 +348,7 @@ fn every_queued_send_ends_once_when_closed(at: &Where) {
         while outcomes.len() < ops.len() {
             let packet = rig.next("the end of a send");
             let sent = match packet.event {
-                Event::Sent { buffer } => {
+                Event::Sent { buffer, .. } => {
                     assert_eq!(buffer.len(), 1 << 20);
                     true
                 }

@@ -159,6 +159,7 @@ fn a_refused_connect_is_a_packet(at: &Where) {
     assert_eq!((packet.op, packet.key), (op, Key(5)));
     let Event::ConnectFailed {
         how: End::Failed(error),
+        ..
     } = packet.event
     else {
         panic!("nobody listens there: {packet:?}");
@@ -291,7 +292,7 @@ fn a_deadline_that_is_not_reached_does_nothing(at: &Where) {
         let packet = rig.expect("the end of a connect", |packet| packet.op == op);
         match packet.event {
             Event::Connected(stream) => Some((stream, host)),
-            Event::ConnectFailed { how } => {
+            Event::ConnectFailed { how, .. } => {
                 assert_eq!(failed_as(how), ErrorKind::TimedOut);
                 None
             }
@@ -475,6 +476,7 @@ fn a_connect_without_a_free_source_port_says_so(at: &Where) {
                 Event::Connected(stream) => streams.push(stream),
                 Event::ConnectFailed {
                     how: End::Failed(error),
+                    ..
                 } => break error,
                 other => panic!("not asked for: {other:?}"),
             }

@@ -108,11 +108,24 @@ fn drivers_have_names(_: &Where) {
     for driver in Driver::present() {
         let kind: DriverKind = driver.name().parse().expect("a known name");
         assert_eq!(kind.to_string(), driver.name());
+        let choice: DriverChoice = driver.name().parse().expect("a known name");
+        assert_eq!(choice, DriverChoice::Require(kind));
+        assert_eq!(choice.to_string(), driver.name());
     }
-    let error = "epoll"
-        .parse::<DriverKind>()
-        .expect_err("no driver has this name");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let systems = [
+        ("io_uring", DriverKind::Uring),
+        ("epoll", DriverKind::Poll),
+        ("kqueue", DriverKind::Poll),
+    ];
+    for (name, kind) in systems {
+        assert_eq!(name.parse(), Ok(kind));
+    }
+    assert_eq!("auto".parse(), Ok(DriverChoice::Auto));
+    for nonsense in ["select", "", "EPOLL", "auto "] {
+        let error = nonsense.parse::<DriverChoice>().expect_err(nonsense);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("uring (io_uring)"), "{error}");
+    }
 }
 
 /// Has a table of what kernels differ in: the first version, the ports, the ability, its stand-in.

@@ -86,10 +86,9 @@ fn leave(rig: &mut Rig, packets: usize) {
 }
 
 fn small(builder: wharf_port::Builder) -> wharf_port::Builder {
-    builder.batch_max(64).pool(PoolOptions {
-        buffer_bytes: 512,
-        ..PoolOptions::default()
-    })
+    builder
+        .batch_max(64)
+        .pool(PoolOptions::new().buffer_bytes(512))
 }
 
 /// The socket goes once the port has sent what was queued, and all it had lent is back.

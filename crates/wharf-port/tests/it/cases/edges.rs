@@ -178,7 +178,7 @@ fn urgent_data_holds_up_no_stream(at: &Where) {
     for op in into {
         let packet = rig.expect("the bytes", |packet| packet.op == op);
         match packet.event {
-            Event::ReceivedInto { buffer, count } => heard.extend_from_slice(&buffer[..count]),
+            Event::ReceivedInto { buffer, count, .. } => heard.extend_from_slice(&buffer[..count]),
             other => panic!("not asked for: {other:?}"),
         }
     }
@@ -250,7 +250,7 @@ fn a_receive_into_nothing_hears_of_a_reset(at: &Where) {
     rig.expect_nothing();
     peer.reset();
     let packet = rig.expect("the end", |packet| packet.op == op);
-    let Event::Ended { how, buffer } = packet.event else {
+    let Event::Ended { how, buffer, .. } = packet.event else {
         rig.fail(&format!("{:?} of a connection that is reset", packet.event));
     };
     assert_eq!(how.error_kind(), Some(ErrorKind::Reset));

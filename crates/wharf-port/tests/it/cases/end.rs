@@ -102,11 +102,7 @@ pub(crate) fn start_everything(rig: &mut Rig) -> Vec<Box<dyn crate::rig::peer::P
 }
 
 fn dropping_a_port_with_everything_in_flight(at: &Where) {
-    let pool = PoolOptions {
-        revoke_returned: true,
-        buffer_bytes: 4_096,
-        ..Default::default()
-    };
+    let pool = PoolOptions::new().revoke_returned(true).buffer_bytes(4_096);
     for round in 0..10 {
         let mut rig = Rig::with(at, |builder| builder.pool(pool));
         rig.allowed.packets = true;

@@ -238,6 +238,7 @@ fn every_error_names_its_operation_and_keeps_the_systems_code(at: &Where) {
     let packet = rig.next("the end of the connect");
     let Event::ConnectFailed {
         how: End::Failed(error),
+        ..
     } = packet.event
     else {
         panic!("nobody listens there: {packet:?}");

@@ -102,7 +102,9 @@ impl Seen {
             assert_eq!(packet.key, LISTENER);
             match packet.event {
                 Event::Accepted(accepted) => self.accepted.push(accepted),
-                Event::Paused { reason, retry_in } => {
+                Event::Paused {
+                    reason, retry_in, ..
+                } => {
                     assert_eq!(reason, expected);
                     assert!(retry_in <= Duration::from_secs(1), "{retry_in:?}");
                     self.paused += 1;

@@ -294,7 +294,7 @@ fn a_large_send_goes_out_in_parts_that_end(at: &Where) {
         assert!(sent <= 8 << 20, "nobody waits, and {sent} bytes are out");
         let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
         bytes = match packet.event {
-            Event::Sent { buffer } => buffer.into_vec(),
+            Event::Sent { buffer, .. } => buffer.into_vec(),
             other => panic!("not asked for: {other:?}"),
         };
         rig.until("what was sent", |_| {

@@ -101,7 +101,7 @@ fn what_a_cancelled_stream_has_left_is_for_the_next_receive(at: &Where) {
             .receive_into(vec![0; 4 - taken.len()])
             .expect("nothing else reads");
         let packet = rig.expect("the bytes", |packet| packet.op == into);
-        let Event::ReceivedInto { buffer, count } = packet.event else {
+        let Event::ReceivedInto { buffer, count, .. } = packet.event else {
             panic!("not asked for: {:?}", packet.event);
         };
         taken.extend_from_slice(&buffer[..count]);
@@ -185,11 +185,9 @@ fn an_end_right_behind_a_message_is_told(at: &Where) {
 
 fn a_stream_closed_while_messages_wait_gives_their_buffers_back(at: &Where) {
     const BUFFERS: usize = 16;
-    let pool = PoolOptions {
-        buffer_bytes: 512,
-        pool_bytes_max: BUFFERS * 512,
-        ..PoolOptions::default()
-    };
+    let pool = PoolOptions::new()
+        .buffer_bytes(512)
+        .pool_bytes_max(BUFFERS * 512);
     let mut rig = Rig::with(at, |builder| {
         builder.pool(pool).leases_per_socket(LEASES as u32)
     });

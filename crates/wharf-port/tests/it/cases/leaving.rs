@@ -207,10 +207,7 @@ fn what_a_forgotten_waiter_had_goes_to_others(at: &Where) {
 
 fn bytes_of_a_forgotten_waiter_stay_in_order(at: &Where) {
     let mut rig = Rig::with(at, |builder| {
-        let pool = wharf_port::PoolOptions {
-            buffer_bytes: 512,
-            ..Default::default()
-        };
+        let pool = wharf_port::PoolOptions::new().buffer_bytes(512);
         builder.pool(pool)
     });
     let (stream, mut peer) = rig.connection();
@@ -355,6 +352,7 @@ fn a_connect_goes_on_when_its_waiters_thread_ends(at: &Where) {
     match packet.event {
         Event::ConnectFailed {
             how: wharf_port::End::Failed(error),
+            ..
         } => {
             assert_eq!(error.kind(), wharf_port::ErrorKind::Refused, "{error}");
         }

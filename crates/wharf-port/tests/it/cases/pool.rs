@@ -77,11 +77,9 @@ pub(crate) const BYTES: u32 = 512;
 pub(crate) const LARGE: usize = 200;
 
 pub(crate) fn small(buffers: usize) -> PoolOptions {
-    PoolOptions {
-        buffer_bytes: BYTES,
-        pool_bytes_max: buffers * BYTES as usize,
-        ..PoolOptions::default()
-    }
+    PoolOptions::new()
+        .buffer_bytes(BYTES)
+        .pool_bytes_max(buffers * BYTES as usize)
 }
 
 fn leases_at_their_bound_stop_one_stream_only(at: &Where) {
@@ -398,11 +396,7 @@ fn a_forgotten_lease_costs_only_itself(at: &Where) {
 }
 
 fn a_buffer_given_back_is_never_touched_again(at: &Where) {
-    let pool = PoolOptions {
-        revoke_returned: true,
-        buffer_bytes: 4_096,
-        ..Default::default()
-    };
+    let pool = PoolOptions::new().revoke_returned(true).buffer_bytes(4_096);
     let mut rig = Rig::with(at, |builder| builder.pool(pool));
     let mut ends: Vec<_> = (0..8).map(|_| rig.connection()).collect();
     for (stream, _) in &ends {

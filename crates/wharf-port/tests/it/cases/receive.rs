@@ -224,7 +224,7 @@ fn filled(rig: &mut Rig, socket: SocketRef) -> (Vec<u8>, usize) {
         packet.socket == socket && matches!(packet.event, Event::ReceivedInto { .. })
     });
     match packet.event {
-        Event::ReceivedInto { buffer, count } => (buffer, count),
+        Event::ReceivedInto { buffer, count, .. } => (buffer, count),
         other => panic!("not asked for: {other:?}"),
     }
 }
@@ -289,7 +289,7 @@ fn two_receives_fill_in_order(at: &Where) {
         for (op, expected) in ops.into_iter().zip([b"AAAA", b"BBBB", b"CCCC"]) {
             let packet = rig.next("a filled buffer");
             assert_eq!(packet.op, op, "in the order of asking");
-            let Event::ReceivedInto { buffer, count } = packet.event else {
+            let Event::ReceivedInto { buffer, count, .. } = packet.event else {
                 panic!("a buffer was asked for");
             };
             assert_eq!((&buffer[..], count), (&expected[..], 4));

@@ -115,7 +115,7 @@ fn a_send_is_silent_when_it_succeeds(at: &Where) {
 pub(crate) fn sent(rig: &mut Rig, op: Op) -> Buffer {
     let packet = rig.expect("the end of a send", |packet| packet.op == op);
     match packet.event {
-        Event::Sent { buffer } => buffer,
+        Event::Sent { buffer, .. } => buffer,
         other => panic!("the send did not succeed: {other:?}"),
     }
 }

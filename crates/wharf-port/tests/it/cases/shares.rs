@@ -91,10 +91,7 @@ fn bulk_does_not_keep_others_from_being_found(at: &Where) {
     const QUIET: usize = 40;
     const WAITS_MAX: usize = 100;
     // So small that no read of a busy one finds less than it has room for.
-    let pool = wharf_port::PoolOptions {
-        buffer_bytes: 4096,
-        ..Default::default()
-    };
+    let pool = wharf_port::PoolOptions::new().buffer_bytes(4096);
     let mut rig = Rig::with(at, |builder| builder.pool(pool).batch_max(256));
     let mut quiet: Vec<_> = (0..QUIET).map(|_| rig.connection()).collect();
     let mut busy = unix_connections(&mut rig, (0..BUSY).map(|_| BUSY_KEY));
@@ -161,10 +158,7 @@ fn equal_bulk_has_equal_shares(at: &Where) {
 }
 
 fn a_batch_holds_few_packets_of_one_socket(at: &Where) {
-    let pool = wharf_port::PoolOptions {
-        buffer_bytes: 512,
-        ..Default::default()
-    };
+    let pool = wharf_port::PoolOptions::new().buffer_bytes(512);
     let mut rig = Rig::with(at, |builder| {
         builder
             .pool(pool)

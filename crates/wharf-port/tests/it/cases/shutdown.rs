@@ -128,7 +128,9 @@ fn half_closing_an_echo_loses_nothing(at: &Where) {
                 } if packet.op == receive => {
                     shutdown = Some(stream.shutdown().expect("the first"));
                 }
-                Event::ShutDown { how: End::Finished } => assert_eq!(Some(packet.op), shutdown),
+                Event::ShutDown {
+                    how: End::Finished, ..
+                } => assert_eq!(Some(packet.op), shutdown),
                 other => panic!("not asked for: {other:?}"),
             }
         }

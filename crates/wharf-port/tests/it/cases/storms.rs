@@ -147,7 +147,7 @@ pub(crate) fn rounds_of_all_kinds(at: &Where) {
             .expect("nothing reads");
         rig.say(&mut peer, &bytes);
         let packet = rig.expect("bytes for a buffer", |packet| packet.op == into);
-        let Event::ReceivedInto { buffer, count } = packet.event else {
+        let Event::ReceivedInto { buffer, count, .. } = packet.event else {
             panic!("not asked for: {packet:?}");
         };
         assert_eq!(buffer[..count], bytes, "in round {round}");
@@ -157,7 +157,7 @@ pub(crate) fn rounds_of_all_kinds(at: &Where) {
             assert_eq!(rig.receive(stream.socket(), 50), bytes);
             let op = stream.send_reported(bytes.to_vec()).expect("a short queue");
             let packet = rig.expect("the outcome of a send", |packet| packet.op == op);
-            let Event::Sent { buffer } = packet.event else {
+            let Event::Sent { buffer, .. } = packet.event else {
                 panic!("the send is with the kernel, whatever its call said: {packet:?}");
             };
             assert_eq!(*buffer, bytes, "it comes back as it was");

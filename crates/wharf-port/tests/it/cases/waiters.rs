@@ -194,10 +194,7 @@ fn what_is_given_back_wakes_another_waiter(at: &Where) {
 
 fn bytes_given_back_stay_in_order(at: &Where) {
     let mut rig = Rig::with(at, |builder| {
-        let pool = wharf_port::PoolOptions {
-            buffer_bytes: 512,
-            ..Default::default()
-        };
+        let pool = wharf_port::PoolOptions::new().buffer_bytes(512);
         builder.pool(pool).batch_max(8)
     });
     let (stream, mut peer) = rig.connection();
@@ -432,8 +429,8 @@ fn an_end_may_come_before_its_submit_returns(at: &Where) {
     let port = rig.port.clone();
     let handle = |_: usize, packet: Packet| {
         let whole = match packet.event {
-            Event::Sent { buffer } => buffer.len() == 1,
-            Event::ReceivedInto { buffer, count } => buffer.len() == 1 && count == 1,
+            Event::Sent { buffer, .. } => buffer.len() == 1,
+            Event::ReceivedInto { buffer, count, .. } => buffer.len() == 1 && count == 1,
             other => panic!("not asked for: {other:?}"),
         };
         assert!(whole, "it brings its buffer");

@@ -261,7 +261,7 @@ impl<'a> Worker<'a> {
     ) -> Result<(), String> {
         match (operation, event) {
             (_, Event::Connected(stream)) => return self.connected(number, stream),
-            (_, Event::ConnectFailed { how }) => {
+            (_, Event::ConnectFailed { how, .. }) => {
                 self.connect_failed(number, how);
                 return self.connect_more();
             }
@@ -280,10 +280,17 @@ impl<'a> Worker<'a> {
             ) => {
                 self.peer_finished(number);
             }
-            (_, Event::ShutDown { how: End::Finished }) => {}
             (
                 _,
-                Event::Ended { how, .. } | Event::SendFailed { how, .. } | Event::ShutDown { how },
+                Event::ShutDown {
+                    how: End::Finished, ..
+                },
+            ) => {}
+            (
+                _,
+                Event::Ended { how, .. }
+                | Event::SendFailed { how, .. }
+                | Event::ShutDown { how, .. },
             ) => {
                 let kind = how.error_kind().unwrap_or(ErrorKind::Other);
                 self.gone(number, &kind.to_string());

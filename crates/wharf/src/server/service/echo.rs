@@ -59,16 +59,18 @@ impl Echo {
             Event::Ended {
                 how: End::Finished, ..
             } => self.finish(socket, ledger),
-            Event::ShutDown { how: End::Finished } => {
-                self.leave(socket, Close::Flush, Left::Fin, ledger)
-            }
-            Event::SendFailed { how, buffer, count } => {
+            Event::ShutDown {
+                how: End::Finished, ..
+            } => self.leave(socket, Close::Flush, Left::Fin, ledger),
+            Event::SendFailed {
+                how, buffer, count, ..
+            } => {
                 let unsent = buffer.len() - count.unwrap_or(0);
                 ledger.bytes_out.fetch_sub(unsent as u64, Ordering::Relaxed);
                 self.count(socket, |it| it.sent -= unsent as u64);
                 self.leave(socket, Close::Reset, left_by_end(how), ledger)
             }
-            Event::Ended { how, .. } | Event::ShutDown { how } => {
+            Event::Ended { how, .. } | Event::ShutDown { how, .. } => {
                 self.leave(socket, Close::Reset, left_by_end(how), ledger)
             }
             _ => None,

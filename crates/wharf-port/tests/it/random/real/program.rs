@@ -156,7 +156,7 @@ impl Program {
                 );
                 (self.accept, self.paused) = (None, false);
             }
-            Event::ConnectFailed { how } => {
+            Event::ConnectFailed { how, .. } => {
                 panic!("C9: a connect to a host that listens ended: {how:?}");
             }
             Event::Timer => {
@@ -258,7 +258,7 @@ impl Program {
                 assert!(!lease.is_empty(), "C8: received nothing");
                 connection.lent(lease, far, world);
             }
-            Event::ReceivedInto { buffer, count } => {
+            Event::ReceivedInto { buffer, count, .. } => {
                 connection.filled(packet.op, &buffer, count, far, world);
             }
             Event::Sent { .. } => {}
@@ -282,7 +282,7 @@ impl Program {
                 let reading = connection.read_ended(packet.op, how, far, world);
                 assert!(reading, "C2: {how:?} of nothing that reads");
             }
-            Event::SendFailed { how, .. } | Event::ShutDown { how } => {
+            Event::SendFailed { how, .. } | Event::ShutDown { how, .. } => {
                 connection.write_ended(packet.op, how, far, world);
             }
             other => panic!("a connection knows nothing of {other:?}"),

@@ -87,11 +87,11 @@ impl Bounds {
             .send_queue_bytes_max(self.send_queue_bytes_max)
             .operations_per_socket_max(self.operations_per_socket_max)
             .flush_max(Duration::from_millis(self.flush_ms_max.into()))
-            .pool(PoolOptions {
-                buffer_bytes: self.buffer_bytes,
-                pool_bytes_max: self.buffers * self.buffer_bytes as usize,
-                revoke_returned: false,
-            })
+            .pool(
+                PoolOptions::new()
+                    .buffer_bytes(self.buffer_bytes)
+                    .pool_bytes_max(self.buffers * self.buffer_bytes as usize),
+            )
     }
 }
 

@@ -104,7 +104,7 @@ impl Program {
     fn note(&mut self, packet: &Packet) {
         let what = match &packet.event {
             Event::Accepted(accepted) => format!("Accepted {:?}", accepted.peer()),
-            Event::ReceivedInto { count, buffer } => {
+            Event::ReceivedInto { count, buffer, .. } => {
                 format!("ReceivedInto {count} of {}", buffer.len())
             }
             other => format!("{other:?}"),
@@ -150,7 +150,7 @@ impl Program {
                 assert_eq!(how, expected, "C12: no error ends a listener");
                 (self.accept, self.paused) = (None, false);
             }
-            Event::ConnectFailed { how } => {
+            Event::ConnectFailed { how, .. } => {
                 assert!(self.connects.contains(&packet.op), "C2: {packet:?}");
                 self.connects.retain(|op| *op != packet.op);
                 check_connect(how, plan);
@@ -245,7 +245,9 @@ impl Program {
                 let bytes = lease.to_vec();
                 connection.received(&bytes, lease.into(), client, &mut hands);
             }
-            Event::ReceivedInto { mut buffer, count } => {
+            Event::ReceivedInto {
+                mut buffer, count, ..
+            } => {
                 assert!(count > 0 || buffer.is_empty(), "received nothing");
                 buffer.truncate(count);
                 if count > 0 {
@@ -274,7 +276,7 @@ impl Program {
             Event::Ended { how, .. } => {
                 connection.read_ended(packet.op, how, client, &mut hands, kindly);
             }
-            Event::SendFailed { how, .. } | Event::ShutDown { how } => {
+            Event::SendFailed { how, .. } | Event::ShutDown { how, .. } => {
                 connection.write_ended(packet.op, how, client, plan);
             }
             other => panic!("a connection knows nothing of {other:?}"),

@@ -87,10 +87,10 @@ impl Plan {
             .batch_max(self.batch_max as u32)
             .turn_packets_max(self.turn_packets_max)
             .leases_per_socket(self.leases_per_socket)
-            .pool(PoolOptions {
-                buffer_bytes,
-                pool_bytes_max: self.buffers * buffer_bytes as usize,
-                revoke_returned: false,
-            })
+            .pool(
+                PoolOptions::new()
+                    .buffer_bytes(buffer_bytes)
+                    .pool_bytes_max(self.buffers * buffer_bytes as usize),
+            )
     }
 }
