@@ -271,7 +271,8 @@ pub(crate) fn interrupted(code: i32) -> bool {
 /// What the last call of Windows in this thread failed with.
 pub(crate) fn last_error() -> i32 {
     // SAFETY: reads a value of the thread's own.
-    unsafe { win32::GetLastError() }.cast_signed()
+    let code = unsafe { win32::GetLastError() };
+    code as i32
 }
 
 /// What the last call of Winsock in this thread failed with.

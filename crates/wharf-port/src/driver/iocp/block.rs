@@ -51,7 +51,7 @@ impl Overlapped {
         // An NTSTATUS is 32 bits wide; the warnings among them are failures here (676 of Wine).
         match status as u32 {
             0 => Ok(count),
-            status => Err(sys::code_of_status(status.cast_signed())),
+            status => Err(sys::code_of_status(status as i32)),
         }
     }
 }

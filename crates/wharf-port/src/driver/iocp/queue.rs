@@ -83,7 +83,7 @@ impl Queue {
         if result == 0 {
             // The count says 1 after a time-out, on Windows and on Wine: nothing was dequeued.
             let code = sys::last_error();
-            let timed_out = code == WAIT_TIMEOUT.cast_signed();
+            let timed_out = code == WAIT_TIMEOUT as i32;
             return if timed_out { Ok(()) } else { Err(code) };
         }
         for entry in &entries[..count as usize] {

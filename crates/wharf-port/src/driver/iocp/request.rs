@@ -226,7 +226,7 @@ pub(super) unsafe fn send(
 /// Asks for one request of a socket to end, or for all of them. That there is none any more is no
 /// error: its packet is on the way.
 pub(super) fn cancel(socket: &Handle, overlapped: Option<*mut OVERLAPPED>) {
-    let overlapped = overlapped.unwrap_or_default();
+    let overlapped = overlapped.unwrap_or(ptr::null_mut());
     // SAFETY: the address only names a request; it is not read through.
     unsafe { CancelIoEx(base(socket), overlapped) };
 }
@@ -338,7 +338,7 @@ fn issued(succeeded: bool) -> Result<(), i32> {
         return Ok(());
     }
     match sys::socket_error() {
-        code if code == ERROR_IO_PENDING.cast_signed() => Ok(()),
+        code if code == ERROR_IO_PENDING as i32 => Ok(()),
         code => Err(code),
     }
 }

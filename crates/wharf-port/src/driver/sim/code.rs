@@ -35,7 +35,7 @@ mod imp {
     pub(crate) const REFUSED: i32 = os::WSAECONNREFUSED;
     pub(crate) const TIMED_OUT: i32 = os::WSAETIMEDOUT;
     pub(crate) const UNREACHABLE: i32 = os::WSAEHOSTUNREACH;
-    pub(crate) const CANCELLED: i32 = ERROR_OPERATION_ABORTED.cast_signed();
+    pub(crate) const CANCELLED: i32 = ERROR_OPERATION_ABORTED as i32;
     pub(crate) const TOO_MANY_FILES: i32 = os::WSAEMFILE;
     /// The error of one connection that an accept passes on.
     pub(crate) const CONNECTION_GONE: i32 = os::WSAECONNRESET;

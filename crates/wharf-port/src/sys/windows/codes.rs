@@ -211,8 +211,11 @@ pub(crate) fn code_of_status(status: win32::NTSTATUS) -> i32 {
         win32::STATUS_DEVICE_NOT_READY | win32::STATUS_REQUEST_NOT_ACCEPTED => {
             winsock::WSAEWOULDBLOCK
         }
-        // SAFETY: a translation of one number into another.
-        status => unsafe { win32::RtlNtStatusToDosError(status) }.cast_signed(),
+        status => {
+            // SAFETY: a translation of one number into another.
+            let code = unsafe { win32::RtlNtStatusToDosError(status) };
+            code as i32
+        }
     }
 }
 
