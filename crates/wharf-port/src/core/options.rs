@@ -83,6 +83,7 @@ pub(crate) struct Options {
     pub(crate) shared: bool,
     pub(crate) sockets_max: u32,
     /// Places in the driver's own table of sockets; 0 when sockets have descriptors.
+    #[allow(dead_code, reason = "only the uring driver has such a table")]
     pub(crate) direct_descriptors: u32,
     pub(crate) timers_max: u32,
     pub(crate) posts_max: usize,

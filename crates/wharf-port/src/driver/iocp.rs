@@ -280,7 +280,7 @@ impl Driver for Iocp {
     fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState) {
         let own = core.slots.slot(id.index).driver.overlapped.address();
         if let Some(handle) = &state.handle {
-            request::cancel(handle, Some(own));
+            request::cancel(handle, own);
         }
     }
 
@@ -288,7 +288,7 @@ impl Driver for Iocp {
         let SocketState { work, handle, .. } = state;
         let work = work.as_mut().expect("a send keeps its work");
         let handle = handle.as_ref().expect("a socket that sends is open");
-        request::cancel(handle, Some(work.driver.sending().address()));
+        request::cancel(handle, work.driver.sending().address());
     }
 
     fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
@@ -300,7 +300,7 @@ impl Driver for Iocp {
             // A peer that has reset is told nothing any more.
             let _ = sys::shutdown_write(handle);
         }
-        request::cancel(handle, None);
+        request::cancel_all(handle);
         if !in_order {
             close_handle(state);
         }

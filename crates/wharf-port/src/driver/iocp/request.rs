@@ -223,10 +223,14 @@ pub(super) unsafe fn send(
     issued(result == 0)
 }
 
-/// Asks for one request of a socket to end, or for all of them. That there is none any more is no
-/// error: its packet is on the way.
-pub(super) fn cancel(socket: &Handle, overlapped: Option<*mut OVERLAPPED>) {
-    let overlapped = overlapped.unwrap_or(ptr::null_mut());
+/// Asks for all requests of a socket to end.
+pub(super) fn cancel_all(socket: &Handle) {
+    cancel(socket, ptr::null_mut());
+}
+
+/// Asks for one request of a socket to end. That there is none any more is no error: its packet is
+/// on the way.
+pub(super) fn cancel(socket: &Handle, overlapped: *mut OVERLAPPED) {
     // SAFETY: the address only names a request; it is not read through.
     unsafe { CancelIoEx(base(socket), overlapped) };
 }
