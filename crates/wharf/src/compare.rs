@@ -97,8 +97,8 @@ impl Results {
     fn read(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let cure = "name a file with what --format json printed";
-            format!("cannot read {name}: {error}: {cure}")
+            let hint = "name a file with what --format json printed";
+            format!("cannot read {name}: {error}: {hint}")
         })?;
         Results::parse(name, &text)
     }

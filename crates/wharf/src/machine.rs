@@ -1,6 +1,6 @@
-//! The machine: its drivers, its congestion control, and the memory that this process has taken.
+//! The machine: its drivers, its congestion control, and the memory of this process.
 //!
-//! It is part of the ground: the commands ask, nothing here knows one of them.
+//! This is part of the ground: commands use it, and it knows no command.
 
 use wharf_port::{DriverKind, Port};
 
@@ -9,7 +9,7 @@ use crate::sys::facts::Driver;
 pub(crate) mod congestion;
 pub(crate) mod memory;
 
-/// The drivers of this system, and why those that do not work do not.
+/// The drivers of this system. Those that do not work have the reason.
 pub(crate) fn drivers() -> Vec<Driver> {
     let Ok(port) = Port::builder().build() else {
         return Vec::new();

@@ -1,12 +1,13 @@
-//! One work in several processes: this one starts the others, orders them, and adds up.
+//! One command in several processes: the parent starts the children, gives orders, and adds up
+//! their results.
 //!
-//! A process has a bound of open files that root alone can raise, and a machine holds more
+//! A process has a limit of open files that only root can raise, and a machine holds more
 //! connections than that. So the program starts itself again, with the same command line and
-//! `--part`, and the two talk in lines over the standard input and output of the part: a word down,
-//! an object of JSON up. A part that reads the end of its input ends at once, so that nobody has to
-//! look for the children of a process that was killed. Shared memory was rejected, because it needs
-//! unsafe code and works differently on every system; files and signals because they outlive those
-//! who wrote them, or reach others.
+//! `--part`. Parent and child talk in lines over the child's standard input and output: the parent
+//! sends a word, the child sends a JSON object. A child ends at once when its standard input
+//! closes, so a killed parent leaves no children behind. Shared memory was rejected: it needs
+//! unsafe code and works differently on every system. Files and signals were rejected: files
+//! outlive their writer, and signals may reach other processes.
 
 mod child;
 pub(crate) mod descriptors;
@@ -19,52 +20,52 @@ use serde::{Deserialize, Serialize};
 pub(crate) use child::Child;
 pub(crate) use parent::{Member, Parent, Status};
 
-/// Processes that one command starts at most.
+/// The most processes that one command starts.
 pub(crate) const PROCESSES_MAX: u32 = 256;
-/// Descriptors that a process needs besides its connections.
+/// Descriptors that a process needs in addition to its connections.
 pub(crate) const DESCRIPTORS_BESIDES: u64 = 64;
 
-/// Which part of a work a process has.
+/// The part of the work that a process has.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
-    /// Its number, from 0, and how many there are.
+    /// The number of the process, from 0, and the number of processes.
     pub(crate) process: u32,
     pub(crate) processes: u32,
-    /// Where to listen, when an earlier part has found that out.
+    /// The addresses to listen on, once an earlier process has found them.
     #[serde(default)]
     pub(crate) addresses: Vec<String>,
 }
 
-/// What a part is told, a word a line.
+/// An order to a child, one word a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
     Begin,
-    /// Tell how it stands.
+    /// Report the current state.
     Tell,
     Stop,
-    /// Everybody has seen what is held: end it.
+    /// Every process has read what is held: close it.
     Leave,
 }
 
-/// What a part tells, an object a line.
+/// A report of a child, one object a line.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Told<S> {
-    /// It could begin; a server tells where it listens.
+    /// The child is ready. A server reports its addresses.
     Ready(Vec<String>),
     /// A line to print.
     Line(String),
     Standing(S),
-    /// It has come to its end, and holds what it holds until it may leave.
+    /// The child is done, and holds its connections until it may leave.
     Holds,
-    /// How it stood at its end.
+    /// The final state.
     Over(S),
-    /// It could not begin, or not go on.
+    /// The child could not begin, or not go on.
     Failed(String),
 }
 
 impl Part {
-    /// All of a work.
+    /// The whole work, in one process.
     pub(crate) fn whole() -> Self {
         Part::new(0, 1)
     }
@@ -77,13 +78,13 @@ impl Part {
         }
     }
 
-    /// Its name among people, if there are several.
+    /// Its name in messages, if there are several processes.
     pub(crate) fn name(&self) -> Option<String> {
         let (number, processes) = (self.process + 1, self.processes);
         (processes > 1).then(|| format!("process {number} of {processes}"))
     }
 
-    /// The threads of this part among those of all, where each part has so many.
+    /// The threads of this process among those of all; each process has `each`.
     pub(crate) fn threads(&self, each: u32) -> Threads {
         Threads {
             first: self.process * each,
@@ -102,12 +103,12 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// What a thread has of so many; the first ones have what is left over.
+    /// The share of a thread. The first threads take the remainder.
     pub(crate) fn share(self, thread: u32, of: u32) -> u32 {
         of / self.total + u32::from(thread < of % self.total)
     }
 
-    /// What all threads of this process have of it.
+    /// The share of all threads of this process.
     pub(crate) fn shares(self, of: u32) -> u32 {
         let mine = self.first..self.first + self.count;
         mine.map(|thread| self.share(thread, of)).sum()
@@ -133,10 +134,10 @@ impl Order {
     }
 }
 
-/// How many processes a work needs, where each has room for so many of its pieces.
+/// The number of processes for these pieces, if each process has descriptors for `room` of them.
 ///
 /// # Errors
-/// The number of processes that would do, where that is not possible.
+/// If that is impossible, the number of processes that it would take.
 pub(crate) fn needed(pieces: u64, room: u64) -> Result<u32, Option<u64>> {
     if room == 0 {
         return Err(None);
@@ -148,7 +149,8 @@ pub(crate) fn needed(pieces: u64, room: u64) -> Result<u32, Option<u64>> {
     }
 }
 
-/// All the descriptors that the system allows a process; no bound where it knows none.
+/// Raises the limit of descriptors as far as the system allows, and returns it; the highest number
+/// if the system knows no limit.
 pub(crate) fn raise_descriptors() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX)
 }

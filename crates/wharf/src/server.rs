@@ -1,8 +1,9 @@
-//! The server: threads that wait, each on a port of its own, and the end.
+//! The server: threads, each waiting on its own port, and the shutdown.
 //!
-//! Each thread has a single-waiter port. On Linux every thread listens for itself and the system
-//! deals the connections out; where addresses cannot be shared the first thread accepts and deals
-//! them out in turn, since an accepted socket may go to any port. The end is a posted packet.
+//! Each thread has a single-waiter port (thread-per-core). On Linux every thread has its own
+//! listener, and the system distributes the connections. If addresses cannot be shared, the first
+//! thread accepts and distributes them round-robin: an accepted socket may go to any port. A posted
+//! packet ends a thread.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,15 +39,15 @@ pub(crate) mod service;
 mod split;
 mod visitors;
 
-/// How long what happened before the stop is still counted, where peers go on sending, and how many
-/// packets of each connection and besides are counted however long it takes: all that waits in the
-/// order it came. A server that was not scheduled for the time of the limit once said of peers that
-/// had left long before that it had closed them.
+/// After a stop request the server keeps draining its queue, so that peers which had already left
+/// are counted as such: for at most 200 ms, but always at least `LAST_OF_EACH` packets per
+/// connection plus `LAST_BESIDES`. A server that was not scheduled for 200 ms once reported such
+/// peers as closed by itself.
 const LAST_AT_MOST: Duration = Duration::from_millis(200);
 const LAST_OF_EACH: u64 = 2;
 const LAST_BESIDES: u64 = 4_096;
 
-/// The key of the first connection, as in the series; the next has the next.
+/// The key of the first connection, as in the series; the next connection has the next key.
 const CONNECTION_FIRST: u64 = 100;
 
 /// What all threads of a server share.
@@ -55,25 +56,25 @@ struct Server {
     kind: Kind,
     output: Output,
     ledger: Ledger,
-    /// How many connections have got their key.
+    /// The number of connections that have a key.
     keyed: AtomicU64,
     part: Part,
     ports: Vec<Port>,
-    /// Where it listens, in the order of the listeners.
+    /// The addresses of the listeners, in their order.
     addresses: Vec<Address>,
     files: SocketFiles,
-    /// Connections that one thread has dealt out to all, where it does that.
+    /// The number of connections that the first thread has distributed, if it does that.
     dealt: Option<AtomicU64>,
     connections_max: Option<u32>,
-    /// All threads accept from the same listeners: one that is full leaves the others their clients.
+    /// All threads accept from the same listeners. A full thread leaves connections to the others.
     together: bool,
-    /// Where each connection is told.
+    /// Reports each connection (`-v`).
     visitors: Option<Visitors>,
-    /// Why accepting has paused so far: each reason is said once.
+    /// The reasons for which accepting has paused so far. Each is printed once.
     paused_for: Mutex<Vec<PauseReason>>,
 }
 
-/// Runs a service until it is told to stop; answers the exit code.
+/// Runs a service until it is stopped; returns the exit code.
 pub(crate) fn run(kind: Kind, options: &ServingOptions) -> ExitCode {
     if options.division.part {
         return split::follow(kind, options);
@@ -119,7 +120,7 @@ fn text(error: Error) -> String {
 }
 
 impl Server {
-    /// A server of what was opened, and the listeners of its threads.
+    /// A server with these ports, and the listeners of its threads.
     fn new(
         kind: Kind,
         options: &ServingOptions,
@@ -154,7 +155,7 @@ impl Server {
         Ok((server, listeners))
     }
 
-    /// Serves until told to stop, and answers those who ask for the account meanwhile.
+    /// Serves until it is stopped, and reports its account on `--admin` meanwhile.
     fn run_with(
         &self,
         admin: Option<&Admin>,
@@ -169,13 +170,13 @@ impl Server {
         })
     }
 
-    /// The account as it stands, of a server in one process.
+    /// The current account of a server in one process.
     fn standing(&self) -> Account {
         PartAccount::merged([self.ledger.standing()], 1)
     }
 
-    /// Runs one thread for each port, until all have been told to stop. Announces that once all can
-    /// begin: after that nothing is refused any more.
+    /// Runs one thread for each port, until all are stopped. Announces the server once all threads
+    /// are ready: after that nothing can fail to start.
     fn run_threads(
         &self,
         listeners: Vec<Vec<Listener>>,
@@ -184,8 +185,9 @@ impl Server {
         let gate = &Gate::default();
         thread::scope(|scope| {
             let mut threads = Vec::new();
-            // One after the other: where memory runs short, that is then told by the thread that asks for
-            // more, and no allocation of another one fails meanwhile, which would end the process.
+            // Start one thread after the other. If memory is short, the thread that allocates more
+            // then reports it. In parallel, an allocation of another thread could fail and abort
+            // the process.
             let mut start = |(port, listeners)| {
                 let (ready, is_ready) = mpsc::channel();
                 let work = move || self.work(port, listeners, &ready, gate);
@@ -205,7 +207,7 @@ impl Server {
         })
     }
 
-    /// One thread: waits for packets until it is told to stop. If it fails, the others stop too.
+    /// One thread: waits for packets until it is stopped. If it fails, the others stop too.
     fn work(
         &self,
         port: &Port,
@@ -217,7 +219,7 @@ impl Server {
             Ok(waiter) => (Ok(()), Some(waiter)),
             Err(error) => (Err(text(error)), None),
         };
-        // It is waited for.
+        // The other side waits for it.
         let _ = ready.send(told);
         let Some(waiter) = waiter.filter(|_| gate.pass()) else {
             self.files.remove();
@@ -227,9 +229,9 @@ impl Server {
         if result.is_err() {
             signals::stop(&self.ports);
         }
-        // Nobody finds the path of a server that answers no more.
+        // No client finds the path of a server that no longer accepts.
         self.files.remove();
-        // What waits in the backlog is refused from now on.
+        // The system refuses connections in the backlog from now on.
         drop(listeners);
         result
     }
@@ -253,9 +255,8 @@ impl Server {
             for packet in packets {
                 last = u64::saturating_sub(last, 1);
                 match packet.op.operation() {
-                    // What happened before the stop is counted: all that waits to be taken. A peer
-                    // that saw the last FIN and stopped the server at once was once not among those
-                    // that had left.
+                    // Count what happened before the stop: drain the queue. A peer that saw the
+                    // last FIN and stopped the server at once was once not counted as having left.
                     Operation::Post => {
                         last = LAST_OF_EACH * self.ledger.held() + LAST_BESIDES;
                         give_up_at.get_or_insert_with(|| Instant::now() + LAST_AT_MOST);
@@ -305,12 +306,12 @@ impl Server {
         };
         let who = self.part.name().map_or(String::new(), |name| name + ": ");
         output::complaint(&format!(
-            "{who}{why}; those that are held stay, others wait until one leaves"
+            "{who}{why}; held connections stay, others wait until one leaves"
         ));
     }
 
     fn welcome(&self, port: &Port, listener: Key, accepted: Accepted) {
-        // No two processes have the same.
+        // No two processes have a key in common.
         let turn = self.keyed.fetch_add(1, Ordering::Relaxed);
         let (process, processes) = (self.part.process, self.part.processes);
         let key = CONNECTION_FIRST + turn * u64::from(processes) + u64::from(process);
@@ -330,7 +331,7 @@ impl Server {
         }
     }
 
-    /// Gives a connection to the port that accepted it, or deals it out.
+    /// Gives a connection to the port that accepted it, or distributes it.
     fn associate(
         &self,
         port: &Port,
@@ -342,7 +343,7 @@ impl Server {
         };
         let turn = dealt.fetch_add(1, Ordering::Relaxed) as usize;
         let count = self.ports.len();
-        // With a maximum the first port, which accepts for all, must be the last to be full.
+        // With a maximum, the first port must be the last to be full, because it accepts for all.
         let (first, among) = match self.connections_max {
             Some(_) => (1, count - 1),
             None => (0, count),

@@ -1,8 +1,8 @@
-//! What ends a server: the first signal in order, the second at once.
+//! Signals: the first shuts a server down gracefully, the second ends it at once.
 //!
-//! A signal is a packet posted to each port, so that threads that wait without a limit wake up for
-//! it. The series looked for Ctrl-C every 500 ms. Signals are listened for before the first
-//! address is: whoever can connect can be sure that a signal ends the program with its account.
+//! A signal posts a packet to each port, which wakes threads that wait without a timeout. (The
+//! series polled for Ctrl-C every 500 ms.) The program listens for signals before it listens on the
+//! first address: once a client can connect, a signal ends the program with its account.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,30 +15,31 @@ use wharf_port::{Key, Port};
 use crate::sys::Signal;
 use crate::{sys, threads};
 
-/// The key of what the program tells its own threads; no connection and no listener has it.
+/// The key of packets that the program posts to its own threads. No connection and no listener has
+/// it.
 pub(crate) const CONTROL: Key = Key(1);
 
 /// The value of the packet that ends a thread.
 pub(crate) const STOP: u64 = 0;
 
-/// The exit code of a program that Ctrl-C has ended: 128 and the number of SIGINT.
+/// The exit code after Ctrl-C: 128 plus the number of SIGINT.
 const ENDED_BY_SIGNAL: i32 = 130;
 
-/// Signals within this time of the first are the same one: `timeout` sends its own to the program and
-/// to its group, and nobody presses Ctrl-C twice as fast to be rid of it.
+/// Signals within this time of the first count as the same one: `timeout` signals the program and
+/// its process group. A user does not press Ctrl-C twice that fast.
 const SAME_WITHIN: Duration = Duration::from_millis(250);
 
-/// How long one that has ended others may take to be seen here, by a thread that has to be scheduled
-/// first. Only one who has lost another process waits for it.
+/// How long a signal that ended other processes may take to be seen here, by a thread that must be
+/// scheduled first. Only a parent that has lost a child waits for it.
 const COMES_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often somebody who waits for one looks.
+/// How often a wait for a signal checks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// The signals that end the program, listened for on a thread of their own.
+/// The signals that end the program. A thread listens for them.
 ///
-/// That thread takes no lock and writes nothing, so the second signal ends the program whatever the
-/// others wait for. What the first one asks for is done on another thread.
+/// That thread takes no lock and writes nothing, so the second signal ends the program whatever
+/// other threads wait for. Another thread does what the first signal requires.
 #[derive(Debug)]
 pub(crate) struct Signals(Arc<Told>);
 
@@ -52,9 +53,9 @@ struct Told {
 
 #[derive(Default)]
 struct Work {
-    /// It is to be stopped.
+    /// It must stop.
     due: bool,
-    /// What stops it; nothing while the program still prepares it.
+    /// How to stop it; `None` while the program prepares it.
     stop: Option<Box<dyn Fn() + Send>>,
 }
 
@@ -66,14 +67,14 @@ impl std::fmt::Debug for Work {
 }
 
 impl Signals {
-    /// Listens from now on. One that comes before there is work is kept for it; one for which no work
-    /// comes ends the program, as nobody can know what that waits for.
+    /// Listens from now on. A signal that comes before the work is kept for it. If no work comes,
+    /// the signal ends the program.
     pub(crate) fn listen() -> Result<Self, String> {
         Signals::with_end(|| std::process::exit(ENDED_BY_SIGNAL))
     }
 
-    /// The same in a process that was started by another one: whoever signals both means one end, and
-    /// at a second one the other ends both, without a word about a process that died.
+    /// The same in a child process. A signal to both processes means one shutdown. At a second
+    /// signal the parent ends both, and does not report that a child died.
     pub(crate) fn listen_as_part() -> Result<Self, String> {
         Signals::with_end(|| ())
     }
@@ -96,13 +97,14 @@ impl Signals {
                 }
                 return;
             }
-            // Whoever receives it lives as long as this thread does.
+            // The receiver lives as long as this thread.
             let _ = first.send(());
         })?;
         Ok(signals)
     }
 
-    /// Whether one has come, or comes in a moment: what it has done to others may be seen before.
+    /// Whether a signal has come, or comes in a moment: its effect on other processes may be
+    /// visible before.
     pub(crate) fn have_come(&self) -> bool {
         let give_up_at = Instant::now() + COMES_WITHIN;
         loop {
@@ -114,8 +116,8 @@ impl Signals {
         }
     }
 
-    /// Takes the end of standard input for a first signal, where asked to. After a signal it is none:
-    /// whoever started this program and stopped it may close the pipe as well.
+    /// If `asked`, the end of standard input counts as a first signal. After a signal it does not
+    /// count: the process that started this one may also close the pipe.
     pub(crate) fn come_at_end_of_input(&self, asked: bool) -> Result<(), String> {
         if !asked {
             return Ok(());
@@ -132,13 +134,13 @@ impl Signals {
         threads::start("input", read).map(drop)
     }
 
-    /// Has signals end the work on these ports.
+    /// Signals end the work on these ports.
     pub(crate) fn end_work_on(&self, ports: &[Port]) {
         let ports = ports.to_vec();
         self.end_work_with(move || stop(&ports));
     }
 
-    /// Has signals end the work in this way.
+    /// Signals call `stop` to end the work.
     pub(crate) fn end_work_with(&self, stop: impl Fn() + Send + 'static) {
         let mut work = self.0.lock();
         if work.due {
@@ -151,7 +153,8 @@ impl Signals {
 }
 
 impl Told {
-    /// Stops the work, or has it stop when it begins; whether there is some, or some comes in time.
+    /// Stops the work, or lets it stop when it begins; returns whether there is work, or it comes
+    /// in time.
     fn stop_work(&self, comes_within: Option<Duration>) -> bool {
         let mut work = self.lock();
         work.due = true;
@@ -173,7 +176,7 @@ impl Told {
     }
 }
 
-/// Calls `handler` for each signal that asks the program to end, once for one that comes twice.
+/// Calls `handler` for each signal that requests an end; once for a signal that comes twice.
 pub(crate) fn on_each(handler: impl Fn(Signal) + Send + 'static) -> Result<(), String> {
     let mut first_at = None;
     let handler = move |signal| {
@@ -187,7 +190,7 @@ pub(crate) fn on_each(handler: impl Fn(Signal) + Send + 'static) -> Result<(), S
     sys::on_stop_signal(handler).map_err(failed)
 }
 
-/// Tells each thread to stop.
+/// Posts the stop packet to each thread.
 pub(crate) fn stop(ports: &[Port]) {
     for port in ports {
         // A closed port has stopped already.

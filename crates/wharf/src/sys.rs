@@ -1,5 +1,5 @@
-//! What differs between systems: how a program is told to end, what it has used, what Unix sockets
-//! leave behind, which processor it runs on, and where limits are told.
+//! What differs between systems: the signals that end a program, the resources it has used, the
+//! files of Unix sockets, processors, and limits.
 
 pub(crate) mod facts;
 pub(crate) mod limits;
@@ -23,13 +23,13 @@ pub(crate) use windows::{
     keep_from_terminal, on_stop_signal, processor_time, system_name,
 };
 
-/// What asks the program to end.
+/// A request to end the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {
-    /// It is to end in order. One that comes again means at once.
+    /// Shut down gracefully. A second one means at once.
     Interrupt,
-    /// What it runs in goes away, and takes it with it in a moment: what is left of that is for an
-    /// end in order, whatever came before.
+    /// Its terminal or session goes away and ends the program in a moment. It shuts down gracefully
+    /// in the time that is left, whatever came before.
     #[allow(
         dead_code,
         reason = "only Windows says that it ends a program, and when"

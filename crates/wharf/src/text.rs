@@ -1,6 +1,6 @@
-//! What the program writes, and how numbers and lines look.
+//! Output: what the program writes, and how numbers and lines look.
 //!
-//! It is part of the ground: nothing here knows a command.
+//! This is part of the ground: it knows no command.
 
 pub(crate) mod numbers;
 pub(crate) mod output;

@@ -1,7 +1,8 @@
 //! Starting threads, which a system may refuse.
 //!
 //! `thread::spawn` and `Scope::spawn` panic then. A limit of processes (`ulimit -u`, `pids.max`) or
-//! of memory (`ulimit -v`) is no defect of this program: it is told in one line with the cure.
+//! of memory (`ulimit -v`) is no defect of this program: it reports the limit in one line with a
+//! hint.
 
 use std::hint::black_box;
 use std::io;
@@ -27,21 +28,21 @@ pub(crate) fn start_in<'scope, T: Send + 'scope>(
     thread.map_err(|error| refused(&error))
 }
 
-/// Room for a stack, and for what the thread allocates before it can say that there is none.
+/// Memory for a stack, and for what the thread allocates before it can report that there is none.
 const ROOM_BYTES: usize = (2 + 6) << 20;
 
-/// Whether there is room for another thread. Where a stack takes the last of it, it is the next small
-/// allocation that fails, in whichever thread, and that one ends the process. The allocator may keep
-/// what is given back here for these. A runtime that finds no room for what belongs to a stack still
-/// ends the process, in the narrow case that there was room for the stack itself and for no more.
+/// Whether there is memory for another thread. If a stack takes the last of it, the next small
+/// allocation of any thread fails and aborts the process. The allocator may keep what is given back
+/// here for such allocations. If there is memory for the stack only, and not for the runtime's own
+/// data, the runtime still aborts the process.
 fn room() -> io::Result<()> {
     let mut room: Vec<u8> = Vec::new();
-    // It is not touched, and so it takes no memory.
+    // The memory is not touched, so it is not really used.
     let reserved = black_box(&mut room).try_reserve_exact(black_box(ROOM_BYTES));
     reserved.map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
-/// What to say about a thread that could not be had.
+/// The error of a thread that could not start.
 fn refused(error: &io::Error) -> String {
     format!(
         "cannot start a thread: {error}: take fewer --threads, or raise the limit of processes or \
@@ -49,7 +50,8 @@ fn refused(error: &io::Error) -> String {
     )
 }
 
-/// Where threads that are ready wait until all are, so that none begins where another was refused.
+/// A barrier where ready threads wait until all are ready, so that none begins if another could not
+/// start.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     open: Mutex<Option<bool>>,
@@ -57,13 +59,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Lets them begin, or go home.
+    /// Lets them begin, or return.
     pub(crate) fn decide(&self, open: bool) {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         self.changed.notify_all();
     }
 
-    /// Waits for the decision; whether to begin.
+    /// Waits for the decision; returns whether to begin.
     pub(crate) fn pass(&self) -> bool {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

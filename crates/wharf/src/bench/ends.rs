@@ -264,7 +264,7 @@ impl<'a> Server<'a> {
         };
         let address = listening["address"].as_str().unwrap_or_default().to_owned();
         let admin = listening["admin"].as_str().and_then(|it| it.parse().ok());
-        let admin = admin.ok_or_else(|| format!("wharf {service} does not tell where to ask"))?;
+        let admin = admin.ok_or_else(|| format!("wharf {service} does not report its --admin"))?;
         let count = |name: &str| listening[name].as_u64().map_or(1, |count| count as u32);
         Ok(Server {
             processes: count("processes"),

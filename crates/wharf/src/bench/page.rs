@@ -53,7 +53,7 @@ fn head(report: &Report) -> Vec<String> {
         format!("{pinned}; the load runs on {load}"),
         format!(
             "loopback; congestion control {}, {set}",
-            control.unwrap_or("not told")
+            control.unwrap_or("unknown")
         ),
         match settings.rounds {
             1 => format!("one round of {} s a run", settings.seconds),
@@ -107,7 +107,7 @@ fn on_driver(driver: &OnDriver) -> Vec<String> {
 
 /// The medians, and below them the spread of the rounds.
 fn rows(name: &str, work: &Work) -> Vec<String> {
-    let median = |of: Option<Figure>| of.map_or("not told".to_owned(), |it| rounded(it.median));
+    let median = |of: Option<Figure>| of.map_or("unknown".to_owned(), |it| rounded(it.median));
     let latency = |of: fn(&Latency) -> Figure| {
         let latency = work.latency_us.as_ref();
         latency.map_or(String::new(), |latency| duration(of(latency).median))
@@ -149,7 +149,7 @@ fn duration(us: f64) -> String {
 
 fn spread(figure: Option<Figure>) -> String {
     let Some(it) = figure else {
-        return "not told".to_owned();
+        return "unknown".to_owned();
     };
     let median = rounded(it.median);
     if it.spreads() {
@@ -204,7 +204,7 @@ fn memory(hold: &Hold) -> [String; 3] {
             rounded(both.median),
             rounded(both.median / 2.0)
         ),
-        None => "the kernel's is not told".to_owned(),
+        None => "the kernel's is unknown".to_owned(),
     };
     [
         format!(
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_is_not_told_is_said_so() {
-        assert_eq!(spread(None), "not told");
+        assert_eq!(spread(None), "unknown");
         let one = Figure::of([4.5]);
         assert_eq!(spread(one), "4.50");
         assert_eq!(spread(Figure::of([4.5, 6.5])), "5.50 (4.50-6.50)");

@@ -339,7 +339,7 @@ pub(super) fn faults(told: &Value, code: Option<i32>, expected_code: i32) -> Vec
         match told[name].as_u64() {
             Some(0) => {}
             Some(count) => faults.push(format!("{count} connections {name}")),
-            None => faults.push(format!("the load does not tell {name}")),
+            None => faults.push(format!("the load does not report {name}")),
         }
     }
     faults

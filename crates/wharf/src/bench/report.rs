@@ -345,7 +345,7 @@ mod tests {
         };
         let untold = Sample::default();
         assert_eq!(Work::of(&[&untold]).server_us, None);
-        let both = Work::of(&[&told, &untold]).server_us.expect("one was told");
+        let both = Work::of(&[&told, &untold]).server_us.expect("one is known");
         assert_eq!((both.low, both.high), (3.0, 3.0));
         assert!(Work::of(&[&untold]).latency_us.is_none());
     }

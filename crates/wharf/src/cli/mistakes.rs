@@ -53,7 +53,7 @@ pub(super) fn line(error: &clap::Error, given: &Given<'_>) -> String {
 /// A value that an option does not take, from the command line or the environment.
 fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let option = text(error, ContextKind::InvalidArg)?;
-    let cure = match error.get(ContextKind::ValidValue) {
+    let hint = match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(names)) if !names.is_empty() => {
             format!("name one of {}", names.join(", "))
         }
@@ -70,7 +70,7 @@ fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
         (None, Some(value)) => format!("invalid value '{value}' for '{option}'"),
         (None, None) => format!("a value is required for '{option}'"),
     };
-    Some(format!("{subject}: {cure}{similar}"))
+    Some(format!("{subject}: {hint}{similar}"))
 }
 
 /// A word that must be UTF-8 and is not, shown as well as possible.
@@ -104,11 +104,11 @@ fn conflict(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let variable = |option: &str| given.variable_of(option, error);
     let variables = std::iter::once(one).chain(others.iter().copied());
     let variables = variables.filter_map(variable);
-    let told = variables.map(|it: Variable| format!("; {} is set", it.told()));
-    let told: String = told.collect();
+    let set = variables.map(|it: Variable| format!("; {} is set", it.told()));
+    let set: String = set.collect();
     let others = others.join("', '");
     Some(format!(
-        "'{one}' cannot be used with '{others}': leave one of them out{told}"
+        "'{one}' cannot be used with '{others}': leave one of them out{set}"
     ))
 }
 
@@ -133,14 +133,14 @@ fn missing(error: &clap::Error, given: &Given<'_>) -> Option<String> {
 fn no_command(error: &clap::Error, all: &Command) -> Option<String> {
     let name = text(error, ContextKind::InvalidSubcommand)?;
     let similar = texts(error, ContextKind::SuggestedSubcommand);
-    let cure = match similar.first() {
+    let hint = match similar.first() {
         Some(similar) => format!("; did you mean '{similar}'?"),
         None => {
             let names: Vec<&str> = all.get_subcommands().map(Command::get_name).collect();
             format!(": name one of {}", names.join(", "))
         }
     };
-    Some(format!("there is no command '{name}'{cure}"))
+    Some(format!("there is no command '{name}'{hint}"))
 }
 
 /// A value for an option that takes none.
@@ -171,7 +171,7 @@ fn unknown(error: &clap::Error, all: &Command) -> Option<String> {
     let argument = text(error, ContextKind::InvalidArg)?;
     let similar = text(error, ContextKind::SuggestedArg);
     let owners = owners(argument, all);
-    let cure = match (&owners[..], similar) {
+    let hint = match (&owners[..], similar) {
         ([], Some(similar)) => format!("; did you mean '{similar}'?"),
         ([], None) if argument.starts_with('-') => "; --help lists the options".to_owned(),
         ([], None) => "; --help says what there is".to_owned(),
@@ -181,7 +181,7 @@ fn unknown(error: &clap::Error, all: &Command) -> Option<String> {
             format!(": it is an option of '{rest}' and '{last}'")
         }
     };
-    Some(format!("unexpected argument '{argument}'{cure}"))
+    Some(format!("unexpected argument '{argument}'{hint}"))
 }
 
 /// The commands that have this option.
@@ -199,15 +199,15 @@ fn owners(argument: &str, all: &Command) -> Vec<String> {
 }
 
 fn has(command: &Command, argument: &str) -> bool {
-    let mut told = command.get_arguments().filter(|it| !it.is_hide_set());
+    let mut shown = command.get_arguments().filter(|it| !it.is_hide_set());
     match argument.strip_prefix("--") {
-        Some(long) => told.any(|it| {
+        Some(long) => shown.any(|it| {
             let aliases = it.get_all_aliases().unwrap_or_default();
             it.get_long() == Some(long) || aliases.contains(&long)
         }),
         None => {
             let short = argument.strip_prefix('-').and_then(|it| it.chars().next());
-            short.is_some() && told.any(|it| it.get_short() == short)
+            short.is_some() && shown.any(|it| it.get_short() == short)
         }
     }
 }

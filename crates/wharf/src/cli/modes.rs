@@ -67,17 +67,17 @@ mod tests {
                 let text = help(&format!("wharf load {mode} {form}"));
                 for (option, modes) in own {
                     let mut lines = text.lines();
-                    let is_told = lines.any(|line| line.trim_start().starts_with(option));
+                    let is_shown = lines.any(|line| line.trim_start().starts_with(option));
                     let is_own = modes.split(' ').any(|it| it == mode);
-                    assert_eq!(is_told, is_own, "{mode} {option}: {text}");
+                    assert_eq!(is_shown, is_own, "{mode} {option}: {text}");
                 }
                 assert!(text.contains(&format!("load [OPTIONS] {mode} ")), "{text}");
             }
         }
         // All options, under headings.
         let all = help("wharf load --help");
-        for told in [OF_TALK, OF_HOLD, OF_CLOSE, OF_BYTES, "--touch", "--compat"] {
-            assert!(all.contains(told), "{told}: {all}");
+        for shown in [OF_TALK, OF_HOLD, OF_CLOSE, OF_BYTES, "--touch", "--compat"] {
+            assert!(all.contains(shown), "{shown}: {all}");
         }
         assert!(help("wharf hold --help").contains("--notice"));
     }

@@ -133,7 +133,7 @@ fn server(facts: &Facts, ends: u64) -> Capacity {
         })
     });
     told.min_by_key(|capacity| capacity.connections)
-        .expect("memory is always told")
+        .expect("memory is always known")
 }
 
 /// The firewall's table, unless measurement shows that it tracks nothing.

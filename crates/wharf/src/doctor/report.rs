@@ -53,18 +53,18 @@ fn lines(report: &Report) -> Vec<String> {
     lines
 }
 
-fn told(number: Option<u64>) -> String {
+fn known(number: Option<u64>) -> String {
     match number {
         Some(u64::MAX) => "unlimited".to_owned(),
         Some(number) => grouped(number),
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
     }
 }
 
 fn open_files(facts: &Facts) -> String {
     let files = facts.open_files;
     if facts.family == Family::Windows {
-        return format!("no limit but {} handles a process", told(files.hard));
+        return format!("no limit but {} handles a process", known(files.hard));
     }
     let names = match facts.family {
         Family::Linux => ("fs.nr_open", "fs.file-max"),
@@ -72,13 +72,13 @@ fn open_files(facts: &Facts) -> String {
     };
     format!(
         "{} a process, raised by itself to {}; {}{TIED}{}; {}{TIED}{}, {}{TIED}used",
-        told(files.soft),
-        told(files.hard),
+        known(files.soft),
+        known(files.hard),
         names.0,
-        told(files.process_max),
+        known(files.process_max),
         names.1,
-        told(files.system_max),
-        told(files.system_used)
+        known(files.system_max),
+        known(files.system_used)
     )
 }
 
@@ -90,14 +90,14 @@ fn source_ports(facts: &Facts) -> String {
             ports.last,
             grouped(ports.count())
         ),
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
     }
 }
 
 fn backlog(facts: &Facts) -> String {
     let backlog = facts.backlog;
     match backlog.accept_max {
-        None => "not told; as large as a program asks for".to_owned(),
+        None => "unknown; as large as a program requests".to_owned(),
         Some(max) => {
             let handshakes = backlog.handshakes_max.map_or(String::new(), |max| {
                 format!(", {} handshakes", grouped(max))
@@ -117,7 +117,7 @@ fn tcp_memory(facts: &Facts) -> String {
             grouped(memory.max_pages),
             grouped(memory.used_pages)
         ),
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
     }
 }
 
@@ -128,7 +128,7 @@ fn connection_tracking(facts: &Facts) -> String {
         }
         Some(table) => format!("{} of {} used", grouped(table.used), grouped(table.max)),
         None if facts.family == Family::Linux => "not loaded".to_owned(),
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
     }
 }
 

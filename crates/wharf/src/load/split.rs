@@ -221,7 +221,7 @@ fn work_for(options: &LoadOptions, child: &Child) -> Result<Standing, String> {
     let crew = Arc::new(Crew::begin(ports, threads));
     signals.end_work_on(&crew.ports);
     let ordered = Arc::clone(&crew);
-    orders.obey(move |order| match order {
+    orders.carry_out_with(move |order| match order {
         Order::Begin => {}
         Order::Tell => Child::standing(ordered.standing()),
         Order::Stop => signals::stop(&ordered.ports),
@@ -337,8 +337,8 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_the_cure() {
-        for (arguments, limit, cure) in [
+    fn what_does_not_fit_is_refused_with_a_hint() {
+        for (arguments, limit, hint) in [
             (&["--connections", "9000000"][..], 20_000, "256 processes"),
             (
                 &["--connections", "9", "--processes", "1"],
@@ -354,7 +354,7 @@ mod tests {
         ] {
             let error = plan(&[&["hold"], arguments].concat(), limit).expect_err("too many");
             assert!(
-                error.contains(cure) && error.contains("open files"),
+                error.contains(hint) && error.contains("open files"),
                 "{error}"
             );
         }

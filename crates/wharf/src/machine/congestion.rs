@@ -1,12 +1,12 @@
-//! Whether connections can be told what to send by, asked before there are any.
+//! Checks a congestion control before there are connections.
 //!
-//! A load would otherwise find out with every connect, and tell it as so many failures.
+//! Otherwise each connect of a load would fail with the same error.
 
 use wharf_port::{DriverChoice, ErrorKind, Key, ListenOptions, Port};
 
 use crate::sys::limits;
 
-/// Tries it on a listener that nobody connects to; if it is refused, why and what to do.
+/// Tries it on a listener without clients. If the system refuses it, returns why and what to do.
 pub(crate) fn check(name: &str) -> Result<(), String> {
     let port = Port::builder().driver(DriverChoice::Auto).single_waiter();
     let port = port.build().map_err(|error| error.to_string())?;

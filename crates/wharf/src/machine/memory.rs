@@ -1,8 +1,8 @@
-//! Resident memory: of the process, and of each connection that it holds.
+//! Resident memory: of the process, and for each connection that it holds.
 //!
-//! The process is measured from outside, as `ps` would, and not by adding up structures: what an
-//! operator pays for is what the system has given. Reading it costs a fraction of a millisecond,
-//! so the peak is caught by measuring each time there are an eighth more connections than before.
+//! We measure the process from outside, as `ps` does, and do not add up structures: an operator
+//! pays for the memory that the system has given. A reading takes a fraction of a millisecond. To
+//! catch the peak we measure whenever there are an eighth more connections than before.
 
 use std::fs::File;
 use std::sync::Mutex;
@@ -10,24 +10,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys;
 
-/// So many connections make a first measurement worth its time.
+/// From this number of connections on, a first measurement is worth its time.
 const FIRST_SAMPLE: u64 = 256;
 
-/// The memory at the highest count of connections that was measured.
+/// The memory at the highest measured number of connections.
 #[derive(Debug)]
 pub(crate) struct Peak {
     next_sample: AtomicU64,
     sample: Mutex<Option<Sample>>,
 }
 
-/// How much there was, at so many connections.
+/// Resident bytes, and the number of connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sample {
     pub(crate) connections: u64,
     pub(crate) resident_bytes: u64,
 }
 
-/// A descriptor kept back, so that memory can be read when all the others are taken.
+/// A spare descriptor, so that memory can be read when all others are in use.
 #[derive(Debug)]
 pub(crate) struct Spare {
     _file: Option<File>,
@@ -41,7 +41,7 @@ impl Peak {
         }
     }
 
-    /// Takes note of a count of connections; measures if it is a good deal higher than before.
+    /// Records a number of connections; measures if it is an eighth higher than before.
     pub(crate) fn reached(&self, connections: u64) {
         let next = self.next_sample.load(Ordering::Relaxed);
         if connections < next {
@@ -71,19 +71,19 @@ impl Peak {
 }
 
 impl Spare {
-    /// Any file will do; this program's own is the one that exists on every system.
+    /// Any file works. This program's own exists on every system.
     pub(crate) fn keep() -> Self {
         let file = sys::program().and_then(File::open);
         Spare { _file: file.ok() }
     }
 
-    /// Lets it go.
+    /// Closes it.
     pub(crate) fn none() -> Self {
         Spare { _file: None }
     }
 }
 
-/// What the process has in memory now; nothing where the system does not tell.
+/// The resident memory of the process; `None` if the system does not report it.
 pub(crate) fn resident_bytes() -> Option<u64> {
     memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
 }
@@ -104,7 +104,7 @@ mod tests {
         peak.reached(FIRST_SAMPLE - 1);
         assert_eq!(peak.sample(), None);
         peak.reached(10_000);
-        let first = peak.sample().expect("the system tells");
+        let first = peak.sample().expect("the system reports it");
         assert_eq!(first.connections, 10_000);
         assert!(first.resident_bytes > 0);
         peak.reached(11_249);

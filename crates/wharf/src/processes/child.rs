@@ -1,4 +1,4 @@
-//! The part's side: it reads orders from its standard input and tells on its standard output.
+//! The child's side: it reads orders from standard input and reports on standard output.
 
 use std::io::BufRead;
 use std::process::ExitCode;
@@ -10,24 +10,24 @@ use super::{Order, Part, Told};
 use crate::text::output;
 use crate::threads;
 
-/// The exit code of a part that nobody listens to any more.
+/// The exit code of a child without a parent.
 const ORPHANED: i32 = 1;
 
-/// The process that has started this one.
+/// The parent process.
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) part: Part,
 }
 
-/// What carries out orders.
-type Obedience = Box<dyn Fn(Order) + Send>;
+/// Carries out orders.
+type OrderHandler = Box<dyn Fn(Order) + Send>;
 
-/// The thread that reads orders, and waits to be told how they are carried out.
+/// The thread that reads orders. It waits for the function that carries them out.
 #[derive(Debug)]
-pub(crate) struct Orders(Sender<Obedience>);
+pub(crate) struct Orders(Sender<OrderHandler>);
 
 impl Child {
-    /// Works as one of several processes; the exit code.
+    /// Works as a child process; returns the exit code.
     pub(crate) fn follow<S: Serialize>(work: impl FnOnce(&Child) -> Result<S, String>) -> ExitCode {
         match Child::meet() {
             Ok(child) => Child::end(work(&child)),
@@ -38,63 +38,63 @@ impl Child {
         }
     }
 
-    /// Reads which part this process has.
+    /// Reads the part of this process.
     fn meet() -> Result<Self, String> {
         let part = next_line().and_then(|line| serde_json::from_str(&line).ok());
         let part = part.ok_or("--part is for the program itself: use --processes")?;
         Ok(Child { part })
     }
 
-    /// Tells that this part can begin, and waits until all can.
+    /// Reports that this process is ready, and waits until all are.
     ///
     /// # Errors
-    /// Where the system refuses the thread that reads orders: nothing may be refused after this.
+    /// If the system refuses the thread that reads orders. After this call nothing may fail.
     pub(crate) fn ready(&self, addresses: Vec<String>) -> Result<Orders, String> {
         let (begin, begins) = mpsc::channel();
-        let (obedience, obediences) = mpsc::channel::<Obedience>();
+        let (handlers, receiver) = mpsc::channel::<OrderHandler>();
         threads::start("orders", move || {
             while let Some(line) = next_line() {
                 match Order::of(&line) {
                     Some(Order::Begin) => break,
-                    // Nothing has begun that could be told of.
+                    // No work has started, so there is no report.
                     Some(Order::Stop) => std::process::exit(0),
                     Some(Order::Tell | Order::Leave) | None => {}
                 }
             }
-            // Whoever waits for it ends with the process.
+            // The receiver ends with the process.
             let _ = begin.send(());
-            if let Ok(carry_out) = obediences.recv() {
+            if let Ok(carry_out) = receiver.recv() {
                 while let Some(line) = next_line() {
                     if let Some(order) = Order::of(&line) {
                         carry_out(order);
                     }
                 }
             }
-            // The end of the input is the end of those who give orders, and of this process.
+            // If the input closes, the parent is gone, and this process ends.
             std::process::exit(ORPHANED);
         })?;
         tell(&Told::<()>::Ready(addresses));
         if begins.recv().is_err() {
             std::process::exit(ORPHANED);
         }
-        Ok(Orders(obedience))
+        Ok(Orders(handlers))
     }
 
     pub(crate) fn standing<S: Serialize>(standing: S) {
         tell(&Told::Standing(standing));
     }
 
-    /// Tells that all that is held is held until the order to leave.
+    /// Reports that all connections are held until the order to leave.
     pub(crate) fn holds() {
         tell(&Told::<()>::Holds);
     }
 
-    /// A line to print, from one of this process's threads.
+    /// Reports a line to print, from any thread.
     pub(crate) fn line(text: String) {
         output::news_json(&Told::<()>::Line(text));
     }
 
-    /// Tells how it ended; the exit code of this process, in which nobody is interested.
+    /// Reports the final state; returns the exit code, which the parent ignores.
     fn end<S: Serialize>(result: Result<S, String>) -> ExitCode {
         match result {
             Ok(standing) => {
@@ -110,8 +110,8 @@ impl Child {
 }
 
 impl Orders {
-    /// Has orders carried out from now on, on the thread that reads them.
-    pub(crate) fn obey(&self, carry_out: impl Fn(Order) + Send + 'static) {
+    /// Carries out orders from now on, on the thread that reads them.
+    pub(crate) fn carry_out_with(&self, carry_out: impl Fn(Order) + Send + 'static) {
         // The thread ends with the process.
         let _ = self.0.send(Box::new(carry_out));
     }
@@ -126,6 +126,6 @@ fn next_line() -> Option<String> {
 }
 
 fn tell<S: Serialize>(told: &Told<S>) {
-    // With nobody to hear it, the end of the input ends this process.
+    // Without a parent, the closed input ends this process.
     output::json(told);
 }

@@ -1,7 +1,7 @@
-//! The side of the one who starts them: members, what each has told last, and what became of it.
+//! The parent's side: its children, the latest report of each, and its status.
 //!
-//! A thread for each member reads what it tells. Whoever asks how things stand sends an order to
-//! all and waits until each that lives has answered, so that the answers are of one moment.
+//! A thread for each child reads its reports. To read the current state, the parent sends an order
+//! to all and waits until each child that lives has replied. So the replies belong to one moment.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
@@ -17,57 +17,57 @@ use crate::processes::division::PART;
 use crate::text::output;
 use crate::{sys, threads};
 
-/// How long a member may take to start.
+/// How long a child may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take to tell how it stands: one that is not scheduled for seconds is still there.
+/// How long a child may take to reply. A process that is not scheduled for seconds still lives.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// The processes that this one has started. They end with it, in whatever way it ends.
+/// The child processes. They end with this process, however it ends.
 #[derive(Debug)]
 pub(crate) struct Parent<S> {
     processes: u32,
     children: Vec<Arc<Mutex<Child>>>,
-    /// Threads that pass on what they complain of, where they cannot say it themselves.
+    /// Threads that print the error output of children that have no console.
     complaints: Vec<JoinHandle<()>>,
     shared: Arc<Shared<S>>,
 }
 
 #[derive(Debug)]
 struct Shared<S> {
-    /// One who asks goes before the next, so that no answer is taken for a later one.
+    /// One reader at a time, so that no reply is taken for a later one.
     asking: Mutex<()>,
     members: Mutex<Vec<State<S>>>,
     changed: Condvar,
-    /// They were told to stop.
+    /// They have the order to stop.
     stopping: AtomicBool,
 }
 
-/// What is known of one member.
+/// What the parent knows of one child.
 #[derive(Debug)]
 struct State<S> {
     orders: Option<ChildStdin>,
     ready: Option<Vec<String>>,
-    /// Answers that it owes, and how it stood at the last one.
+    /// Replies that it owes, and the latest one.
     owed: u32,
     latest: Option<S>,
-    /// It waits for the order to leave.
+    /// The child waits for the order to leave.
     holds: bool,
     status: Status,
 }
 
-/// What became of a member.
+/// The status of a child.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Status {
     Lives,
-    /// It has told how it ended.
+    /// It has reported its final state.
     Over,
-    /// It could not begin, or not go on, and told why.
+    /// It could not begin, or not go on, and reported why.
     Failed(String),
-    /// It is gone, and told nothing.
+    /// It is gone without a report.
     Died,
 }
 
-/// A member, as one who asks is told.
+/// A child, as `ask` reports it.
 #[derive(Clone, Debug)]
 pub(crate) struct Member<S> {
     pub(crate) latest: Option<S>,
@@ -75,7 +75,7 @@ pub(crate) struct Member<S> {
 }
 
 impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
-    /// Of so many, none of them started yet.
+    /// For this number of processes, none of them started yet.
     pub(crate) fn new(processes: u32) -> Self {
         Parent {
             processes,
@@ -90,7 +90,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         }
     }
 
-    /// Starts the next member: this program, with the same command line.
+    /// Starts the next child: this program, with the same command line.
     pub(crate) fn start(&mut self, addresses: Vec<String>) -> Result<(), String> {
         let part = Part {
             addresses,
@@ -109,8 +109,9 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
             let pass_on = move || pass_on(complaints);
             self.complaints.push(threads::start("complaints", pass_on)?);
         }
-        // A long list of addresses does not fit into a pipe, and whoever asks for the lock meanwhile
-        // does not wait until it was read. One that is gone reads nothing, and tells so by its end.
+        // A long list of addresses does not fit into a pipe, so this write may wait for the child,
+        // and it does not hold the lock. A child that is gone reads nothing; its closed output
+        // shows that.
         let _ = orders.write_all(format!("{text}\n").as_bytes());
         let mut members = self.lock();
         members.push(State {
@@ -126,7 +127,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         threads::start("processes", move || shared.listen(&part, &child, lines)).map(drop)
     }
 
-    /// Waits until a member can begin; answers what it told then.
+    /// Waits until a child is ready; returns its report.
     pub(crate) fn wait_until_ready(&self, process: u32) -> Result<Vec<String>, String> {
         let give_up_at = Instant::now() + STARTS_WITHIN;
         let mut members = self.lock();
@@ -154,7 +155,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         self.shared.order_all(Order::Begin);
     }
 
-    /// What stops them all, for whoever is told to; those too that have not begun.
+    /// A function that stops all children, those too that have not begun.
     pub(crate) fn stopper(&self) -> impl Fn() + Send + 'static {
         let shared = Arc::clone(&self.shared);
         move || {
@@ -164,21 +165,21 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         }
     }
 
-    /// Whether a signal may be why they did not begin: they were stopped, or one of them is gone
-    /// without a word, and whatever killed it may be on its way to this process too.
+    /// Whether a signal may be the reason that they did not begin: they were stopped, or a child is
+    /// gone without a report. The signal that killed it may be about to reach this process too.
     pub(crate) fn may_have_been_stopped(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::Relaxed);
         let died = |member: &State<S>| member.status == Status::Died;
         stopping || self.lock().iter().any(died)
     }
 
-    /// Asks all how they stand, and waits for those that live.
+    /// Reads the state of all children, and waits for those that live.
     pub(crate) fn ask(&self) -> Vec<Member<S>> {
         let _next = lock(&self.shared.asking);
         let give_up_at = Instant::now() + ANSWERS_WITHIN;
         let mut members = self.lock();
         for member in members.iter_mut() {
-            // One that still owes an answer is not flooded with questions.
+            // A child that still owes a reply gets no further order.
             if member.status == Status::Lives && member.owed == 0 {
                 member.owed += 1;
                 member.order(Order::Tell.word());
@@ -191,12 +192,12 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         members.iter().map(State::as_told).collect()
     }
 
-    /// How they stood when each told last.
+    /// The latest state of each child.
     pub(crate) fn members(&self) -> Vec<Member<S>> {
         self.lock().iter().map(State::as_told).collect()
     }
 
-    /// Why one of them could not begin or go on, the first if there are several.
+    /// Why a child could not begin or go on; the first error if there are several.
     pub(crate) fn failure(&self) -> Option<String> {
         self.lock().iter().find_map(|member| match &member.status {
             Status::Failed(text) => Some(text.clone()),
@@ -204,12 +205,12 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         })
     }
 
-    /// Whether all that live wait for the order to leave.
+    /// Whether all children that live wait for the order to leave.
     pub(crate) fn all_hold(&self) -> bool {
         all_hold(&self.lock())
     }
 
-    /// Lets them leave.
+    /// Orders them to leave.
     pub(crate) fn leave(&self) {
         for member in self.lock().iter_mut() {
             member.holds = false;
@@ -217,9 +218,10 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         self.shared.order_all(Order::Leave);
     }
 
-    /// Waits until none lives, or all that live wait to leave, or so long; answers whether none lives.
+    /// Waits until no child lives, or all that live wait to leave, or the time is up; returns
+    /// whether none lives.
     pub(crate) fn wait_for_end(&self, at_most: Duration) -> bool {
-        // A time that never comes is waited for in pieces.
+        // A time too far to compute is waited for in pieces.
         let give_up_at = Instant::now() + at_most.min(STARTS_WITHIN);
         let mut members = self.lock();
         loop {
@@ -249,7 +251,7 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
 impl<S> Drop for Parent<S> {
     fn drop(&mut self) {
         for member in lock(&self.shared.members).iter_mut() {
-            // None of them is waited for any more, and none is missed.
+            // No child is waited for any more, and none is reported as dead.
             if member.status == Status::Lives {
                 member.status = Status::Over;
             }
@@ -257,12 +259,12 @@ impl<S> Drop for Parent<S> {
         }
         for child in &self.children {
             let mut child = lock(child);
-            // One that has ended is not there to kill.
+            // A child that has ended cannot be killed.
             let _ = child.kill();
             let _ = child.wait();
         }
         for complaints in self.complaints.drain(..) {
-            // What its members have said is passed on before this one has its last word.
+            // Print the children's error output before this process ends.
             let _ = complaints.join();
         }
     }
@@ -280,7 +282,7 @@ impl<S: Clone> State<S> {
 impl<S> State<S> {
     fn order(&mut self, line: &str) {
         if let Some(orders) = &mut self.orders {
-            // One that is gone hears nothing, and that it is gone is told by its output.
+            // A child that is gone reads nothing; its closed output shows that.
             let _ = orders.write_all(format!("{line}\n").as_bytes());
         }
     }
@@ -304,7 +306,7 @@ impl<S> State<S> {
 }
 
 impl<S: DeserializeOwned> Shared<S> {
-    /// Reads what a member tells until its end, and takes note of that.
+    /// Reads the reports of a child until its output closes, and records them.
     fn listen(&self, part: &Part, child: &Mutex<Child>, lines: ChildStdout) {
         let process = part.process as usize;
         for line in BufReader::new(lines).lines().map_while(Result::ok) {
@@ -337,7 +339,7 @@ impl<S> Shared<S> {
     }
 }
 
-/// Says what a member complains of.
+/// Prints the error output of a child.
 fn pass_on(complaints: ChildStderr) {
     let lines = BufReader::new(complaints).split(b'\n');
     for line in lines.map_while(Result::ok) {
@@ -354,15 +356,17 @@ fn all_hold<S>(members: &[State<S>]) -> bool {
     living.peek().is_some() && living.all(|it| it.holds)
 }
 
-/// This program as it was started, as a part.
+/// This program with its command line, as a child.
 fn command() -> std::io::Result<Command> {
     let mut words = std::env::args_os().skip(1);
     let mut command = Command::new(sys::program()?);
-    // Behind the name of the command, where no option before it can take it for its value.
+    // The word comes after the name of the command, where no option before it can take it as its
+    // value.
     command.args(words.next()).arg(PART).args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    // One that is just starting would die of the terminal's Ctrl-C; they hear of it in their orders.
-    // Until it has left the group it still does, which those who start it look for.
+    // A child that is starting would die of the terminal's Ctrl-C; it learns of it from an order.
+    // Until it has left the process group it still does, and the code that starts it checks for
+    // that.
     sys::keep_from_terminal(&mut command);
     Ok(command)
 }
@@ -388,7 +392,7 @@ mod tests {
         parent
     }
 
-    /// Whoever waits to see whether a signal comes waits for nothing where a process says what is wrong.
+    /// If a child reports an error, the parent need not wait to see whether a signal comes.
     #[test]
     fn only_a_process_that_died_may_have_been_stopped_by_a_signal() {
         let failed = || Status::Failed("address in use".to_owned());
@@ -397,12 +401,12 @@ mod tests {
         let stopped = parent(&[Status::Lives]);
         (stopped.stopper())();
         assert!(stopped.may_have_been_stopped());
-        let told = stopped.wait_until_ready(0).expect_err("it was stopped");
-        assert!(told.contains("stopped before it began"), "{told}");
+        let why = stopped.wait_until_ready(0).expect_err("it was stopped");
+        assert!(why.contains("stopped before it began"), "{why}");
     }
 
     #[test]
-    fn a_failure_is_told_although_nobody_is_left() {
+    fn a_failure_is_reported_after_all_children_are_gone() {
         let failed = || Status::Failed("no memory".to_owned());
         let all = parent(&[Status::Over, failed(), failed()]);
         assert!(all.wait_for_end(Duration::ZERO));

@@ -1,14 +1,14 @@
-//! How a work is divided: so many processes, each with so many threads.
+//! How a command is divided: the number of processes, and of threads in each.
 //!
-//! How many processes there are is for each command to say (`split`), from what it opens and from
-//! the limit of open files.
+//! Each command computes its number of processes (`split`), from what it opens and from the limit
+//! of open files.
 
 use super::{Part, Threads};
 
-/// Descriptors of each thread after the first: its port's own.
+/// Descriptors of each thread after the first: those of its port.
 pub(crate) const DESCRIPTORS_PER_THREAD: u64 = 4;
 
-/// How a work is divided.
+/// How a command is divided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Plan {
     pub(crate) processes: u32,
@@ -16,15 +16,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// At most so many processes, each with at most so many threads: each thread has a connection
-    /// at least.
+    /// At most this many processes, each with at most this many threads. Each thread has at least
+    /// one connection.
     pub(crate) fn of(connections: u32, processes: u32, threads: u32) -> Self {
         let processes = processes.min(connections);
         let threads = threads.min(connections / processes);
         Plan { processes, threads }
     }
 
-    /// One process, whose threads have a connection each at least.
+    /// One process, whose threads have at least one connection each.
     pub(crate) fn of_one(connections: u32, threads: u32) -> Self {
         Plan {
             processes: 1,
@@ -32,12 +32,12 @@ impl Plan {
         }
     }
 
-    /// The threads of one part.
+    /// The threads of one process.
     pub(crate) fn threads_of(self, part: &Part) -> Threads {
         part.threads(self.threads)
     }
 
-    /// What one process has of so many connections; the first one has the largest share.
+    /// The share of one process. The first one has the largest.
     pub(crate) fn share(self, connections: u32, process: u32) -> u32 {
         let part = Part::new(process, self.processes);
         self.threads_of(&part).shares(connections)

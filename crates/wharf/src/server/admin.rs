@@ -1,9 +1,9 @@
-//! `--admin ADDRESS`: whoever connects there gets the account as it stands, one line of JSON.
+//! `--admin ADDRESS`: each client that connects receives the current account, one line of JSON.
 //!
-//! It has a port and a thread of its own, so that neither a full server nor a busy one keeps it
-//! from answering. What a client sends, such as the request of a browser, is read and dropped: to
-//! close with unread bytes would be a reset, which takes the answer with it. HTTP was rejected: its
-//! users are `nc`, scripts and `wharf load`, and a line is what all of them read.
+//! It has its own port and thread, so that it replies even if the server is full or busy. It reads
+//! and drops what a client sends, such as the request of a browser: closing with unread bytes would
+//! send a reset, which discards the reply. HTTP was rejected: the clients are `nc`, scripts and
+//! `wharf load`, and all of them can read a line.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -20,18 +20,18 @@ use crate::account::Account;
 use crate::signals::CONTROL;
 use crate::{signals, threads};
 
-/// The key of its listener, and the first of its clients, whose timers have the same.
+/// The key of its listener, and of its first client; the timer of a client has the client's key.
 const LISTENER: Key = Key(90);
 const CLIENT_FIRST: u64 = 100;
-/// Those who have been answered and stay. One more makes the oldest leave: it has had its line, and
-/// nobody who asks waits for one that does not go.
+/// Clients that have their reply and stay. One more disconnects the oldest, which has its line. So
+/// a client that stays does not keep others waiting.
 const CLIENTS_AT_ONCE: u32 = 64;
-/// Those that are being closed, and those that just come.
+/// Clients that are closing or just connecting.
 const CLIENTS_BETWEEN: u32 = 64;
 /// How long a client may take to read its line and leave.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The door to the account, while the server runs.
+/// The listener for the account, while the server runs.
 #[derive(Debug)]
 pub(super) struct Admin {
     pub(super) port: Port,
@@ -71,7 +71,7 @@ impl Admin {
         })
     }
 
-    /// Answers until it is ended, on a thread of its own that has begun when this returns.
+    /// Replies until it is stopped, on its own thread, which runs when this returns.
     pub(super) fn start_in<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -85,7 +85,7 @@ impl Admin {
                 waiter.and_then(|it| self.listener.socket().accept().map(|_| it).map_err(told));
             match begun {
                 Ok(waiter) => {
-                    // It is waited for.
+                    // The other side waits for it.
                     let _ = ready.send(Ok(()));
                     self.answer(waiter, &standing)
                 }
@@ -125,7 +125,7 @@ impl Admin {
     }
 }
 
-/// The thread of a door that is open.
+/// The thread of an open `--admin`.
 #[derive(Debug)]
 pub(super) struct Answering<'scope> {
     port: &'scope Port,
@@ -133,7 +133,7 @@ pub(super) struct Answering<'scope> {
 }
 
 impl Answering<'_> {
-    /// Ends it; why it ended before, if it did.
+    /// Stops it; returns why it ended before, if it did.
     pub(super) fn end(self) -> Result<(), String> {
         signals::stop(std::slice::from_ref(self.port));
         let panicked = |_| Err("the thread of --admin panicked".into());
@@ -141,16 +141,16 @@ impl Answering<'_> {
     }
 }
 
-/// Those who have asked and not left.
+/// Clients that have their reply and have not left.
 struct Clients<'a> {
     port: &'a Port,
     standing: &'a dyn Fn() -> Account,
-    /// By their keys, the oldest first.
+    /// By key, the oldest first.
     open: BTreeMap<u64, Client>,
     next_key: u64,
 }
 
-/// One that was answered, and when it has to leave.
+/// A client that has its reply, and when it has to leave.
 struct Client {
     socket: SocketRef,
     timer: Op,
@@ -199,7 +199,7 @@ impl Clients<'_> {
 
     fn end(&mut self, key: Key, how: Close) {
         if let Some(client) = self.open.remove(&key.0) {
-            // One that has ended already is gone, and so is a timer that has.
+            // The socket may have ended already, and the timer too.
             let _ = client.socket.close(how);
             let _ = self.port.cancel(client.timer);
         }

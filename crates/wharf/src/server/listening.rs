@@ -1,4 +1,4 @@
-//! The ports and listeners of a server: one port a thread, and who accepts for it.
+//! The ports and listeners of a server: one port for each thread, and which thread accepts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use crate::processes::{Threads, raise_descriptors};
 use crate::server::options::ServingOptions;
 use crate::sys::{self, FileIdentity};
 
-/// Listeners count up from 90, as in the series, as far as below the connections' first key, and
-/// then from a number that connections never come to.
+/// Keys of listeners start at 90, as in the series, and stop below the first key of connections.
+/// Further ones continue at a number that connections never reach.
 const LISTENER_FIRST: u64 = 90;
 const LISTENERS_FEW: u64 = 10;
 const LISTENERS_MORE: u64 = 1 << 63;
@@ -24,23 +24,22 @@ const LISTENERS_MORE: u64 = 1 << 63;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) ports: Vec<Port>,
-    /// Those of each port.
+    /// The listeners of each port.
     pub(super) listeners: Vec<Vec<Listener>>,
     /// The first thread accepts for all, because the addresses cannot be shared.
     pub(super) deals: bool,
     pub(super) files: SocketFiles,
 }
 
-/// The files of the Unix sockets that a server listens on; they go with it.
+/// The files of the Unix sockets that a server listens on. It removes them when it ends.
 ///
-/// A file is removed only if it is still the one that was made here, and while its listener is open:
-/// until then the system gives its number to no other file. A successor that was started at the same
-/// path keeps its own.
+/// It removes a file only if it is still its own, and while its listener is open: until then the
+/// system gives the inode number to no other file. A successor at the same path keeps its own file.
 #[derive(Debug, Default)]
 pub(super) struct SocketFiles(Mutex<Vec<(PathBuf, Option<FileIdentity>)>>);
 
 impl SocketFiles {
-    /// Listens on a Unix socket, also where a server that was killed has left its file.
+    /// Listens on a Unix socket, even if a server that was killed has left its file.
     pub(super) fn listen_at(
         &self,
         path: &Path,
@@ -58,11 +57,11 @@ impl SocketFiles {
         listener
     }
 
-    /// Removes them, before the listeners are closed.
+    /// Removes the files, before the listeners are closed.
     pub(super) fn remove(&self) {
         for (path, made) in self.lock().drain(..) {
             if made.is_some() && sys::file_identity(&path) == made {
-                // Somebody else may have removed it just now.
+                // Another process may have removed it just now.
                 let _ = std::fs::remove_file(path);
             }
         }
@@ -73,7 +72,7 @@ impl SocketFiles {
     }
 }
 
-/// All addresses of the command line, each of a range too.
+/// All addresses of the command line; a range is several.
 pub(super) fn addresses(options: &ServingOptions) -> Vec<Address> {
     let places = options.addresses.iter();
     places.flat_map(|place| place.addresses.clone()).collect()
@@ -87,8 +86,8 @@ pub(super) fn open(
 ) -> Result<Opened, String> {
     let ports = build_ports(options, threads, addresses.len())?;
     let internet = addresses.iter().all(|address| address.internet().is_some());
-    // Nobody else can have a direct descriptor, and a listener of its own that has no room would
-    // keep its backlog waiting: there all accept from one.
+    // No other thread can use a direct descriptor. A separate listener of a full thread would keep
+    // its backlog waiting. So all threads accept from one listener.
     let direct = options.division.descriptors == Descriptors::Direct;
     let shares = threads.total > 1 && internet && !direct;
     let mut opening = Opening {
@@ -99,7 +98,7 @@ pub(super) fn open(
     };
     let mut deals = ports.len() > 1 && !internet && !direct;
     let mut opened = opening.listen(&ports, shares);
-    // Several processes are refused where nobody deals.
+    // Several processes are refused if the system does not distribute connections.
     let alone = threads.count == threads.total;
     if matches!(&opened, Err((ErrorKind::Unsupported, _))) && shares && alone {
         opened = opening.listen(&ports, false);
@@ -125,7 +124,7 @@ fn build_ports(
 ) -> Result<Vec<Port>, String> {
     let limit = raise_descriptors();
     let build = |thread: u32| {
-        // Each thread has its share, also among those of other processes.
+        // Each thread has its share, also among the threads of other processes.
         let share = options.max_connections;
         let share = share.map(|all| descriptors::share(threads, thread, all));
         let builder = Port::builder().driver(options.driver).single_waiter();
@@ -142,7 +141,7 @@ fn build_ports(
 struct Opening<'a> {
     options: &'a ServingOptions,
     addresses: &'a [Address],
-    /// Nobody else of this server listens yet.
+    /// No other process of this server listens yet.
     first: bool,
     files: SocketFiles,
 }
@@ -159,13 +158,13 @@ impl Opening<'_> {
         for port in ports {
             let mut listeners = Vec::new();
             for (number, address) in self.addresses.iter().enumerate() {
-                // The first thread may have been given port 0, and the others share what it got.
+                // The first thread may have port 0, and the others use the port that it got.
                 let address = match all.first().map(|first| first[number].local_address()) {
                     Some(Ok(chosen)) => chosen,
                     _ => address.clone(),
                 };
-                // Where another server listens, sharing would give it some of our clients. Not to
-                // share is refused with the reason.
+                // If another server listens there, sharing would give it some of our clients.
+                // Without sharing, the system refuses with the reason.
                 let share = share && !(self.first && all.is_empty() && is_in_use(&address));
                 let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
@@ -185,7 +184,7 @@ impl Opening<'_> {
                 };
                 let told = |error: Error| {
                     self.files.remove();
-                    let said = cure_of_path(&address, &error).unwrap_or(error.to_string());
+                    let said = hint_for_path(&address, &error).unwrap_or(error.to_string());
                     (error.kind(), format!("{address}: {said}"))
                 };
                 listeners.push(listener.map_err(told)?);
@@ -209,12 +208,12 @@ fn accept_together(ports: &[Port], listeners: &mut Vec<Vec<Listener>>) -> Result
     Ok(())
 }
 
-/// Whether somebody listens there. It is asked by binding, which needs no client.
+/// Whether another program listens there. A bind finds out without a client.
 fn is_in_use(address: &Address) -> bool {
     let bound = |address: SocketAddr| {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        // What has been closed lately is in nobody's use.
+        // A socket that was closed recently is not in use.
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -225,31 +224,31 @@ fn is_in_use(address: &Address) -> bool {
     matches!(bound, Some(Err(error)) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// What to do about a path that the system refuses; the library knows no path by its errors.
-fn cure_of_path(address: &Address, error: &Error) -> Option<String> {
+/// A hint about a path that the system refuses. The library's errors do not know that it is a path.
+fn hint_for_path(address: &Address, error: &Error) -> Option<String> {
     let Address::Unix(path) = address else {
         return None;
     };
-    let cure = match error.kind() {
-        // A port, as the library has it, would be no help; and a file that is no socket has nobody
-        // who holds it.
+    let hint = match error.kind() {
+        // The library's hint is about ports, which would not help. A file that is not a socket has
+        // no owner.
         ErrorKind::AddressInUse => {
-            let cure = match sys::is_socket(path) {
+            let hint = match sys::is_socket(path) {
                 true => "choose another path, or end the program that listens there",
                 false => "there is a file that is no socket, choose another path",
             };
-            return Some(format!("{}: {}: {cure}", error.operation(), error.kind()));
+            return Some(format!("{}: {}: {hint}", error.operation(), error.kind()));
         }
         ErrorKind::Other if path.parent().is_some_and(is_missing) => "make its directory first",
         ErrorKind::Other => "choose a path where files can be made",
         ErrorKind::InvalidInput => "choose a shorter path, systems take some hundred bytes",
         _ => return None,
     };
-    Some(format!("{error}: {cure}"))
+    Some(format!("{error}: {hint}"))
 }
 
 fn is_missing(directory: &Path) -> bool {
-    // The directory of a bare name is the one we are in, and written as nothing.
+    // The directory of a bare name is the current one, and empty.
     !directory.as_os_str().is_empty() && !directory.exists()
 }
 

@@ -1,4 +1,4 @@
-//! What a server reports: where it listens, who comes and goes, and its account.
+//! What a server prints: its addresses, the connections that come and go, and its account.
 
 use serde::Serialize;
 use wharf_port::{Address, DriverReport};
@@ -17,7 +17,7 @@ pub(crate) struct Output {
     format: Format,
     verbose: bool,
     quiet: bool,
-    /// Another process prints for this one.
+    /// The parent prints for this process.
     part: bool,
 }
 
@@ -98,7 +98,7 @@ impl Output {
     /// A line for one connection.
     pub(crate) fn visit(self, visit: &Visit) {
         let text = match self.format {
-            // What is text and numbers can be written.
+            // Text and numbers can always be written.
             Format::Json => serde_json::to_string(visit).unwrap_or_default(),
             Format::Text => visit.text(),
         };
@@ -139,7 +139,7 @@ impl Output {
         ));
         if a.lines_dropped > 0 {
             row(&format!(
-                "lines dropped   {:>12}   which nobody had read in time",
+                "lines dropped   {:>12}   not read in time",
                 a.lines_dropped
             ));
         }

@@ -1,7 +1,7 @@
-//! The services: what to do about each event of a connection.
+//! The services: how a server reacts to each event of a connection.
 //!
-//! They ask sockets for operations and never wait, so that one thread serves them all, and no call
-//! about one socket can end the server: what it answers ends that connection only.
+//! They submit operations and never wait, so one thread serves all connections. An error of one
+//! socket ends that connection and never the server.
 
 use wharf_port::{Leave, Packet, SocketRef, Stream};
 
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Echo,
 }
 
-/// What one connection has sent and was sent.
+/// Bytes that one connection sent and received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Bytes {
     pub(crate) received: u64,
@@ -40,7 +40,7 @@ impl Kind {
         }
     }
 
-    /// Counts the bytes of each connection too, where they are told.
+    /// `tells`: count the bytes of each connection too.
     pub(crate) fn start(self, tells: bool) -> Service {
         match self {
             Kind::Hold(notice) => Service::Hold(hold::Hold::new(notice)),
@@ -48,7 +48,7 @@ impl Kind {
         }
     }
 
-    /// Begins to serve a connection; the port owns it from here.
+    /// Starts to serve a connection. The port owns it from here.
     pub(crate) fn welcome(self, stream: Stream) -> wharf_port::Result<()> {
         match self {
             Kind::Hold(Notice::Leave) => stream.socket().watch().map(drop)?,
@@ -61,7 +61,7 @@ impl Kind {
 }
 
 impl Service {
-    /// What a connection that has left had sent and was sent; it is forgotten.
+    /// Removes and returns the byte counts of a connection that has left.
     pub(crate) fn take_bytes(&mut self, socket: SocketRef) -> Bytes {
         match self {
             // It reads nothing.
@@ -70,7 +70,7 @@ impl Service {
         }
     }
 
-    /// Answers how the connection left, if it did.
+    /// Handles a packet; returns how the connection left, if it did.
     pub(crate) fn handle(&mut self, packet: Packet, ledger: &Ledger) -> Option<Left> {
         match self {
             Service::Hold(hold) => hold.handle(&packet, ledger),
@@ -79,7 +79,7 @@ impl Service {
     }
 }
 
-/// How a peer that was watched left.
+/// How a watched peer left.
 fn left_by(leave: Leave) -> Left {
     match leave {
         Leave::Finished => Left::Fin,

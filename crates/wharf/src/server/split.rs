@@ -1,9 +1,10 @@
-//! A server in several processes: how many, and both sides of it.
+//! A server in several processes: their number, the parent and the child.
 //!
-//! All of them listen at the same addresses, and the system deals the connections out
-//! (`SO_REUSEPORT`). The first process is started alone, so that port 0 becomes one port for all.
-//! Where the system does not deal, as for Unix sockets, several processes are refused: one that
-//! accepts for all and passes descriptors on would have to do its work for each connection twice.
+//! All processes listen on the same addresses, and the system distributes the connections
+//! (`SO_REUSEPORT`). The first process starts alone, so that port 0 becomes one port for all. If
+//! the system does not distribute, as for Unix sockets, several processes are refused. A process
+//! that accepts for all and passes descriptors on was rejected: it would do its work twice for each
+//! connection.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,11 +30,11 @@ use crate::sys;
 use crate::text::output;
 use crate::values::address::Place;
 
-/// How often they are asked how they stand, for the account of one that dies.
+/// How often the parent reads their state, for the account of a process that dies.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// As many processes as are asked for, or as --max-connections and the limit of open files ask
-/// for.
+/// As many processes as `--processes` says, or as `--max-connections` and the limit of open files
+/// require.
 pub(super) fn plan(options: &ServingOptions) -> Result<Plan, String> {
     let mut plan = within(options, raise_descriptors())?;
     if options.division.processes.is_none()
@@ -80,19 +81,19 @@ fn within(options: &ServingOptions, limit: u64) -> Result<Plan, String> {
         needed(connections_max.into(), room).map_err(too_many)?,
     );
     while u64::from(plan.share(connections_max, 0)) > room {
-        // Shares of threads are uneven by one, which may be one too many.
+        // The shares of threads differ by one, which may be one too many.
         plan = divided(options, plan.processes + 1);
     }
     Ok(plan)
 }
 
-/// So many processes, but each thread may have a connection at least.
+/// This number of processes, but each thread may have at least one connection.
 fn divided(options: &ServingOptions, processes: u32) -> Plan {
     let connections_max = options.max_connections.unwrap_or(u32::MAX);
     Plan::of(connections_max, processes, options.threads.into())
 }
 
-/// Whether several processes can have these addresses, or why not.
+/// Checks that several processes can share these addresses; the error says why not.
 fn can_share(options: &ServingOptions) -> Result<(), String> {
     let addresses = listening::addresses(options);
     if let Some(path) = addresses.iter().find(|it| it.internet().is_none()) {
@@ -110,7 +111,7 @@ fn can_share(options: &ServingOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts the processes and has them serve until they are told to stop.
+/// Starts the processes and lets them serve until they are stopped.
 pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<ExitCode, String> {
     let output = Output::new(options);
     let signals = Signals::listen()?;
@@ -122,7 +123,7 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     let mut parent = Parent::new(plan.processes);
     signals.end_work_with(parent.stopper());
     let addresses = match start(&mut parent, plan.processes) {
-        // It came, or killed one that was just starting, and nobody has connected yet.
+        // The signal came, or killed a child that was just starting. No client has connected yet.
         Err(_) if parent.may_have_been_stopped() && signals.have_come() => {
             output.account(&PartAccount::merged([], plan.processes));
             return Ok(ExitCode::SUCCESS);
@@ -138,7 +139,7 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
                 output.listening(kind.name(), address, port.driver(), door, division);
             }
         }
-        // Their lines come behind these. Who connects meanwhile waits in the backlog.
+        // Their lines come after this line. A client that connects meanwhile waits in the backlog.
         parent.begin();
         Ok(())
     };
@@ -155,7 +156,7 @@ pub(super) fn lead(kind: Kind, options: &ServingOptions, plan: Plan) -> Result<E
     Ok(ExitCode::from(u8::from(died)))
 }
 
-/// Starts the first, and the others at the addresses that it has found.
+/// Starts the first process, and then the others on the addresses that it has found.
 fn start(parent: &mut Parent<PartAccount>, processes: u32) -> Result<Vec<String>, String> {
     parent.start(Vec::new())?;
     let addresses = parent.wait_until_ready(0)?;
@@ -168,8 +169,8 @@ fn start(parent: &mut Parent<PartAccount>, processes: u32) -> Result<Vec<String>
     Ok(addresses)
 }
 
-/// Waits until all have ended. If one fails, the others stop too, as threads do; one that dies is
-/// told, and the others go on without it.
+/// Waits until all have ended. If one fails, the others stop too, as threads do. If one dies, the
+/// parent reports it, and the others go on.
 fn watch(parent: &Parent<PartAccount>) -> Result<(), String> {
     while !parent.wait_for_end(ASK_EVERY) {
         parent.ask();
@@ -180,7 +181,7 @@ fn watch(parent: &Parent<PartAccount>) -> Result<(), String> {
     parent.failure().map_or(Ok(()), Err)
 }
 
-/// One account of all.
+/// Merges the accounts.
 fn merged(members: &[Member<PartAccount>]) -> Account {
     let parts = members.iter().filter_map(|member| {
         let part = member.latest.clone()?;
@@ -192,7 +193,7 @@ fn merged(members: &[Member<PartAccount>]) -> Account {
     PartAccount::merged(parts, members.len() as u32)
 }
 
-/// Serves as one of several processes.
+/// Serves as a child process.
 pub(super) fn follow(kind: Kind, options: &ServingOptions) -> ExitCode {
     Child::follow(|child| serve_for(kind, options, child))
 }
@@ -210,7 +211,7 @@ fn serve_for(kind: Kind, options: &ServingOptions, child: &Child) -> Result<Part
         let addresses = server.addresses.iter().map(ToString::to_string);
         let orders = child.ready(addresses.collect())?;
         let ordered = Arc::clone(&server);
-        orders.obey(move |order| match order {
+        orders.carry_out_with(move |order| match order {
             Order::Begin | Order::Leave => {}
             Order::Tell => Child::standing(ordered.ledger.standing()),
             Order::Stop => signals::stop(&ordered.ports),

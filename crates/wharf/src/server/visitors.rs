@@ -1,8 +1,8 @@
-//! Who comes and goes: what the lines of `-v` tell of each connection.
+//! The connections that come and go, for the lines of `-v`.
 //!
-//! Without `-v` there is none of it, so that a connection that is only held costs the program no memory.
-//! With it each has an entry while it is open: an account says how many were reset, and only this says
-//! whose connections those were. Bytes are counted where they are served, by one thread each.
+//! Without `-v` this is not used, so a held connection costs the program no memory. With `-v` each
+//! open connection has an entry: the account has the number of resets, and these lines say which
+//! connections they were. Each service thread counts the bytes of its connections.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use wharf_port::{Accepted, Address};
 use crate::account::Left;
 use crate::server::service::Bytes;
 
-/// The connections that are open, of a server that tells of each.
+/// The open connections of a server that reports each.
 #[derive(Debug)]
 pub(super) struct Visitors {
     start: Instant,
@@ -22,7 +22,7 @@ pub(super) struct Visitors {
     open: Mutex<HashMap<u64, Visitor>>,
 }
 
-/// What is known of a connection from its beginning.
+/// What is known of a connection from its start.
 #[derive(Clone, Debug)]
 struct Visitor {
     peer: Option<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Visit {
     event: &'static str,
     key: u64,
     detail: String,
-    /// Nothing where the peer was gone before it was asked for, or has no address.
+    /// `None` if the peer had left before its address was read, or has no address.
     peer: Option<String>,
     listener: Option<String>,
     /// Milliseconds since the start of this process, and since 1970.
@@ -46,7 +46,7 @@ pub(crate) struct Visit {
     stay: Option<Stay>,
 }
 
-/// What a connection that has left had.
+/// The byte counts and duration of a connection that has left.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 struct Stay {
     held_ms: f64,
@@ -55,7 +55,7 @@ struct Stay {
 }
 
 impl Visitors {
-    /// Of a server that listens at these addresses, in the order of its listeners.
+    /// For a server with these listeners, in their order.
     pub(super) fn new(listeners: Vec<Address>) -> Self {
         Visitors {
             start: Instant::now(),
@@ -64,7 +64,7 @@ impl Visitors {
         }
     }
 
-    /// One has come, at the listener of this number.
+    /// A connection came, at the listener with this number.
     pub(super) fn comes(&self, key: u64, accepted: &Met) -> Visit {
         let listener = usize::try_from(accepted.listener).ok();
         let listener = listener.and_then(|number| self.listeners.get(number));
@@ -83,7 +83,7 @@ impl Visitors {
         visit
     }
 
-    /// One has left, in this way; nothing if it was told before.
+    /// A connection left, in this way; `None` if that was reported before.
     pub(super) fn leaves(&self, key: u64, how: Left, bytes: Bytes) -> Option<Visit> {
         let visitor = self.lock().remove(&key)?;
         let detail = format!("{how:?}").to_lowercase();
@@ -98,7 +98,7 @@ impl Visitors {
     }
 
     fn visit(&self, event: &'static str, key: u64, detail: String, visitor: &Visitor) -> Visit {
-        // A clock before 1970 is wrong, and no reason to tell nothing.
+        // A clock before 1970 is wrong, but the line is still useful.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Visit {
             event,
@@ -117,7 +117,7 @@ impl Visitors {
     }
 }
 
-/// What can be asked of a connection only before it is associated.
+/// What can be read of a connection only before it is associated.
 #[derive(Debug)]
 pub(super) struct Met {
     socket: u64,
@@ -127,7 +127,7 @@ pub(super) struct Met {
 
 impl Met {
     pub(super) fn new(accepted: &Accepted, listener: u64) -> Self {
-        // A client of a Unix socket has no path, as a rule.
+        // A client of a Unix socket usually has no path.
         let named =
             |peer: &Address| !matches!(peer, Address::Unix(path) if path.as_os_str().is_empty());
         Met {
@@ -139,7 +139,7 @@ impl Met {
 }
 
 impl Visit {
-    /// The same for people: `left 100: reset, 127.0.0.1:5000 at 127.0.0.1:10101, …`.
+    /// The same as text: `left 100: reset, 127.0.0.1:5000 at 127.0.0.1:10101, …`.
     pub(crate) fn text(&self) -> String {
         let (event, key, detail) = (self.event, self.key, &self.detail);
         let place = match (&self.peer, &self.listener) {
@@ -161,7 +161,7 @@ impl Visit {
     }
 }
 
-/// To the microsecond, which is as exact as threads are scheduled.
+/// To the microsecond: threads are not scheduled more exactly.
 fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }
@@ -196,17 +196,17 @@ mod tests {
         );
         assert!(text.ends_with(" s, 7 bytes in, 5 out"), "{text}");
         assert_eq!(visitors.leaves(100, Left::Fin, bytes), None);
-        // A listener that is not there is not told, and neither is a peer without a name.
+        // A missing listener is left out, and so is a peer without a name.
         let nameless = Met {
             peer: None,
             listener: 1,
             ..met
         };
-        let told = serde_json::to_value(visitors.comes(101, &nameless)).expect("an object");
+        let line = serde_json::to_value(visitors.comes(101, &nameless)).expect("an object");
         assert!(
-            told["peer"].is_null() && told["listener"].is_null(),
-            "{told}"
+            line["peer"].is_null() && line["listener"].is_null(),
+            "{line}"
         );
-        assert!(told.get("held_ms").is_none(), "{told}");
+        assert!(line.get("held_ms").is_none(), "{line}");
     }
 }

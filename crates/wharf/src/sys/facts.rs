@@ -1,11 +1,11 @@
-//! What the doctor knows of a machine: plain numbers, so that what follows from them can be tested
-//! with those of machines that are not here.
+//! What the doctor knows of a machine: plain numbers, so that tests can check the conclusions for
+//! other machines.
 //!
-//! What a system does not tell is `None`, never a guess; the report says "not told".
+//! A value that the system does not report is `None`, never a guess; the report says "unknown".
 
 use serde::Serialize;
 
-/// Everything that bounds how many connections a machine holds.
+/// Everything that limits how many connections a machine holds.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct Facts {
     /// The system and its version, such as `Linux 6.12.1`.
@@ -14,7 +14,7 @@ pub(crate) struct Facts {
     pub(crate) processors: usize,
     pub(crate) open_files: OpenFiles,
     pub(crate) source_ports: Option<SourcePorts>,
-    /// Ports within those that are never given out (`net.ipv4.ip_local_reserved_ports`).
+    /// Ports that the system never gives to clients (`net.ipv4.ip_local_reserved_ports`).
     pub(crate) reserved_ports: Option<String>,
     pub(crate) backlog: Backlog,
     pub(crate) tcp_memory: Option<TcpMemory>,
@@ -28,7 +28,7 @@ pub(crate) struct Facts {
     pub(crate) rights: Rights,
 }
 
-/// Systems whose settings have names of their own.
+/// Systems, by the names of their settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(dead_code, reason = "each system makes its own; the tests make all")]
@@ -43,35 +43,36 @@ pub(crate) enum Family {
 /// Limits on descriptors; on Windows on handles.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub(crate) struct OpenFiles {
-    /// What a process starts with. The program raises its own to `hard`.
+    /// The limit of a new process. The program raises its own to `hard`.
     pub(crate) soft: Option<u64>,
-    /// What a process may raise its own to.
+    /// The limit to which a process may raise its own.
     pub(crate) hard: Option<u64>,
-    /// What the hard limit may be raised to (`fs.nr_open`, `kern.maxfilesperproc`).
+    /// The limit to which the hard limit may be raised (`fs.nr_open`, `kern.maxfilesperproc`).
     pub(crate) process_max: Option<u64>,
-    /// What all processes together may have (`fs.file-max`, `kern.maxfiles`).
+    /// The limit for all processes together (`fs.file-max`, `kern.maxfiles`).
     pub(crate) system_max: Option<u64>,
     pub(crate) system_used: Option<u64>,
 }
 
-/// Ports that the system gives to those who connect, both ends included.
+/// Ports that the system gives to clients, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct SourcePorts {
     pub(crate) first: u16,
     pub(crate) last: u16,
 }
 
-/// Connections that wait until they are accepted. It bounds bursts, and not how many are held.
+/// Connections that wait to be accepted. This limits bursts, and not the number of held
+/// connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub(crate) struct Backlog {
-    /// Of a listener (`net.core.somaxconn`, `kern.ipc.somaxconn`).
+    /// For a listener (`net.core.somaxconn`, `kern.ipc.somaxconn`).
     pub(crate) accept_max: Option<u64>,
-    /// Of handshakes under way (`net.ipv4.tcp_max_syn_backlog`).
+    /// For handshakes in progress (`net.ipv4.tcp_max_syn_backlog`).
     pub(crate) handshakes_max: Option<u64>,
 }
 
-/// Memory for what has arrived or waits to be sent (`net.ipv4.tcp_mem`). An idle connection needs
-/// none; one with a byte that nobody has read needs a page.
+/// Memory for received data and for data to send (`net.ipv4.tcp_mem`). An idle connection needs
+/// none; a connection with one unread byte needs a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct TcpMemory {
     pub(crate) low_pages: u64,
@@ -85,42 +86,42 @@ pub(crate) struct TcpMemory {
 pub(crate) struct ConnectionTracking {
     pub(crate) used: u64,
     pub(crate) max: u64,
-    /// Whether the connections that were opened to measure were tracked; nothing if none were.
+    /// Whether the connections of the measurement were tracked; `None` if there were none.
     pub(crate) tracks_loopback: Option<bool>,
 }
 
-/// Memory of the machine, or of the container where that has less.
+/// Memory of the machine, or of the container if that has less.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Memory {
     pub(crate) total_bytes: u64,
     pub(crate) available_bytes: u64,
-    /// Whether a container's limit made these less than the machine's.
+    /// Whether a container's limit is lower than the machine's memory.
     pub(crate) limited_by_container: bool,
 }
 
-/// What the control groups of this process limit, each the smallest on the way up to the root; only
+/// The limits of the control groups of this process, each the smallest on the way to the root. Only
 /// Linux has them.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Cgroup {
-    /// `memory.max`, or `memory.limit_in_bytes`. `Memory` takes it into account.
+    /// `memory.max`, or `memory.limit_in_bytes`. `Memory` includes it.
     pub(crate) memory_max_bytes: Option<u64>,
-    /// `pids.max`, which counts threads too, and how many more there may be.
+    /// `pids.max`, which counts threads too, and how many more are possible.
     pub(crate) tasks_max: Option<u64>,
     pub(crate) tasks_left: Option<u64>,
-    /// `cpu.max`, or `cpu.cfs_quota_us`: the processor time of so many processors.
+    /// `cpu.max`, or `cpu.cfs_quota_us`: the processor time, in processors.
     pub(crate) processors: Option<f64>,
 }
 
-/// What one end of an idle connection costs.
+/// The cost of one end of an idle connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct ConnectionMemory {
     pub(crate) kernel_bytes: u64,
     pub(crate) program_bytes: u64,
-    /// Connections that were opened to measure it; with 0 it is what other machines have shown.
+    /// Connections that were opened to measure it; 0 if the figure is from other machines.
     pub(crate) measured_with: u64,
 }
 
-/// A driver, and why it does not work here, if so.
+/// A driver, and the reason if it does not work here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Driver {
     pub(crate) name: String,
@@ -129,14 +130,14 @@ pub(crate) struct Driver {
     pub(crate) features: Vec<&'static str>,
 }
 
-/// What decides how fast a connection sends.
+/// TCP congestion control.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct CongestionControl {
     pub(crate) current: String,
     pub(crate) available: Vec<String>,
 }
 
-/// What whoever runs this may change.
+/// What the user who runs this may change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Rights {
     pub(crate) is_root: bool,

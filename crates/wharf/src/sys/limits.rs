@@ -1,6 +1,6 @@
-//! What a system tells about its limits, each system in its own way.
+//! The limits of a system, read in each system's own way.
 //!
-//! What cannot be read is left out, never guessed.
+//! A value that cannot be read is left out, never guessed.
 
 use crate::sys::facts::{
     Backlog, Cgroup, CongestionControl, ConnectionTracking, Family, Memory, OpenFiles, Rights,
@@ -22,13 +22,13 @@ mod system;
 #[path = "limits/windows.rs"]
 mod system;
 
-/// What the system tells of itself.
+/// What the system reports.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Limits {
     pub(crate) family: Family,
     pub(crate) open_files: OpenFiles,
     pub(crate) source_ports: Option<SourcePorts>,
-    /// Ports that are never given to those who connect, as the system writes them; only Linux tells.
+    /// Ports that the system never gives to clients, in the system's notation; Linux only.
     pub(crate) reserved_ports: Option<String>,
     pub(crate) backlog: Backlog,
     pub(crate) tcp_memory: Option<TcpMemory>,
@@ -39,32 +39,32 @@ pub(crate) struct Limits {
     pub(crate) rights: Rights,
 }
 
-/// Asks the system.
+/// Reads the limits.
 pub(crate) fn read() -> Limits {
     system::read()
 }
 
-/// The memory of the machine, or of a control group of this process where that has less.
+/// The memory of the machine, or of a control group of this process if that has less.
 pub(crate) fn memory() -> Memory {
     system::memory()
 }
 
-/// Bytes that the kernel has taken for its own objects; only Linux tells.
+/// Bytes of the kernel's own objects; Linux only.
 pub(crate) fn kernel_object_bytes() -> Option<u64> {
     system::kernel_object_bytes()
 }
 
-/// Ports whose connections are over and that wait in TIME_WAIT; only Linux tells.
+/// Ports in TIME_WAIT; Linux only.
 pub(crate) fn waiting_ports() -> Option<u64> {
     system::waiting_ports()
 }
 
-/// The entries in the firewall's table of connections; nothing where there is none.
+/// The entries in the firewall's table of connections; `None` if there is no table.
 pub(crate) fn tracked_connections() -> Option<u64> {
     system::tracked_connections()
 }
 
-/// The numbers in a text, whatever stands between them.
+/// The numbers in a text, whatever is between them.
 fn numbers(text: &str) -> Vec<u64> {
     let digits = text.split(|letter: char| !letter.is_ascii_digit());
     digits.filter_map(|digits| digits.parse().ok()).collect()

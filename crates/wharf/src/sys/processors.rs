@@ -1,15 +1,15 @@
-//! Which processors a program may run on, and starting another one on a certain one.
+//! The processors that a program may run on, and how to start a program on one of them.
 //!
-//! On Linux a child process inherits the processors of the thread that starts it. So that thread is
-//! one made for it, whose processors are set before and which ends after: the child is where it
-//! belongs from its first instruction, and no option of the child is needed. Other systems bind
-//! threads and not what they start, or only take it as a hint; there nothing is pinned, and said so.
+//! On Linux a child process inherits the processors of the thread that starts it. So a new thread
+//! sets its processors, starts the child and ends. The child is on its processor from its first
+//! instruction, and needs no option for that. Other systems bind threads and not their children, or
+//! take it only as a hint. There we pin nothing, and the page says so.
 
 use std::io;
 use std::process::{Child, Command};
 
-/// Two processors for two ends of a connection, as far from each other as can be told; nothing
-/// where a program cannot be kept on one, or there is only one.
+/// Two processors for the two ends of a connection, as far from each other as the system reports;
+/// `None` if a program cannot be pinned, or if there is only one.
 pub(crate) fn two() -> Option<(usize, usize)> {
     imp::two()
 }
@@ -42,13 +42,13 @@ mod imp {
         let all: Vec<usize> = all.collect();
         let first = *all.first()?;
         let others = || all[1..].iter().copied();
-        // Two threads of one core share what is measured, so the other end gets another core.
+        // Two threads of one core share its resources, so the other end gets another core.
         let beside = siblings(first);
         let apart = others().find(|processor| !beside.contains(processor));
         Some((first, apart.or_else(|| others().next())?))
     }
 
-    /// Processors that are threads of the same core, itself too: `0,4` or `0-1`.
+    /// The processors that are threads of the same core, including this one: `0,4` or `0-1`.
     fn siblings(processor: usize) -> Vec<usize> {
         let cpu = format!("/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list");
         let list = fs::read_to_string(cpu).unwrap_or_default();
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_child_stays_where_it_was_started_and_this_process_does_not() {
-        let before = rustix::thread::sched_getaffinity(None).expect("it is told");
+        let before = rustix::thread::sched_getaffinity(None).expect("it is known");
         let allowed =
             (0..rustix::thread::CpuSet::MAX_CPU).rfind(|&processor| before.is_set(processor));
         let last = allowed.expect("it runs somewhere");

@@ -1,8 +1,9 @@
-//! Where this program is started from again, as the ends of bench and as several processes.
+//! The file from which this program starts itself again, for the ends of bench and for several
+//! processes.
 //!
-//! Its file may have been replaced since it started: cargo and package managers do that while a long
-//! run goes on. On Linux the kernel still has the one that runs. That name is not used without need:
-//! processes would be called `exe`.
+//! The file may have been replaced since the start: cargo and package managers do that during a
+//! long run. On Linux the kernel still has the running file. That name is used only if necessary,
+//! because processes would then be called `exe`.
 
 use std::io;
 use std::path::PathBuf;

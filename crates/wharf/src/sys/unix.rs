@@ -1,8 +1,8 @@
 //! SIGINT, SIGTERM and SIGHUP, and the files that Unix sockets leave behind.
 //!
-//! SIGHUP, which comes when a terminal goes away, ends a program like the others. Where it is ignored
-//! it stays so: a server that was started with `nohup` outlives its terminal, which a handler would
-//! undo.
+//! SIGHUP, which comes when a terminal goes away, ends a program like the others. If it is ignored
+//! it stays ignored: a server that was started with `nohup` outlives its terminal. A handler would
+//! undo that.
 
 use std::fs;
 use std::io;
@@ -21,11 +21,11 @@ use sysinfo::System;
 use crate::sys::Signal;
 use crate::threads;
 
-/// Whether connections to one address are dealt out evenly to the processes that listen there. The
-/// others that have `SO_REUSEPORT` give all of them to one, or to none in particular.
+/// Whether the system distributes connections to one address evenly to the processes that listen on
+/// it. Other systems with `SO_REUSEPORT` give all of them to one process, or to an unspecified one.
 pub(crate) const DEALS_TO_PROCESSES: bool = cfg!(target_os = "linux");
 
-/// Calls `handler` for each signal that asks the program to end.
+/// Calls `handler` for each signal that requests an end.
 pub(crate) fn on_stop_signal(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result<()> {
     let hangup = ends_at_hangup().then_some(SIGHUP);
     let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
@@ -34,7 +34,7 @@ pub(crate) fn on_stop_signal(mut handler: impl FnMut(Signal) + Send + 'static) -
     started.map(drop).map_err(io::Error::other)
 }
 
-/// Whether SIGHUP is not ignored already, as `nohup` has it; only Linux tells, and elsewhere the
+/// Whether SIGHUP is not ignored, as it is with `nohup`. Only Linux reports that; elsewhere the
 /// signal stays as it is.
 fn ends_at_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -43,12 +43,12 @@ fn ends_at_hangup() -> bool {
     ignored.is_some_and(|bits| bits & (1 << (SIGHUP - 1)) == 0)
 }
 
-/// Keeps the Ctrl-C of a terminal, which goes to a group of processes, from a program.
+/// Moves a program out of the process group of the terminal, so that Ctrl-C does not reach it.
 pub(crate) fn keep_from_terminal(command: &mut Command) {
     command.process_group(0);
 }
 
-/// Whether whoever read what this program prints has gone.
+/// Whether the reader of this program's output has gone.
 pub(crate) fn is_closed_pipe(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
 }
@@ -69,7 +69,7 @@ pub(crate) fn system_name() -> String {
     }
 }
 
-/// Whether this path leads to a Unix socket, as far as anybody can tell.
+/// Whether this path is a Unix socket, as far as the system reports.
 pub(crate) fn is_socket(path: &Path) -> bool {
     fs::metadata(path).map_or_else(
         |error| error.kind() == io::ErrorKind::PermissionDenied,
@@ -77,32 +77,32 @@ pub(crate) fn is_socket(path: &Path) -> bool {
     )
 }
 
-/// Which file a path leads to: its device and its number there. A path is no identity: what stands
-/// at it may be another server's by now.
+/// The identity of a file: its device and its inode. A path is no identity: another server's file
+/// may be there by now.
 pub(crate) type FileIdentity = (u64, u64);
 
-/// What stands at this path, itself and not what it may point to.
+/// The file at this path itself, without following links.
 pub(crate) fn file_identity(path: &Path) -> Option<FileIdentity> {
     let file = fs::symlink_metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }
 
-/// Removes the file of a Unix socket that nobody listens on any more; answers whether it did.
+/// Removes the file of a Unix socket without a listener; returns whether it did.
 ///
-/// A server that was killed leaves its file, and nobody can bind there until it is gone. Whether
-/// somebody listens is asked by connecting, as the file says nothing about it. That does not wait: a
-/// server whose backlog is full would let it wait for ever, and it says `EAGAIN`.
+/// A server that was killed leaves its file, and no server can bind there until it is gone. A
+/// connect finds out whether a server listens, because the file does not say. The connect does not
+/// block: a server with a full backlog would block it for ever, and it returns `EAGAIN`.
 pub(crate) fn clear_stale_socket(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let identity = file_identity(path);
-    let nobody_listens = || {
+    let connect = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.connect(&SockAddr::unix(path)?)
     };
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     is_socket
-        && nobody_listens().is_err_and(refused)
+        && connect().is_err_and(refused)
         && file_identity(path) == identity
         && fs::remove_file(path).is_ok()
 }

@@ -13,7 +13,7 @@ use crate::sys::Signal;
 /// No two sockets listen at one address here.
 pub(crate) const DEALS_TO_PROCESSES: bool = false;
 
-/// Calls `handler` for each event that asks the program to end.
+/// Calls `handler` for each event that requests an end.
 pub(crate) fn on_stop_signal(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result<()> {
     program::on_console_event(move |event| {
         handler(match event {
@@ -23,20 +23,19 @@ pub(crate) fn on_stop_signal(mut handler: impl FnMut(Signal) + Send + 'static) -
     })
 }
 
-/// Keeps the events of a console from a program, which then has none: whoever starts it passes on what
-/// it complains of, and has it end.
+/// Detaches a program from the console, so that it gets none of its events. The parent prints the
+/// child's error output, and ends the child.
 ///
-/// Windows tells all processes of a console that it closes, one after the other, and goes on with the
-/// next when one has ended. A process that another one has to let go would keep that one from hearing
-/// of it.
+/// When a console closes, Windows notifies its processes one after the other, and goes on when one
+/// has ended. A child that waits for its parent would keep the parent from being notified.
 pub(crate) fn keep_from_terminal(command: &mut Command) {
     /// `DETACHED_PROCESS` and `CREATE_NEW_PROCESS_GROUP`.
     const DETACHED: u32 = 0x8 | 0x200;
     command.creation_flags(DETACHED).stderr(Stdio::piped());
 }
 
-/// Whether whoever read what this program prints has gone. A pipe tells of that in three ways, of
-/// which the library knows two.
+/// Whether the reader of this program's output has gone. A pipe reports that in three ways, of
+/// which the standard library knows two.
 pub(crate) fn is_closed_pipe(error: &io::Error) -> bool {
     /// `ERROR_PIPE_NOT_CONNECTED`, the only one of Wine.
     const NOT_CONNECTED: i32 = 233;
@@ -54,20 +53,20 @@ pub(crate) fn system_name() -> String {
     format!("Windows, kernel {build}")
 }
 
-/// Whether this path leads to a Unix socket, of which the library says that there are none here.
+/// Whether this path is a Unix socket; the library has none here.
 pub(crate) fn is_socket(_path: &Path) -> bool {
     true
 }
 
-/// Which file a path leads to; asked for Unix sockets only.
+/// The identity of a file; used for Unix sockets only.
 pub(crate) type FileIdentity = ();
 
-/// What stands at this path: nothing of ours.
+/// The file at this path: never ours.
 pub(crate) fn file_identity(_path: &Path) -> Option<FileIdentity> {
     None
 }
 
-/// Nothing is ever left behind: there are no Unix sockets here.
+/// There is no file to remove: there are no Unix sockets here.
 pub(crate) fn clear_stale_socket(_path: &Path) -> bool {
     false
 }

@@ -1,13 +1,13 @@
-//! What the program prints: lines for people, or one JSON object a line.
+//! Output: lines of text, or one JSON object a line.
 //!
-//! Nobody has to be listening: a closed pipe is no reason to stop serving. But neither it nor a full
-//! disk is a reason to say that all went well: what a server or a load had to say and could not is told
-//! once, and remembered until the end. Each command would otherwise have to carry what became of every
-//! line; some had let a result go without a word.
+//! A closed pipe is no reason to stop serving. But a closed pipe or a full disk is a reason not to
+//! report success: if a server or a load cannot print a result, this module reports that once, and
+//! remembers it until the exit. Otherwise each command would have to keep the outcome of every
+//! line; some lost a result silently.
 //!
-//! A server or a load writes nothing itself: it begins with a thread for each stream, and hands its
-//! lines to their queues. So no thread that serves or stops waits for a reader, and neither does the
-//! end for longer than a reader may take. The commands that only print write at once.
+//! A server or a load does not write itself. It starts a thread for each stream, and puts its lines
+//! into their queues. So no thread that serves or stops waits for a reader, and the exit waits only
+//! for a limited time. Commands that only print write directly.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,32 +22,32 @@ use queue::Queue;
 
 mod queue;
 
-/// Something could not be written, and somebody wanted it.
+/// A result could not be written.
 static UNWRITTEN: AtomicBool = AtomicBool::new(false);
 
-/// What writes for those who must not wait; nothing for the commands that only print.
+/// The queue of a stream; empty for commands that only print.
 static STDOUT: OnceLock<Arc<Queue>> = OnceLock::new();
 static STDERR: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// At the end, how long nobody may have read anything, and how long all of it may take.
+/// At the exit, how long the reader may read nothing, and how long everything may take.
 const READS_WITHIN: Duration = Duration::from_secs(5);
 const READS_ALL_WITHIN: Duration = Duration::from_secs(30);
-/// What a terminal takes for a line.
+/// The time that a terminal takes for a line.
 const SETTLES_WITHIN: Duration = Duration::from_millis(200);
-/// The same of complaints, on which nothing depends.
+/// The same for error messages. Nothing depends on them.
 const HEARS_WITHIN: Duration = Duration::from_secs(1);
 
-/// From now on other threads write, and whoever prints goes on at once.
+/// From now on other threads write, and printing does not block.
 pub(crate) fn begin() -> Result<(), String> {
     let stderr = Queue::start("stderr", io::stderr(), |_, _| ())?;
     let stdout = Queue::start("stdout", io::stdout(), unwritten_by_thread)?;
-    // Nobody has begun before.
+    // This is the first call.
     let _ = STDERR.set(stderr);
     let _ = STDOUT.set(stdout);
     Ok(())
 }
 
-/// A line of which there may be many: where nobody reads them in time it is dropped, and counted.
+/// A line of which there may be many. If it is not read in time it is dropped and counted.
 pub(crate) fn news(text: &str) {
     match STDOUT.get() {
         Some(queue) => queue.offer(text),
@@ -62,10 +62,10 @@ pub(crate) fn news_json(value: &impl Serialize) {
     }
 }
 
-/// Waits a moment for lines to be out, for whoever draws over them on a terminal.
+/// Waits a moment until lines are out, before the live line is drawn on a terminal.
 pub(crate) fn settle() {
     if let Some(queue) = STDOUT.get() {
-        // Where nobody reads there is nothing to draw over.
+        // Without a reader there is no live line.
         let _ = queue.drain(SETTLES_WITHIN, SETTLES_WITHIN);
     }
 }
@@ -85,21 +85,21 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
-/// Something the operator should know, or what ends the program, in one line.
+/// A warning or an error, in one line.
 pub(crate) fn complaint(text: &str) {
     complaint_as_is(&format!("wharf: {text}\n"));
 }
 
-/// Help that nobody asked for, as it is.
+/// Help text as it is, on standard error.
 pub(crate) fn complaint_as_is(text: &str) {
     match STDERR.get() {
         Some(queue) => queue.keep(text.as_bytes()),
-        // With nobody to hear it there is nothing left to do about it.
+        // Without a reader there is nothing left to do.
         None => drop(io::stderr().write_all(text.as_bytes())),
     }
 }
 
-/// Prints it. Whoever has read enough of what only prints may close the pipe.
+/// Prints these bytes. The reader of a command that only prints may close the pipe early.
 pub(crate) fn bytes(bytes: &[u8]) {
     if let Some(queue) = STDOUT.get() {
         return queue.keep(bytes);
@@ -113,8 +113,8 @@ pub(crate) fn bytes(bytes: &[u8]) {
     }
 }
 
-/// What the thread of standard output could not write. Lines that might have been dropped as well are
-/// not missed by whoever has closed the pipe; an account is.
+/// Called when the thread of standard output cannot write. A reader that has closed the pipe does
+/// not miss lines that may be dropped, but it misses an account.
 fn unwritten_by_thread(error: &io::Error, kept: bool) {
     if kept || !sys::is_closed_pipe(error) {
         unwritten(error);
@@ -125,15 +125,15 @@ fn unwritten(error: &io::Error) {
     if UNWRITTEN.swap(true, Ordering::Relaxed) {
         return;
     }
-    let cure = if sys::is_closed_pipe(error) {
-        "nobody reads it any more, and what was to be printed is lost"
+    let hint = if sys::is_closed_pipe(error) {
+        "its reader is gone, and the rest of the output is lost"
     } else {
-        "make room, or write elsewhere"
+        "free some space, or write elsewhere"
     };
-    complaint(&format!("cannot write to standard output: {error}: {cure}"));
+    complaint(&format!("cannot write to standard output: {error}: {hint}"));
 }
 
-/// The exit of a command that has printed what it had to say, or has it fail if it could not.
+/// The exit code of a command: `code`, or a failure if a result could not be written.
 pub(crate) fn exit(code: ExitCode) -> ExitCode {
     let left = STDOUT
         .get()
@@ -141,11 +141,11 @@ pub(crate) fn exit(code: ExitCode) -> ExitCode {
     if let Some(Err(bytes)) = left {
         UNWRITTEN.store(true, Ordering::Relaxed);
         complaint(&format!(
-            "cannot write to standard output: nobody reads it, and its last {bytes} bytes are lost"
+            "cannot write to standard output: it is not read, and its last {bytes} bytes are lost"
         ));
     }
     if let Some(queue) = STDERR.get() {
-        // Whoever does not read complaints either is told nothing.
+        // Without a reader of standard error, nothing can be reported.
         let _ = queue.drain(HEARS_WITHIN, HEARS_WITHIN);
     }
     match UNWRITTEN.load(Ordering::Relaxed) {

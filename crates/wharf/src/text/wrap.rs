@@ -1,26 +1,26 @@
-//! Lines for people, no longer than the narrowest terminal is wide.
+//! Wraps lines to the width of the narrowest terminal.
 //!
-//! The width is always the same, and not that of the terminal: what is printed into a file reads as
-//! it did on the screen. What goes on stands under what it belongs to.
+//! The width is fixed and not that of the terminal, so a file reads like the screen. Continuation
+//! lines are indented.
 
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 /// Columns of a line.
 pub(crate) const WIDTH: usize = 80;
-/// Where the third column of an account begins, behind a name and a number.
+/// The column of the third field of an account, after a name and a number.
 pub(crate) const COLUMN: usize = 31;
-/// What a sentence that goes on is indented by.
+/// The indentation of a continued sentence.
 pub(crate) const SENTENCE: usize = 2;
-/// Stands for a space at which no line ends.
+/// A space at which no line may break.
 pub(crate) const TIED: char = '\u{a0}';
 
-/// Breaks a line at its spaces; what follows its first part is indented by so many columns. A word
-/// that is longer than that, such as a path, stays whole.
+/// Breaks a line at its spaces, and indents further lines by this many columns. A longer word, such
+/// as a path, stays whole.
 pub(crate) fn wrapped(line: &str, indent: usize) -> Vec<String> {
     hung(line, &" ".repeat(indent))
 }
 
-/// The same, where each further line begins with this.
+/// The same; each further line begins with `indent`.
 pub(crate) fn hung(line: &str, indent: &str) -> Vec<String> {
     let options = Options::new(WIDTH)
         .subsequent_indent(indent)

@@ -18,7 +18,7 @@ pub(crate) struct Place {
     pub(crate) others: Vec<Address>,
 }
 
-const CURE: &str = "write host:port, [v6]:port, host:first-last, or unix:/path";
+const HINT: &str = "write host:port, [v6]:port, host:first-last, or unix:/path";
 
 impl FromStr for Place {
     type Err = String;
@@ -33,7 +33,7 @@ impl FromStr for Place {
                 others: Vec::new(),
             });
         }
-        let (host, ports) = text.rsplit_once(':').ok_or_else(|| CURE.to_owned())?;
+        let (host, ports) = text.rsplit_once(':').ok_or_else(|| HINT.to_owned())?;
         let (first, last) = parse_ports(ports)?;
         let hosts = resolve(host)?;
         let with_port = |mut address: SocketAddr, port| {
@@ -54,7 +54,7 @@ impl FromStr for Place {
 fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     let port = |text: &str| {
         text.parse::<u16>()
-            .map_err(|_| format!("\"{text}\" is no port (0 to 65535): {CURE}"))
+            .map_err(|_| format!("\"{text}\" is no port (0 to 65535): {HINT}"))
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);
@@ -84,7 +84,7 @@ fn resolve(host: &str) -> Result<Vec<SocketAddr>, String> {
             (Err(_), Some((address, zone))) if address.parse::<Ipv6Addr>().is_ok() => {
                 in_zone(address, zone)
             }
-            _ => Err(format!("\"{host}\" is no version 6 address: {CURE}")),
+            _ => Err(format!("\"{host}\" is no version 6 address: {HINT}")),
         };
     }
     if host.contains(':') {
@@ -145,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn refuses_in_one_line_with_the_cure() {
-        for (text, cure) in [
+    fn refuses_in_one_line_with_a_hint() {
+        for (text, hint) in [
             ("", "host:port"),
             ("10101", "host:port"),
             ("127.0.0.1", "host:port"),
@@ -167,7 +167,7 @@ mod tests {
         ] {
             let error = shown(text).expect_err(text);
             assert!(
-                error.contains(cure) && !error.contains('\n'),
+                error.contains(hint) && !error.contains('\n'),
                 "{text}: {error}"
             );
         }

@@ -219,7 +219,7 @@ impl Report {
     fn opened(&self) -> [String; 2] {
         let cost = match self.open.server_us {
             Some(us) => format!("{} us of server CPU each", rounded(us)),
-            None => "server CPU not told".to_owned(),
+            None => "server CPU unknown".to_owned(),
         };
         [
             format!(
@@ -289,7 +289,7 @@ impl Memory {
     fn lines(&self) -> [String; 5] {
         let each = |bytes: Option<f64>| match bytes {
             Some(bytes) => format!("{} bytes for each", rounded(bytes)),
-            None => "not told".to_owned(),
+            None => "unknown".to_owned(),
         };
         let all = |size: Option<u64>| size.map_or("an unknown size".to_owned(), bytes);
         let half = self.kernel_both_ends.map_or(String::new(), |both| {

@@ -38,7 +38,7 @@ impl FromStr for Expectation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let cure = || {
+        let hint = || {
             format!(
                 "write NAME=NUMBER, NAME>=NUMBER or NAME<=NUMBER, where NAME is one \
                                of {}",
@@ -63,9 +63,9 @@ impl FromStr for Expectation {
                     comparison,
                     number,
                 })
-                .ok_or_else(cure);
+                .ok_or_else(hint);
         }
-        Err(cure())
+        Err(hint())
     }
 }
 

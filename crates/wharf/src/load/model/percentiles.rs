@@ -101,9 +101,9 @@ mod tests {
         assert_eq!((one.p50, one.p90, one.max), (Some(0.001), None, 0.001));
         let text = one.text();
         assert!(text.contains("never"), "{text}");
-        let told = serde_json::to_value(one).expect("an object");
-        assert!(told["p99"].is_null(), "{told}");
-        let read: Percentiles = serde_json::from_value(told).expect("what was written");
+        let object = serde_json::to_value(one).expect("an object");
+        assert!(object["p99"].is_null(), "{object}");
+        let read: Percentiles = serde_json::from_value(object).expect("what was written");
         assert_eq!(read, one);
     }
 }

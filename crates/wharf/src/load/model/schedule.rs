@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_nobody_keeps_up_with_is_counted_at_once() {
+    fn a_rate_that_is_too_high_is_counted_at_once() {
         let start = Instant::now();
         let end = start + Duration::from_secs(36_000);
         let mut schedule = Schedule::new(start, even(1e8), 0, 1).until(Some(end));

@@ -145,7 +145,7 @@ fn lacks(ends: &BothEnds) -> bool {
 }
 
 fn ask(address: SocketAddr) -> Result<Told, String> {
-    let other = "what answers there is no server of Wharf";
+    let other = "the reply is not from a server of Wharf";
     parse(&ask_all(address)?).ok_or_else(|| failed(address, &other))
 }
 

@@ -70,7 +70,7 @@ impl CompatOptions {
     /// The options of `load echo` that do the same.
     pub(crate) fn as_load(&self, options: &LoadOptions) -> Result<LoadOptions, String> {
         let address = self.address();
-        let unreadable = |cure: String| format!("-a {address}: {cure}");
+        let unreadable = |hint: String| format!("-a {address}: {hint}");
         let address: Place = address.parse().map_err(unreadable)?;
         Ok(LoadOptions {
             mode: Mode::Echo,

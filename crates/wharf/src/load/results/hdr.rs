@@ -27,12 +27,12 @@ pub(crate) struct HdrFile {
 impl HdrFile {
     pub(crate) fn create(path: &Path) -> Result<Self, String> {
         let file = File::create(path).map_err(|error| {
-            let cure = match error.kind() {
+            let hint = match error.kind() {
                 ErrorKind::NotFound => "make its directory first",
                 ErrorKind::IsADirectory => "name a file in it",
                 _ => "name a file that you may write to",
             };
-            format!("cannot write {}: {error}: {cure}", path.display())
+            format!("cannot write {}: {error}: {hint}", path.display())
         })?;
         let mut it = HdrFile {
             path: path.to_owned(),

@@ -332,7 +332,7 @@ impl<'a> Worker<'a> {
             return;
         };
         let now = Instant::now();
-        let mut latencies = self.latencies.lock().expect("nobody panics with it");
+        let mut latencies = self.latencies.lock().expect("no thread panics with it");
         for since in talk.waiting_since() {
             let age = now.saturating_duration_since(since);
             record(&mut latencies.unanswered, age);

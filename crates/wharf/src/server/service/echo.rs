@@ -1,7 +1,7 @@
-//! `echo`: what arrives goes back, without a copy, in order, and after the FIN so does ours.
+//! `echo`: sends back what arrives, without a copy and in order, and a FIN after the peer's FIN.
 //!
-//! Back-pressure is the port's: a stream whose leases wait to be sent is not read. The few bytes
-//! that a full queue refuses wait here until `SendReady`; an idle connection has no entry.
+//! The port does back-pressure: it does not read a stream whose leases wait to be sent. Bytes that
+//! a full queue refuses wait here until `SendReady`. An idle connection has no entry.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::account::{Ledger, Left};
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     waiting: HashMap<SocketRef, Waiting>,
-    /// Of each connection that has sent something, where that is told.
+    /// Byte counts of each connection, if the server reports them.
     told: Option<HashMap<SocketRef, Bytes>>,
 }
 
@@ -26,7 +26,7 @@ struct Waiting {
 }
 
 impl Echo {
-    /// Counts the bytes of each connection, if they are told.
+    /// `tells`: count the bytes of each connection.
     pub(super) fn new(tells: bool) -> Self {
         Echo {
             told: tells.then(HashMap::new),
@@ -91,12 +91,12 @@ impl Echo {
                 let waiting = self.waiting.entry(socket).or_default();
                 waiting.buffers.push_back(refused.value);
             }
-            // The end of the write side tells itself, or has been told.
+            // A packet reports the end of the write side, or has reported it.
             Err(_) => {}
         }
     }
 
-    /// Sends what waited, as far as it goes now.
+    /// Sends what waited, as far as the queue has space.
     fn send_on(&mut self, socket: SocketRef, ledger: &Ledger) -> Option<Left> {
         let mut waiting = self.waiting.remove(&socket)?;
         while let Some(buffer) = waiting.buffers.pop_front() {
@@ -114,7 +114,7 @@ impl Echo {
         }
     }
 
-    /// The peer has sent its FIN: ours goes out behind everything else.
+    /// The peer has sent its FIN: send ours after everything else.
     fn finish(&mut self, socket: SocketRef, ledger: &Ledger) -> Option<Left> {
         if let Some(waiting) = self.waiting.get_mut(&socket) {
             waiting.finished = true;

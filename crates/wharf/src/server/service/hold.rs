@@ -1,4 +1,4 @@
-//! `hold`: a connection is set aside; the only thing that can happen to it is that its peer leaves.
+//! `hold`: sets a connection aside. The only event that it can have is that its peer leaves.
 
 use wharf_port::{Close, Event, Packet};
 

@@ -1,6 +1,6 @@
-//! macOS, FreeBSD and their kin: what `sysctl` tells, asked by the program of that name.
+//! macOS, FreeBSD and related systems: the program `sysctl` reports their limits.
 //!
-//! The system call behind it cannot be reached without unsafe code, which this program has none of.
+//! The system call of `sysctl` needs unsafe code, which this program does not have.
 
 use std::process::Command;
 
@@ -57,17 +57,17 @@ pub(super) fn read() -> Limits {
     }
 }
 
-/// There is no one number of it here.
+/// These systems have no single number.
 pub(super) fn kernel_object_bytes() -> Option<u64> {
     None
 }
 
-/// Not told.
+/// Not reported.
 pub(super) fn waiting_ports() -> Option<u64> {
     None
 }
 
-/// Its tables are told elsewhere.
+/// Not reported in this way.
 pub(super) fn tracked_connections() -> Option<u64> {
     None
 }

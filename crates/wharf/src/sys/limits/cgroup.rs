@@ -1,10 +1,10 @@
-//! The control groups that this process is in: what they leave of memory, processes and processors.
+//! The control groups of this process: their limits on memory, processes and processors.
 //!
-//! A limit holds for all that is below it, so every group counts, from that of this process up to the
-//! root, and the smallest wins. A container sees its own group as the root of a mount; a service, a
-//! session or a job is in a group below it, which `/proc/self/cgroup` names. Both versions may be
-//! there at the same time, each with some of the controllers. A crate was used for this and read the
-//! files at the mount's root only.
+//! A limit applies to everything below it. So every group counts, from that of this process up to
+//! the root, and the smallest limit wins. A container sees its own group as the root of a mount. A
+//! service, a session or a job is in a group below it; `/proc/self/cgroup` has its path. Both
+//! versions may be mounted at the same time, each with some of the controllers. An existing crate
+//! was rejected: it read only the files at the root of the mount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::numbers;
 use crate::sys::facts::Cgroup;
 
-/// From here on a limit of version 1 is none: it is written as the most that fits.
+/// Version 1 writes "no limit" as a huge number. From this value on there is no limit.
 const UNLIMITED_FROM: u64 = 1 << 60;
 
 /// The groups of this process, by controller.
@@ -23,7 +23,7 @@ pub(super) struct Groups {
     cpu: Vec<Level>,
 }
 
-/// One group, and which version's files it has.
+/// One group, and the version of its files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Level {
     path: PathBuf,
@@ -36,16 +36,17 @@ enum Version {
     Two,
 }
 
-/// What the groups leave of memory.
+/// The memory limits of the groups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct GroupMemory {
     pub(super) max_bytes: u64,
-    /// Of the group that has least left; what the kernel can take back from files is left too.
+    /// Of the group with the least available. It includes memory that the kernel can reclaim from
+    /// files.
     pub(super) available_bytes: u64,
 }
 
 impl Groups {
-    /// Those of this process, in the file system below `root`, which is `/` but for tests.
+    /// The groups of this process, in the file system below `root`, which is `/` except in tests.
     pub(super) fn find(root: &Path) -> Self {
         let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
         let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
@@ -57,7 +58,7 @@ impl Groups {
         }
     }
 
-    /// The memory that they leave; nothing where none of them has a limit.
+    /// Their memory limits; `None` if none of them has one.
     pub(super) fn memory(&self) -> Option<GroupMemory> {
         let limits = self.memory.iter().filter_map(|level| {
             let (max, usage, reclaimable) = match level.version {
@@ -85,7 +86,7 @@ impl Groups {
         })
     }
 
-    /// All that they limit.
+    /// All their limits.
     pub(super) fn told(&self) -> Cgroup {
         let left = self.pids.iter().filter_map(|level| {
             let max = level.number("pids.max")?;
@@ -111,12 +112,12 @@ impl Level {
         fs::read_to_string(self.path.join(name)).ok()
     }
 
-    /// What is `max` or `-1` is no number.
+    /// `max` and `-1` are no numbers.
     fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.trim().parse().ok()
     }
 
-    /// The processor time that it may use, in processors.
+    /// The limit on processor time, in processors.
     fn processors(&self) -> Option<f64> {
         let (quota, period) = match self.version {
             Version::One => (
@@ -164,7 +165,7 @@ fn levels(root: &Path, groups: &str, mounts: &str, controller: &str) -> Vec<Leve
     levels
 }
 
-/// Where the groups of a controller are mounted, and which of them is the root there.
+/// Where the groups of a controller are mounted, and which group is the root there.
 ///
 /// `36 35 98:0 /root /mount/point rw,relatime - cgroup cgroup rw,memory`, in `proc_pid_mountinfo(5)`.
 fn mounted(mounts: &str, version: Version, controller: &str) -> Option<(PathBuf, PathBuf)> {
@@ -181,7 +182,7 @@ fn mounted(mounts: &str, version: Version, controller: &str) -> Option<(PathBuf,
         };
         let mut place = place.split(' ').skip(3);
         let (seen, mount) = (place.next()?, place.next()?);
-        // A blank in a name is written so.
+        // A blank in a name has this escape.
         let path = |text: &str| PathBuf::from(text.replace("\\040", " "));
         matches.then(|| (path(mount), path(seen)))
     })
@@ -193,7 +194,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A directory that stands for the root of a file system, with these files.
+    /// A directory in place of the root of a file system, with these files.
     struct Machine(PathBuf);
 
     impl Machine {
@@ -293,7 +294,7 @@ mod tests {
                     "inactive_file 1048576\n",
                 ),
                 ("sys/fs/cgroup/user.slice/user 1/memory.max", "max"),
-                // Has more room than the one above it, and a smaller limit.
+                // It has more available than its parent, and a smaller limit.
                 (
                     "sys/fs/cgroup/user.slice/user 1/job/memory.max",
                     "209715200",

@@ -34,14 +34,14 @@ pub(super) fn read() -> Limits {
     }
 }
 
-/// The groups of this process, which stay: whoever asks for memory asks often.
+/// The groups of this process, read once: memory is read often.
 fn groups() -> &'static Groups {
     static GROUPS: OnceLock<Groups> = OnceLock::new();
     GROUPS.get_or_init(|| Groups::find(Path::new("/")))
 }
 
-/// The memory of the machine, or of a group where that has less. Without `/proc` the kernel tells of
-/// memory in a system call, in which what can be taken back from files is not there.
+/// The memory of the machine, or of a group if that has less. Without `/proc` a system call reports
+/// memory, without what the kernel can reclaim from files.
 pub(super) fn memory() -> Memory {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let of = |name: &str| {
@@ -72,7 +72,7 @@ pub(super) fn memory() -> Memory {
     }
 }
 
-/// What the slab allocator holds, where sockets and all that belongs to them come from.
+/// Memory of the slab allocator, from which the kernel takes sockets and their objects.
 pub(super) fn kernel_object_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("Slab:"))?;
@@ -87,7 +87,7 @@ pub(super) fn waiting_ports() -> Option<u64> {
     words.nth(1)?.parse().ok()
 }
 
-/// The entries in the firewall's table, where it is loaded.
+/// The entries in the firewall's table, if it is loaded.
 pub(super) fn tracked_connections() -> Option<u64> {
     setting("net/netfilter/nf_conntrack_count")
 }
@@ -136,7 +136,7 @@ fn tcp_memory() -> Option<TcpMemory> {
     })
 }
 
-/// The files are there while the module is loaded.
+/// The files exist while the module is loaded.
 fn connection_tracking() -> Option<ConnectionTracking> {
     Some(ConnectionTracking {
         used: tracked_connections()?,
@@ -158,9 +158,10 @@ fn rights() -> Rights {
     let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let is_root = line("Uid:").is_some_and(|ids| numbers(ids).get(1) == Some(&0));
     let bits = |name| line(name).and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
-    // Another user may become root, and root has what the bounding set leaves.
+    // A user who is not root may become root. Root has the capabilities of the bounding set.
     let capabilities = bits("CapBnd:").unwrap_or(u64::MAX);
-    // Opening for writing writes nothing; a container answers EROFS, to others than root EACCES.
+    // Opening for writing writes nothing. A container fails with EROFS, and for other users than
+    // root with EACCES.
     let writable = OpenOptions::new().write(true).open("/proc/sys/fs/nr_open");
     let read_only =
         writable.is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem);

@@ -4,7 +4,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::sys::facts::Memory;
 
-/// What the system tells of it.
+/// What the system reports.
 pub(super) fn memory() -> Memory {
     let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(kind);

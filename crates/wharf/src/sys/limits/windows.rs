@@ -1,7 +1,7 @@
-//! Windows: there is no limit of descriptors, and `netsh` tells the range of dynamic ports.
+//! Windows has no limit of descriptors. `netsh` reports the range of dynamic ports.
 //!
-//! `netsh` speaks the language of its user, so only the two numbers are read: the first port and
-//! how many there are.
+//! `netsh` prints in the user's language, so we read only the two numbers: the first port and the
+//! number of ports.
 
 use std::process::Command;
 
@@ -36,7 +36,7 @@ pub(super) fn read() -> Limits {
     }
 }
 
-/// What the system tells of it; nothing where it does not.
+/// What the system reports; `None` if it does not.
 pub(super) fn memory() -> Memory {
     let (total_bytes, available_bytes) = program::machine_memory().unwrap_or_default();
     Memory {
@@ -46,17 +46,17 @@ pub(super) fn memory() -> Memory {
     }
 }
 
-/// The pools of the kernel are told by performance counters only.
+/// Only performance counters report the pools of the kernel.
 pub(super) fn kernel_object_bytes() -> Option<u64> {
     None
 }
 
-/// Not told.
+/// Not reported.
 pub(super) fn waiting_ports() -> Option<u64> {
     None
 }
 
-/// Its tables are told elsewhere.
+/// Not reported in this way.
 pub(super) fn tracked_connections() -> Option<u64> {
     None
 }
@@ -65,7 +65,7 @@ fn source_ports() -> Option<SourcePorts> {
     let arguments = ["int", "ipv4", "show", "dynamicport", "tcp"];
     let output = Command::new("netsh").args(arguments).output().ok()?;
     let told = numbers(&String::from_utf8_lossy(&output.stdout));
-    // The words around may have a number too, such as the "4" of "IPv4".
+    // The words may include a number too, such as the "4" of "IPv4".
     let [.., first, count] = told[..] else {
         return None;
     };

@@ -1,28 +1,29 @@
 //! A queue of bytes for one stream of this process, and the thread that writes them.
 //!
-//! Whoever serves, stops or holds a lock hands its lines over here and goes on: a pipe that nobody
-//! reads blocks this one thread. The queue has two kinds of lines. Those that are *kept*, such as the
-//! account, are few by their nature. Those that are *offered*, such as one line for each connection,
-//! have a bound, and what does not fit is dropped and counted. Two buffers take turns, so a line
-//! costs no allocation and a busy server writes many lines at once. A channel of lines was rejected:
-//! its bound would count lines and not bytes, and each line would be an allocation.
+//! A thread that serves, stops or holds a lock puts its lines here and goes on: a pipe without a
+//! reader blocks only the writing thread. The queue has two kinds of lines. *Kept* lines, such as
+//! the account, are few by nature. *Offered* lines, such as one for each connection, have a bound:
+//! a line that does not fit is dropped and counted. Two buffers alternate, so a line costs no
+//! allocation and a busy server writes many lines at once. A channel of lines was rejected: its
+//! bound would count lines and not bytes, and each line would be an allocation.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes of offered lines that wait at most; as many again may be on their way.
+/// The most bytes of offered lines that wait. The same number may be in the buffer that is being
+/// written.
 pub(super) const BYTES_MAX: usize = 4 << 20;
-/// A buffer that has grown beyond this goes back to the system once it is empty.
+/// A buffer that has grown beyond this is freed once it is empty.
 const BYTES_USUAL: usize = 256 << 10;
-/// Bytes of one write. A pipe takes a larger one only as a whole, and a slow reader would look like
-/// one that does not read.
+/// Bytes of one write. A pipe accepts a larger write only as a whole, so a slow reader would look
+/// like no reader.
 const BYTES_AT_ONCE: usize = 4096;
-/// How long to wait where the other end has made the stream non-blocking and reads slowly.
+/// How long to wait if the other end has made the stream non-blocking and reads slowly.
 const RETRY_IN: Duration = Duration::from_millis(10);
 
-/// What a stream has to say about bytes that it could not write, and whether some were to be kept.
+/// Called for bytes that could not be written; the flag says whether some were to be kept.
 pub(super) type Complain = fn(&io::Error, bool);
 
 /// The queue of one stream. Its thread ends with the process.
@@ -35,11 +36,11 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Some of what waits is to be kept.
+    /// Some of the waiting bytes are to be kept.
     keeps: bool,
     /// Bytes that the thread has taken and not written yet.
     taken: usize,
-    /// Bytes that were written or could not be, over all.
+    /// Bytes that were written or could not be, in total.
     done: u64,
     dropped_lines: u64,
 }
@@ -60,7 +61,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Takes bytes that have to be written.
+    /// Queues bytes that must be written.
     pub(super) fn keep(&self, bytes: &[u8]) {
         let mut state = self.lock();
         state.waiting.extend_from_slice(bytes);
@@ -69,7 +70,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Takes a line if there is room for it.
+    /// Queues a line if there is space.
     pub(super) fn offer(&self, line: &str) {
         let mut state = self.lock();
         if state.waiting.len() + line.len() >= BYTES_MAX {
@@ -82,12 +83,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Lines that found no room.
+    /// Lines that did not fit.
     pub(super) fn dropped_lines(&self) -> u64 {
         self.lock().dropped_lines
     }
 
-    /// Waits until all is written, as long as somebody reads.
+    /// Waits until all is written, as long as the reader reads.
     ///
     /// # Errors
     /// The bytes that are left, if nothing was read for `stalled` or some are left after `at_most`.
@@ -116,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// The thread: writes what waits, for ever. No lock is held during a write.
+    /// The thread: writes what waits, without end. It holds no lock during a write.
     fn write_all(&self, mut stream: impl Write, complain: Complain) {
         let mut buffer = Vec::new();
         loop {
@@ -149,7 +150,7 @@ impl Queue {
         }
     }
 
-    /// Waits for bytes and takes them; whether some are to be kept.
+    /// Waits for bytes and takes them; returns whether some are to be kept.
     fn take(&self, buffer: &mut Vec<u8>) -> bool {
         let mut state = self.lock();
         while state.waiting.is_empty() {
@@ -174,7 +175,7 @@ impl Queue {
     }
 }
 
-/// What is written next: whole lines, as many as one write takes.
+/// The next bytes to write: whole lines, as many as fit in one write.
 fn piece(bytes: &[u8]) -> &[u8] {
     let most = &bytes[..bytes.len().min(BYTES_AT_ONCE)];
     let end = most.iter().rposition(|byte| *byte == b'\n');
@@ -187,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream whose writes each wait for leave.
+    /// A stream in which each write waits for permission.
     struct Slow {
         leave: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -226,7 +227,7 @@ mod tests {
         (0..offered).for_each(|_| queue.offer(&line));
         queue.keep(b"the account\n");
         let dropped = queue.dropped_lines() as usize;
-        // As many as fit wait, and as many again may be on their way.
+        // A full buffer waits, and another one may be in progress.
         let most = 2 * BYTES_MAX / 1024;
         assert!(dropped >= offered - most && dropped < offered, "{dropped}");
         for _ in 0..=offered {

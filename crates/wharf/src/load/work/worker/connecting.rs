@@ -205,7 +205,7 @@ impl Worker<'_> {
     pub(super) fn connected(&mut self, number: u32, stream: Stream) -> Result<(), String> {
         self.connecting -= 1;
         if let Connection::Connecting(begun, attempt) = self.connections[number as usize] {
-            let mut latencies = self.latencies.lock().expect("nobody panics with it");
+            let mut latencies = self.latencies.lock().expect("no thread panics with it");
             record(&mut latencies.connect, begun.elapsed());
             drop(latencies);
             self.has_answered(attempt.aim);

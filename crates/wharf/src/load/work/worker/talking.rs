@@ -261,7 +261,7 @@ impl Worker<'_> {
             .fetch_add(count, Ordering::Relaxed);
         let mut complete = 0;
         let right = {
-            let mut latencies = self.latencies.lock().expect("nobody panics with it");
+            let mut latencies = self.latencies.lock().expect("no thread panics with it");
             talk.traffic
                 .receive(self.noise, bytes, Instant::now(), |latency| {
                     complete += 1;
