@@ -167,13 +167,12 @@ fn introduction(seconds: f64) -> Result<String> {
         "## {TITLE}\n\n\
          Written by `cargo xtask bench --micro`: what single operations of `wharf-port` cost, in nanoseconds, as \
          the median of criterion's samples and its 95 % confidence interval. Measured on {}; {}; {seconds} s each.\n\n\
-         - A submission on `uring` queues a request, which the next wait hands over; on `poll` it is the system \
-         call, unless the socket is busy.\n\
+         - A submission on `uring` queues a request, which the next wait submits; on `poll` it is the system call, unless the socket is busy.\n\
          - The packets that are dequeued are posts. *sim* is the simulated network: the core, without a kernel \
          below.\n\
          - Posts go from one core to the other. There and back are two wake-ups of a thread that sleeps in the \
          kernel.\n\
-         - Timers are a million at a time, with deadlines spread by lot over 30 s. None allocates: the table \
+         - Timers are a million at a time, with random deadlines within 30 s. None allocates: the table \
          takes one allocation for each 4,096 the first time, and none after that \
          (`crates/wharf-port/tests/memory.rs` counts). Those that expire are all due within 200 ms and found at once.\n",
         machine::machine(),

@@ -44,20 +44,15 @@ fn introduction(plan: &Plan) -> Result<String> {
          - Machine: {}; {}.\n\
          - {} rounds of {} s a run, after 0.3 s of warming up; the servers take turns within a round, and each \
          round begins with another one.\n\
-         - Server and client are processes of one thread (but for `shared2`), the server on core 0, the client \
-         on core 1, both with priority over others where the system allows it. One client, on epoll, for all; it \
-         verifies every byte that comes back.\n\
+         - Server and client are processes of one thread (except `shared2`), the server on core 0, the client on core 1, both with raised priority if the system allows it. All servers have the same client, on epoll; it verifies every byte that comes back.\n\
          - All sockets, at both ends: congestion control **cubic**, set for each socket, whatever the system's \
          default; `TCP_NODELAY`; a backlog of 4,096; loopback.\n\
          - *CPU* is the server's processor time (its process clock, in nanoseconds, read by the client at both \
          ends of the measured time) divided by the operations the client counted. Medians of the rounds, with \
          their quartiles.\n\
          - *User* is the part of it outside the kernel: the share of samples of the server's processor clock, \
-         5,000 a second, that fell in user mode, in a run of its own. *Calls* are system calls an operation, \
-         counted in a run of its own.\n\
-         - The servers whose name ends in `-spin` look for up to 1 ms before they sleep (`Builder::spin_max`), \
-         which is off unless asked for: it cuts the round trip and keeps a processor busy, so their *CPU* is all of \
-         the time between two echoes. They take part with one connection only.\n\
+         5,000 a second, that were in user mode, in a separate run. *Calls* are system calls per operation, counted in a separate run.\n\
+         - The servers whose name ends in `-spin` busy-poll for up to 1 ms before they sleep (`Builder::spin_max`), which is off by default: it shortens the round trip and keeps a core busy, so their *CPU* is all of the time between two echoes. They take part with one connection only.\n\
          - Ratios are of CPU, of pairs within a round, as their median and the upper 95 % bound (bootstrap).\n",
         machine::machine(),
         machine::compiler()?,

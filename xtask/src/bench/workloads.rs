@@ -84,7 +84,7 @@ pub(super) static WORKLOADS: [Workload; 8] = [
         idle: 10_000,
         ..echo(
             "echo-idle",
-            "Echo of 64 bytes, 64 connections beside 10,000 idle ones",
+            "Echo of 64 bytes, 64 connections and 10,000 idle ones",
             64,
         )
     },
