@@ -1,9 +1,9 @@
 //! Packages of another release of Debian, fetched and unpacked, never installed.
 //!
-//! apt does it with lists of its own below `target`: it checks the signatures, and the machine's own
-//! lists and packages stay as they are. A chroot of the other release, made with debootstrap, was
-//! rejected: for a kernel it takes a minute and 300 MB, and for Wine it took three minutes, because it
-//! installs a whole system, with mounts that an interrupted run left behind.
+//! apt uses separate lists below `target`: it checks the signatures, and does not change the
+//! machine's own lists and packages. A chroot of the other release, made with debootstrap, was
+//! rejected. It installs a whole system: for a kernel it takes a minute and 300 MB, and for Wine it
+//! took three minutes. An interrupted run also left mounts behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use crate::command;
 const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// apt with the lists of one release, which knows of no installed package.
+/// apt with the lists of one release. It knows no installed package.
 pub(crate) struct Apt {
     options: Vec<String>,
     archives: PathBuf,
 }
 
 impl Apt {
-    /// Keeps what it fetches of the release `suite` at `place`.
+    /// Prepares apt for the release `suite`, with its files at `place`.
     pub(crate) fn new(suite: &str, place: &Path) -> Result<Self> {
         let lists = place.join("lists");
         let cache = place.join("cache");
@@ -42,11 +42,12 @@ impl Apt {
             ("Dir::State::lists", lists.display().to_string()),
             ("Dir::State::status", "/dev/null".to_owned()),
             ("Dir::Cache", cache.display().to_string()),
-            // Its own user may not read a checkout in somebody's home.
+            // apt's own user may not be able to read a checkout in a home directory.
             ("APT::Sandbox::User", "root".to_owned()),
             ("Acquire::Retries", "3".to_owned()),
             ("Acquire::Languages", "none".to_owned()),
-            // Otherwise lists that cannot be fetched are no error, and every package is missing later.
+            // Without this, apt ignores lists that it cannot fetch, and every package is missing
+            // later.
             ("APT::Update::Error-Mode", "any".to_owned()),
         ];
         let options = settings.iter().flat_map(|(name, value)| {
@@ -71,9 +72,9 @@ impl Apt {
         command
     }
 
-    /// Fetches these packages and all that they depend on; answers the files, in order of their names.
+    /// Fetches these packages and their dependencies; returns the files, sorted by name.
     pub(crate) fn fetch(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
-        // What an interrupted run has left there may be of another version.
+        // An interrupted run may have left files of another version.
         for old in self.fetched()? {
             fs::remove_file(old)?;
         }
@@ -96,7 +97,7 @@ impl Apt {
     }
 }
 
-/// Unpacks the files of a package, and runs nothing of it.
+/// Unpacks the files of a package, and runs none of its scripts.
 pub(crate) fn unpack(package: &Path, to: &Path) -> Result<()> {
     let mut extract = Command::new("dpkg-deb");
     extract.arg("--extract").arg(package).arg(to);

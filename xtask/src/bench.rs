@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: Wharf, its peers and the bare kernel under the same load, in one run.
 //!
-//! Each round runs every server once on every workload, and each round begins with another server,
-//! so that whatever else the machine does falls on all of them alike. Ratios are taken within a
-//! round, between neighbours in time, and only then summed up. A run of one server after the other
-//! was rejected: the machine changes more in ten minutes than the servers differ.
+//! Each round runs every server once on every workload, and begins with another server, so that
+//! other activity on the machine affects all of them alike. Ratios are taken within a round,
+//! between neighbours in time, and only then summarized. Running one server after the other was
+//! rejected: the machine changes more in ten minutes than the servers differ.
 
 mod machine;
 mod micro;
@@ -25,10 +25,10 @@ use servers::{Server, Servers};
 use statistics::{Sample, Samples};
 use workloads::{WORKLOADS, Workload};
 
-/// Where the report goes unless told otherwise.
+/// The default path of the report.
 const REPORT: &str = "docs/measured/benchmarks.md";
 
-/// The section of the page that is written by hand, from what `wharf bench million` prints.
+/// The section of the page that is written by hand, from the output of `wharf bench million`.
 const MILLION: &str = "A million";
 
 /// The command line.
@@ -74,7 +74,7 @@ pub(crate) fn interface() -> Command {
         ))
 }
 
-/// What a run was asked for.
+/// The options of a run.
 struct Plan {
     rounds: u32,
     seconds: f64,
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
     let mut page = report::page(&plan, &servers, &samples, &profiles)?;
     let path = root().join(text("output"));
     let before = fs::read_to_string(&path).unwrap_or_default();
-    // What another command has measured stays.
+    // The results of other commands stay.
     for title in [micro::TITLE, MILLION] {
         if let Some(kept) = section::find(&before, title) {
             page = section::put(&page, title, kept);
@@ -120,7 +120,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-/// The entries of a table that `names` asks for, in the order of the table.
+/// The entries of a table that `names` selects, in the order of the table.
 fn chosen<T>(names: &str, all: &'static [T], name: impl Fn(&T) -> &str) -> Result<Vec<&'static T>> {
     if names == "all" {
         return Ok(all.iter().collect());
@@ -139,7 +139,7 @@ fn chosen<T>(names: &str, all: &'static [T], name: impl Fn(&T) -> &str) -> Resul
         .collect())
 }
 
-/// All rounds. A run that fails leaves a hole in its round, and says so.
+/// Runs all rounds. A run that fails leaves a gap in its round, and is reported.
 fn measure(plan: &Plan, servers: &Servers) -> Samples {
     let mut samples = Samples::default();
     for round in 0..plan.rounds {

@@ -1,10 +1,9 @@
 //! Starting other programs: what is run is printed first, and a failure names it.
 //!
-//! Standard input is always closed, because continuous integration has none
-//! and a leg that waits for it would only hang there. Where nobody watches
-//! (`CI` is set) a command runs in a process group of its own under a time
-//! limit, so that a hung test costs its limit and not the whole job. At a
-//! terminal there is no limit and no group, so that Ctrl-C reaches everything.
+//! Standard input is always closed: continuous integration has none, and a leg that waits for it
+//! would only hang there. In continuous integration (`CI` is set) a command runs in its own process
+//! group with a time limit, so a hung test costs its limit and not the whole job. At a terminal
+//! there is no limit and no group, so Ctrl-C reaches everything.
 
 #[cfg(target_os = "linux")]
 mod passed_on;
@@ -26,7 +25,7 @@ pub(crate) use self::passed_on::run_and_read;
 pub(crate) use self::shown::Failed;
 use self::shown::Shown;
 
-/// How long one command may take where nobody watches.
+/// The time limit of one command in continuous integration.
 const COMMAND_LIMIT: Duration = Duration::from_mins(20);
 
 /// The root of the workspace.
@@ -36,7 +35,7 @@ pub(crate) fn root() -> &'static Path {
         .expect("xtask lives inside the workspace")
 }
 
-/// The directory of everything that is built.
+/// The target directory.
 pub(crate) fn target_directory() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(path) => root().join(path),
@@ -51,7 +50,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs `command` to its end; anything but success is an error that names it.
+/// Runs `command` to its end. If it does not succeed, the error names it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", show(command));
     if !unattended() {
@@ -65,8 +64,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     outcome.map_err(|error| Failed::of(&error, &end).into())
 }
 
-/// Why something failed, in one line: the first error that apt names, or else the last words of the
-/// command that failed, or else how it ended.
+/// The reason of a failure in one line: the first error that apt reports, or else the last line of
+/// the failed command, or else its exit status.
 #[cfg(target_os = "linux")]
 pub(crate) fn reason(error: &anyhow::Error) -> String {
     let printed = error.downcast_ref::<Failed>();
@@ -110,7 +109,7 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
     }
 }
 
-/// Nobody watches: continuous integration sets this variable everywhere.
+/// Whether this is continuous integration: it sets this variable everywhere.
 pub(crate) fn unattended() -> bool {
     env::var_os("CI").is_some()
 }
@@ -125,7 +124,7 @@ fn check(status: ExitStatus, command: &Command) -> Result<()> {
 /// The command as a person would type it, with the variables it adds in front.
 fn show(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
-        // Where to look for programs is long, and is never what a failure is about.
+        // PATH is long, and never the reason of a failure.
         let value = value.filter(|_| name != "PATH")?;
         Some(format!("{}={}", name.to_string_lossy(), quote(value)))
     });
@@ -178,7 +177,7 @@ fn own_group(_: &mut Command) {}
 fn end_group(child: &mut Child) {
     if cfg!(unix) {
         let group = format!("-{}", child.id());
-        // The signal goes through kill(1), because std can signal only the child itself.
+        // kill(1) sends the signal, because std can signal only the child itself.
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
     }
     let _ = child.kill();

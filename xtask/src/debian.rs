@@ -1,10 +1,9 @@
 //! The compiler for targets that the default toolchain has no standard library for.
 //!
-//! A toolchain that has the target installed (`rustup target add`) is used as
-//! it is. Where none can be had, Debian's compiler builds the standard library
-//! from the sources that Debian ships beside it. It is called by its path,
-//! with target directories of its own, so that the two never rebuild each
-//! other's work.
+//! If the toolchain has the target installed (`rustup target add`), it is used as it is. Otherwise
+//! Debian's compiler builds the standard library from the sources that Debian ships with it. It is
+//! called by its path and has its own target directories, so that the two compilers never rebuild
+//! each other's work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use crate::command;
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
 
-/// A file and the package that brings it.
+/// A file and the package that contains it.
 pub(crate) type Needed = (&'static str, &'static str);
 
 const COMPILER: [Needed; 4] = [
@@ -74,7 +73,7 @@ pub(crate) fn directory(name: &str) -> PathBuf {
 fn debian_cargo(verb: &str) -> Command {
     let mut command = Command::new(CARGO);
     command.current_dir(command::root());
-    // The cargo that runs this program leaves its own choices in the environment.
+    // The cargo that runs this program sets variables for itself.
     for variable in [
         "CARGO",
         "RUSTUP_TOOLCHAIN",
@@ -88,7 +87,7 @@ fn debian_cargo(verb: &str) -> Command {
         .env("RUSTDOC", "/usr/bin/rustdoc");
     // Building the standard library is an unstable option of a stable compiler.
     command.env("RUSTC_BOOTSTRAP", "1");
-    // `cargo clippy` finds its driver beside the first cargo-clippy in PATH.
+    // `cargo clippy` takes its driver from the directory of the first cargo-clippy in PATH.
     command.env(
         "PATH",
         format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default()),
@@ -126,7 +125,7 @@ pub(crate) fn install(needed: &[Needed]) -> Result<()> {
     let mut install = Command::new("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
     install
-        // A machine that has just started may still be installing updates of its own.
+        // A machine that has just started may still be installing its own updates.
         .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(["install", "--yes", "--quiet", "--no-install-recommends"])
         .args(missing);

@@ -1,13 +1,13 @@
 //! The `kernels` leg: the kernels that Debian's users have, booted in an emulator.
 //!
-//! Continuous integration has one kernel, and what runs on that one alone has not been shown to
-//! run anywhere: a self-test once failed on every kernel before 6.17, and nothing noticed. So each
-//! kernel here boots with the suite and the program in its first file system, runs a chosen part
-//! of them, and writes to its console how each step ended. What the README says that this kernel
-//! does and lacks is required, word by word.
+//! Continuous integration has one kernel, and code that runs only on that one is not proved
+//! elsewhere: a self-test once failed on every kernel before 6.17, and no test noticed. So each
+//! kernel boots here with the suite and the program in its initial file system, runs a selected
+//! part of them, and prints to its console how each step ended. The leg requires, word by word, the
+//! features that the README lists for this kernel.
 //!
-//! Emulated without KVM, which continuous integration often lacks: a boot takes seconds, the rest
-//! 10 to 20 times as long as usual. Everything made here is in `target/kernels`.
+//! Without KVM, which continuous integration often lacks: a boot takes seconds, the rest 10 to 20
+//! times as long as usual. Everything made here is in `target/kernels`.
 
 mod cases;
 mod console;
@@ -43,7 +43,7 @@ const GUEST_LIMIT: Duration = Duration::from_mins(15);
 /// A kernel of a release of Debian.
 #[derive(Debug)]
 struct Kernel {
-    /// The release, as its mirrors call it.
+    /// The name of the release on its mirrors.
     suite: &'static str,
     /// The version of its kernel.
     version: (u32, u32),
@@ -103,7 +103,7 @@ fn directory() -> PathBuf {
     debian::directory("kernels")
 }
 
-/// Builds what the guests run and packs it with busybox, which is all the system they have.
+/// Builds what the guests run and packs it with busybox, which is their whole system.
 fn first_file_system() -> Result<PathBuf> {
     let suite = messages_of(&[
         "test",
@@ -129,7 +129,7 @@ fn first_file_system() -> Result<PathBuf> {
     ] {
         let built = command::executable(messages, target);
         let built = built.with_context(|| format!("cargo built no executable {target}"))?;
-        // Without the names and lines of debuggers a tenth of it is left.
+        // Without debug information a tenth of it is left.
         let mut strip = Command::new("strip");
         strip.args(["-o".as_ref(), root.join("bin").join(name).as_os_str()]);
         command::run(strip.arg(&built))?;
@@ -140,7 +140,7 @@ fn first_file_system() -> Result<PathBuf> {
     let init = root.join("init");
     fs::copy(command::root().join("xtask/kernels/init.sh"), &init)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
-    // Everything in a guest is slower; deadlines that end a hang are longer by this.
+    // Everything in a guest is slower. Deadlines that end a hang are longer by this factor.
     let settings = format!(
         "export WHARF_TEST_SLOW=10\nCHOICE={}\nCASES={}\n",
         cases::CHOICE.join(","),
@@ -158,7 +158,7 @@ fn messages_of(arguments: &[&str]) -> Result<String> {
     command::read(&mut command::cargo(&[arguments, &[json]].concat()))
 }
 
-/// Copies what a program is linked to, to the places where it looks for it.
+/// Copies the libraries of a program to the paths where it looks for them.
 fn copy_libraries(program: &str, root: &Path) -> Result<()> {
     let listed = command::read(Command::new("ldd").arg(program))?;
     for path in listed
@@ -172,7 +172,7 @@ fn copy_libraries(program: &str, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An emulator that runs one kernel, and what it writes to its console.
+/// An emulator that runs one kernel, and its console output.
 struct Guest {
     kernel: &'static Kernel,
     emulator: Child,
@@ -206,7 +206,7 @@ impl Guest {
         })
     }
 
-    /// Waits for the guest's end, and requires what its console has to say.
+    /// Waits for the guest's end, and checks its console output.
     fn finish(mut self, deadline: Instant) -> Result<()> {
         let ended = loop {
             if self.emulator.try_wait()?.is_some() {

@@ -1,8 +1,8 @@
-//! The legs of continuous integration: one table, from which the commands are made too.
+//! The legs of continuous integration: one table, which also defines the commands.
 //!
-//! Every leg runs every time, also after another has failed. A leg that could be
-//! switched off was rejected: what is off stays off. One that this system does not let
-//! run is skipped, with the reason in the summary.
+//! Every leg always runs, even after another has failed. A switch to turn a leg off was rejected: a
+//! leg that is off stays off. A leg that cannot run on this system is skipped, with the reason in
+//! the summary.
 
 use std::fmt;
 use std::process::Command;
@@ -20,10 +20,10 @@ pub(crate) struct Leg {
     work: fn() -> Result<()>,
 }
 
-/// Tells the suite which drivers it may not skip.
+/// The drivers that the suite may not skip.
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
-/// In the order of running: what is quick to mend fails first.
+/// In running order: failures that are quick to fix come first.
 pub(crate) static LEGS: [Leg; 12] = [
     Leg {
         name: "fmt",
@@ -87,7 +87,7 @@ pub(crate) static LEGS: [Leg; 12] = [
     },
 ];
 
-/// Why a leg cannot run on this system, whatever the code is like. It is no failure.
+/// The reason why a leg cannot run on this system, whatever the code is like. It is no failure.
 #[derive(Debug)]
 pub(crate) struct Skipped(pub(crate) String);
 
@@ -113,7 +113,7 @@ pub(crate) fn run_one(name: &str) -> Result<()> {
     }
 }
 
-/// Runs all legs, also after one has failed, and sums up.
+/// Runs all legs, even after one has failed, and sums up.
 pub(crate) fn run_all() -> Result<()> {
     let start = Instant::now();
     let mut summary = Vec::new();
@@ -175,7 +175,7 @@ fn docs() -> Result<()> {
     run(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The drivers that this system has; the suite fails where one of them would be skipped.
+/// The drivers of this system. The suite fails if it would skip one of them.
 const DRIVERS: &str = if cfg!(windows) {
     "iocp,sim"
 } else if cfg!(target_os = "linux") {
@@ -191,15 +191,15 @@ fn test() -> Result<()> {
     run(&mut cargo(&["test", "--package", "xtask"]))
 }
 
-/// Where nobody watches the machine may be any, and nobody waits for the news that a case hangs.
+/// In continuous integration the machine may be slow, and no person waits for the report of a hang.
 pub(crate) fn patient(suite: &mut Command) {
     if unattended() {
         suite.env("WHARF_TEST_SLOW", "3");
     }
 }
 
-/// Other systems run on the crate `polling`, and nobody may have one at hand. A stream that ended right
-/// behind its data hung there, for as long as only the code for epoll was ever run.
+/// Other systems use the crate `polling`, and a contributor may have none of them. While only the
+/// code for epoll ran, a stream that ended just after its data hung there.
 fn polling() -> Result<()> {
     let suite = ["--package", "wharf-port", "--test", "it", "--", "poll/"];
     let mut test = cargo(&[&["test"], &suite[..]].concat());
@@ -252,7 +252,7 @@ fn seccomp() -> Result<()> {
     bail!("system call filters exist only on Linux")
 }
 
-/// Fails where a leg has chosen a case of the contract suite that is not there.
+/// Fails if a leg lists a case of the contract suite that does not exist.
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) fn require_cases(names: &[&str]) {
     let suite = crate::command::root().join("crates/wharf-port/tests/it");

@@ -1,10 +1,10 @@
-//! `cargo xtask planted`: bugs that the contract suite has to catch, one at a time.
+//! `cargo xtask planted`: bugs that the contract suite must catch, one at a time.
 //!
-//! A suite that never failed has proved nothing. `crates/wharf-port/tests/planted` holds bugs that
+//! A suite that never failed has proved nothing. `crates/wharf-port/tests/planted` has bugs that
 //! completion libraries have really had, as patches against the drivers and the core. Each is
-//! applied to a copy of the tree, and every test that its head names has to turn red there.
-//! It takes an hour or two, and so `ci` leaves it out. Mutating the code by machine was rejected: most
-//! mutants are no bugs anybody would write, and none of them forgets a buffer.
+//! applied to a copy of the tree, and every test that its head names must turn red there. It takes
+//! an hour or two, so `ci` leaves it out. Generated mutants instead were rejected: most are no bugs
+//! that a person would write, and none of them forgets a buffer.
 //!
 //! A head is a sentence that says what is wrong, then lines of the form
 //!
@@ -30,20 +30,22 @@ const PATCHES: &str = "crates/wharf-port/tests/planted";
 const PAGE: &str = "docs/measured/planted-bugs.md";
 /// A test that takes longer hangs, which is a way of turning red.
 const TEST_LIMIT: Duration = Duration::from_secs(150);
-/// So many tests of one bug run at a time. Most that turn red by hanging only wait.
+/// The number of tests of one bug that run at a time. Most tests that turn red by hanging only
+/// wait.
 const AT_ONCE: usize = 8;
 
-/// One planted bug, as the head of its patch tells of it.
+/// One planted bug, as the head of its patch describes it.
 #[derive(Debug, PartialEq, Eq)]
 struct Planted {
     name: String,
     what: String,
     red: Vec<String>,
-    /// What one might expect to see it and that cannot, the seeds above all, with the reason.
+    /// Tests that a reader might expect to see it and that cannot, above all the seeds, with the
+    /// reason.
     green: Vec<(String, String)>,
 }
 
-/// Plants the bugs of these names, or all, and requires that each is caught.
+/// Plants the bugs of these names, or all, and requires that the suite catches each.
 pub(crate) fn plant(names: &[&String]) -> Result<()> {
     let all = read_all()?;
     for name in names {
@@ -77,11 +79,11 @@ pub(crate) fn write_page() -> Result<()> {
     Ok(fs::write(root().join(PAGE), page(&read_all()?))?)
 }
 
-/// Applies one bug to the copy and answers which tests stay green that should not.
+/// Applies one bug to the copy, and returns the tests that stay green but should not.
 fn catch(planted: &Planted, tree: &Path, build: &Path) -> Result<Vec<String>> {
     let patch = root().join(PATCHES).join(format!("{}.patch", planted.name));
     let mut apply = Command::new("git");
-    // Of the repository around the copy git must not know, or it leaves out what is ignored.
+    // git must not find the repository around the copy: it would leave out ignored files.
     apply.env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
     run(apply.current_dir(tree).arg("apply").arg(&patch))
         .context("the patch does not fit any more: plant the bug again in today's code")?;
@@ -103,9 +105,10 @@ fn catch(planted: &Planted, tree: &Path, build: &Path) -> Result<Vec<String>> {
 /// Starts one test of the suite.
 fn begin(test: &str, suite: &str, tree: &Path) -> Result<Child> {
     let mut command = Command::new(suite);
-    // Cargo runs tests in their package's directory, and so does this.
+    // Cargo runs tests in their package's directory, so we do too.
     command.current_dir(tree.join("crates/wharf-port"));
-    // What a seed comes to changes with the code; of so many some still come to the bug.
+    // A change of the code changes what a seed runs into. Of a thousand seeds some still reach the
+    // bug.
     command.env("WHARF_SIM_SEEDS", "1000");
     command.args(["--exact", test]).stdin(Stdio::null());
     Ok(command
@@ -114,8 +117,8 @@ fn begin(test: &str, suite: &str, tree: &Path) -> Result<Child> {
         .spawn()?)
 }
 
-/// Builds the suite of the copy, and answers where it is: one that hangs is ended itself, and not
-/// a cargo in front of it.
+/// Builds the suite of the copy, and returns its path. So a suite that hangs is ended itself, and
+/// not a cargo in front of it.
 fn build_suite(tree: &Path, build: &Path) -> Result<String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(tree).env("CARGO_TARGET_DIR", build);
@@ -139,8 +142,8 @@ fn turns_red(child: &mut Child, deadline: Instant) -> Result<bool> {
     }
 }
 
-/// Brings the wanted files of the copy to the state of the tree; what has not changed keeps its time,
-/// so that cargo builds no more than it must.
+/// Updates the wanted files of the copy. Unchanged files keep their time, so that cargo builds no
+/// more than necessary.
 pub(crate) fn copy_tree(to: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
     let mut list = Command::new("git");
     list.current_dir(root());
@@ -201,7 +204,7 @@ fn parse(name: &str, text: &str) -> Result<Planted> {
     Ok(planted)
 }
 
-/// The page that tells of all planted bugs.
+/// The page of all planted bugs.
 fn page(all: &[Planted]) -> String {
     let mut text = String::from(include_str!("planted/head.md"));
     text.push_str("\n| planted bug | tests that turn red | the seeds of the simulated network |\n");

@@ -1,11 +1,10 @@
 //! The `seccomp` leg: the contract suite on a machine that forbids io_uring.
 //!
-//! Docker's default profile refuses `io_uring_setup` with EPERM, gVisor and old
-//! kernels know nothing of it (ENOSYS), and some profiles let the set-up pass
-//! and refuse only `io_uring_enter`, which a driver notices no sooner than it
-//! tries. In each case `Auto` has to choose the readiness driver and say why.
-//! A filter cannot be taken off again, so each variant runs in a process of its
-//! own, which becomes the suite once the filter is on.
+//! Docker's default profile refuses `io_uring_setup` with EPERM. gVisor and old kernels do not know
+//! it (ENOSYS). Some profiles allow the set-up and refuse only `io_uring_enter`, which a driver
+//! notices only when it tries. In each case `Auto` must choose the readiness driver and say why. A
+//! filter cannot be removed, so each variant runs in its own process, which becomes the suite once
+//! the filter is installed.
 
 use std::env;
 use std::os::unix::process::CommandExt as _;
@@ -17,8 +16,8 @@ use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
 use crate::command;
 use crate::legs::{DRIVERS_REQUIRED, patient};
 
-/// What the suite has to print, once, when `WHARF_TEST_EXPECT_AUTO` is set.
-/// Without it the leg could pass with a suite that never asked for `Auto`.
+/// What the suite must print, once, when `WHARF_TEST_EXPECT_AUTO` is set. Without it the leg could
+/// pass with a suite that never used `Auto`.
 const PROOF: &str = "auto chose poll";
 
 /// One way of forbidding io_uring.
@@ -55,7 +54,7 @@ pub(crate) fn seccomp() -> Result<()> {
     for variant in &VARIANTS {
         println!("-- {}: {}", variant.name, variant.about);
         let mut filtered = Command::new(env::current_exe()?);
-        // Cargo runs tests in their package's directory, and so does this leg.
+        // Cargo runs tests in their package's directory, so this leg does too.
         filtered.current_dir(command::root().join("crates/wharf-port"));
         filtered.args(["filtered", variant.name, &suite, "--nocapture"]);
         filtered.env("WHARF_TEST_EXPECT_AUTO", "poll");
@@ -73,7 +72,7 @@ pub(crate) fn seccomp() -> Result<()> {
     Ok(())
 }
 
-/// Puts the filter on and becomes `program`; returns only when that fails.
+/// Installs the filter and becomes `program`; returns only if that fails.
 pub(crate) fn run_filtered(name: &str, program: &[&String]) -> Result<()> {
     let Some(variant) = VARIANTS.iter().find(|variant| variant.name == name) else {
         bail!("no filter is called {name}");

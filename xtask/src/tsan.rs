@@ -1,13 +1,13 @@
-//! `cargo xtask tsan`: a part of the contract suite under ThreadSanitizer, which reports memory that
-//! two threads use without an order between them.
+//! `cargo xtask tsan`: a part of the contract suite under ThreadSanitizer, which reports memory
+//! that two threads use without synchronization.
 //!
-//! The standard library has to be instrumented as well, or its own locks look like races. No
-//! toolchain of rustup brings it so, and one without `rust-src` cannot build it: Debian's compiler
-//! does, as for foreign targets. The default toolchain lends the runtime (`linker.sh`). What the
-//! kernel does with a ring ThreadSanitizer does not see; the ring's indices are atomics on our
-//! side, which is the order it needs.
+//! The standard library must be instrumented too, or its own locks look like races. No toolchain of
+//! rustup has an instrumented one, and a toolchain without `rust-src` cannot build it. Debian's
+//! compiler can, as for foreign targets. The default toolchain provides the runtime (`linker.sh`).
+//! ThreadSanitizer does not see what the kernel does with a ring. The ring's indices are atomics on
+//! our side, which is the necessary order.
 //!
-//! A program with a race is run first, because a sanitizer that is not there reports nothing too.
+//! A program with a known race runs first, because a missing sanitizer reports nothing either.
 //! Everything made here is in `target/tsan`.
 
 mod cases;
@@ -27,7 +27,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The exit code of a program in which a race was reported.
 const RACE: i32 = 66;
 
-/// Two threads add to a number, and nothing orders them.
+/// Two threads add to a number without synchronization.
 const RACY: &str = "\
 static mut NUMBER: u64 = 0;
 
@@ -49,8 +49,8 @@ pub(crate) fn tsan() -> Result<()> {
     let build = Build::new()?;
     finds_a_race(&build)?;
     let mut suite = build.cargo("test");
-    // Through the C library ThreadSanitizer sees what is mapped and unmapped. Memory of a ring that
-    // is gone and mapped again by another thread looks like a race where it does not.
+    // With the C library ThreadSanitizer sees what is mapped and unmapped. Otherwise, if another
+    // thread maps the memory of a ring that is gone, it reports a false race.
     suite.args(["--features", "rustix/use-libc"]);
     suite.args([
         "--package",
@@ -105,13 +105,13 @@ impl Build {
     /// `cargo <verb>`, which names in JSON what it builds.
     fn cargo(&self, verb: &str) -> Command {
         let mut cargo = self.toolchain.cargo(verb, TARGET, "tsan");
-        // Among the flags, so that what is linked for the compiler itself is linked as ever.
+        // Among the flags, so that programs for the compiler itself are linked as usual.
         let linker = command::root().join("xtask/tsan/linker.sh");
         let linker = format!("-Clinker={}", linker.display());
         let flags = ["-Zsanitizer=thread", "-Zexternal-clangrt", &linker];
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         cargo.env("WHARF_TSAN_RUNTIME", &self.runtime);
-        // Fast enough for the suite, with the lines that reports name.
+        // Fast enough for the suite, and with line numbers for the reports.
         cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
         cargo.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
         cargo.arg("--message-format=json-render-diagnostics");
@@ -119,7 +119,7 @@ impl Build {
     }
 }
 
-/// A program that ends with [`RACE`] if a race was seen. Its deadlines are longer.
+/// A program that exits with [`RACE`] if a race was seen. It has longer deadlines.
 fn watched(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(command::root().join("crates/wharf-port"));
@@ -128,7 +128,7 @@ fn watched(program: &str) -> Command {
     command
 }
 
-/// Requires that a race is found, by a program that is built as the suite is.
+/// Requires that a race is found in a program that is built like the suite.
 fn finds_a_race(build: &Build) -> Result<()> {
     let package = debian::directory("tsan").join("racy");
     fs::create_dir_all(package.join("src"))?;

@@ -1,14 +1,12 @@
 //! The `wine` leg: the Windows build, run for real on Wine's completion ports.
 //!
-//! Wine shows whether the Windows driver is right, never how fast it is. The
-//! leg builds with MinGW, because the MSVC linker runs only on Windows, and
-//! keeps its prefix and everything it builds in `target/wine`. What is built
-//! here and what is run are apart, because `wine10` runs the same
-//! binaries under a newer Wine.
+//! Wine shows whether the Windows driver is correct, never how fast it is. The leg builds with
+//! MinGW, because the MSVC linker runs only on Windows. Its prefix and everything it builds are in
+//! `target/wine`. Building and running are separate, because `wine10` runs the same binaries under
+//! a newer Wine.
 //!
-//! This leg runs what has debug assertions. What is built as it is given out, without
-//! them and with all that the linker optimises, `wine10` builds and runs: to build it
-//! takes minutes, and once is enough.
+//! This leg runs builds with debug assertions. `wine10` builds and runs the release builds, with
+//! all optimizations of the linker: that takes minutes, and once is enough.
 
 use std::ffi::OsString;
 use std::fs;
@@ -24,20 +22,20 @@ use crate::legs::DRIVERS_REQUIRED;
 
 const TARGET: &str = "x86_64-pc-windows-gnu";
 const COMPILER: &str = "/usr/bin/x86_64-w64-mingw32-gcc";
-/// Called by its path, because without the package `wine` no wrapper is in PATH.
+/// Called by its path, because PATH has a wrapper only with the package `wine`.
 const WINE: &str = "/usr/lib/wine/wine64";
 const WINE_SERVER: &str = "/usr/lib/wine/wineserver64";
 
 const NEEDED: [Needed; 2] = [(COMPILER, "gcc-mingw-w64-x86-64"), (WINE, "wine64")];
 
-/// One Wine: what starts it, and where it keeps its C: drive.
+/// One Wine: its starter, and the place of its C: drive.
 #[derive(Debug)]
 pub(crate) struct Wine {
-    /// Starts a program of Windows.
+    /// Starts a Windows program.
     pub(crate) program: PathBuf,
     pub(crate) server: PathBuf,
     pub(crate) prefix: PathBuf,
-    /// Variables that this Wine needs besides.
+    /// Variables that this Wine needs in addition.
     pub(crate) variables: Vec<(&'static str, OsString)>,
 }
 
@@ -62,7 +60,7 @@ pub(crate) fn wine() -> Result<()> {
 /// How binaries are built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Profile {
-    /// Where cargo puts them.
+    /// The directory where cargo puts them.
     directory: &'static str,
     options: &'static [&'static str],
 }
@@ -73,7 +71,7 @@ pub(crate) const DEBUG: Profile = Profile {
     options: &[],
 };
 
-/// As they are given out.
+/// The release build.
 #[cfg(target_os = "linux")]
 pub(crate) const RELEASE: Profile = Profile {
     directory: "release",
@@ -81,7 +79,7 @@ pub(crate) const RELEASE: Profile = Profile {
 };
 
 impl Profile {
-    /// Where this program of Windows is.
+    /// The path of this Windows program.
     fn path(self, file: &str) -> PathBuf {
         let base = debian::directory("wine").join(TARGET);
         base.join(self.directory).join(file)
@@ -140,13 +138,13 @@ const SUITE: [&str; 6] = ["test", "--package", "wharf-port", "--lib", "--test", 
 const PROGRAM_SUITE: [&str; 5] = ["test", "--package", "wharf", "--test", "it"];
 
 impl Wine {
-    /// Starts the server, which stays, and makes the C: drive where there is none.
+    /// Starts the server, which stays, and makes the C: drive if there is none.
     pub(crate) fn start(&self) -> Result<()> {
-        // One that an interrupted run left behind would refuse the next one.
+        // A server of an interrupted run would refuse the next one.
         self.end_server()?;
         let complete = self.prefix.join("complete");
         if self.prefix.exists() && !complete.exists() {
-            // Nor does a prefix that is only half there mend itself.
+            // A prefix that is only half there does not repair itself.
             fs::remove_dir_all(&self.prefix)?;
         }
         fs::create_dir_all(&self.prefix)?;
@@ -162,7 +160,7 @@ impl Wine {
         Ok(())
     }
 
-    /// Runs all that there is to run under this Wine with a client of this system.
+    /// Runs everything under this Wine with a client of this system.
     pub(crate) fn exercise(&self, build: &Build) -> Result<()> {
         self.run_suite(build, DEBUG)?;
         timed("run the examples against a client of this system", || {
@@ -178,7 +176,7 @@ impl Wine {
             let mut suite = build.cargo(profile, &SUITE);
             suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
             suite.env(DRIVERS_REQUIRED, "iocp,sim");
-            // The simulated network asks nothing of a system: what it shows is shown by the test leg.
+            // The simulated network uses nothing of the system; the test leg runs it.
             suite.args(["--", "--skip", "sim/", "--skip", "sim_seeds"]);
             self.enter(&mut suite);
             command::run(&mut suite)
@@ -195,8 +193,8 @@ impl Wine {
 
     /// Runs the program's own suite here, with `wharf.exe` under Wine as the program.
     ///
-    /// The suite starts the words of `WHARF_TEST_PROGRAM` in place of the binary
-    /// that cargo built for it, so the same cases drive both.
+    /// The suite starts the command in `WHARF_TEST_PROGRAM` in place of the binary that cargo built
+    /// for it, so the same cases drive both.
     fn serve_native_client(&self) -> Result<()> {
         let mut suite = command::cargo(&["test", "--package", "wharf", "--test", "it"]);
         let program = DEBUG.path(PROGRAM);
@@ -207,7 +205,7 @@ impl Wine {
         command::run(&mut suite)
     }
 
-    /// What starts the program on a console of Windows and tells it of its events.
+    /// The helper that starts the program on a Windows console and sends it events.
     fn console(&self, program: &Path) -> Result<String> {
         let console = DEBUG.path("console.exe");
         let mut compile = Command::new(COMPILER);
@@ -224,20 +222,20 @@ impl Wine {
         ))
     }
 
-    /// Runs the program's own suite as on Windows: both are of Windows, and no signal stops anything.
-    /// The program is the one that is given out.
+    /// Runs the program's own suite as on Windows: both are Windows programs, and no signal stops
+    /// anything. The program is the release build.
     #[cfg(target_os = "linux")]
     pub(crate) fn serve_client_of_windows(&self, build: &Build) -> Result<()> {
         let mut suite = build.cargo(DEBUG, &PROGRAM_SUITE);
         suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
-        // That it is named says that it runs under Wine.
+        // The name means that it runs under Wine.
         suite.env("WHARF_TEST_PROGRAM", RELEASE.path(PROGRAM));
         suite.env("WHARF_TEST_DRIVERS", "iocp");
         self.enter(&mut suite);
         command::run(&mut suite)
     }
 
-    /// This Wine, and what it is to run.
+    /// This Wine, and the program that it runs.
     fn words(&self, path: &Path) -> String {
         format!("{} {}", self.program.display(), path.display())
     }
@@ -258,7 +256,7 @@ impl Wine {
         server
     }
 
-    /// Ends the server, if one runs; that none does is no error.
+    /// Ends the server if one runs. It is no error if none does.
     fn end_server(&self) -> Result<()> {
         self.server("--kill")
             .output()

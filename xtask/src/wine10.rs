@@ -1,28 +1,27 @@
 //! The `wine10` leg: what the `wine` leg runs, under the Wine of Debian 13.
 //!
-//! Wine 10 does as Windows does in places where Wine 8 does not: after a reset
-//! that found nobody receiving a read fails (10054), closing a port wakes those
-//! who wait on it, and a request on a connection that was reset fails at once.
-//! Without it that code would run nowhere before it runs on Windows.
+//! Wine 10 behaves like Windows in places where Wine 8 does not: after a reset without a pending
+//! receive, a read fails (10054); closing a port wakes the threads that wait on it; a request on a
+//! connection that was reset fails at once. Without this leg that code would run nowhere before it
+//! runs on Windows.
 //!
-//! The suite is run twice: with debug assertions, because what only this Wine does meets them
-//! nowhere else, and as it is given out. Of the program, the one with debug assertions serves a client
-//! of this system, and the one that is given out a client of Windows.
+//! The suite runs twice: with debug assertions, because only this Wine reaches some code, and as a
+//! release build. The program with debug assertions serves a client of this system, and the release
+//! build a client of Windows.
 //!
-//! Packages of Debian 13 cannot be installed beside those of Debian 12, so they
-//! are unpacked into a root directory below `target/wine10`. Each start
-//! mounts what it has to see of this system in a mount namespace of its own:
-//! the kernel takes the mounts away with the last process in it, however that
-//! ends. Mounting in the namespace of the machine was rejected: what an
-//! interrupted leg leaves mounted is deleted by the next `cargo clean`.
+//! Packages of Debian 13 cannot be installed next to those of Debian 12, so they are unpacked into
+//! a root directory below `target/wine10`. Each start mounts what it needs of this system in its
+//! own mount namespace: the kernel removes the mounts with the last process in it, however that
+//! ends. Mounting in the namespace of the machine was rejected: the next `cargo clean` would delete
+//! what an interrupted leg leaves mounted.
 //!
-//! Where that Wine cannot be had or does not start, the leg is skipped, and says
-//! why: a mirror that is down and a container that may not mount are no faults
-//! of the code. Once Wine has started, what fails is a failure.
+//! If that Wine is not available or does not start, the leg is skipped, with the reason: a mirror
+//! that is down and a container that may not mount are no faults of the code. Once Wine has
+//! started, every error is a failure.
 //!
-//! A run may be interrupted at any point, and what it had started goes on for a while. So the packages
-//! are unpacked in a directory of this run alone, which becomes the root directory when it is complete,
-//! and what another run has left is deleted by the next one.
+//! A run may be interrupted at any point, and what it started goes on for a while. So the packages
+//! are unpacked in a directory of this run alone, which becomes the root directory when it is
+//! complete. The next run deletes what another run has left.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -37,13 +36,13 @@ use crate::debian::{self, Needed};
 use crate::legs::Skipped;
 use crate::wine::{Build, RELEASE, Wine, timed};
 
-/// What Debian signs its packages with; Ubuntu does not have it from the start.
+/// The keys of Debian's packages; a fresh Ubuntu does not have them.
 const NEEDED: [Needed; 1] = [(
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "debian-archive-keyring",
 )];
 const DEBIAN: &str = "trixie";
-/// With a shell, and with what the scripts of packages take for granted.
+/// Wine, a shell, and what the scripts of packages rely on.
 const PACKAGES: [&str; 4] = ["wine64", "dash", "base-files", "coreutils"];
 const WINE: &str = "/usr/lib/wine/wine64";
 const WINE_SERVER: &str = "/usr/lib/wine/wineserver64";
@@ -71,7 +70,7 @@ fn skipped(what: &str, why: &anyhow::Error) -> anyhow::Error {
     Skipped(format!("{what}: {}", command::reason(why))).into()
 }
 
-/// Wine in its root directory, which is made where there is none.
+/// Wine in its root directory, which is made if there is none.
 fn obtain() -> Result<Wine> {
     debian::install(&NEEDED)?;
     let base = debian::directory("wine10");
@@ -82,8 +81,9 @@ fn obtain() -> Result<Wine> {
         ensure!(debian::has_apt(), "this system has no apt-get");
         timed("unpack the Wine of Debian 13", || make(&base, &root))?;
     }
-    // Wine looks names up there, and the release brings none. With an address of version 6 before
-    // another one Wine does not align the second, which ends a Rust program with debug assertions.
+    // Wine resolves names there, and the release has no such file. If an IPv6 address comes before
+    // another address, Wine does not align the second, which aborts a Rust program with debug
+    // assertions.
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
     let runtime = base.join("runtime");
     fs::create_dir_all(&runtime)?;
@@ -91,12 +91,12 @@ fn obtain() -> Result<Wine> {
         program: starter(&root, &base.join("wine64"), WINE)?,
         server: starter(&root, &base.join("wineserver64"), WINE_SERVER)?,
         prefix: base.join("prefix"),
-        // Without it each start writes a line of complaint, which the tests would read.
+        // Without it each start prints a warning, which the tests would read.
         variables: vec![("XDG_RUNTIME_DIR", runtime.into())],
     })
 }
 
-/// Whether this process may do what each start of that Wine does, which no package brings.
+/// Whether this process has the rights that each start of this Wine needs.
 fn require_rights() -> Result<()> {
     if !debian::is_root()? {
         let reason = "a root directory of its own for Wine needs root: run it as root";
@@ -116,10 +116,11 @@ fn require_rights() -> Result<()> {
     Err(Skipped(reason).into())
 }
 
-/// The directories in which runs make root directories begin so.
+/// The prefix of the directories in which runs make root directories.
 const MAKING: &str = "making-";
 
-/// Deletes what an interrupted run has left. What still writes there is left to the next run.
+/// Deletes what an interrupted run has left. A directory that is still being written is left to the
+/// next run.
 fn delete_leftovers(base: &Path) -> Result<()> {
     for entry in fs::read_dir(base)? {
         let entry = entry?;
@@ -132,8 +133,8 @@ fn delete_leftovers(base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the root directory, in a place of this run alone first: one that is only half there is
-/// never used, and what an interrupted run had started writes elsewhere.
+/// Makes the root directory, first in a place of this run alone: a root directory that is only half
+/// there is never used, and what an interrupted run had started writes elsewhere.
 fn make(base: &Path, root: &Path) -> Result<()> {
     let making = base.join(format!("{MAKING}{}", process::id()));
     let partial = making.join("root");
@@ -141,12 +142,12 @@ fn make(base: &Path, root: &Path) -> Result<()> {
     let apt = Apt::new(DEBIAN, &making.join("apt"))?;
     apt.update()?;
     let mut packages = apt.fetch(&PACKAGES)?;
-    // It has the links /bin and /lib, through which the files of others may go.
+    // It has the links /bin and /lib, which other packages need.
     packages.sort_by_key(|package| !is_of(package, "base-files"));
     for package in &packages {
         apt::unpack(package, &partial)?;
     }
-    // Of all their scripts this one makes a file that Wine does not start without.
+    // Only this script makes a file that Wine needs to start.
     let library = packages.iter().find(|package| is_of(package, "libwine"));
     let library = library.context("wine64 depends on no libwine")?;
     configure(library, &partial)?;
@@ -177,7 +178,7 @@ fn configure(package: &Path, root: &Path) -> Result<()> {
 
 /// Writes the script at `path` that starts `program` inside `root`, and returns its path.
 ///
-/// It becomes the program in the end, so that a signal to it reaches the program.
+/// It becomes the program in the end, so a signal to it reaches the program.
 fn starter(root: &Path, path: &Path, program: &str) -> Result<PathBuf> {
     let places = [
         Path::new("/proc"),

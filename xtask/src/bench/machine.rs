@@ -1,4 +1,4 @@
-//! Where a run took place, and the versions that ran: without them its figures mean nothing.
+//! The machine of a run, and the versions that ran. Without them its figures mean nothing.
 
 use std::fs;
 
@@ -58,7 +58,7 @@ pub(super) fn version(package: &str) -> Result<String> {
     let named = packages
         .iter()
         .filter(|entry| entry["name"].as_str() == Some(package));
-    // Where several versions are in use, the servers' own is the latest.
+    // If several versions are in use, the servers use the latest.
     let version = named.filter_map(|entry| entry["version"].as_str()).last();
     Ok(version
         .context("the server's package is in the lock file")?

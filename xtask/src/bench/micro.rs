@@ -1,8 +1,8 @@
 //! `cargo xtask bench --micro`: what single operations cost, from criterion's own estimates.
 //!
-//! Criterion samples, sets outliers apart and bootstraps a confidence interval; this only runs it
-//! and reads the files it leaves. Its printed lines were rejected as a source: they round, and
-//! they show the slope of a regression where a median is wanted.
+//! Criterion samples, separates outliers and bootstraps a confidence interval. This module only
+//! runs it and reads its files. Its printed lines were rejected as a source: they round, and they
+//! show the slope of a regression and not the median.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use super::{machine, section};
 /// The heading of the section.
 pub(super) const TITLE: &str = "Micro benches";
 
-/// What is measured, as criterion's groups are called, and as the table tells it.
+/// The measured operations: the names of criterion's groups, and their names in the table.
 static OPERATIONS: [(&str, &str); 13] = [
     (
         "send to an idle socket",
@@ -114,7 +114,7 @@ fn read_json(path: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&text)?)
 }
 
-/// What was measured on what, and the time of one operation.
+/// The operation, the kind of port, and the time of one operation.
 fn parse(name: &Value, estimate: &Value) -> Option<((String, String), Estimate)> {
     let elements = name["throughput"]["Elements"].as_f64()?;
     let median = &estimate["median"];

@@ -1,11 +1,11 @@
-//! What share of a server's time passes in user space, and how many system calls it makes.
+//! The share of a server's time in user space, and its number of system calls.
 //!
 //! The kernel here accounts user time by ticks, which is too coarse for a few hundred nanoseconds
-//! an echo, and a virtual machine may have no instruction counter. So perf samples the server's
-//! own processor clock 5,000 times a second: a sample says in which mode it fell, and their share
-//! times the time of an operation in the same run is the time in user space. It runs apart from the
-//! measured rounds, because sampling costs; more often, it would cost a fifth of the whole. System calls are counted at the kernel's trace point,
-//! against the same server's processor time.
+//! an echo, and a virtual machine may have no instruction counter. So perf samples the server's own
+//! processor clock 5,000 times a second. Each sample is in user or kernel mode, and the share of
+//! user samples times the time of an operation is the time in user space. This is a separate run,
+//! because sampling costs time; more often, it would cost a fifth of the whole. System calls are
+//! counted at the kernel's trace point, relative to the same server's processor time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use super::servers::{Running, Server, Servers, parse};
 use super::statistics::Sample;
 use super::workloads::Workload;
 
-/// What sampling found.
+/// The result of sampling.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Profile {
     /// Microseconds an operation in user space.
@@ -34,7 +34,7 @@ pub(super) type Profiles = BTreeMap<(&'static str, &'static str), Profile>;
 /// The workload whose user-space time and system calls have a target. Sampling all of them would
 /// take longer than measuring them.
 const SAMPLED: &str = "echo-64";
-/// Seconds that perf needs to begin and to end, and the client to warm up.
+/// Seconds that perf needs to start and to end, and the client to warm up.
 const MARGIN: f64 = 1.0;
 
 pub(super) fn run(plan: &Plan, servers: &Servers) -> Profiles {
@@ -114,7 +114,7 @@ fn record(running: &Running, file: &Path, seconds: f64) -> Command {
     command
 }
 
-/// The share of the samples that fell in user space.
+/// The share of the samples in user space.
 fn modes(file: &Path) -> Result<f64> {
     let mut command = Command::new("perf");
     command
@@ -143,7 +143,7 @@ fn count(running: &Running, file: &Path, seconds: f64) -> Command {
     command
 }
 
-/// System calls, and the processor time they were made in.
+/// System calls, and the processor time in which they were made.
 fn counted(text: &str) -> Result<(f64, f64)> {
     let value = |event: &str| -> Result<f64> {
         let line = text.lines().find(|line| line.contains(event));

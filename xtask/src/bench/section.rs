@@ -1,7 +1,7 @@
 //! One section of a page in Markdown, put in or replaced while the others stay as they are.
 //!
-//! The page is made by several commands that take minutes to hours each, so none may undo what
-//! another has measured.
+//! Several commands write the page, and take minutes to hours each. So none may remove what another
+//! has measured.
 
 /// The section of `page` under the heading `## title`, to the next of its level, heading included.
 pub(super) fn find<'a>(page: &'a str, title: &str) -> Option<&'a str> {
@@ -9,8 +9,8 @@ pub(super) fn find<'a>(page: &'a str, title: &str) -> Option<&'a str> {
     Some(&page[start..end])
 }
 
-/// The page with `section`, which begins with its heading, in place of the one called `title`, or
-/// at its end.
+/// The page with `section`, which includes its heading, in place of the section `title`, or at the
+/// end.
 pub(super) fn put(page: &str, title: &str, section: &str) -> String {
     let section = section.trim_end();
     match bounds(page, title) {

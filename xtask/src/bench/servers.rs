@@ -11,22 +11,22 @@ use crate::command::{cargo, read, root, target_directory};
 use super::statistics::Sample;
 use super::workloads::{Unit, Workload};
 
-/// One server, as it is started.
+/// One server, and how to start it.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) name: &'static str,
     package: &'static str,
     binary: &'static str,
-    /// What follows the work on its command line.
+    /// Further arguments on its command line.
     arguments: &'static [&'static str],
-    /// The workloads it takes part in; all where there are none.
+    /// The workloads that it takes part in; all if empty.
     pub(super) only: &'static [&'static str],
     pub(super) role: Role,
-    /// The package whose version is told.
+    /// The package whose version the page shows.
     pub(super) versioned: &'static str,
 }
 
-/// What a server is compared as.
+/// The role of a server in comparisons.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     Limit,
@@ -70,7 +70,7 @@ const fn wharf(name: &'static str, arguments: &'static [&'static str]) -> Server
     }
 }
 
-/// What looks before it sleeps costs a processor and is worth it for few connections only.
+/// A server that busy-polls costs a core, and is only useful for few connections.
 const fn spinning(name: &'static str, arguments: &'static [&'static str]) -> Server {
     Server {
         only: &["echo-1"],
@@ -78,7 +78,8 @@ const fn spinning(name: &'static str, arguments: &'static [&'static str]) -> Ser
     }
 }
 
-/// Wharf's stand between the limits they are held against, so that the pairs are neighbours.
+/// Wharf's servers are between the limits that they are compared with, so the pairs are neighbours
+/// in time.
 pub(super) static SERVERS: [Server; 14] = [
     bare("bare-uring", "io-uring"),
     wharf("wharf-uring", &["uring", "single"]),
@@ -98,20 +99,21 @@ pub(super) static SERVERS: [Server; 14] = [
 
 const CLIENT: &str = "bench-client";
 
-/// The servers of a run, and those that do not build with the reason.
+/// The servers of a run, and those that do not build, with the reason.
 pub(super) struct Servers {
     chosen: Vec<&'static Server>,
     pub(super) broken: Vec<(&'static str, String)>,
     directory: PathBuf,
 }
 
-/// A server that runs; it ends with this value.
+/// A running server. It ends when this value drops.
 pub(super) struct Running {
     child: Child,
     port: u16,
 }
 
-/// Builds the client, and each server by itself, so that one that does not build is only missing.
+/// Builds the client, and each server separately, so that only a server that does not build is
+/// missing.
 pub(super) fn build(chosen: &[&'static Server]) -> Result<Servers> {
     build_package(CLIENT)?;
     let mut broken: Vec<(&'static str, String)> = Vec::new();
@@ -212,7 +214,7 @@ impl Servers {
         command
     }
 
-    /// One run: a fresh server, the client, and what it found.
+    /// One run: a new server, the client, and the result.
     pub(super) fn load(
         &self,
         server: &Server,

@@ -1,15 +1,15 @@
 //! Medians, their spread, and ratios of pairs with the bound they stay below.
 //!
 //! A ratio pairs two servers of the same round. Its bound is the 95th percentile of the medians of
-//! 10,000 resamples (bootstrap): it asks nothing of how the noise is distributed, which on a shared
-//! machine has a long tail. A t-test was rejected for that reason.
+//! 10,000 resamples (bootstrap). The bootstrap assumes nothing about the distribution of the noise,
+//! which on a shared machine has a long tail. A t-test was rejected for that reason.
 
 use std::collections::BTreeMap;
 
 use super::servers::Server;
 use super::workloads::Workload;
 
-/// What one run found.
+/// The result of one run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     /// Processor time of the server for one operation.
@@ -36,7 +36,7 @@ pub(super) struct Spread {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratio {
     pub(super) median: f64,
-    /// What it is at least, and at most, with 95 % of certainty each.
+    /// The lower and the upper bound, each with 95 % confidence.
     pub(super) at_least: f64,
     pub(super) at_most: f64,
     pub(super) pairs: usize,
@@ -61,7 +61,7 @@ impl Samples {
         spread(runs.values().map(figure).collect())
     }
 
-    /// How a server's figure stands to another's.
+    /// The ratio of a server's figure to another's.
     pub(super) fn ratio(
         &self,
         workload: &str,
@@ -75,7 +75,7 @@ impl Samples {
         )
     }
 
-    /// How a server's figure on one workload stands to that on another.
+    /// The ratio of a server's figure on one workload to that on another.
     pub(super) fn ratio_of_workloads(
         &self,
         workloads: (&str, &str),
@@ -150,7 +150,7 @@ fn ratio(mut pairs: Vec<f64>) -> Option<Ratio> {
     })
 }
 
-/// Random enough to resample, and the same in every run (xorshift of 64 bits).
+/// Good enough for resampling, and the same in every run (64-bit xorshift).
 struct Random(u64);
 
 impl Random {

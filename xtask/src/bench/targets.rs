@@ -1,8 +1,8 @@
-//! Where Wharf must stand, and whether a run shows that it does.
+//! The targets for Wharf, and whether a run meets them.
 //!
-//! A target is met when the upper 95 % bound of at least 15 pairs is within it, with 0.02 for what
-//! no measurement can tell apart; it is missed when even the lower bound is beyond. Everything
-//! else is undecided, and is called so.
+//! A target is met if the upper 95 % bound of at least 15 pairs is within it, with 0.02 for
+//! differences that no measurement can resolve. It is missed if even the lower bound is beyond it.
+//! Everything else is undecided, and is reported so.
 
 use super::profile::Profiles;
 use super::servers::Role;
@@ -10,14 +10,14 @@ use super::statistics::{Ratio, Sample, Samples};
 
 /// Pairs that a verdict needs.
 const PAIRS: usize = 15;
-/// What a bound may be beyond a target.
+/// How far a bound may exceed a target.
 const TOLERANCE: f64 = 0.02;
 
-/// What is compared.
+/// What Wharf is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Figure {
     Processor,
-    /// Time for an operation, so that less is better here too.
+    /// Time per operation, so that less is better here too.
     Throughput,
     Median,
     Tail,
@@ -27,7 +27,7 @@ enum Figure {
 enum Against {
     Server(&'static str),
     BestPeer,
-    /// Itself, without the idle connections.
+    /// Wharf itself, without the idle connections.
     WithoutIdle,
 }
 
@@ -187,8 +187,9 @@ fn row(samples: &Samples, target: &Target) -> Option<String> {
     ))
 }
 
-/// The peer that is best in a figure: the one lowest against a server that ran beside all of them.
-/// Their medians alone would favour whoever ran more often while the machine was fast.
+/// The best peer in a figure: the one with the lowest ratio to a server that ran in the same
+/// rounds. Comparing medians alone would favour a peer that ran more often while the machine was
+/// fast.
 pub(super) fn best_peer(
     samples: &Samples,
     workload: &str,

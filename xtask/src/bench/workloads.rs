@@ -1,11 +1,11 @@
-//! What the servers are loaded with.
+//! The workloads.
 
-/// One load: what the server does, and what the client asks of it.
+/// One workload: what the server does, and what the client sends.
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
-    /// What the server is started for, and the client too.
+    /// The command-line word for the server and the client.
     pub(super) work: &'static str,
     pub(super) connections: u32,
     pub(super) depth: u32,
@@ -19,7 +19,7 @@ pub(super) struct Workload {
 pub(super) enum Unit {
     Echo,
     Connection,
-    /// 64 KiB that went through.
+    /// A transferred block of 64 KiB.
     Block,
 }
 
@@ -32,7 +32,7 @@ impl Unit {
         }
     }
 
-    /// How many there are in a second.
+    /// The unit of the rate.
     pub(super) fn many(self) -> &'static str {
         match self {
             Unit::Echo => "echoes a second",

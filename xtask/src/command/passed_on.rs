@@ -1,7 +1,7 @@
-//! A command whose output is read by a leg, and by a person at the same time.
+//! A command whose output both a leg and a person read.
 //!
-//! Legs of Linux alone read what a suite says while it runs. To read it after the end, in one piece, was
-//! rejected: a test that hangs would not be seen.
+//! Legs on Linux read the output of a suite while it runs. Reading it after the end, in one piece,
+//! was rejected: a person would not see which test hangs.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
     println!("$ {}", show(command));
     let mut child = start(command.stdout(Stdio::piped()))?;
     let output = child.stdout.take().expect("standard output is piped");
-    // The lines are passed on as they come, so that a test that hangs can be seen hanging.
+    // Lines are printed as they come, so a person can see which test hangs.
     let reader = thread::spawn(move || {
         let mut text = String::new();
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {

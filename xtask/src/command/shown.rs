@@ -1,8 +1,9 @@
-//! What a command printed last, kept while it is passed on.
+//! The last output of a command, kept while it is printed.
 //!
-//! A log of continuous integration is often cut to its end, and what failed stands in the middle of it.
-//! So a failed command carries its last lines, and the summary shows them again. Only where nobody watches:
-//! at a terminal the command has the terminal itself, with its colours and its progress.
+//! Logs of continuous integration are often cut to their end, and the failure is in the middle. So
+//! a failed command keeps its last lines, and the summary prints them again. This applies only in
+//! continuous integration: at a terminal the command has the terminal itself, with its colours and
+//! its progress.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,23 +13,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Of each of the two outputs: the list of failures of a test binary and the reasons of several fit in.
+/// For each of the two outputs. The list of failures of a test binary and the reasons of several
+/// fit in.
 const BYTES_KEPT: usize = 4 * 1024;
 
-/// A daemon that the command has left behind keeps the pipe open for as long as it lives.
+/// A daemon that the command leaves behind keeps the pipe open as long as it lives.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A command that did not succeed.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    /// How it ended, and its words.
+    /// The exit status and the command.
     what: String,
-    /// What it printed last: to standard output, then to standard error.
+    /// The end of standard output, then of standard error.
     pub(crate) end: String,
 }
 
 impl Failed {
-    /// The end of `printed` is kept.
+    /// Keeps the end of `printed`.
     pub(super) fn of(error: &anyhow::Error, printed: &str) -> Self {
         let from = printed.len().saturating_sub(2 * BYTES_KEPT);
         Self {
@@ -46,7 +48,7 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Passes on both outputs of a command, line by line, and keeps the end of what came.
+/// Prints both outputs of a command line by line, and keeps their end.
 pub(super) struct Shown {
     readers: [(Arc<Mutex<Last>>, JoinHandle<()>); 2],
 }
@@ -58,7 +60,7 @@ struct Last {
 }
 
 impl Shown {
-    /// To be called before `command` is started.
+    /// Call this before `command` is started.
     pub(super) fn prepare(command: &mut Command) {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
     }
@@ -67,7 +69,7 @@ impl Shown {
         Self::to(child, io::stdout, io::stderr)
     }
 
-    /// Passes on to these.
+    /// Prints to these.
     pub(super) fn to<O: Write + 'static, E: Write + 'static>(
         child: &mut Child,
         outputs: fn() -> O,
@@ -79,7 +81,7 @@ impl Shown {
         Self { readers }
     }
 
-    /// To be called once the command has ended.
+    /// Call this once the command has ended.
     pub(super) fn end(self) -> String {
         let deadline = Instant::now() + PATIENCE;
         let running = || self.readers.iter().any(|(_, reader)| !reader.is_finished());
@@ -115,7 +117,7 @@ fn pass_on<W: Write + 'static>(
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            // Who reads our own output may have gone; the command is read to its end all the same.
+            // The reader of our own output may have gone. Read the command to its end all the same.
             let _ = to().write_all(&line);
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             last.keep(String::from_utf8_lossy(&line).into_owned());

@@ -1,15 +1,15 @@
 //! The part of the contract suite that runs on other kernels.
 //!
-//! Chosen for what kernels do differently: streams of receives and of accepts, provided buffers,
-//! cancels, the ends of threads and of ports, tables of sockets without descriptors. Under
-//! emulation everything takes 10 to 20 times as long, so nothing is here that measures time or
-//! processor time (`an_idle_port_sleeps`, `a_paused_listener_does_not_spin`,
-//! `traffic_does_not_hold_timers_back`), that moves much (`storms`, the seeds, a hundred thousand
-//! timers), or that needs programs a guest does not have (`strace`, `unshare`). A list of what to
-//! leave out was rejected: every new case would be in by itself, and one that is slow would make
-//! the leg fail where the case is right.
+//! These cases depend on the kernel: streaming receives and accepts, provided buffers, cancels, the
+//! ends of threads and of ports, tables of sockets without descriptors. Under emulation everything
+//! takes 10 to 20 times as long. So the list has no case that measures time or processor time
+//! (`an_idle_port_sleeps`, `a_paused_listener_does_not_spin`, `traffic_does_not_hold_timers_back`),
+//! none that moves much data (`storms`, the seeds, a hundred thousand timers), and none that needs
+//! programs a guest does not have (`strace`, `unshare`). A list of cases to leave out was rejected:
+//! every new case would be included automatically, and a slow one would make the leg fail though
+//! the case is right.
 
-/// Which driver `Auto` takes, and what it says of the kernel.
+/// The driver that `Auto` takes, and what it reports about the kernel.
 pub(super) const CHOICE: &[&str] = &[
     "auto_takes_the_best_that_works_and_says_why",
     "a_driver_says_what_its_kernel_does_and_what_stands_in_for_the_rest",
@@ -58,7 +58,7 @@ pub(super) const CASES: &[&str] = &[
     "many_small_sends_go_out_in_order",
     "sends_of_many_threads_stay_whole",
     "sends_behind_a_failed_one_end_with_their_buffers",
-    // Cancels: old kernels have codes of their own for some.
+    // Cancels: old kernels have special codes for some.
     "cancelling_an_idle_receive_ends_it",
     "cancelling_a_receive_into_brings_the_buffer_back_untouched",
     "cancelling_a_watch_ends_it",

@@ -1,16 +1,16 @@
-//! What a guest wrote to its console, and what is required of it.
+//! The console output of a guest, and the checks of it.
 //!
-//! The console is all that comes out of a guest, so a step that says nothing has failed: each has
-//! to begin, to end with its code, and to have printed what proves that it did its work.
+//! The console is the only output of a guest, so a silent step has failed: each step must begin,
+//! end with its code, and print the proof that it did its work.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::differences::{self, Difference, version_of};
 use crate::command;
 
-/// Since which kernel io_uring can be forbidden by a setting.
+/// The first kernel with a setting that forbids io_uring.
 const CAN_BE_FORBIDDEN: (u32, u32) = (6, 6);
-/// Since which kernel there are direct descriptors, as the README says too.
+/// The first kernel with direct descriptors, as in the README.
 const HAS_DIRECT: (u32, u32) = (6, 8);
 
 /// A step of the guest, in the words of `init.sh`.
@@ -18,7 +18,7 @@ const HAS_DIRECT: (u32, u32) = (6, 8);
 struct Step {
     name: String,
     lines: Vec<String>,
-    /// How it ended, if it did.
+    /// Its exit code, if it ended.
     code: Option<i32>,
 }
 
@@ -63,12 +63,12 @@ impl Console {
         }
     }
 
-    /// All of it, for a reader.
+    /// The whole text.
     pub(super) fn text(&self) -> String {
         self.lines.join("\n")
     }
 
-    /// What a reader of a leg that passed wants to see.
+    /// The lines that a reader of a passed leg wants to see.
     pub(super) fn summary(&self) -> String {
         let told = [
             "auto chose",
@@ -91,7 +91,7 @@ impl Console {
         summary.join("\n")
     }
 
-    /// Requires what a kernel of this version has to show.
+    /// Checks the output of a kernel of this version.
     pub(super) fn require(&self, version: (u32, u32)) -> Result<()> {
         ensure!(self.ended, "the guest ended before its last step");
         let told = self.step("version")?.lines.join(" ");
@@ -114,7 +114,7 @@ impl Console {
         Ok(())
     }
 
-    /// For each row of the README: the driver reports the ability, or what stands in for it.
+    /// For each row of the README: the driver reports the feature or its fallback.
     fn require_abilities(&self, version: (u32, u32)) -> Result<()> {
         let readme = std::fs::read_to_string(command::root().join("README.md"))?;
         let rows = differences::read(&readme)?;
@@ -135,7 +135,7 @@ impl Console {
         Ok(())
     }
 
-    /// What a port of this way of sharing uses, in the words of the driver.
+    /// The features that a port of this mode reports.
     fn used(&self, mode: &str) -> Result<Option<Vec<String>>> {
         let begin = format!("uring/{mode} uses: ");
         let lines = &self.step("choice")?.lines;

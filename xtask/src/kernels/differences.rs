@@ -1,7 +1,7 @@
 //! The README's table of what older kernels lack, read as data.
 //!
-//! The table is the one place where a version stands beside an ability: the contract suite
-//! compares its words with what the driver reports, and this leg its versions with kernels.
+//! Only this table has versions next to features. The contract suite compares its words with what
+//! the driver reports, and this leg compares its versions with kernels.
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     pub(super) since: (u32, u32),
-    /// The ways of sharing, as the suite calls them, whose ports tell of it.
+    /// The modes of ports that report this feature, as the suite calls them.
     pub(super) modes: &'static [&'static str],
     pub(super) ability: String,
     pub(super) before: String,
 }
 
 impl Difference {
-    /// What a driver on a kernel of this version has to report.
+    /// What a driver on a kernel of this version must report.
     pub(super) fn expected(&self, version: (u32, u32)) -> &str {
         if version >= self.since {
             &self.ability

@@ -9,16 +9,17 @@ use super::directory;
 use crate::apt::{self, Apt};
 use crate::command;
 
-/// For virtual machines: what a guest needs is built in, and it is a third of the size.
+/// The kernel for virtual machines: everything that a guest needs is built in, and it has a third
+/// of the size.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// The kernel of a release, unpacked; fetched if there is a newer one than here.
+/// The unpacked kernel of a release. A newer one is fetched if there is one.
 pub(super) fn image(suite: &str) -> Result<PathBuf> {
     let place = directory().join(suite);
     let apt = Apt::new(suite, &place)?;
     let name = match newest(&apt) {
         Ok(name) => name,
-        // What was fetched before is as good where the mirror cannot be reached.
+        // Without the mirror, the kernel of the last fetch will do.
         Err(error) => return unpacked(&place).with_context(|| format!("{error:#}")),
     };
     let unpack = place.join("unpacked");
@@ -54,7 +55,7 @@ fn unpacked(place: &Path) -> Result<PathBuf> {
     bail!("{} has no kernel", boot.display())
 }
 
-/// The package of the newest kernel, which another one of a lasting name depends on.
+/// The package of the newest kernel. A package with a fixed name depends on it.
 fn newest(apt: &Apt) -> Result<String> {
     apt.update()?;
     let depends = command::read(&mut apt.command("apt-cache", &["depends", PACKAGE]))?;

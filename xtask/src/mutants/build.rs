@@ -19,11 +19,12 @@ const TARGETS: [&str; 2] = ["wharf_port", "it"];
 const SWITCH: &str = include_str!("switch.rs");
 const SWITCH_OF_THE_COPY: &str = "crates/wharf-port/src/machine_mutants.rs";
 
-/// A copy, and where it is built.
+/// A copy, and its build directory.
 pub(super) struct Tree {
     tree: PathBuf,
     build: PathBuf,
-    /// For the executables, which the next build would write over, and for what is known of them.
+    /// The place of the executables, which the next build would overwrite, and of what is known
+    /// about them.
     place: PathBuf,
     name: &'static str,
 }
@@ -37,8 +38,8 @@ pub(super) struct Built {
 }
 
 impl Tree {
-    /// The copy of this name: one for what is woven, one for what is built by itself, so that
-    /// neither has the other built again.
+    /// The copy of this name. There is one for woven mutants and one for separate builds, so that
+    /// neither makes the other rebuild.
     pub(super) fn new(place: &Path, name: &'static str) -> Result<Self> {
         let tree = place.join(format!("tree-{name}"));
         fs::create_dir_all(&tree)?;
@@ -50,7 +51,7 @@ impl Tree {
         })
     }
 
-    /// What the last run has woven and built.
+    /// The result of the last weaving and build.
     pub(super) fn built(&self) -> Result<Built> {
         let refused = self.refused();
         let refused = refused.context("nothing is built yet: run once without --built")?;
@@ -68,11 +69,11 @@ impl Tree {
         Some(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
-    /// Weaves in as many as compile together, and builds the suites.
+    /// Weaves in all mutants that compile together, and builds the suites.
     pub(super) fn weave(&self, sample: &[(usize, Mutant)]) -> Result<Built> {
         let files: BTreeSet<&str> = sample.iter().map(|(_, it)| &*it.file).collect();
         copy_tree(&self.tree, &|path| path != LIBRARY && !files.contains(path))?;
-        // A field of a literal has no place for a switch.
+        // The field of a literal cannot have a switch.
         let fields = sample.iter().filter(|(_, it)| it.genre == "StructField");
         let mut refused: Vec<usize> = fields.map(|(number, _)| *number).collect();
         refused.extend(self.refused().unwrap_or_default());
@@ -97,7 +98,7 @@ impl Tree {
         Ok(Built { suites, refused })
     }
 
-    /// Builds one mutant by itself; `None` when it does not compile.
+    /// Builds one mutant separately; `None` if it does not compile.
     pub(super) fn alone(&self, mutant: &Mutant) -> Result<Option<Built>> {
         copy_tree(&self.tree, &|_| true)?;
         let path = self.tree.join(&mutant.file);
@@ -133,7 +134,7 @@ impl Tree {
         self.write(SWITCH_OF_THE_COPY, SWITCH)
     }
 
-    /// What has not changed keeps its time, so that cargo builds nothing twice.
+    /// An unchanged file keeps its time, so that cargo does not build it again.
     fn write(&self, file: &str, text: &str) -> Result<()> {
         let path = self.tree.join(file);
         if fs::read_to_string(&path).ok().as_deref() != Some(text) {
@@ -167,7 +168,7 @@ impl Tree {
         Ok(errors)
     }
 
-    /// The numbers of the mutants that are woven into these lines, or right above them.
+    /// The numbers of the mutants that are woven into these lines, or just above them.
     fn woven_at(&self, file: &str, lines: &[usize]) -> Result<Vec<usize>> {
         let text = fs::read_to_string(self.tree.join(file))?;
         let text: Vec<&str> = text.lines().collect();
@@ -205,7 +206,7 @@ impl Tree {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.tree).stdin(Stdio::null());
         command.env("CARGO_TARGET_DIR", &self.build);
-        // One build serves all, so it may be a good one; its assertions stay.
+        // One build serves all, so it is optimized; its assertions stay.
         for profile in ["DEV", "TEST"] {
             command.env(format!("CARGO_PROFILE_{profile}_DEBUG"), "0");
             command.env(format!("CARGO_PROFILE_{profile}_OPT_LEVEL"), "1");

@@ -1,8 +1,8 @@
-//! Which mutants there are, and the sample that was drawn from them.
+//! The list of mutants, and the sample that was drawn from it.
 //!
-//! `cargo mutants --list` makes them; it is a tool of its own and no dependency. A mutant is known by
-//! its file, what it changes and which of the equal ones of that file it is, and not by its line, so
-//! that the list still fits when the file has grown elsewhere.
+//! `cargo mutants --list` makes the list; it is a separate tool and no dependency. The key of a
+//! mutant is its file, its change, and its number among equal changes of that file. It is not its
+//! line, so the list still fits after the file has changed elsewhere.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,8 +21,8 @@ pub(super) const SAMPLE: &str = "docs/measured/mutants.txt";
 
 const SOURCES: &str = "crates/wharf-port/src/";
 
-/// What no test on Linux can see: the driver of Windows, the readiness of other systems, and the
-/// simulated driver, which is test equipment.
+/// Code that no test on Linux reaches: the driver of Windows, the readiness of other systems, and
+/// the simulated driver, which is test equipment.
 const LEFT_OUT: [&str; 5] = [
     "driver/iocp",
     "driver/poll/queue/polling.rs",
@@ -31,10 +31,10 @@ const LEFT_OUT: [&str; 5] = [
     "sys/windows",
 ];
 
-/// One mutant of today's tree.
+/// One mutant of the current tree.
 #[derive(Debug)]
 pub(super) struct Mutant {
-    /// As the sample names it.
+    /// Its key in the sample.
     pub(super) key: String,
     pub(super) file: String,
     pub(super) genre: String,
@@ -106,7 +106,7 @@ fn is_ours(file: &str) -> bool {
     !LEFT_OUT.iter().any(|left_out| file.starts_with(left_out))
 }
 
-/// Draws a sample and writes it down, with what repeats it.
+/// Draws a sample and writes it, with the command that repeats it.
 pub(super) fn draw(size: usize, seed: u64) -> Result<()> {
     let mut keys: Vec<String> = all()?.into_iter().map(|mutant| mutant.key).collect();
     keys.sort();
@@ -142,8 +142,8 @@ fn next(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The mutants of the sample that are still there, with their numbers, which begin at one; tells of
-/// those that are gone.
+/// The mutants of the sample that still exist, with their numbers, from 1. Prints those that are
+/// gone.
 pub(super) fn sample() -> Result<Vec<(usize, Mutant)>> {
     let text = fs::read_to_string(root().join(SAMPLE))?;
     let mut all: BTreeMap<String, Mutant> =

@@ -1,7 +1,7 @@
 //! Runs the suites of wharf-port on one mutant, until a test fails.
 //!
-//! A test that fails is run once more by itself, so that a busy machine kills nobody. A suite that
-//! does not end is a kill too: the cases have watchdogs, which a mutant may stop.
+//! A test that fails runs once more alone, so that a busy machine kills no mutant. A suite that
+//! does not end is a kill too: the cases have watchdogs, but a mutant may stop them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,8 @@ use anyhow::{Context as _, Result, bail};
 use super::Verdict;
 use super::build::Built;
 
-/// A part of the suites: which binary, and what of it. What is quick and sees much is first.
+/// A part of the suites: a binary, and a selection of its tests. Stages that are quick and catch
+/// much come first.
 struct Stage {
     name: &'static str,
     suite: usize,
@@ -45,7 +46,7 @@ pub(super) enum Part {
     All,
 }
 
-/// With `--first` the others are left for a time when the machine has nothing else to do.
+/// With `--first` the other stages are left for a time when the machine is idle.
 const FIRST: usize = 5;
 
 const fn stage(name: &'static str, suite: usize, arguments: &'static [&'static str]) -> Stage {
@@ -67,11 +68,11 @@ enum End {
     Passed,
     Failed(String),
     Hung,
-    /// Without a word about a test.
+    /// Without naming a test.
     Died,
 }
 
-/// The mutants that each stage comes to. The suites have to pass here, with none of them on.
+/// The mutants that each stage reaches. The suites must pass here, with no mutant on.
 pub(super) fn reached(built: &Built, place: &Path) -> Result<Vec<BTreeSet<usize>>> {
     let known = place.join("reached-by");
     let is_known = built.suites.iter().all(|suite| is_same(suite, &known));
@@ -152,13 +153,13 @@ pub(super) fn run(
 
 fn command(built: &Built, stage: &Stage, number: usize) -> Command {
     let mut command = Command::new(&built.suites[stage.suite]);
-    // Cargo runs tests in their package's directory, and so does this.
+    // Cargo runs tests in their package's directory, so we do too.
     command.current_dir(crate::command::root().join("crates/wharf-port"));
     command.env(MUTANT, number.to_string());
     command
 }
 
-/// Runs a suite until it ends, hangs, or tells of a test that failed.
+/// Runs a suite until it ends, hangs, or reports a failed test.
 fn watch(mut command: Command) -> Result<End> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     // Its own group, so that processes of single cases end with it.
@@ -191,7 +192,7 @@ fn watch(mut command: Command) -> Result<End> {
     }
 }
 
-/// The test that this line of a suite tells of, if it says that it failed.
+/// The failed test that this line of a suite reports, if any.
 fn failed(line: &str) -> Option<String> {
     let test = line.strip_prefix("test ")?.strip_suffix("... FAILED")?;
     Some(test.trim().to_owned())

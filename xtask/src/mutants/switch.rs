@@ -1,7 +1,7 @@
-//! The switch of the mutants that are woven into a copy of wharf-port; `cargo xtask mutants` puts this
-//! file there, and it is no part of xtask itself.
+//! The switch of the mutants that are woven into a copy of wharf-port. `cargo xtask mutants` copies
+//! this file there; it is no part of xtask itself.
 //!
-//! The environment says which mutant is on, since the suites start processes of their own.
+//! An environment variable selects the mutant, because the suites start child processes.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -13,7 +13,7 @@ static CHOSEN: AtomicU32 = AtomicU32::new(UNKNOWN);
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static REACHED: [AtomicBool; NUMBERS] = [const { AtomicBool::new(false) }; NUMBERS];
 
-/// Whether this mutant is on; with `WHARF_MUTANTS_REACHED` also notes that somebody came to it.
+/// Whether this mutant is on; with `WHARF_MUTANTS_REACHED` also records that a test reached it.
 #[inline(never)]
 pub(crate) fn on(number: u32) -> bool {
     let mut chosen = CHOSEN.load(Relaxed);

@@ -1,11 +1,11 @@
 //! Weaves many mutants into one text, each behind a switch that the environment sets.
 //!
-//! A build for each mutant costs more than its tests: half a minute of processor time, where most
-//! mutants die within one. So every mutant is compiled in, and the process is told which one is on
-//! (`switch.rs`). A changed operator becomes `(if on(7) { a < b } else { a <= b })`, a replaced body
-//! an early return, a deleted arm an arm with a guard. Changes of operators are made in the whole
-//! chain of operators around them, as text, so that `a && b || c` is read as the compiler would read
-//! it. What cannot be woven (constants, `const fn`, a body of another type) is for `classic`.
+//! A build for each mutant costs half a minute of processor time, which is more than the tests of
+//! most mutants. So every mutant is compiled in, and a switch selects one (`switch.rs`). A changed
+//! operator becomes `(if on(7) { a < b } else { a <= b })`, a replaced body an early return, a
+//! deleted arm an arm with a guard. Changes of operators replace the whole chain of operators
+//! around them, as text, so that `a && b || c` is parsed as the compiler would parse it. Mutants
+//! that cannot be woven (constants, `const fn`, a body of another type) are built separately.
 
 #[cfg(test)]
 mod tests;
@@ -27,12 +27,12 @@ pub(super) const ON: &str = "crate::machine_mutants::on";
 /// One place of a text where mutants are woven in.
 #[derive(Default)]
 struct Place {
-    /// Put in, whatever is on; only where the place is empty.
+    /// Always inserted; only if the place is empty.
     insertion: String,
     variants: Vec<Variant>,
 }
 
-/// What a mutant puts where, inside its place.
+/// The text that a mutant puts into its place.
 struct Variant {
     number: usize,
     range: Range<usize>,
@@ -94,8 +94,8 @@ enum Piece<'a> {
 }
 
 impl Woven<'_> {
-    /// The text of a range with the places in it, but for the one that is `itself`, and with what its
-    /// variant changes.
+    /// The text of a range with the places in it, except for `itself`, and with the change of its
+    /// variant.
     fn render(
         &self,
         range: Range<usize>,
@@ -186,7 +186,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Whether a condition binds names, and so cannot stand in parentheses.
+/// Whether a condition binds names, and so cannot be in parentheses.
 fn binds(condition: &syn::Expr) -> bool {
     match condition {
         syn::Expr::Let(_) => true,

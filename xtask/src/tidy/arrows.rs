@@ -1,8 +1,8 @@
 //! Who may import whom: the layers of the architecture, read from the code's own paths.
 //!
-//! An arrow is a path that begins with `crate` or `super`, wherever it stands: in a `use`, in an
-//! expression, in a macro. What only tests see is left out, because a test may look anywhere. A path
-//! that begins with the name of a child module stays within its part, and is no arrow.
+//! An arrow is a path that begins with `crate` or `super`, in a `use`, in an expression or in a
+//! macro. Code only for tests is left out, because a test may import anything. A path that begins
+//! with the name of a child module stays within its part, and is no arrow.
 //!
 //! The compiler knows no layers within a crate. A crate for each layer was rejected: the core and a
 //! driver call each other, and both need what the public must not see.
@@ -55,7 +55,7 @@ const DRIVERS: Part = &[
     "driver::uring",
 ];
 
-/// What holds in the library.
+/// The rules of the library.
 const LIBRARY: &[Never] = &[
     Never {
         from: &["core", "driver", "sys"],
@@ -136,7 +136,7 @@ const LIBRARY: &[Never] = &[
 const GROUND: Part = &["machine", "signals", "sys", "text", "threads", "values"];
 const COMMANDS: Part = &["bench", "compare", "doctor", "load", "server"];
 
-/// What holds in the program.
+/// The rules of the program.
 const PROGRAM: &[Never] = &[
     Never {
         from: &[""],

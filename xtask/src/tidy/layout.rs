@@ -3,7 +3,7 @@
 //! `ARCHITECTURE.md` says why each of these places exists. A new entry here is
 //! a change of the architecture and not a way to make tidy pass.
 
-/// The one crate in which unsafe code is allowed at all.
+/// The only crate that may have unsafe code.
 const UNSAFE_CRATE: &str = "crates/wharf-port/";
 
 /// Its places with unsafe code: a file, or a directory with a `/` at the end.
@@ -19,11 +19,11 @@ const UNSAFE_PLACES: [&str; 11] = [
     "src/socket.rs",
     // A test that forks, which no safe call does.
     "tests/it/cases/fork.rs",
-    // What asks Windows of each open handle, which no safe call does.
+    // It asks Windows about each open handle, which no safe call does.
     "tests/it/rig/open_handles.rs",
 ];
 
-/// Outside that crate: the benchmark's limit, a server on the rings without anything between.
+/// Outside that crate: the benchmark's limit, a server that uses the rings directly.
 const UNSAFE_LIMIT: &str = "bench/bare/src/bin/bare-uring.rs";
 
 /// In every crate, the places that may ask which operating system this is.

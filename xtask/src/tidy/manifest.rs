@@ -1,7 +1,7 @@
 //! Each dependency says what it is for.
 //!
-//! A dependency is code that somebody else changes; the comment is what a
-//! reviewer weighs it against. It stands above the line, or behind it.
+//! A dependency is code that other people change. The comment helps a reviewer to judge it. It is
+//! above the line, or after it.
 
 use toml_edit::{Decor, Document, Item, Key, RawString, Table};
 

@@ -125,7 +125,8 @@ fn comment(line: &str) -> Option<&str> {
         return Some(text.trim_start_matches(['/', '!']).trim());
     }
     let (code, text) = line.split_once(" // ")?;
-    (code.matches('"').count() % 2 == 0).then_some(text)
+    let quotes = code.matches('"').count() - code.matches("\\\"").count();
+    (quotes % 2 == 0).then_some(text)
 }
 
 /// Calls `look` with each paragraph of the lines for which `prose` returns a text.

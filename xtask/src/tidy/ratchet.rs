@@ -1,9 +1,8 @@
 //! Sizes that may shrink and never grow.
 //!
-//! A file has at most 500 lines and a function at most 70. What is over is
-//! listed in `xtask/ratchet.txt` with its size of today; growing past that
-//! fails, and so does an entry that is larger than it needs to be, because a
-//! ratchet with slack would let the size creep back.
+//! A file has at most 500 lines and a function at most 70. `xtask/ratchet.txt` lists larger ones
+//! with their current size. Growing past that fails. An entry that is larger than necessary fails
+//! too: a ratchet with slack would let the size creep back.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +31,7 @@ pub(super) struct Size {
     pub(super) lines: usize,
 }
 
-/// The sizes over their limit that are known.
+/// The known sizes over their limit.
 #[derive(Debug, Default)]
 pub(super) struct Ratchet(BTreeMap<String, usize>);
 
@@ -95,7 +94,7 @@ impl Ratchet {
         problems
     }
 
-    /// The same entries at today's sizes, without those that are within their limit.
+    /// The same entries at their current sizes, without those that are within their limit.
     pub(super) fn lowered(&self, sizes: &[Size]) -> Self {
         let over = over(sizes);
         let entries = self
@@ -116,7 +115,7 @@ impl Ratchet {
     }
 }
 
-/// What is over its limit; of functions of one name in one file, the longest.
+/// The sizes over their limit. For functions of one name in one file, the longest.
 fn over(sizes: &[Size]) -> BTreeMap<String, &Size> {
     let mut over = BTreeMap::<String, &Size>::new();
     for size in sizes

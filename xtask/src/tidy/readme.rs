@@ -1,9 +1,8 @@
 //! Every command that the README shows is run by a test.
 //!
-//! The test that runs one says so in a comment of its own, `// README: ` and
-//! the command as the README has it, so that the claim stands beside the code
-//! that holds it. Commands are the lines of fenced `sh` blocks, and in
-//! `console` blocks those behind a `$ `.
+//! The test of a command has a comment, `// README: ` and the command as in the README. So the
+//! claim is next to the code that proves it. Commands are the lines of fenced `sh` blocks, and the
+//! lines of `console` blocks after a `$ `.
 
 use super::layout::is_test_or_example;
 use super::{File, Problem};

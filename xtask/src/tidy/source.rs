@@ -7,7 +7,7 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use super::ratchet::{Measured, Size};
 use super::{File, Problem, layout};
 
-/// The predicates of `cfg` that ask for the operating system.
+/// The `cfg` predicates that depend on the operating system.
 const OS_PREDICATES: [&str; 6] = [
     "target_os",
     "target_family",
@@ -71,7 +71,7 @@ pub(super) fn sizes(file: &File) -> Vec<Size> {
     sizes
 }
 
-/// Looks at the token in front of `trees`, with those that follow it at its level.
+/// Checks the first token of `trees`; the others follow it at its level.
 fn check_one(trees: &[TokenTree], file: &File, add: &mut impl FnMut(usize, &str)) {
     let TokenTree::Ident(first) = &trees[0] else {
         return;
@@ -142,7 +142,7 @@ fn function(trees: &[TokenTree]) -> Option<(&Ident, &Group)> {
     None
 }
 
-/// The group behind `name` or `name!`.
+/// The group after `name` or `name!`.
 fn argument(trees: &[TokenTree]) -> Option<&Group> {
     let at = if is_bang(trees.get(1)) { 2 } else { 1 };
     match trees.get(at)? {

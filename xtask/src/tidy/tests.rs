@@ -1,4 +1,4 @@
-//! The workspace is tidy, and each check catches what it is there for.
+//! The workspace is tidy, and each check finds what it is for.
 
 use super::ratchet::Ratchet;
 use super::{File, check_files, prose};
@@ -8,7 +8,7 @@ fn the_workspace_is_tidy() {
     super::check().expect("cargo xtask tidy prints the places");
 }
 
-/// Checks one file and returns what was found, a problem a line.
+/// Checks one file and returns the problems, one a line.
 fn found(path: &str, text: &str) -> String {
     found_in(&[(path, text)], "")
 }
@@ -29,7 +29,7 @@ fn found_in(files: &[(&str, &str)], ratchet: &str) -> String {
         .collect()
 }
 
-/// Each row: where, what stands there, and a part of what is found; nothing if empty.
+/// Each row: a path, a text, and a part of the expected problem; empty if there is none.
 #[track_caller]
 fn check_rows(rows: &[(&str, &str, &str)]) {
     for (path, text, expected) in rows {
@@ -326,7 +326,7 @@ fn a_command_in_the_readme_is_run_by_a_test() {
     );
 }
 
-/// Checks the prose of one file against `list` and returns what was found, a problem a line.
+/// Checks the prose of one file against `list` and returns the problems, one a line.
 fn prose_in(path: &str, text: &str, list: &str) -> String {
     let file = File {
         path: path.to_owned(),

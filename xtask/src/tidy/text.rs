@@ -1,4 +1,4 @@
-//! What holds for every text file: white space, and no left-over marks.
+//! Rules for every text file: white space, and no left-over marks.
 
 use std::path::Path;
 
@@ -6,8 +6,7 @@ use super::{File, Problem};
 
 const EXTENSIONS: [&str; 8] = ["rs", "toml", "md", "yml", "c", "sh", "txt", "py"];
 
-/// Marks that a person leaves for later; later is an issue, not a comment.
-/// They are put together here, so that this file does not contain them.
+/// Marks for later work. Later work is an issue, not a comment.
 const MARKS: [&str; 2] = [concat!("FIX", "ME"), concat!("X", "XX")];
 
 pub(super) fn is_checked(path: &Path) -> bool {

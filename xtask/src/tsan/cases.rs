@@ -1,7 +1,7 @@
 //! The part of the contract suite that runs under ThreadSanitizer.
 //!
-//! Chosen for what several threads do to one port: waits, turns, posts and wake-ups, submits and
-//! cancels from elsewhere, ends of threads and of ports. A case of one thread has no races to show,
+//! These cases have several threads use one port: waits, turns, posts and wake-ups, submits and
+//! cancels from other threads, ends of threads and of ports. A case with one thread has no races,
 //! and under ThreadSanitizer everything takes 5 to 15 times as long.
 
 /// By topic, in the order of the suite.
@@ -12,7 +12,7 @@ pub(super) const CASES: &[&str] = &[
     "closing_wakes_every_waiter",
     "a_sleeping_waiter_learns_of_a_nearer_timer",
     "a_timer_wakes_one_of_several_waiters",
-    // Connections that several threads have to do with.
+    // Connections that several threads use.
     "sixty_four_clients_are_accepted_once_each",
     "sixty_four_connects_end_once_each",
     "an_operation_outlives_its_thread",
@@ -31,7 +31,7 @@ pub(super) const CASES: &[&str] = &[
     "what_others_submit_needs_no_limit_of_the_wait",
     "an_end_may_come_before_its_submit_returns",
     "a_waiter_may_close_its_own_port",
-    // Waiters that go with their threads.
+    // Waiters that leave with their threads.
     "a_waiter_in_a_thread_local_leaves_once",
     "a_single_waiter_in_a_thread_local_ends_with_its_thread",
     "what_a_waiter_in_a_thread_local_had_goes_to_others",
