@@ -1,8 +1,7 @@
-//! The commands that the README shows, run as it shows them.
+//! Runs the commands of the README.
 //!
-//! Two things differ, so that a test can run anywhere: in place of `cargo run --release --` stands
-//! the program that cargo has built for this test, and in place of port 10101, which may be in use,
-//! a free one.
+//! Two things differ, so that a test can run anywhere. The program that cargo has built for this
+//! test replaces `cargo run --release --`. A free port replaces port 10101, which may be in use.
 
 #![cfg(unix)]
 
@@ -22,7 +21,7 @@ const README: &str = include_str!("../../../README.md");
 const PYTHON: &str = r#"python3 -c "import socket; held = [socket.create_connection(('127.0.0.1', 10101)) for _ in range(1000)]; input()""#;
 const PROGRAM: &str = "cargo run --release -- ";
 
-/// A command, which the README has to show.
+/// A command, which the README must show.
 fn shown(command: &str) -> &str {
     let blocks = README.split("```sh\n").skip(1);
     let mut lines = blocks.flat_map(|block| block.split("```").next().unwrap_or("").lines());
@@ -46,7 +45,7 @@ fn shell(command: &str) -> Command {
     shell
 }
 
-/// A server of the README, which tells its connections as JSON.
+/// A server of the README, which prints its connections as JSON.
 struct Server {
     child: Child,
     lines: Receiver<String>,
@@ -71,7 +70,7 @@ impl Server {
         server
     }
 
-    /// The next line, which tells of this event.
+    /// The next line, which must be this event.
     fn next(&self, event: &str) -> Value {
         let line = self.lines.recv_timeout(PATIENCE);
         let line = line.unwrap_or_else(|error| panic!("no line with {event}: {error}"));
@@ -85,7 +84,7 @@ impl Server {
         address.parse().expect("an internet address")
     }
 
-    /// Runs a client that the README shows, with this server's port in it.
+    /// Runs a client of the README, with this server's port in it.
     fn client(&self, command: &str) -> Child {
         let port = self.address().port().to_string();
         assert!(command.contains("10101"), "{command}");
@@ -93,7 +92,7 @@ impl Server {
         client.expect("there is a shell")
     }
 
-    /// Ctrl-C; answers the account.
+    /// Sends Ctrl-C; returns the account.
     fn stop(mut self) -> Value {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("it still runs");
         let account = self.next("account");
@@ -105,13 +104,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A failed test leaves no server behind; one that has ended is not there to kill.
+        // A failed test leaves no server behind; one that has ended cannot be killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads lines on a thread of its own, so that a test can wait for one with a deadline.
+/// Reads lines on another thread, so that a test can wait for one with a deadline.
 fn lines_of(output: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -122,7 +121,7 @@ fn lines_of(output: ChildStdout) -> Receiver<String> {
     receiver
 }
 
-/// Whether a client's program is here; that it is not is told past the harness.
+/// Whether a client's program is installed; if not, prints it past the harness.
 fn is_installed(program: &str) -> bool {
     let command = format!("command -v {program}");
     let found = Command::new("sh")
@@ -142,7 +141,7 @@ fn is_installed(program: &str) -> bool {
 /// Lets a client that waits for its input go on, and waits for its end.
 fn end(mut client: Child) {
     let mut input = client.stdin.take().expect("piped");
-    // One that has ended already reads nothing.
+    // A client that has ended reads nothing.
     let _ = input.write_all(b"\n");
     drop(input);
     client.wait().expect("a child can be waited for");
@@ -211,7 +210,7 @@ fn hold_takes_no_descriptors_where_it_can() {
         .map(|_| TcpStream::connect(server.address()).expect("it listens"))
         .collect();
     clients.iter().for_each(|_| drop(server.next("accepted")));
-    // One is needed now and then for a moment, and the account reads files of its own.
+    // A descriptor is needed now and then for a moment, and the account reads files.
     let more = files().saturating_sub(before);
     assert!(more < 10, "a hundred connections took {more} files");
     drop(clients);
@@ -255,8 +254,8 @@ fn load_accounts_for_what_it_opens() {
     let hold = "cargo run --release -- load hold --connections 1000 --for 5s --expect held=1000";
     for (service, command) in [("hold", hold), ("echo", echo), ("echo", &open_loop)] {
         let server = Server::start(&format!("{PROGRAM}{service}"));
-        // How fast this machine is at the moment is not what is tested: where half a second is not
-        // enough to connect a thousand, or for any message, more is.
+        // The test does not depend on the speed of the machine: if half a second is not enough to
+        // connect a thousand, or for any message, it takes more.
         let load = |time: &str| {
             let command = shown(command).replace("--for 5s", time);
             let patient = command.replace("--max-p99 50ms", "--max-p99 10m");
@@ -365,7 +364,7 @@ fn the_doctor_tells_what_this_machine_holds() {
         let doctor = shell(shown(command)).output().expect("there is a shell");
         let text = String::from_utf8_lossy(&doctor.stdout);
         assert!(text.contains("A server in one process holds"), "{text}");
-        // Whether a million fit as it is, is the machine's matter.
+        // Whether a million fit depends on the machine.
         assert!(matches!(doctor.status.code(), Some(0 | 3)), "{doctor:?}");
     }
 }

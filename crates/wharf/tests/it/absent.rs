@@ -1,4 +1,5 @@
-//! What is not tried on Windows: each file that is left out there is ignored by name, with the reason.
+//! Tests that do not run on Windows: each file that is left out there is ignored by name, with the
+//! reason.
 
 macro_rules! absent {
     ($($name:ident: $reason:literal,)*) => {

@@ -1,6 +1,6 @@
-//! A server whose backlog is full: what a load has under way then, and what it says of it.
+//! A server whose backlog is full: the connects in flight of a load, and its report.
 //!
-//! Linux drops what does not fit and the client sends it again; other systems refuse it.
+//! Linux drops connections that do not fit and the client sends again; other systems refuse them.
 
 use socket2::{Domain, Socket, Type};
 
@@ -8,7 +8,7 @@ use crate::load::load;
 use crate::patience::{enough, given_time, milliseconds};
 use crate::running::drivers;
 
-/// A listener that nobody accepts from, and that has room for one or two.
+/// A listener without accepts, with space for one or two connections.
 fn full() -> (Socket, String) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
@@ -32,7 +32,7 @@ fn no_more_connects_are_under_way_than_may_be() {
             assert_eq!(code, Some(1), "{told}");
             let connected = told["connected"].as_u64().expect("a number");
             assert!(connected < 10, "{told}");
-            // It waits for those that are under way, and begins no others.
+            // The load waits for connects in flight, and starts no others.
             assert!(told["unfinished"].as_u64() <= Some(3), "{told}");
             enough(connected > 0 && told["unfinished"] == 3, &told)?;
             assert_eq!(told["asked"], connected + 3, "{told}");

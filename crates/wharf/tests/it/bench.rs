@@ -1,4 +1,4 @@
-//! `wharf bench`: a short one on every driver, its end by a signal, and that nothing stays behind.
+//! `wharf bench`: a short run on every driver, its end by a signal, and that nothing stays behind.
 
 use std::process::{Command, Output};
 
@@ -10,7 +10,7 @@ use crate::program::{code_of, needs_native, program, run};
 use crate::running::drivers;
 use crate::shortage::with_descriptors;
 
-/// As short as it may be; which figures come out is the machine's affair.
+/// As short as possible. The figures themselves depend on the machine.
 const SHORT: [&str; 6] = [
     "--duration",
     "50ms",
@@ -82,7 +82,7 @@ fn everything_is_measured_on_every_driver() {
         }
         let each = &on["hold"]["bytes_per_connection"];
         is_figure(&each["wharf"], "wharf");
-        // A chunk of the table is of 1,024 sockets, of at most 64 bytes, on Windows 160.
+        // A chunk of the table has 1,024 sockets, of at most 64 bytes, on Windows 160.
         let most = if on["driver"] == "iocp" { 700.0 } else { 300.0 };
         assert!(each["wharf"]["median"].as_f64() < Some(most), "{each}");
         if let Some(kernel) = each["kernel_both_ends"]["median"].as_f64() {
@@ -117,7 +117,7 @@ fn both_ends_have_a_processor_to_themselves_where_there_are_two() {
 #[test]
 fn people_get_one_page() {
     let driver = &drivers()[0];
-    // Longer than the others: a busy machine gave 50 ms no second moment, and so no bar.
+    // Longer than the others: with 50 ms a busy machine saw no second moment, and so no bar.
     let longer = ["bench", "--driver", driver, "--duration", "700ms"];
     let output = run(&[&longer[..], &SHORT[2..]].concat());
     let text = String::from_utf8_lossy(&output.stdout);
@@ -136,7 +136,7 @@ fn people_get_one_page() {
     fits(&text, 4);
 }
 
-/// Nothing but the lines of prose, at the beginning and at the end, is wider than a terminal.
+/// Only the lines of prose, at the beginning and at the end, are wider than a terminal.
 fn fits(text: &str, head: usize) {
     let table = text.lines().skip(head).collect::<Vec<&str>>();
     let (_verdict, table) = table.split_last().expect("a page");
@@ -147,7 +147,7 @@ fn fits(text: &str, head: usize) {
 
 #[test]
 fn what_cannot_be_measured_is_said_in_one_line() {
-    // The program may be one for another system than that of the tests.
+    // The program may be built for another system than the tests.
     let foreign = if drivers().contains(&"iocp".to_owned()) {
         "poll"
     } else {
@@ -168,7 +168,7 @@ fn what_cannot_be_measured_is_said_in_one_line() {
     }
 }
 
-/// The last line of a million, which need not be one.
+/// The last line of a million, which need not hold a million.
 fn million(output: &Output) -> (Value, Code) {
     let complaint = String::from_utf8_lossy(&output.stderr);
     let told = serde_json::from_slice(&output.stdout);
@@ -188,7 +188,8 @@ fn a_million_in_several_processes_is_held_touched_and_ended() {
         return;
     }
     for driver in drivers() {
-        // With so few open files it takes three processes for each end, where a server has several.
+        // With this limit of open files each end needs three processes, where a server can have
+        // several.
         let several = cfg!(target_os = "linux");
         let count = if several { 1_500 } else { 600 };
         let rest =
@@ -223,7 +224,7 @@ fn a_million_in_one_process_has_a_ring_for_each_table() {
     if !has_direct() {
         return;
     }
-    // 700 open files are 700 places in each of five tables, at both ends.
+    // 700 open files mean 700 entries in each of five tables, at both ends.
     let size = [
         "--connections",
         "3000",
@@ -273,7 +274,7 @@ fn a_million_with_direct_descriptors_is_refused_where_there_are_none() {
     let foreign = if cfg!(windows) { "iocp" } else { "poll" };
     let mut refused = vec![(vec!["--driver", foreign], "only the driver uring")];
     if has_direct() {
-        // 256 tables of as many places do not take it.
+        // 256 tables of that size are not enough.
         refused.push((vec!["--connections", "4000000"], "ulimit"));
     }
     for (more, word) in refused {
@@ -305,7 +306,7 @@ fn a_million_leaves_the_memory_that_it_is_told_to() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     fits(&text, 1);
-    // What is told to bench itself by the environment is told to this too.
+    // Variables for bench itself apply here too.
     let output = program()
         .args(&few[..2])
         .env("WHARF_CONNECTIONS", "50")
@@ -317,7 +318,7 @@ fn a_million_leaves_the_memory_that_it_is_told_to() {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    //! Its ends, looked for in `/proc`.
+    //! Its ends, found through `/proc`.
 
     use std::fs;
     use std::time::{Duration, Instant};
@@ -331,7 +332,7 @@ mod linux {
     use crate::program::code_of;
     use crate::program::{needs_native, program};
 
-    /// A bench that would go on for long.
+    /// A bench that would run for long.
     fn long() -> Child {
         let mut command = program();
         command.args(["bench", "--format", "json", "--duration", "5m"]);
@@ -365,7 +366,7 @@ mod linux {
         let give_up_at = Instant::now() + Duration::from_secs(180);
         let runs = |id: &u32| {
             let state = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            // One that nobody waits for has ended all the same.
+            // A process that is not waited for has ended all the same.
             !state.is_empty() && !state.contains(") Z ")
         };
         while ids.iter().any(runs) {
@@ -420,7 +421,7 @@ mod linux {
         wait_until_gone(&ends);
     }
 
-    /// Nobody is there to stop them, but their input ends with it.
+    /// No process stops them, but their input closes with it.
     #[test]
     fn its_ends_do_not_outlive_it() {
         if !needs_native() {

@@ -1,4 +1,4 @@
-//! Connections that a load holds and its server does not, because something in between has them.
+//! Connections that a load holds and its server does not, because a proxy between them has them.
 
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -11,12 +11,12 @@ use crate::patience::{enough, given_time, milliseconds};
 use crate::program::run;
 use crate::running::drivers;
 
-/// A proxy that accepts everything, and lets only some through of each load.
+/// A proxy that accepts every connection, and passes on only some of each load.
 fn lets_through(server: &str, some: usize, of: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
     let server = server.to_owned();
-    // It ends with the test's process.
+    // It ends with the test process.
     thread::spawn(move || {
         for (number, client) in listener.incoming().enumerate() {
             let client = client.expect("a client");
@@ -28,13 +28,13 @@ fn lets_through(server: &str, some: usize, of: usize) -> String {
     address
 }
 
-/// What is beyond it ends when the client does.
+/// The connection to the server ends when the client's does.
 fn ends_with(mut client: TcpStream, beyond: Option<TcpStream>) {
     let _ = std::io::copy(&mut client, &mut std::io::sink());
     drop(beyond);
 }
 
-/// The server is asked before the first is closed: a moment later both ends have none.
+/// The load reads the server's account before the first close: a moment later both ends have none.
 #[test]
 fn what_waits_in_between_is_held_by_nobody() {
     for driver in drivers() {
@@ -89,8 +89,8 @@ fn what_is_held_at_both_ends_is_told() {
     }
 }
 
-/// A load that began right behind another one once said that none of its own were held there: the
-/// server had counted those of the first before, and they left meanwhile.
+/// A load that started just after another load once reported that the server held none of its own.
+/// The server's earlier count included those of the first load, and they left meanwhile.
 #[test]
 fn who_leaves_meanwhile_hides_none_of_those_held() {
     for driver in drivers() {
@@ -121,7 +121,7 @@ fn who_leaves_meanwhile_hides_none_of_those_held() {
     }
 }
 
-/// Its account at its end holds nothing, and still knows how many there were at most.
+/// The server's account at its end holds nothing, and still has the peak.
 #[test]
 fn files_of_both_ends_are_compared_by_what_was_held() {
     let load = r#"{"event":"load","mode":"hold","connected":20,"unfinished":0,"lost":0,"held":20,

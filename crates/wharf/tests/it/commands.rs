@@ -6,7 +6,7 @@ use std::process::Output;
 
 use crate::program::{code_of, is_native, program, run};
 
-/// Fails with one line that names the cure, and with code 2.
+/// Fails with one line that has a hint, and with code 2.
 fn refused(arguments: &[&str], expected: &str) {
     refuses(&run(arguments), &format!("{arguments:?}"), expected);
 }
@@ -57,7 +57,7 @@ fn a_mistake_gets_one_line_and_exit_code_2() {
         &["bench", "--quick", "million"],
         "'--quick' is not for 'million'",
     );
-    // Too long for a name, so that nobody is asked for it.
+    // Too long for a name, so there is no lookup.
     let nameless = format!("{}:1", "a".repeat(70));
     refused(&["hold", &nameless], "correct the name");
     refused(&["load", "hold", "--connect-timeout", "0s"], "1ms at least");
@@ -90,7 +90,7 @@ fn what_the_machine_refuses_gets_one_line_and_exit_code_2() {
     let taken = taken.local_addr().expect("it is bound").to_string();
     refused(&["hold", &taken], "address in use");
     refused(&["hold", "127.0.0.1:0", &taken], &taken);
-    // An address of the range that is kept for documents; no machine has it.
+    // An address from the range for documentation; no machine has it.
     refused(&["hold", "192.0.2.1:0"], "192.0.2.1:0");
     refused(
         &["hold", "127.0.0.1:0", "--congestion-control", "no-such-one"],
@@ -152,7 +152,7 @@ fn one_definition_makes_the_manual_and_the_completions() {
     }
 }
 
-/// What the program says to itself is nothing to choose from.
+/// Values that the program uses internally are not offered.
 #[test]
 fn no_help_shows_what_is_for_the_program_itself() {
     for command in ["hold", "echo", "load"] {
@@ -175,7 +175,7 @@ fn no_help_shows_what_is_for_the_program_itself() {
     }
 }
 
-/// A minus is no option here: nobody means `-1` by one.
+/// A minus starts no option here: no user means `-1` as one.
 #[test]
 fn a_negative_number_is_told_what_the_option_takes() {
     for (line, option, cure) in [
@@ -193,12 +193,12 @@ fn a_negative_number_is_told_what_the_option_takes() {
         refused(&words, cure);
         refused(&words, &format!("for '{option} <"));
     }
-    // What follows an option and is none of its values stays an option.
+    // An option that follows another stays an option, and is not its value.
     refused(&["hold", "--max-connections", "-q"], "a value is required");
     refused(&["hold", "-5"], "unexpected argument '-5'");
 }
 
-/// The same with variables of the environment.
+/// The same with environment variables.
 fn refused_with(variables: &[(&str, &OsStr)], arguments: &[&str], expected: &str) {
     let mut program = program();
     program.args(arguments).envs(variables.iter().copied());
@@ -261,13 +261,13 @@ fn what_is_wrong_on_the_command_line_is_not_blamed_on_a_variable() {
 fn a_variable_that_excludes_an_option_is_named() {
     let verbose = |value| [("WHARF_VERBOSE", OsStr::new(value))];
     refused_with(&verbose("1"), &["hold", "-q"], "; WHARF_VERBOSE=1 is set");
-    // One that only says that it is not meant excludes nothing.
+    // A variable that switches an option off excludes nothing.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let taken = taken.local_addr().expect("it is bound").to_string();
     refused_with(&verbose("no"), &["hold", "-q", &taken], "address in use");
     let compat = [("WHARF_COMPAT_RUST_ECHO_BENCH", OsStr::new("off"))];
     let far = ["load", "echo", "192.0.2.1:1"];
-    // Wine binds any address, so that there each seems to be this machine's own.
+    // Wine binds any address, so each address seems to be local there.
     if is_native() {
         refused_with(&compat, &far, "is a public address");
     }
@@ -291,7 +291,7 @@ fn what_is_not_utf_8_is_shown() {
             "'--congestion-control caf\u{fffd}' is not UTF-8",
         ),
         (&["man"], "'caf\u{fffd}' is not UTF-8"),
-        // A path may be anything.
+        // A path may be any bytes.
         (&["compare", "nothing"], "cannot read nothing"),
     ] {
         let output = program().args(arguments).arg(cafe).output();
@@ -313,7 +313,7 @@ fn what_is_not_utf_8_is_shown() {
     refused_with(&variables, &["load", "hold"], expected);
 }
 
-/// A result that is lost is no success, whatever it was.
+/// If a result is lost, no command reports success.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_cannot_be_written_is_said_once_and_fails() {

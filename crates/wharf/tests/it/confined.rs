@@ -1,5 +1,5 @@
-//! What the system refuses, and what a control group limits: said in one line, before anybody is told
-//! where a server listens.
+//! What the system refuses, and what a control group limits: reported in one line, before a server
+//! announces its address.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ struct Group {
 }
 
 impl Group {
-    /// Nothing where this process may not make one; the test says so and skips.
+    /// `None` if this process may not make one; the test says so and skips.
     fn new(controller: &str, name: &str, (one, two): (&str, &str), limit: &str) -> Option<Self> {
         let made = Group::made_below(&format!("/sys/fs/cgroup/{controller}"), name, one, limit);
         let made = made.or_else(|| Group::made_below("/sys/fs/cgroup", name, two, limit));
@@ -38,7 +38,7 @@ impl Group {
         Some(group)
     }
 
-    /// The program in it, which a shell has entered before.
+    /// The program in the group; a shell joins it first.
     fn command(&self, line: &str) -> Command {
         let procs = self.inner.join("cgroup.procs");
         let program = env!("CARGO_BIN_EXE_wharf");
@@ -51,7 +51,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The kernel removes a group once the last process is gone from it, a moment after its end.
+        // The kernel removes a group a moment after its last process ends.
         while fs::remove_dir(&self.inner)
             .is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy)
         {
@@ -71,7 +71,7 @@ fn output(mut command: Command) -> Output {
     command.output().expect("a shell")
 }
 
-/// Ends with 2 and one line, and has told nobody that it listens.
+/// Exits with 2 and one line, without an announced address.
 fn refused(output: &Output, what: &str, expected: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     let told = String::from_utf8_lossy(&output.stdout);
@@ -122,7 +122,7 @@ fn a_load_leaves_the_memory_of_its_group() {
     assert_eq!(told["held_back"], 50, "{told}");
 }
 
-/// For root too, whom the limit of a user does not bind.
+/// For root too, to whom the limit of a user does not apply.
 #[test]
 fn threads_that_a_group_refuses_are_told_before_the_address() {
     if !needs_native() {
@@ -151,7 +151,7 @@ fn the_thread_of_the_door_is_refused_like_the_others() {
     if !needs_native() {
         return;
     }
-    // The first, those that write, the two of signals, and the server's: one too few.
+    // The main thread, the writers, the two of signals, and the server's: one too few.
     for most in 1..=7 {
         let name = format!("door-{most}");
         let Some(group) = Group::new("pids", &name, TASKS, &most.to_string()) else {
@@ -183,9 +183,9 @@ fn processes_whose_threads_are_refused_are_told_in_one_line() {
     }
 }
 
-/// A limit of memory refuses the stack of a thread. At a few limits of many Rust's runtime itself finds no
-/// room for what belongs to a stack: it ends the process, or hangs while it tells so, which is killed
-/// here. But at none has anybody been told an address.
+/// A limit of memory refuses the stack of a thread. At a few of many limits Rust's runtime itself
+/// has no memory for data that belongs to a stack: it aborts the process, or hangs while it reports
+/// so, and is killed here. But at no limit does the program announce an address.
 #[test]
 fn threads_for_which_there_is_no_memory_are_told_before_the_address() {
     if !needs_native() || !cfg!(target_os = "linux") {
@@ -212,7 +212,7 @@ fn threads_for_which_there_is_no_memory_are_told_before_the_address() {
     }
 }
 
-/// A mount of nothing over `/proc`, for one program.
+/// An empty mount over `/proc`, for one program.
 fn without_proc(line: &str) -> Option<Output> {
     let program = env!("CARGO_BIN_EXE_wharf");
     let hidden = "mount -t tmpfs none /proc && echo hidden >&2";

@@ -1,8 +1,9 @@
-//! What the program does with the events of a Windows console: closing, shutdown and logoff.
+//! The program's reaction to events of a Windows console: closing, shutdown and logoff.
 //!
-//! `WHARF_TEST_CONSOLE` has the words of `xtask/wine/console.c` and of the Windows build of the
-//! program. That one starts the other, sends it events as Windows does, and ends it where Windows
-//! would. The legs with Wine set it; elsewhere there are no such events, and these tests say so.
+//! `WHARF_TEST_CONSOLE` has the command lines of `xtask/wine/console.c` and of the Windows build of
+//! the program. The first starts the second, sends it events as Windows does, and ends it where
+//! Windows would. The legs with Wine set the variable. Elsewhere there are no such events, and
+//! these tests say so.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,11 +18,11 @@ const CLOSE: u32 = 2;
 const LOGOFF: u32 = 5;
 const SHUTDOWN: u32 = 6;
 
-/// A handler that waits for the end of the program has waited so long when it gives up: 4.5 seconds by
-/// its clock. One that does not wait is there at once.
+/// A handler that waits for the end of the program gives up after this time: 4.5 seconds by its
+/// clock. A handler that does not wait returns at once.
 const WAITED_MS: u64 = 4_000;
 
-/// The program on a console of its own.
+/// The program on its own console.
 struct Console {
     child: Child,
     events: Option<ChildStdin>,
@@ -29,16 +30,16 @@ struct Console {
     lines: BufReader<ChildStdout>,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Report {
     /// The program ended while its handler ran.
     Ended,
-    /// The handler returned after so many milliseconds.
+    /// The handler returned after this many milliseconds.
     Returned(u64),
 }
 
-/// The words of the console and of the program, where there are any.
+/// The command lines of the console and of the program, if there are any.
 fn words() -> Option<Vec<String>> {
     let Ok(words) = std::env::var("WHARF_TEST_CONSOLE") else {
         println!("skipped: WHARF_TEST_CONSOLE does not say what has a console of Windows");
@@ -66,7 +67,7 @@ impl Console {
         }
     }
 
-    /// Starts a server; answers the address where it listens too.
+    /// Starts a server; returns its address too.
     fn serving(words: &[String], service: &str) -> (Self, String) {
         let mut console = Console::start(words, &[service, "127.0.0.1:0"]);
         let listening = console.line();
@@ -74,7 +75,7 @@ impl Console {
         (console, address)
     }
 
-    /// The next line of the program's; nothing at its end.
+    /// The next line of the program; null at its end.
     fn line(&mut self) -> Value {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("text");
@@ -84,7 +85,7 @@ impl Console {
         }
     }
 
-    /// The last line of the program's, when no more events are sent: the console has its output too.
+    /// The last line of the program, when no more events are sent: the console has its output too.
     fn last_line(&mut self) -> Value {
         drop(self.events.take());
         let mut last = Value::Null;
@@ -97,7 +98,7 @@ impl Console {
         }
     }
 
-    /// Asks the console; what it answers behind this word.
+    /// Sends a question to the console; returns its reply after this word.
     fn ask(&mut self, question: &str, word: &str) -> String {
         let events = self.events.as_mut().expect("before the last line");
         writeln!(events, "{question}").expect("it reads");
@@ -123,8 +124,8 @@ impl Console {
         Report::Returned(took.expect("a time"))
     }
 
-    /// Sends one that ends the program, whatever that does. Answers whether it has come to its end in
-    /// time: a machine may be too slow for what Windows gives.
+    /// Sends an event that ends the program, whatever that does. Returns whether the program ended
+    /// in time: a machine may be too slow for the limit of Windows.
     fn ends_at(&mut self, event: u32) -> bool {
         let Report::Returned(after_ms) = self.send(event) else {
             return true;
@@ -141,7 +142,7 @@ impl Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        // At the end of a test that has passed there is nothing left to end.
+        // After a test that has passed there is nothing left to end.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -154,7 +155,7 @@ fn client_of(address: &str) -> TcpStream {
     client
 }
 
-/// The other end is gone in order: with FIN, and not with RST.
+/// The other end closed cleanly: with FIN, and not with RST.
 fn has_ended(mut peer: &TcpStream) {
     assert_eq!(peer.read(&mut [0; 16]).expect("no reset"), 0);
 }
@@ -186,7 +187,7 @@ fn a_server_whose_console_closes_ends_with_its_account() {
     }
 }
 
-/// Any user may log off; a service is told of each.
+/// Any user may log off; Windows notifies a service each time.
 #[test]
 fn a_logoff_leaves_a_server_serving() {
     let Some(words) = words() else { return };
@@ -198,7 +199,7 @@ fn a_logoff_leaves_a_server_serving() {
         echoes(&client, b"after");
         echoes(&client_of(&address), b"a new one");
     }
-    // Ctrl-Break after it is the first that is meant for the server.
+    // The Ctrl-Break after it is the first event for the server.
     assert!(matches!(console.send(CTRL_BREAK), Report::Returned(_)));
     has_ended(&client);
     let account = console.last_line();
@@ -221,7 +222,7 @@ fn ctrl_c_and_ctrl_break_end_a_server_in_its_own_time() {
     }
 }
 
-/// A load that holds as many connections as it was told to, and their other ends.
+/// A load that holds the requested number of connections, and their other ends.
 fn holding(words: &[String], connections: usize, more: &[&str]) -> (Console, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound socket").to_string();
@@ -245,8 +246,8 @@ fn a_load_whose_console_closes_ends_with_its_account() {
         (CLOSE, &["--processes", "2"]),
     ] {
         let (mut console, peers) = holding(&words, 6, more);
-        // Windows tells the processes of a console one after the other, and ends each: the others of
-        // a load would not live to tell the first what they have.
+        // Windows notifies the processes of a console one after the other, and ends each. The other
+        // processes of a load would not live to report their results to the first.
         assert_eq!(console.ask("members", "members: "), "1", "{more:?}");
         if !console.ends_at(event) {
             continue;
@@ -259,8 +260,8 @@ fn a_load_whose_console_closes_ends_with_its_account() {
     }
 }
 
-/// With one of these in it a process is taken for one with windows, and Windows tells its handler of
-/// no shutdown. Wine tells it all the same.
+/// If a process has one of these, Windows treats it as one with windows, and does not call its
+/// handler at shutdown. Wine does all the same.
 #[test]
 fn nothing_that_has_windows_is_linked_into_the_program() {
     let Some(words) = words() else { return };

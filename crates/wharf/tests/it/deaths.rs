@@ -1,6 +1,6 @@
-//! Processes that end before the others: by a signal to one or to all, and by being killed.
+//! Processes that end before others: by a signal to one or to all, and by being killed.
 //!
-//! Linux tells which processes one has started, and the other systems in ways of their own.
+//! Linux reports the children of a process, and the other systems in other ways.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::processes::can_share;
 use crate::program::{code_of, needs_native, program, words};
 use crate::running::{Server, drivers};
 
-/// The processes that one has started.
+/// The children of a process.
 fn children(parent: u32) -> Vec<Pid> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = std::fs::read_to_string(path).expect("nobody has waited for it yet");
@@ -24,7 +24,7 @@ fn children(parent: u32) -> Vec<Pid> {
     numbers.filter_map(Pid::from_raw).collect()
 }
 
-/// A load that tells all it has to say to whoever starts it.
+/// A load that reports everything.
 fn load_to_watch(line: &str) -> Command {
     let mut command = program();
     command.arg("load").args(words(line));
@@ -33,7 +33,7 @@ fn load_to_watch(line: &str) -> Command {
     command
 }
 
-/// Whoever signals all of them means one end, and the first tells the others too.
+/// A signal to all of them means one end. The first process orders the others to end too.
 #[test]
 fn a_signal_that_reaches_all_at_once_is_one_signal() {
     if !can_share() {
@@ -44,8 +44,8 @@ fn a_signal_that_reaches_all_at_once_is_one_signal() {
         let (mut server, _) = Server::somewhere("hold", &options);
         let clients = server.connect_so_many(30);
         server.wait_for("accepted", 30);
-        // It sees the end of the others and its own signal at the same time, however long this thread
-        // takes to send them all.
+        // It sees the end of the others and its own signal at the same time, however long this
+        // thread takes to send them all.
         server.signal(Signal::STOP);
         for child in children(server.child.id()) {
             kill_process(child, Signal::INT).expect("it runs");
@@ -57,7 +57,7 @@ fn a_signal_that_reaches_all_at_once_is_one_signal() {
     }
 }
 
-/// Those that are just starting listen for no signal yet, and would die of it.
+/// Processes that are just starting do not listen for signals yet, and would die.
 #[test]
 fn ctrl_c_while_processes_start_ends_them_with_the_account() {
     if !needs_native() {
@@ -109,7 +109,7 @@ fn a_process_of_a_load_that_dies_is_told_and_counted() {
             let place = format!("hold {address} --driver {driver} --admin {admin} {size}");
             let load = load_to_watch(&place).spawn().expect("it starts");
             server.wait_for("accepted", 30);
-            // It may have ended in the meantime.
+            // It may have ended meanwhile.
             if let Some(&second) = children(load.id()).get(1) {
                 let _ = kill_process(second, Signal::KILL);
             }
@@ -156,7 +156,7 @@ fn a_server_goes_on_without_a_process_that_dies() {
         let mut complaint = String::new();
         complaints.read_line(&mut complaint).expect("a line");
         assert!(complaint.contains("process 2 of 2 died"), "{complaint}");
-        // Until the system has closed the listener of the dead one, it deals it some too.
+        // Until the system has closed the listener of the dead process, it gives it some too.
         let mut more = Vec::new();
         let mut standing = asked(&admin, b"");
         while standing["accepted"].as_u64() < Some(50) {

@@ -1,4 +1,4 @@
-//! `--descriptors direct`: one process with more connections than it may have open files.
+//! `--descriptors direct`: one process with more connections than its limit of open files.
 
 use crate::load::{balances, last_line, load};
 use crate::patience::{enough, given_time, milliseconds};
@@ -54,7 +54,7 @@ fn one_process_holds_more_than_it_may_have_open_files() {
     );
     assert_eq!(told["server"]["balances"], true, "{told}");
     server.wait_for("left", 450);
-    // Every place is free again.
+    // Every entry is free again.
     let arguments = [
         &["load", "hold", &address][..],
         &size,
@@ -100,7 +100,7 @@ fn what_goes_through_direct_descriptors_comes_back_whole() {
     assert_eq!(account["left_by_error"], 0, "{account}");
 }
 
-/// A place is free a moment after its connection is closed: connects that were due in that moment had
+/// An entry is free a moment after its connection is closed. Connects that were due in that moment
 /// once all failed, 19,000 of 20,000 in this case.
 #[test]
 fn connects_that_find_no_place_wait_for_one() {
@@ -141,7 +141,7 @@ fn a_full_thread_leaves_the_backlog_to_the_others() {
             assert!(line.contains(&path), "{line}");
         }
         let mut clients = server.connect_so_many(5);
-        // With a backlog for each, the threads that are full would keep some waiting.
+        // With a backlog for each thread, the full threads would keep some waiting.
         server.wait_for("accepted", 3);
         clients.drain(..3).for_each(drop);
         server.wait_for("accepted", 2);

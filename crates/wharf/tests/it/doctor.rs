@@ -1,4 +1,4 @@
-//! `wharf doctor`: what it says of this machine, and that it is true.
+//! `wharf doctor`: its report about this machine, and that it is true.
 
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ fn people_get_one_screen() {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     assert!(text.lines().count() <= 40, "{text}");
-    // A command to copy stays whole, and stands apart.
+    // A command to copy is not wrapped, and has its own line.
     let to_read = text.lines().filter(|line| {
         !line.starts_with("    ") || line.starts_with("    #") || line.starts_with(&" ".repeat(21))
     });
@@ -65,7 +65,7 @@ fn people_get_one_screen() {
     }
 }
 
-/// The limit that it names is the one that a process meets.
+/// The limit that it reports is the one that a process reaches.
 #[cfg(unix)]
 #[test]
 fn the_limit_it_names_is_where_a_load_divides() {

@@ -1,4 +1,4 @@
-//! How a server ends: by either signal, by a second one, and with nobody listening to it.
+//! How a server ends: by either signal, by a second one, and without a reader.
 
 use std::io::{BufRead, BufReader};
 #[cfg(target_os = "linux")]
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::program::{code_of, needs_native, program};
 use crate::running::{Server, Signal, drivers};
 
-/// A server that holds so many connections, and their other ends.
+/// A server that holds this number of connections, and their other ends.
 fn holding(driver: &str, count: usize) -> (Server, Vec<TcpStream>) {
     let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", driver, "-v"]);
     let clients = server.connect_so_many(count);
@@ -38,7 +38,7 @@ fn sigterm_ends_it_with_the_account_too() {
     }
 }
 
-/// Whether this process ignores SIGHUP, the first of the signals in its mask.
+/// Whether this process ignores SIGHUP, the first signal in its mask.
 #[cfg(target_os = "linux")]
 fn ignores_hangups() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
@@ -47,7 +47,7 @@ fn ignores_hangups() -> bool {
     mask.expect("a number of base 16") & 1 == 1
 }
 
-/// A terminal that goes away ends what runs in it, and what was started with `nohup` goes on.
+/// A terminal that goes away ends its programs; a program that was started with `nohup` goes on.
 #[cfg(target_os = "linux")]
 #[test]
 fn sighup_ends_it_with_the_account_unless_it_is_ignored() {
@@ -55,7 +55,7 @@ fn sighup_ends_it_with_the_account_unless_it_is_ignored() {
         return;
     }
     for driver in drivers() {
-        // What a process ignores its children ignore: so it is where these tests run with nohup.
+        // Children inherit ignored signals, as when these tests run with nohup.
         if ignores_hangups() {
             println!("skipped: SIGHUP is ignored here, and so by what is started");
         } else {
@@ -86,8 +86,8 @@ fn a_signal_that_comes_twice_is_one() {
     }
     for driver in drivers() {
         let (mut server, clients) = holding(&driver, 50);
-        // Two of one kind may count as one for the system already. It sees both at the same time,
-        // however long this thread takes to send them.
+        // The system may merge two of one kind. The server sees both at the same time, however long
+        // this thread takes to send them.
         server.signal(Signal::STOP);
         server.signal(Signal::TERM);
         server.signal(Signal::INT);
@@ -97,7 +97,7 @@ fn a_signal_that_comes_twice_is_one() {
     }
 }
 
-/// More of them than a wait hands out at once.
+/// More connections than one wait delivers.
 #[test]
 #[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn all_that_left_before_the_end_are_counted_as_such() {
@@ -117,8 +117,9 @@ fn all_that_left_before_the_end_are_counted_as_such() {
     }
 }
 
-/// Waits until the system has seen the FIN of so many peers of `server`, which has not: on a busy
-/// machine a kernel thread delivers the last of them after its sender went on, and after the stop.
+/// Waits until the system has seen the FIN of this number of peers of `server`, which itself has
+/// not: on a busy machine a kernel thread delivers the last of them after its sender went on, and
+/// after the stop.
 #[cfg(target_os = "linux")]
 fn until_peers_left(server: SocketAddr, count: usize) {
     const CLOSE_WAIT: &str = "08";
@@ -140,7 +141,7 @@ fn until_peers_left(server: SocketAddr, count: usize) {
     }
 }
 
-/// A server that cannot get rid of its lines hangs in the middle of its end.
+/// A server that cannot write its lines hangs in the middle of its end.
 #[test]
 #[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn a_second_ctrl_c_ends_it_at_once() {
@@ -149,7 +150,7 @@ fn a_second_ctrl_c_ends_it_at_once() {
     }
     for driver in drivers() {
         let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
-        // Nobody reads what it prints; a pipe holds 64 KiB of these lines.
+        // The test does not read its output; a pipe holds 64 KiB of these lines.
         let clients: Vec<TcpStream> = (0..2000)
             .map_while(|_| TcpStream::connect(server.address()).ok())
             .collect();
@@ -159,7 +160,7 @@ fn a_second_ctrl_c_ends_it_at_once() {
             if let Some(status) = server.child.try_wait().expect("a child") {
                 break status;
             }
-            // The first one may not have been seen yet, and two at once count as one.
+            // The server may not have seen the first one yet, and two at once count as one.
             again += 1;
             server.signal(Signal::INT);
             std::thread::sleep(Duration::from_millis(10));
@@ -169,7 +170,8 @@ fn a_second_ctrl_c_ends_it_at_once() {
     }
 }
 
-/// Whoever starts a program holds the other end of its input, and loses it by ending in any way.
+/// The process that starts a program holds the other end of its input, and loses it by ending in
+/// any way.
 #[test]
 fn the_end_of_input_is_its_end_where_asked() {
     let start = |arguments: &[&str]| {

@@ -1,6 +1,6 @@
-//! What a load makes of what never came back: gates, exit codes, and the count of what is owed.
+//! How a load treats requests without a reply: gates, exit codes, and the count of what is owed.
 //!
-//! A load that knows only what was answered is the more content the less a server answers.
+//! A load that counted only replies would look better the less a server replies.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::patience::{Watched, enough, given_time, milliseconds};
 use crate::program::{code_of, is_native, run};
 use crate::running::{Server, drivers};
 
-/// Where one message is answered, and then nothing more on any connection.
+/// A server that replies to one message, and then to nothing on any connection.
 fn falls_silent() -> String {
     misbehaving(|mut client| {
         let mut message = [0; 64];
@@ -35,7 +35,7 @@ fn what_is_not_answered_is_slower_than_any_limit() {
                 let rate = ["--requests-per-second", "100"];
                 let rate = if open_loop { &rate[..] } else { &[] };
                 let (told, code) = load(&[&place[..], rate, &["--max-p99", "10m"]].concat());
-                // It has to have come so far that one was answered and another was due.
+                // It must have come so far that one message had a reply and another was due.
                 let unanswered = told["messages_unanswered"].as_u64();
                 enough(told["messages"] == 1 && unanswered > Some(0), &told)?;
                 assert_eq!(code, Some(3), "{told}");
@@ -72,7 +72,7 @@ fn connections_that_are_lost_fail_unless_a_gate_allows_them() {
     }
 }
 
-/// Five are accepted, and from then on nobody listens.
+/// Five are accepted, and then there is no listener.
 #[test]
 fn connects_that_fail_are_slower_than_any_limit() {
     for driver in drivers() {
@@ -94,7 +94,7 @@ fn connects_that_fail_are_slower_than_any_limit() {
     }
 }
 
-/// The FIN of a peer that follows the load's own is no act of the peer.
+/// A peer's FIN after the load's own is no act of the peer.
 #[test]
 fn what_the_load_cuts_short_has_one_name() {
     let address = misbehaving(|mut client| {
@@ -105,7 +105,8 @@ fn what_the_load_cuts_short_has_one_name() {
             let time = milliseconds(100, factor);
             let place = ["echo", &address, "--for", &time, "--driver", &driver];
             let (told, code) = load(&place);
-            // Whoever connects when the time is up sends nothing, and nothing is cut short.
+            // A connection that connects when the time is up sends nothing, and nothing is cut
+            // short.
             enough(told["bytes_sent"].as_u64() > Some(0), &told)?;
             assert_eq!(code, Some(1), "{told}");
             let lost = told["lost_by_reason"].as_object().expect("an object");
@@ -116,8 +117,8 @@ fn what_the_load_cuts_short_has_one_name() {
     }
 }
 
-/// More than any machine sends: it still reads what comes back, takes no more memory for it, hears
-/// that it is to end, and says that it could not.
+/// More than any machine can send: the load still reads replies, takes no more memory for it,
+/// notices the request to end, and reports that it could not send it.
 #[test]
 fn a_rate_that_no_machine_sends_is_counted_and_told() {
     for driver in drivers() {
@@ -149,8 +150,8 @@ fn an_interval_has_what_came_in_it() {
     let address = server.address().to_string();
     let mut watched = Watched::start(&["echo", &address, "--interval", "20ms"]);
     let (mut sum, mut count, mut timed) = (0, 0, false);
-    // Each adds what came in it to those before. A message is counted and timed in two steps, and a
-    // look may fall between them: so not each of them has both.
+    // Each interval adds its own figures to those before. A message is counted and timed in two
+    // steps, and a reading may fall between them, so not each interval has both.
     while count < 5 || !timed {
         count += 1;
         let line = watched.until(|_| true);
@@ -166,7 +167,7 @@ fn an_interval_has_what_came_in_it() {
     server.stop();
 }
 
-/// What answers nothing is not compared as if it were fast.
+/// A server that does not reply does not look fast in a comparison.
 #[test]
 fn a_build_that_answers_nothing_does_not_pass_a_comparison() {
     let server = Server::start(&["echo", "127.0.0.1:0"]);
@@ -213,7 +214,7 @@ fn a_build_that_answers_nothing_does_not_pass_a_comparison() {
     server.stop();
 }
 
-/// The code is told in the last line as it is.
+/// The last line has the exit code.
 #[test]
 fn a_log_that_could_not_be_written_is_in_the_code() {
     if cfg!(not(target_os = "linux")) || !is_native() {

@@ -1,7 +1,8 @@
-//! The end of a load's connections, whose FIN tells its peer that no message follows.
+//! The end of a load's connections: its FIN says that no message follows.
 //!
-//! It went out right behind the last message once. nginx's `stream` proxy takes a FIN for the end of
-//! both directions, as it comes: most connections of a load through it were "lost", one answer each.
+//! The FIN once went out just after the last message. nginx's `stream` proxy by default takes a FIN
+//! as the end of both directions: most connections of a load through it were "lost", one reply
+//! each.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,11 +13,11 @@ use crate::load::{load, misbehaving};
 use crate::patience::{enough, given_time, has_messages, milliseconds};
 use crate::running::drivers;
 
-/// Drops an answer whose client has sent its FIN meanwhile, as such a proxy does.
+/// Drops a reply whose client has sent its FIN meanwhile, as such a proxy does.
 fn ends_at_a_fin(mut client: TcpStream) {
     let mut bytes = [0; 64];
     while client.read_exact(&mut bytes).is_ok() {
-        // The answer is on its way back.
+        // The reply is on its way back.
         thread::sleep(Duration::from_millis(30));
         client.set_nonblocking(true).expect("a socket");
         let has_finished = matches!(client.peek(&mut [0]), Ok(0));
@@ -54,7 +55,7 @@ fn no_answer_is_lost_to_a_proxy_that_knows_no_half_close() {
     }
 }
 
-/// Answers when its client has finished, and not before.
+/// Replies when its client has finished, and not before.
 fn answers_at_a_fin(mut client: TcpStream) {
     let mut bytes = Vec::new();
     if client.read_to_end(&mut bytes).is_ok() {

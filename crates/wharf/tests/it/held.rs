@@ -1,5 +1,5 @@
-//! What `wharf load hold` does about connections that are held: it proves that they live, ends them
-//! without a trace, and opens no more than the machine has memory for.
+//! `wharf load hold` and its held connections: it proves that they live, closes them without a
+//! trace, and opens no more than the machine has memory for.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::patience::{enough, given_time, milliseconds};
 use crate::program::{code_of, program, run, words};
 use crate::running::{Server, drivers};
 
-/// A silent connection looks like one whose peer has vanished; these prove that they live.
+/// A silent connection looks like one whose peer has vanished. These prove that they live.
 #[test]
 fn a_random_part_of_what_is_held_is_touched_at_the_end() {
     for driver in drivers() {
@@ -22,18 +22,19 @@ fn a_random_part_of_what_is_held_is_touched_at_the_end() {
             let touch = "--reset --touch 10% --seed 3";
             let (told, code) = load(&words(&format!("hold {address} {size} {touch}")));
             assert_eq!(code, Some(0), "{told}");
-            // What is not begun in time is not held. On a busy machine the time was up once before
-            // the first 512, which are all that are under way at once, had connected.
+            // A connection that is not started in time is not held. On a busy machine the time was
+            // once up before the first 512, which are all that are in flight at once, had
+            // connected.
             enough(told["asked"] == 600, &told)?;
             assert_eq!(told["held"], 600, "{told}");
             let touched = told["touched"].as_u64().expect("a number");
             assert!((20..150).contains(&touched), "{told}");
             assert_eq!(told["messages"], touched, "{told}");
             assert_eq!(told["bytes_received"], touched * 64, "{told}");
-            // The load has reset them all, and the server may have yet to hear of some.
+            // The load has reset them all, and the server may not have noticed some yet.
             server.wait_for("left", 600);
             let account = server.stop();
-            // None of them was ended in order, and so none of their ports waits.
+            // None of them was closed cleanly, so none of their ports waits.
             assert_eq!(account["left_by_reset"], 600, "{account}");
             assert_eq!(account["bytes_in"], touched * 64, "{account}");
             Ok(())
@@ -41,7 +42,7 @@ fn a_random_part_of_what_is_held_is_touched_at_the_end() {
     }
 }
 
-/// Under Wine a load of a second once touched nothing: all of it connected later than that.
+/// Under Wine a load of one second once touched nothing: all of it connected later than that.
 #[test]
 fn what_connects_when_the_time_is_up_is_touched_too() {
     let (server, address) = Server::somewhere("echo", "");
@@ -81,7 +82,7 @@ fn what_is_touched_and_silent_is_lost() {
     server.stop();
 }
 
-/// One that is to be touched receives and is not watched, and its end is noticed all the same.
+/// A connection to be touched has a receive and no watch, and its end is noticed all the same.
 #[test]
 fn what_is_to_be_touched_is_lost_when_its_peer_goes() {
     let (server, address) = Server::somewhere("echo", "");

@@ -1,4 +1,4 @@
-//! Both ends of a load in one ledger, and results side by side.
+//! Both ends of a load in one ledger, and comparisons of results.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,7 +12,7 @@ use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
 use crate::program::{code_of, is_native, run};
 use crate::running::{Server, drivers};
 
-/// A server with a door to its account.
+/// A server with `--admin`.
 pub(crate) fn open_server(service: &str, driver: &str) -> (Server, String, String) {
     let arguments = [
         service,
@@ -37,7 +37,7 @@ fn load(arguments: &[&str]) -> (Value, Code, String) {
     (value, code_of(output.status), text)
 }
 
-/// What the door says to a client that has said this.
+/// The reply of `--admin` to a client that has sent this.
 pub(crate) fn asked(admin: &str, request: &[u8]) -> Value {
     let mut client = TcpStream::connect(admin).expect("it listens");
     let patience = Some(Duration::from_secs(180));
@@ -51,7 +51,7 @@ pub(crate) fn asked(admin: &str, request: &[u8]) -> Value {
     serde_json::from_str(&answer).expect("an object")
 }
 
-/// A file that goes with the test.
+/// A file that is removed with the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -62,7 +62,7 @@ impl Scratch {
         Scratch(path)
     }
 
-    /// As the program has to be told, which under Wine sees this system as a drive.
+    /// Its path for the program, which under Wine sees this system as a drive.
     fn name(&self) -> String {
         let path = self.0.to_str().expect("text");
         if is_native() || cfg!(windows) {
@@ -75,7 +75,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is not there need not be removed.
+        // A missing file need not be removed.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -100,7 +100,7 @@ fn the_account_is_told_while_the_server_runs() {
     }
 }
 
-/// Neither many askers at once, nor those that never leave, keep it from answering.
+/// Neither many clients at once, nor clients that never leave, keep it from replying.
 #[test]
 fn askers_that_stay_do_not_close_the_door() {
     for driver in drivers() {
@@ -114,8 +114,8 @@ fn askers_that_stay_do_not_close_the_door() {
     }
 }
 
-/// More askers than the door has places, none of which leaves: the oldest make room for the newest,
-/// before the 5 seconds are over in which each may read its line.
+/// More clients than `--admin` has slots for, none of which leaves: the oldest are closed for the
+/// newest, before the 5 seconds are over in which each may read its line.
 #[test]
 fn askers_that_stay_make_room_for_the_next() {
     for driver in drivers() {
@@ -131,13 +131,14 @@ fn askers_that_stay_make_room_for_the_next() {
             answered_at.push(told["seconds"].as_f64().expect("a number"));
             silent.push(asker);
         }
-        // With 64 places and nobody who makes room, three times 64 have to be put out for staying too
-        // long, each 64 of them 5 seconds after they came, by the clock of the server: three askers
-        // wait that long. A busy machine makes all of them slow, and not three of them that much.
+        // With 64 slots and no early close, three times 64 clients would be closed for staying too
+        // long, each 64 of them 5 seconds after they came, by the clock of the server: three
+        // clients wait that long. A busy machine makes all of them slow, and not three of them by
+        // that much.
         let waits = answered_at.windows(2).map(|pair| pair[1] - pair[0]);
         let long: Vec<f64> = waits.filter(|seconds| *seconds > 2.5).collect();
         assert!(long.len() < 3, "{driver}: waited for {long:?} seconds");
-        // Those that made room hear of it.
+        // The closed ones notice it.
         while (&silent[100]).write_all(b"still here").is_ok() {}
         server.stop();
     }
@@ -166,7 +167,7 @@ fn a_load_asks_its_server_and_both_ledgers_agree() {
     }
 }
 
-/// Its own account is worth the more then.
+/// Its own account is then the more useful.
 #[test]
 fn a_load_whose_server_is_gone_tells_what_became_of_it() {
     let driver = &drivers()[0];
@@ -202,7 +203,7 @@ fn what_somebody_else_connects_is_found_out() {
         let (told, code, _) = child.join().expect("it does not panic");
         drop(other);
         server.stop();
-        // It may have asked for the last time before the other one came.
+        // Its last reading may have been before the other client came.
         let was_seen = told["server"]["of_others"] == 1;
         enough(was_there && was_seen, &told)?;
         assert_eq!(code, Some(3), "{told}");
@@ -285,7 +286,7 @@ fn every_latency_is_in_the_log() {
 fn two_results_are_compared_and_a_load_with_its_server() {
     let mut server = Server::start(&["echo", "127.0.0.1:0"]);
     let address = server.address().to_string();
-    // The server's account is to be explained by these four, and so none of them is tried again.
+    // These four explain the server's account, so none of them is tried again.
     let run_load = || {
         let mut watched =
             Watched::start(&["echo", &address, "--connections", "5", "--interval", "20ms"]);
@@ -329,7 +330,7 @@ fn read(path: &PathBuf) -> String {
     std::fs::read_to_string(path).expect("it was written")
 }
 
-/// A peer that ends its side first is answered all the same.
+/// A peer that ends its side first gets its replies all the same.
 #[test]
 fn an_asker_may_finish_before_it_reads() {
     let (server, _, admin) = open_server("hold", &drivers()[0]);

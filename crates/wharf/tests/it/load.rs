@@ -12,7 +12,7 @@ use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
 use crate::program::{code_of, is_native, program, run};
 use crate::running::{Server, drivers, free_ports, reset, tell_to_end, until_told};
 
-/// Runs a load to its end; answers its last line, and its exit code.
+/// Runs a load to its end; returns its last line, and its exit code.
 pub(crate) fn load(arguments: &[&str]) -> (Value, Code) {
     let output = run(&[&["load"], arguments, &["--format", "json"]].concat());
     last_line(&output)
@@ -87,7 +87,7 @@ fn hold_and_connect_agree_with_the_server() {
         assert_eq!(code, Some(0), "{told}");
         assert_eq!(told["connected"], 500, "{told}");
         assert_eq!(told["connects"], "open loop", "{told}");
-        // What has connected and closed may still wait in the backlog.
+        // Closed connections may still wait in the backlog.
         server.wait_for("accepted", 500);
         let account = server.stop();
         assert_eq!(account["accepted"], 1000, "{driver}: {account}");
@@ -165,7 +165,7 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
     }
 }
 
-/// A load that runs until it is told to stop.
+/// A load that runs until it is stopped.
 pub(crate) fn start(arguments: &[&str]) -> Child {
     let mut load = program();
     load.args([&["load"], arguments, &["--format", "json"]].concat());
@@ -175,8 +175,8 @@ pub(crate) fn start(arguments: &[&str]) -> Child {
         .expect("the program starts")
 }
 
-/// What a load says that ends by itself. `wait_with_output` closes its input first, which ends it on
-/// Windows.
+/// The last line of a load that ends by itself. `wait_with_output` closes its input first, which
+/// ends it on Windows.
 pub(crate) fn ended(mut child: Child) -> (Value, Code) {
     let input = child.stdin.take();
     let output = child.wait_with_output().expect("it ends");
@@ -205,11 +205,11 @@ fn ctrl_c_still_reports() {
     }
 }
 
-/// A server made here, which hands each connection to `serve`.
+/// A server made here, which calls `serve` for each connection.
 pub(crate) fn misbehaving(serve: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
-    // It ends with the test's process.
+    // It ends with the test process.
     thread::spawn(move || {
         for client in listener.incoming() {
             let client = client.expect("a client");
@@ -232,7 +232,7 @@ fn losses_are_counted_with_their_reason_and_second() {
     });
     for driver in drivers() {
         for (address, reason) in [(&resets, "reset"), (&finishes, "finished by the peer")] {
-            // It is over as soon as all are lost.
+            // The load is over as soon as all are lost.
             let options = ["--connections", "5", "--for", "5m", "--driver", &driver];
             let (told, code) = load(&[&["echo", address], &options[..]].concat());
             assert_eq!(code, Some(1), "{told}");
@@ -266,7 +266,7 @@ fn a_server_that_changes_one_byte_is_found_out() {
         }
     });
     for driver in drivers() {
-        // It is over as soon as the only one is lost.
+        // The load is over as soon as the only one is lost.
         let options = ["--size", "100", "--for", "5m", "--driver", &driver];
         let (told, code) = load(&[&["echo", &address], &options[..]].concat());
         assert_eq!(code, Some(1), "{told}");
@@ -301,7 +301,7 @@ fn intervals_tell_how_it_stands() {
     let server = Server::start(&["echo", "127.0.0.1:0"]);
     let address = server.address().to_string();
     let mut watched = Watched::start(&["echo", &address, "--interval", "20ms"]);
-    // Each tells more than the one before.
+    // Each line has more than the one before.
     let mut messages = 0;
     for _ in 0..3 {
         let line = watched.until(|line| line["messages"].as_u64() > Some(messages));
@@ -362,7 +362,7 @@ fn it_takes_and_prints_what_rust_echo_bench_does() {
     }
 }
 
-/// What the program that it stands in for would print, with percentiles.
+/// The lines that the imitated program would print, with percentiles.
 fn stands_in(options: &[&str], address: &str, seconds: u32) -> Result<(), String> {
     let output = run(&[&["load", "--compat-rust-echo-bench"], options].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -410,7 +410,7 @@ fn what_rust_echo_bench_would_not_take_is_refused_in_one_line() {
     }
 }
 
-/// The program that it stands in for takes a part of a message for an error, and drops the client.
+/// The imitated program takes a part of a message for an error, and drops the client.
 #[test]
 fn answers_in_pieces_are_put_together() {
     let address = misbehaving(|mut client| {
@@ -421,7 +421,7 @@ fn answers_in_pieces_are_put_together() {
                 if client.write_all(piece).is_err() {
                     return;
                 }
-                // Pieces that nobody has read yet may be read as one: that is right as well.
+                // Unread pieces may be read as one: that is correct as well.
                 thread::yield_now();
             }
         }

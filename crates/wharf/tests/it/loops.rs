@@ -1,4 +1,4 @@
-//! Open and closed loops of a load, and what its files and lines say of them.
+//! Open and closed loops of a load, and how its files and lines report them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
 use crate::program::{is_native, needs_native, run};
 use crate::running::{Server, Signal, drivers};
 
-/// How long a stall of the load that runs is.
+/// The length of a stall of the running load.
 static STALL_MS: AtomicU32 = AtomicU32::new(400);
 
 /// Echoes, and stands still once.
@@ -24,7 +24,7 @@ fn stalls(mut client: TcpStream) {
     let mut bytes = [0; 64];
     for round in 0u32.. {
         if round == 5 {
-            // The fault that the load has to show.
+            // The fault that the load must show.
             let stall = STALL_MS.load(Ordering::Relaxed);
             thread::sleep(Duration::from_millis(stall.into()));
         }
@@ -34,7 +34,8 @@ fn stalls(mut client: TcpStream) {
     }
 }
 
-/// In a closed loop one message waits through it, in an open loop all that were due meanwhile.
+/// In a closed loop one message waits through the stall, in an open loop all that were due
+/// meanwhile.
 #[test]
 fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
     let address = misbehaving(stalls);
@@ -46,7 +47,7 @@ fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
             let size = ["echo", &address, "--for", &time, "--driver", &driver];
             let (closed, _) = load(&size);
             assert_eq!(closed["requests"], "closed loop");
-            // As many messages in whatever time.
+            // The same number of messages in any time.
             let rate = (500.0 / f64::from(factor)).to_string();
             let (open, _) = load(&[&size[..], &["--requests-per-second", &rate]].concat());
             assert_eq!(open["requests"], "open loop");
@@ -56,7 +57,7 @@ fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
                 let max = told["message_us"]["max"].as_f64().expect("a number");
                 assert!(max >= stall_us * 0.9, "{told}");
             }
-            // They keep their time until somebody has connected, who may have no time left then.
+            // They keep their due time until a connection exists, which may have no time left then.
             enough(open["messages_unsent"] == 0, &open)?;
             // 200 of 500 were due in it, and waited half of it on average.
             let p90 = open["message_us"]["p90"].as_f64().expect("a number");
@@ -90,10 +91,10 @@ fn messages_that_nobody_can_send_keep_their_time() {
             let rate = ["--requests-per-second", &requests];
             let (told, code) = load(&[&size[..], &pace, &rate, &["--expect", "lost=1"]].concat());
             assert_eq!(code, Some(0), "{told}");
-            // Had it been too late, nobody would have been there to send them.
+            // If it had been too late, there would have been no connection to send them.
             enough(has_messages(&told) && told["messages_unsent"] == 0, &told)?;
             assert_eq!(told["lost"], 1, "{told}");
-            // The first went with the connection that went.
+            // The first message was lost with its connection.
             let messages = told["messages"].as_u64().expect("a number");
             enough(messages >= 90, &told)?;
             let max = told["message_us"]["max"].as_f64().expect("a number");
@@ -104,7 +105,7 @@ fn messages_that_nobody_can_send_keep_their_time() {
     }
 }
 
-/// Its time for answers was over when it went on, and it gave up before it had looked.
+/// When it continued, its time for replies was over, and it gave up before it had looked.
 #[test]
 #[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn what_came_back_while_a_load_stood_still_is_not_lost() {
@@ -134,12 +135,12 @@ fn what_came_back_while_a_load_stood_still_is_not_lost() {
             let line = load.until(|line| line["seconds"].as_f64() > Some(is_up));
             load.signal(Signal::STOP);
             ANSWERS.store(true, Ordering::Release);
-            // The fault: it stands still for longer than it waits for answers.
+            // The fault: it stands still for longer than it waits for replies.
             thread::sleep(Duration::from_secs(6));
             load.signal(Signal::CONT);
             let (told, code) = load.end();
             assert_eq!(code, Some(0), "{told}");
-            // It may not have sent anything in its time.
+            // It may have had no time to send anything.
             enough(line["bytes_sent"] == 64, &told)?;
             assert_eq!(
                 (&told["messages"], &told["lost"]),
@@ -154,7 +155,7 @@ fn what_came_back_while_a_load_stood_still_is_not_lost() {
 #[test]
 fn messages_that_were_due_and_never_sent_are_counted() {
     let address = misbehaving(|client| {
-        // It reads nothing, so that nothing can be sent any more, until the load gives up.
+        // It reads nothing, so sends fail until the load gives up.
         let mut byte = [0];
         while client.peek(&mut byte).is_ok_and(|count| count > 0) {
             thread::sleep(Duration::from_millis(20));
@@ -167,7 +168,7 @@ fn messages_that_were_due_and_never_sent_are_counted() {
             let rate = ["--requests-per-second", "1000", "--driver", &driver];
             let late = ["--expect", "messages_unsent=0"];
             let (told, code) = load(&[&size[..], &rate, &late].concat());
-            // Whoever connects when the time is up sends nothing.
+            // A connection that connects when the time is up sends nothing.
             enough(told["bytes_sent"].as_u64() > Some(0), &told)?;
             assert_eq!(code, Some(3), "{told}");
             assert_eq!(told["lost"], 1, "{told}");
@@ -183,7 +184,8 @@ fn the_account_for_people_names_loops_and_seconds() {
         let mut bytes = [0; 64];
         while client.read_exact(&mut bytes).is_ok() && client.write_all(&bytes).is_ok() {}
     });
-    // What a connect and a message show. It connects whatever the time, and may have no message.
+    // The figures of a connect and a message. It connects whatever the time, and may have no
+    // message.
     given_time(|factor| {
         let time = milliseconds(300, factor);
         let size = ["load", "echo", &address, "--for", &time, "--rate", "100"];
@@ -207,7 +209,7 @@ fn the_account_for_people_names_loops_and_seconds() {
     assert!(text.contains("connects in closed loop"), "{text}");
 }
 
-/// Of all processes, and the same that the report says.
+/// Of all processes, and the same as in the report.
 #[test]
 fn the_histogram_file_has_every_latency() {
     let server = Server::start(&["echo", "127.0.0.1:0"]);

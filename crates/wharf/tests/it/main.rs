@@ -1,10 +1,10 @@
 //! The program from outside: started as a user would, driven by plain sockets, stopped by a signal.
 //!
-//! Each server case runs on every driver that works here. `WHARF_TEST_PROGRAM` names another
-//! program to start, words and all, such as a Windows build under its runner, and
-//! `WHARF_TEST_DRIVERS` the drivers that it has. On Windows programs are stopped by the end of their
-//! input, because no safe call sends a Ctrl-C to another process there (`running`); the Windows
-//! build is also tried from Unix, under Wine, where signals stop it.
+//! Each server case runs on every driver that works here. `WHARF_TEST_PROGRAM` is the command line
+//! of another program to start, such as a Windows build under its runner, and `WHARF_TEST_DRIVERS`
+//! lists its drivers. On Windows a program stops when its input closes, because no safe call sends
+//! a Ctrl-C to another process there (`running`). The Windows build is also tested from Unix, under
+//! Wine, where signals stop it.
 
 #[cfg(windows)]
 mod absent;

@@ -9,8 +9,7 @@ use crate::patience::{enough, given_time, milliseconds};
 use crate::program::{code_of, needs_native, run};
 use crate::running::{drivers, free_ports};
 
-/// A listener of version 6 that keeps what it accepts, if a name for it has an address of version 4
-/// before that.
+/// An IPv6 listener that keeps what it accepts, if a name for it has an IPv4 address before that.
 fn behind_a_name() -> Option<SocketAddr> {
     let listener = TcpListener::bind("[::1]:0").ok()?;
     let address = listener.local_addr().expect("it is bound");
@@ -20,7 +19,7 @@ fn behind_a_name() -> Option<SocketAddr> {
     if !has_both {
         return None;
     }
-    // It ends with the test's process.
+    // It ends with the test process.
     thread::spawn(move || {
         let clients: Vec<_> = listener.incoming().collect();
         drop(clients);
@@ -82,7 +81,7 @@ fn a_zone_has_a_name() {
     if !needs_native() || cfg!(not(target_os = "linux")) {
         return;
     }
-    // Nobody is there, which is found out by connecting.
+    // There is no listener; the connect finds out.
     let output = run(&[
         "load",
         "hold",
@@ -105,8 +104,8 @@ fn the_unspecified_address_is_this_machine() {
     assert_eq!(code_of(output.status), Some(1), "{text}");
 }
 
-/// The system may choose the very port that is connected to: where nobody listens, that connection met
-/// itself once, and all its messages came back right.
+/// The system may choose the target's port as the source port. Without a listener, that connection
+/// once connected to itself, and all its messages came back right.
 #[test]
 fn a_load_does_not_meet_itself() {
     if !needs_native() || cfg!(not(target_os = "linux")) {

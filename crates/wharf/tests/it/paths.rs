@@ -1,4 +1,4 @@
-//! Where a server listens: Unix sockets, whose files go with them.
+//! Unix sockets of a server, and that their files are removed.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::places::echoes;
 use crate::program::{code_of, needs_native, program, run};
 use crate::running::{Server, drivers};
 
-/// A path in the directory for temporary files, where nothing is.
+/// A free path in the directory for temporary files.
 fn fresh_path(name: &str) -> PathBuf {
     let name = format!("wharf-{}-{name}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -64,7 +64,7 @@ fn the_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_not() {
     std::fs::remove_file(&path).expect("it was made here");
 }
 
-/// A path is no identity: what stands at it may be another server's by now.
+/// A path is no identity: another server's file may be there by now.
 #[test]
 fn a_successor_at_the_same_path_keeps_its_file() {
     if !needs_native() {
@@ -84,7 +84,7 @@ fn a_successor_at_the_same_path_keeps_its_file() {
     }
 }
 
-/// Whether somebody listens is asked by connecting, which would wait for a place in the backlog.
+/// A connect finds out whether a server listens, and would wait for space in the backlog.
 #[test]
 fn a_path_whose_server_has_a_full_backlog_is_in_use() {
     if !needs_native() {
@@ -121,7 +121,7 @@ fn a_path_whose_server_has_a_full_backlog_is_in_use() {
     std::fs::remove_file(&path).expect("it was made here");
 }
 
-/// What a program says that has to end; one that hangs is killed.
+/// The output of a program that must end; one that hangs is killed.
 fn in_time(mut child: std::process::Child) -> std::process::Output {
     let give_up_at = Instant::now() + Duration::from_secs(180);
     while child.try_wait().expect("a child").is_none() {

@@ -1,10 +1,10 @@
-//! What a case about times needs on a machine that is busy, or stands still for seconds: more time,
-//! or none at all.
+//! Time for cases about times, on a machine that is busy or stands still for seconds: more time, or
+//! no limit at all.
 //!
-//! A load of half a second once had to bring twenty messages, which on such a machine may not even
-//! be enough to connect. A case that needs some of them tries again in more time; one that waits for
-//! a line has a load without an end, and tells it to end. Longer times for all were rejected: they
-//! cost every run what one in a thousand needs.
+//! A load of half a second once had to exchange twenty messages. On such a machine that may not
+//! even be enough to connect. A case that needs some of them tries again with more time. A case
+//! that waits for a line has a load without an end, and stops it. Longer times for all cases were
+//! rejected: every run would pay for what one in a thousand needs.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout};
@@ -16,8 +16,8 @@ use crate::load::start;
 use crate::program::code_of;
 use crate::running::{self, Signal, tell_to_end};
 
-/// Tries again in more time what did not come as far as the case needs. The factor makes all times
-/// of the case longer. What has nothing to do with time is asserted in each attempt.
+/// Tries again with more time if an attempt did not come far enough. The factor makes all times of
+/// the case longer. Anything that does not depend on time is asserted in each attempt.
 pub(crate) fn given_time(mut attempt: impl FnMut(u32) -> Result<(), String>) {
     let is_enough = [1, 8].into_iter().any(|factor| attempt(factor).is_ok());
     if !is_enough && let Err(told) = attempt(64) {
@@ -25,7 +25,7 @@ pub(crate) fn given_time(mut attempt: impl FnMut(u32) -> Result<(), String>) {
     }
 }
 
-/// What an attempt answers.
+/// The result of an attempt.
 pub(crate) fn enough(is_enough: bool, told: &Value) -> Result<(), String> {
     is_enough.then_some(()).ok_or_else(|| told.to_string())
 }
@@ -57,7 +57,7 @@ impl Watched {
         serde_json::from_str(&line).expect("an object a line")
     }
 
-    /// The first line of an interval that is as asked for.
+    /// The first interval that satisfies the condition.
     pub(crate) fn until(&mut self, is: impl Fn(&Value) -> bool) -> Value {
         loop {
             let line = self.next();
@@ -72,7 +72,7 @@ impl Watched {
         running::signal(&self.child, signal);
     }
 
-    /// Ends it; answers its last line.
+    /// Stops it; returns its last line.
     pub(crate) fn interrupt(mut self) -> Value {
         tell_to_end(&mut self.child);
         let (last, code) = self.end();

@@ -1,4 +1,4 @@
-//! Where a server listens: several addresses, ranges, version 6.
+//! Addresses of a server: several, ranges, IPv6.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::program::{code_of, program};
 use crate::running::{Server, drivers, free_ports, tell_to_end, until_told};
 
-/// What any stream says comes back.
+/// The stream gets back what it sends.
 pub(crate) fn echoes(mut client: impl Read + Write) {
     client.write_all(b"a line\n").expect("the server reads");
     let mut back = [0; 7];
@@ -91,8 +91,8 @@ fn text_tells_people_the_same() {
     assert_eq!(code_of(child.wait().expect("it ends")), Some(0));
 }
 
-/// A signal that came after the address answered and before signals were listened for once killed
-/// the program without its account: whoever could connect was not yet safe to stop it.
+/// A signal after the address was reachable and before the program listened for signals once killed
+/// it without its account: a client that could connect could not yet rely on it.
 #[test]
 fn quiet_prints_the_account_alone_however_soon_it_is_stopped() {
     for _ in 0..10 {

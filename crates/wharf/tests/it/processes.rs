@@ -33,7 +33,7 @@ fn a_load_in_several_processes_has_one_account() {
                 let size = ["echo", &address, "--connections", "20", "--for", &time];
                 let (told, code) = load(&[&size[..], &several, more].concat());
                 connected += told["connected"].as_u64().expect("a number");
-                // On a busy machine its time may be over before all have begun.
+                // On a busy machine its time may be up before all have started.
                 enough(told["connected"] == 20, &told)?;
                 assert_eq!(code, Some(0), "{driver} {more:?}: {told}");
                 assert_eq!(
@@ -122,7 +122,7 @@ fn a_server_in_several_processes_has_one_address_one_account_and_no_key_twice() 
             "{driver}: {served:?}"
         );
         let admin = server.admin();
-        // One that is not scheduled for long tells how it stood before.
+        // A process that is not scheduled for long has an older state.
         let mut standing = asked(&admin, b"");
         while standing["held"] != 200 {
             assert!(standing["held"].as_u64() < Some(200), "{standing}");
@@ -199,7 +199,7 @@ fn a_shared_address_is_not_shared_with_another_server() {
         let mut line = String::new();
         let mut lines = BufReader::new(other.stdout.take().expect("a pipe"));
         lines.read_line(&mut line).expect("a pipe");
-        // One that listens says so, and would not end.
+        // A server that listens says so, and would not end.
         let _ = other.kill();
         assert_eq!(line, "", "{several}");
         let output = other.wait_with_output().expect("it ends");

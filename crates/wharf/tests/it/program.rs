@@ -1,4 +1,4 @@
-//! The program under test: what it is, and running it to its end.
+//! The program under test, and how to run it to its end.
 
 use std::process::{Command, ExitStatus, Output};
 
@@ -26,14 +26,14 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     }
 }
 
-/// What the program has said and how it ended, where a thread of it lost Wine's server while the
-/// program left: that thread complains and ends the process with a code of its own. The program's
-/// is lost then as it is when the server was first.
+/// The output and exit code of the program. If one of its threads lost Wine's server while the
+/// program ended, Wine prints a complaint and ends the process with a code of its own. The
+/// program's own code is then lost, as it is when the server ended first.
 #[cfg(unix)]
 fn without_words_of_wine(output: Output) -> Output {
     use std::os::unix::process::ExitStatusExt;
 
-    // The second are of the loader, where Wine 10 opens a library while its process ends.
+    // The second is printed by the loader, if Wine 10 opens a library while its process ends.
     const WORDS: [&[u8]; 2] = [b"wine client error:", b"Inconsistency detected by ld.so:"];
     let lines = output.stderr.split_inclusive(|byte| *byte == b'\n');
     let stderr: Vec<u8> = lines
@@ -53,7 +53,7 @@ fn without_words_of_wine(output: Output) -> Output {
     }
 }
 
-/// One program of Windows sees of another what Windows tells, under Wine too.
+/// A Windows program sees of another what Windows reports, under Wine too.
 #[cfg(not(unix))]
 fn without_words_of_wine(output: Output) -> Output {
     output
@@ -75,7 +75,7 @@ pub(crate) fn is_native() -> bool {
     std::env::var_os("WHARF_TEST_PROGRAM").is_none()
 }
 
-/// The same, for tests that have nothing to do elsewhere: it says so.
+/// The same, for tests that do not apply elsewhere: it says so.
 pub(crate) fn needs_native() -> bool {
     if !is_native() {
         println!("skipped: this is a matter of the system that the tests run on");

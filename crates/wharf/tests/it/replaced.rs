@@ -11,8 +11,8 @@ fn what_runs_starts_itself_although_its_file_is_gone() {
         return;
     }
     let name = format!("wharf-{}-replaced", std::process::id());
-    // A second name and not a copy: a program that another test starts meanwhile has for a moment
-    // every file that is open here, and what somebody has open to write is refused as "text file busy".
+    // A second name and not a copy: for a moment a program that another test starts inherits every
+    // file that is open here, and a file that is open for writing is refused as "text file busy".
     let second = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::hard_link(env!("CARGO_BIN_EXE_wharf"), &second).expect("both are in target");
     // It starts a server and a load for each of its parts, one after the other.
@@ -22,7 +22,7 @@ fn what_runs_starts_itself_although_its_file_is_gone() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    // Once it is started, it runs the file that is no longer there.
+    // Once started, it runs a file that no longer exists.
     std::fs::remove_file(&second).expect("it was there");
     let bench = bench.expect("it starts").wait_with_output();
     let bench = bench.expect("it ends");

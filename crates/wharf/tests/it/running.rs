@@ -1,9 +1,9 @@
-//! Servers, which run until they are told to end.
+//! Servers, which run until they are stopped.
 //!
-//! On Unix that is SIGINT, as from Ctrl-C. No safe call sends a Ctrl-C to another process on Windows:
-//! there each program that a test has to end runs until its input ends, and the test closes that.
-//! Running them so on Unix too was rejected, since people press Ctrl-C. What needs a signal itself
-//! is ignored on Windows, with the reason.
+//! On Unix they stop by SIGINT, as from Ctrl-C. No safe call sends a Ctrl-C to another process on
+//! Windows: there each program that a test must stop runs until its input closes, and the test
+//! closes it. Doing so on Unix too was rejected, since people press Ctrl-C. Tests that need a
+//! signal itself are ignored on Windows, with the reason.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::program::{code_of, program, words};
 
-/// Makes what `command` starts one that [`tell_to_end`] ends.
+/// Prepares `command` so that [`tell_to_end`] stops it.
 pub(crate) fn until_told(command: &mut Command) -> &mut Command {
     if cfg!(windows) {
         command.arg("--until-eof").stdin(Stdio::piped());
@@ -26,13 +26,13 @@ pub(crate) fn until_told(command: &mut Command) -> &mut Command {
     command
 }
 
-/// Tells what runs until it is told to that it is.
+/// Stops a program that runs until it is stopped.
 #[cfg(unix)]
 pub(crate) fn tell_to_end(child: &mut Child) {
     signal(child, Signal::INT);
 }
 
-/// Tells what runs until it is told to that it is.
+/// Stops a program that runs until it is stopped.
 #[cfg(windows)]
 pub(crate) fn tell_to_end(child: &mut Child) {
     let input = child.stdin.take();
@@ -49,8 +49,8 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// Waits until every thread stands still. One of them takes the signal, and the others go on until it
-/// has: on a busy machine a server served two thousand peers meanwhile.
+/// Waits until every thread stands still. One of them takes the signal, and the others go on until
+/// it has: on a busy machine a server once served two thousand peers meanwhile.
 #[cfg(target_os = "linux")]
 fn until_stopped(child: &Child) {
     let give_up_at = Instant::now() + Duration::from_secs(180);
@@ -58,7 +58,7 @@ fn until_stopped(child: &Child) {
         let tasks = format!("/proc/{}/task", child.id());
         let tasks = std::fs::read_dir(tasks).expect("it is our child");
         let stands_still = |task: std::io::Result<std::fs::DirEntry>| {
-            // A thread that has ended meanwhile is as good.
+            // A thread that has ended meanwhile is fine.
             let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
             stat.is_ok_and(|stat| {
                 stat.rsplit(") ")
@@ -74,7 +74,7 @@ fn until_stopped(child: &Child) {
     }
 }
 
-/// Lets the tests compile that are ignored here, so that a run names them.
+/// Compiles tests that are ignored here, so that a run lists them.
 #[cfg(windows)]
 #[derive(Clone, Copy)]
 pub(crate) struct Signal;
@@ -106,8 +106,7 @@ impl Server {
         Server::start_command(command)
     }
 
-    /// Starts one at a port that the system chooses; answers its address too, to be told to a
-    /// load.
+    /// Starts a server on a port that the system chooses; returns its address too, for a load.
     pub(crate) fn somewhere(service: &str, options: &str) -> (Self, String) {
         let place = [service, "127.0.0.1:0"];
         let server = Server::start(&[&place[..], &words(options)].concat());
@@ -141,7 +140,7 @@ impl Server {
         address_of(&next_line(&mut self.lines))
     }
 
-    /// The address of its door, where it has one.
+    /// The address of its `--admin`, if it has one.
     pub(crate) fn admin(&self) -> String {
         let admin = self.listening["admin"].as_str();
         admin.expect("a text").to_owned()
@@ -163,13 +162,13 @@ impl Server {
         self::signal(&self.child, signal);
     }
 
-    /// Ends it as Ctrl-C does; answers the account, which balances.
+    /// Stops it as Ctrl-C does; returns the account, which balances.
     pub(crate) fn stop(mut self) -> Value {
         self.tell_to_end();
         self.account()
     }
 
-    /// The account of a server that was told to stop, and ends in order.
+    /// The account of a server that was stopped, and shuts down gracefully.
     pub(crate) fn account(&mut self) -> Value {
         let mut last = Value::Null;
         loop {
@@ -196,7 +195,7 @@ impl Server {
         self.child.wait().expect("it ends")
     }
 
-    /// Waits until it has told of an event so often, in the lines that `-v` prints.
+    /// Waits until it has printed this number of lines of an event, with `-v`.
     pub(crate) fn wait_for(&mut self, event: &str, count: usize) {
         let mut seen = 0;
         while seen < count {
@@ -209,7 +208,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // After an orderly stop there is nothing left to end.
+        // After a graceful stop there is nothing left to end.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -238,10 +237,10 @@ fn next_line(lines: &mut impl BufRead) -> Value {
 
 /// The first of `count` free ports in a row, from `first` on and below `first` + 2,000.
 ///
-/// Each test names a `first` of its own, below the ports that systems hand out for port 0.
-/// Two tests once looked for free ports in the same place, and the one that connected until
-/// its server answered was counted by the server of the other. Two runs of the tests at the same
-/// time would do the same, and so each begins somewhere else.
+/// Each test has its own `first`, below the ports that systems choose for port 0. Two tests once
+/// searched for free ports in the same range: one connected until its server replied, and the
+/// other's server counted these connections. Two runs of the tests at the same time would do the
+/// same, so each starts somewhere else.
 pub(crate) fn free_ports(first: u16, count: u16) -> u16 {
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let mut places: Vec<u16> = (first..first + 2_000).step_by(17).collect();
@@ -252,7 +251,7 @@ pub(crate) fn free_ports(first: u16, count: u16) -> u16 {
     found.unwrap_or_else(|| panic!("no {count} ports in a row are free"))
 }
 
-/// The drivers that the program has.
+/// The drivers of the program.
 pub(crate) fn drivers() -> Vec<String> {
     let drivers: Vec<String> = match std::env::var("WHARF_TEST_DRIVERS") {
         Ok(names) => names.split(',').map(str::to_owned).collect(),

@@ -1,5 +1,5 @@
-//! The tables of docs/ that tell the members of `--format json`: what the program prints is in
-//! them, and what is in them it prints.
+//! The tables in docs/ of the members of `--format json`: they have every member that the program
+//! prints, and no other.
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
@@ -13,7 +13,7 @@ use crate::running::{Server, drivers};
 const SERVERS: &str = include_str!("../../../../docs/program/servers.md");
 const LOAD: &str = include_str!("../../../../docs/program/load.md");
 
-/// The members that the table below a heading has.
+/// The members in the table below a heading.
 fn documented(page: &str, heading: &str) -> BTreeSet<String> {
     let section = page.split("\n#").find(|it| {
         let first = it.lines().next().unwrap_or_default();
@@ -26,7 +26,7 @@ fn documented(page: &str, heading: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The members of an object; of one within it with a dot.
+/// The members of an object; members of an object within it have a dot.
 fn members(told: &Value) -> BTreeSet<String> {
     let told = told.as_object().expect("an object").iter();
     let each = told.flat_map(|(name, value)| match value {
@@ -74,7 +74,7 @@ fn every_member_that_a_load_prints_is_in_its_table() {
     let options = ["--admin", &admin, "--for", "100ms", "--interval", "20ms"];
     let (told, _) = load(&[&["echo", &address], &options[..]].concat());
     let table = documented(LOAD, "What `wharf load` prints");
-    // It has those of messages although there may have been no time for any.
+    // It has those of messages, although there may have been no time for one.
     assert_eq!(members(&told), table, "{told}");
     server.stop();
 }

@@ -1,4 +1,4 @@
-//! What `hold` and `echo` do with connections, on each driver.
+//! How `hold` and `echo` treat connections, on each driver.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -28,7 +28,7 @@ fn hold_accounts_for_each_connection() {
     }
 }
 
-/// Which client resets its connections, of which listener, and when: a count cannot tell.
+/// Which client resets its connections, of which listener, and when: a count does not show it.
 #[test]
 fn each_line_says_who_came_where_and_how_it_left() {
     for driver in drivers() {
@@ -64,8 +64,8 @@ fn each_line_says_who_came_where_and_how_it_left() {
     }
 }
 
-/// Its FIN would wait behind what nobody reads, and its system has given up: it sends nothing any more,
-/// and only who asks finds out.
+/// Its FIN would wait behind unread data, and its system has given up: it sends nothing any more,
+/// and only a probe finds out.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_peer_that_left_behind_a_full_window_is_let_go() {
@@ -76,7 +76,7 @@ fn a_peer_that_left_behind_a_full_window_is_let_go() {
         let options = ["--driver", &driver, "--keepalive", "1s", "-v"];
         let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        // What stands in for minutes: how long what it has sent may stay without an answer.
+        // In place of minutes: how long sent data may stay without an acknowledgement.
         let gives_up = Some(std::time::Duration::from_millis(1));
         client.set_tcp_user_timeout(gives_up).expect("Linux has it");
         let address = server.address().into();
@@ -99,18 +99,18 @@ fn a_peer_that_left_behind_a_full_window_is_let_go() {
     }
 }
 
-/// A peer that has shut down its sending side has left: nothing more can come from it.
+/// A peer that has shut down its sending side has left: no more data can come from it.
 #[test]
 fn hold_answers_a_half_close_with_its_own() {
     for driver in drivers() {
         let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
         let mut client = server.connect();
-        // Wine tells of no FIN behind what nobody has read.
+        // Wine reports no FIN behind unread data.
         if crate::program::is_native() {
             client.write_all(b"unread").expect("it is connected");
         }
         client.shutdown(Shutdown::Write).expect("an open socket");
-        // What it has not read makes a reset of its end on some systems, and a FIN on others.
+        // Its unread data turns its close into a reset on some systems, and into a FIN on others.
         let mut back = Vec::new();
         let _ = client.read_to_end(&mut back);
         assert_eq!(back, b"", "{driver}");
@@ -119,7 +119,7 @@ fn hold_answers_a_half_close_with_its_own() {
     }
 }
 
-/// Looking before sleeping changes nothing that a peer can see, nor how the server ends.
+/// Busy-polling changes nothing that a peer can see, nor how the server ends.
 #[test]
 fn echo_that_looks_before_it_sleeps_echoes_and_ends() {
     for driver in drivers() {
@@ -138,7 +138,7 @@ fn echo_that_looks_before_it_sleeps_echoes_and_ends() {
     }
 }
 
-/// Memory of the server that is in use, as Linux counts it; under Wine too.
+/// Memory of the server in use, as Linux counts it; under Wine too.
 #[cfg(target_os = "linux")]
 fn resident_bytes(server: &Server) -> usize {
     let path = format!("/proc/{}/status", server.child.id());
@@ -149,13 +149,13 @@ fn resident_bytes(server: &Server) -> usize {
     kilobytes.expect("a number") * 1024
 }
 
-/// As many as the maximum, again and again: a slot that is not given back is missed in the next
-/// round.
+/// The maximum number of connections, again and again: a slot that is not freed is missing in the
+/// next round.
 #[cfg(target_os = "linux")]
 #[test]
 fn crowds_come_and_go_without_a_trace() {
     const ROUNDS: usize = 10;
-    // Under Wine the time that peers take to leave grows faster than their number: 1,000 took 14 s.
+    // Under Wine the time in which peers leave grows faster than their number: 1,000 took 14 s.
     let count = if crate::program::is_native() {
         2_000
     } else {
@@ -184,7 +184,7 @@ fn crowds_come_and_go_without_a_trace() {
         assert_eq!(*left, count * ROUNDS, "{driver}: {account}");
         assert_eq!(account["peak"], count, "{driver}: {account}");
         assert_eq!(account["closed_by_us"], 0, "{driver}: {account}");
-        // Forgotten connections would cost tens of bytes each, and most came after the second round.
+        // Leaked connections would cost tens of bytes each, and most came after the second round.
         assert!(grown < 1 << 19, "{driver}: {grown} bytes more: {account}");
     }
 }
@@ -215,7 +215,7 @@ fn hold_without_notice_keeps_what_has_left() {
         server.wait_for("accepted", 20);
         clients.drain(..10).for_each(drop);
         clients.drain(..).for_each(reset);
-        // Whoever comes after them is told after them.
+        // A later connection is reported after them.
         let _last = server.connect();
         server.wait_for("accepted", 1);
         let account = server.stop();
@@ -248,8 +248,8 @@ fn echo_returns_every_byte_and_then_its_fin() {
     }
 }
 
-/// A client that sends until both directions are full, and never reads. With small buffers of its
-/// own, so that a thousand of them need little memory.
+/// A client that sends until both directions are full, and never reads. Its own buffers are small,
+/// so that a thousand of them need little memory.
 fn stuck_client(server: &Server) -> Socket {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     client.set_recv_buffer_size(4096).expect("a fresh socket");
@@ -261,7 +261,7 @@ fn stuck_client(server: &Server) -> Socket {
     client
 }
 
-/// The pool of buffers must not be taken hostage by those who never read.
+/// Peers that never read must not exhaust the pool of buffers.
 #[test]
 fn a_thousand_peers_that_never_read_leave_a_hundred_others_alone() {
     let _ = rlimit::increase_nofile_limit(4096);
@@ -305,7 +305,7 @@ fn resets_in_mid_stream_end_only_their_own_connection() {
         }
         drop(steady);
         let account = server.stop();
-        // Windows does not hand out what was reset before it was accepted.
+        // Windows does not deliver connections that were reset before they were accepted.
         let accepted = account["accepted"].as_u64().expect("a count");
         let complete = driver == "iocp" || accepted == 51;
         assert!(

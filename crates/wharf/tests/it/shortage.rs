@@ -1,4 +1,4 @@
-//! More connections than there is room for: by `--max-connections`, or for lack of descriptors.
+//! More connections than allowed: by `--max-connections`, or for lack of descriptors.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
                 clients.drain(..3).for_each(drop);
                 server.wait_for("accepted", 2);
             } else {
-                // The system deals them out as it likes: a full thread keeps its own waiting.
+                // The system distributes them freely: a full thread keeps its own waiting.
                 server.wait_for("accepted", 1);
                 drop(clients);
                 server.wait_for("accepted", 4);
@@ -36,7 +36,7 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
     }
 }
 
-/// The program with room for so many descriptors.
+/// The program with a limit of this number of descriptors.
 pub(crate) fn with_descriptors(count: u32, arguments: &[&str]) -> Command {
     if cfg!(windows) {
         // It has no such limit.
@@ -89,7 +89,7 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
                 "{driver}: {share} % of a core while it is full"
             );
         }
-        // Each that leaves makes room for one that waits.
+        // Each connection that leaves frees a slot for one that waits.
         let mut accepted = 0;
         while let Some(client) = clients.pop() {
             drop(client);
@@ -105,7 +105,7 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
     }
 }
 
-/// What closes each connection as soon as it is there needs few descriptors, and no other process.
+/// A load that closes each connection at once needs few descriptors, and no other process.
 #[test]
 #[cfg_attr(windows, ignore = "Windows has no limit of descriptors")]
 fn what_connects_and_closes_gets_by_with_few_descriptors() {

@@ -1,6 +1,6 @@
-//! Servers whose output nobody reads: they serve, tell their account where it is asked for, and end.
+//! Servers whose output is not read: they serve, report their account, and end.
 //!
-//! The usual harness starts a server with a pipe, reads where it listens, and reads no more.
+//! Test harnesses often start a server with a pipe, read its address, and read no more.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,10 +13,10 @@ use crate::processes::can_share;
 use crate::program::{code_of, is_native, needs_native, program, words};
 use crate::running::{Server, Signal, drivers, reset};
 
-/// What a pipe takes before a writer has to wait, on Linux; elsewhere less.
+/// The bytes that a pipe takes before a writer blocks, on Linux; elsewhere less.
 const PIPE_BYTES: usize = 64 << 10;
 
-/// A server with `-v` and a door, in one process or in several.
+/// A server with `-v` and `--admin`, in one process or in several.
 fn talkative(service: &str, driver: &str, processes: u32) -> Server {
     let place = format!("{service} 127.0.0.1:0 --admin 127.0.0.1:0 -v --driver {driver}");
     let mut command = program();
@@ -28,7 +28,7 @@ fn talkative(service: &str, driver: &str, processes: u32) -> Server {
     Server::start_command(command)
 }
 
-/// One, and where systems deal connections out, several.
+/// One, and several if the system distributes connections.
 fn processes() -> Vec<u32> {
     if can_share() { vec![1, 2] } else { vec![1] }
 }
@@ -44,7 +44,7 @@ fn served(server: &Server, count: usize) {
     }
 }
 
-/// All that is left to read, and the account in its last line.
+/// Everything that is left to read, and the account in its last line.
 fn rest(server: &mut Server) -> (String, Value) {
     let mut text = String::new();
     server.lines.read_to_string(&mut text).expect("text");
@@ -72,20 +72,20 @@ fn a_server_whose_output_nobody_reads_serves_on_and_ends() {
     }
     // Each waits a while for its reader, and all of them at the same time.
     for (which, mut server) in all {
-        // Its account is lost, which it tells.
+        // Its account is lost, and it reports that.
         assert_eq!(code_of(server.wait()), Some(1), "{which}");
         let mut complaint = String::new();
         let stderr = server.child.stderr.as_mut().expect("a pipe");
         stderr.read_to_string(&mut complaint).expect("text");
         assert!(complaint.contains("it is not read"), "{which} {complaint}");
-        // It had more to say than anybody has read.
+        // It had more output than was read.
         let (text, _) = rest(&mut server);
         let all = COUNT * "{\"event\":\"accepted\",\"key\":100}".len();
         assert!(all > PIPE_BYTES && text.len() <= PIPE_BYTES, "{which}");
     }
 }
 
-/// What nobody reads in time is dropped, not collected; and the account says how much that was.
+/// Output that is not read in time is dropped, not collected; the account has its amount.
 #[test]
 fn lines_that_nobody_reads_in_time_are_counted() {
     // Two lines each, of 100 bytes and more: beyond the 4 MiB that may wait.
@@ -101,7 +101,7 @@ fn lines_that_nobody_reads_in_time_are_counted() {
                 "load connect {} --connections 15000 --threads 2 --reset",
                 server.address()
             );
-            // Not all come: a backlog that is full forgets one that resets at once.
+            // Not all come: a full backlog forgets a connection that resets at once.
             while asked(&admin, b"")["accepted"].as_u64() < Some(COUNT) {
                 let status = program().args(words(&load)).stdout(Stdio::null()).status();
                 assert_eq!(code_of(status.expect("it runs")), Some(0), "{driver}");
@@ -121,7 +121,7 @@ fn lines_that_nobody_reads_in_time_are_counted() {
     }
 }
 
-/// The second signal asks for the end at once, whatever the first one waits for.
+/// The second signal ends it at once, whatever the first one waits for.
 #[test]
 #[cfg_attr(windows, ignore = "no safe call sends a signal on Windows")]
 fn a_second_signal_ends_every_process_at_once() {
@@ -136,7 +136,7 @@ fn a_second_signal_ends_every_process_at_once() {
             if let Some(status) = server.child.try_wait().expect("a child") {
                 break status;
             }
-            // Those that come at the same time as the first count as one with it.
+            // Signals at the same time as the first count as one with it.
             server.signal(Signal::INT);
             std::thread::sleep(std::time::Duration::from_millis(10));
         };
@@ -144,7 +144,7 @@ fn a_second_signal_ends_every_process_at_once() {
     }
 }
 
-/// An account that was asked for and could not be written is no success.
+/// If an account could not be written, it is no success.
 #[test]
 #[cfg_attr(
     windows,
@@ -184,7 +184,7 @@ fn a_pipe_that_is_closed_loses_the_account_which_is_told() {
     }
 }
 
-/// A load that could not tell its result has failed, whatever that was.
+/// A load that could not print its result has failed, whatever the result was.
 #[test]
 #[cfg_attr(
     windows,
