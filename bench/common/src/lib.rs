@@ -9,9 +9,9 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::AsFd;
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
+use rustix::process::Signal;
 
 /// The processor of the servers.
 pub const SERVER_PROCESSOR: usize = 0;
@@ -115,15 +115,6 @@ pub fn set_options(socket: impl AsFd) {
 pub fn announce(port: u16) {
     println!("{port}");
     io::stdout().flush().expect("standard output is open");
-}
-
-/// A second descriptor of what `number` names in this process, for libraries that show no more
-/// than the number.
-pub fn duplicate(number: RawFd) -> OwnedFd {
-    let this = Pid::from_raw(std::process::id().cast_signed()).expect("a process has an id");
-    let process = rustix::process::pidfd_open(this, PidfdFlags::empty()).expect("a process");
-    rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty())
-        .expect("an open descriptor")
 }
 
 /// The bytes of the streams, which both ends know: the byte at a position depends on the

@@ -41,8 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder.shared().build()?
     };
     let listener = port.listen(([127, 0, 0, 1], 0), LISTENER)?;
-    let number = i32::try_from(listener.socket().raw_number()?)?;
-    bench_common::set_options(bench_common::duplicate(number));
+    let socket = listener.socket();
+    socket.with_descriptor(|descriptor| bench_common::set_options(descriptor))?;
     listener.socket().accept()?;
     let address = listener.local_address()?;
     bench_common::announce(address.internet().ok_or("no port")?.port());

@@ -3,15 +3,26 @@
 //! An accepted socket belongs to no port yet, so that it may be associated with any: a program
 //! with a port per thread deals them out. It keeps a place in the table of the port that accepted
 //! it, which makes `sockets_max` exact.
+//!
+//! `AsFd` was rejected for them: a connection in the table of a ring has no descriptor. So was
+//! `socket2`'s type in conversions, because its versions would become versions of this crate.
+
+use std::net::TcpStream;
 
 use crate::address::Address;
 use crate::core::place::Place;
-use crate::error::{Error, Operation, Result};
-use crate::sys;
+use crate::error::{Error, ErrorKind, Operation, Refused, Result};
+use crate::sys::{self, BorrowedDescriptor, OwnedDescriptor};
+
+const NO_DESCRIPTOR: &str = "this connection has no descriptor of its own: associate it with the \
+                             port that accepted it";
+const IS_UNIX: &str = "this is a Unix socket: convert it into a UnixStream";
+const IS_INTERNET: &str = "this is no Unix socket: convert it into a TcpStream";
 
 /// An accepted connection that no port knows yet; dropping it closes it.
 ///
-/// It counts against `sockets_max` of the port that accepted it until it is dropped or associated.
+/// It counts against `sockets_max` of the port that accepted it until it is dropped, associated, or
+/// converted: into a `TcpStream`, a `UnixStream`, or an [`OwnedDescriptor`](crate::OwnedDescriptor).
 ///
 /// ```
 /// use wharf_port::{Accepted, Key, Port, SocketRef};
@@ -48,6 +59,25 @@ impl Accepted {
         peer.map_err(|error| Error::from_io(Operation::Address, &error))
     }
 
+    /// The descriptor, to set an option or to read one; nothing where the connection has none.
+    ///
+    /// That is so in the table of a port with
+    /// [`direct_descriptors`](crate::Builder::direct_descriptors), and on the simulated network. For
+    /// these this is a method and no `AsFd`, which could only panic. To keep the descriptor, convert
+    /// the connection into an [`OwnedDescriptor`](crate::OwnedDescriptor).
+    ///
+    /// ```
+    /// use wharf_port::Accepted;
+    /// fn has_descriptor(accepted: &Accepted) -> bool {
+    ///     // On Unix this is a `BorrowedFd`, which `socket2::SockRef::from` takes by reference.
+    ///     accepted.descriptor().is_some()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedDescriptor<'_>> {
+        descriptor(&self.handle, self.place.as_ref())
+    }
+
     /// The system's number of the socket, for lines a person reads.
     ///
     /// ```
@@ -63,6 +93,11 @@ impl Accepted {
 
 /// A connected socket on its way into a port: what [`Port::associate`](crate::Port::associate)
 /// takes, and gives back when it refuses.
+///
+/// Streams of `std` and owned descriptors convert into it. It converts back, and so does an
+/// [`Accepted`], into a socket that blocks. That fails as
+/// [`ErrorKind::Unsupported`] for a connection without a descriptor, as
+/// [`ErrorKind::InvalidInput`] where the stream is of another family, and gives the socket back.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -89,6 +124,90 @@ impl Unassociated {
             peer: None,
         }
     }
+
+    /// The descriptor; nothing where the connection has none. As
+    /// [`Accepted::descriptor`](crate::Accepted::descriptor).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// assert!(wharf_port::Unassociated::from(socket).descriptor().is_some());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedDescriptor<'_>> {
+        descriptor(&self.handle, self.place.as_ref())
+    }
+
+    /// The descriptor alone, of a socket that blocks as those of `std` do. The place in the table
+    /// of the port that accepted it is free then.
+    pub(crate) fn into_standard(
+        self,
+        wanted: Option<Family>,
+    ) -> Result<OwnedDescriptor, Refused<Unassociated>> {
+        let refuse = |error, value| Err(Refused { error, value });
+        if let Err(error) = self.make_standard(wanted) {
+            return refuse(error, self);
+        }
+        let Unassociated {
+            handle,
+            place,
+            accepted,
+            peer,
+        } = self;
+        match sys::into_descriptor(handle) {
+            Ok(descriptor) => Ok(descriptor),
+            Err(handle) => refuse(
+                unsupported(NO_DESCRIPTOR),
+                Unassociated {
+                    handle,
+                    place,
+                    accepted,
+                    peer,
+                },
+            ),
+        }
+    }
+
+    fn make_standard(&self, wanted: Option<Family>) -> Result<()> {
+        if self.descriptor().is_none() {
+            return Err(unsupported(NO_DESCRIPTOR));
+        }
+        let failed = |error| Error::from_io(Operation::Descriptor, &error);
+        let is_unix = sys::open::is_unix(&self.handle).map_err(failed)?;
+        let unfit = |advice| Error::advised(Operation::Descriptor, ErrorKind::InvalidInput, advice);
+        match wanted {
+            Some(Family::Internet) if is_unix => return Err(unfit(IS_UNIX)),
+            Some(Family::Unix) if !is_unix => return Err(unfit(IS_INTERNET)),
+            Some(Family::Internet | Family::Unix) | None => {}
+        }
+        let failed = |code| Error::from_os(Operation::Descriptor, code);
+        sys::set_nonblocking(&self.handle, false).map_err(failed)
+    }
+}
+
+/// What kind of address a socket of `std` has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    Internet,
+    #[allow(dead_code, reason = "not every system has Unix sockets")]
+    Unix,
+}
+
+/// The descriptor of a socket on its way, where it has one of its own.
+fn descriptor<'a>(
+    handle: &'a sys::Handle,
+    place: Option<&Place>,
+) -> Option<BorrowedDescriptor<'a>> {
+    match place.is_none_or(Place::is_real) {
+        true => sys::descriptor(handle),
+        false => None,
+    }
+}
+
+fn unsupported(advice: &'static str) -> Error {
+    Error::advised(Operation::Descriptor, ErrorKind::Unsupported, advice)
 }
 
 impl From<Accepted> for Unassociated {
@@ -107,14 +226,46 @@ impl From<Accepted> for Unassociated {
     }
 }
 
-impl From<std::net::TcpStream> for Unassociated {
-    fn from(socket: std::net::TcpStream) -> Self {
+impl From<TcpStream> for Unassociated {
+    fn from(socket: TcpStream) -> Self {
         Unassociated::of(socket.into())
     }
 }
 
-impl From<socket2::Socket> for Unassociated {
-    fn from(socket: socket2::Socket) -> Self {
+impl From<OwnedDescriptor> for Unassociated {
+    fn from(socket: OwnedDescriptor) -> Self {
         Unassociated::of(socket.into())
+    }
+}
+
+impl TryFrom<Unassociated> for OwnedDescriptor {
+    type Error = Refused<Unassociated>;
+
+    fn try_from(socket: Unassociated) -> Result<Self, Self::Error> {
+        socket.into_standard(None)
+    }
+}
+
+impl TryFrom<Unassociated> for TcpStream {
+    type Error = Refused<Unassociated>;
+
+    fn try_from(socket: Unassociated) -> Result<Self, Self::Error> {
+        socket.into_standard(Some(Family::Internet)).map(Self::from)
+    }
+}
+
+impl TryFrom<Accepted> for OwnedDescriptor {
+    type Error = Refused<Unassociated>;
+
+    fn try_from(accepted: Accepted) -> Result<Self, Self::Error> {
+        Unassociated::from(accepted).try_into()
+    }
+}
+
+impl TryFrom<Accepted> for TcpStream {
+    type Error = Refused<Unassociated>;
+
+    fn try_from(accepted: Accepted) -> Result<Self, Self::Error> {
+        Unassociated::from(accepted).try_into()
     }
 }

@@ -56,6 +56,8 @@ pub enum Operation {
     Post,
     /// Asking for an address of a socket.
     Address,
+    /// Asking for the descriptor of a socket.
+    Descriptor,
 }
 
 impl fmt::Display for Operation {
@@ -77,6 +79,7 @@ impl fmt::Display for Operation {
             Operation::Timer => "set a timer",
             Operation::Post => "post",
             Operation::Address => "read the address",
+            Operation::Descriptor => "take the descriptor",
         })
     }
 }

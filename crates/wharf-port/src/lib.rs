@@ -163,6 +163,7 @@ pub use reference::SocketRef;
 pub use stream::Stream;
 #[doc(hidden)]
 pub use sys::program;
+pub use sys::{BorrowedDescriptor, OwnedDescriptor};
 pub use table::Table;
 pub use waiter::{Wait, Waiter};
 

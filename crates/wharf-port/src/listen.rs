@@ -1,21 +1,42 @@
 //! How to listen: the address, the backlog and the options that accepted sockets inherit.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use crate::address::Address;
 use crate::keepalive::Keepalive;
+use crate::sys::{self, OwnedDescriptor};
 
 /// How to listen: what [`Port::listen`](crate::Port::listen) takes. Any address converts into it.
 ///
+/// So does a socket that listens already: a listener of `std`, or an owned descriptor, such as one
+/// that a service manager passed (socket activation). It keeps its address and its backlog, and
+/// [`backlog`](Self::backlog), [`dual_stack`](Self::dual_stack) and
+/// [`share_port`](Self::share_port) say nothing about it. The port takes a second descriptor of it
+/// and never shuts the socket down, because another process may accept from it too; the first one
+/// closes with these options. The port sets whether the socket blocks, for all who have it.
+///
+/// # Portability
+/// On Windows a socket belongs to one port, whichever of its handles comes: a second `listen` with
+/// a clone of these options fails. The simulated network takes addresses alone.
+///
 /// ```
-/// use wharf_port::ListenOptions;
+/// use wharf_port::{ListenOptions, Port};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let options = ListenOptions::new(([127, 0, 0, 1], 0)).backlog(128);
+///
+/// let bound = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let address = bound.local_addr()?;
+/// let port = Port::builder().build()?;
+/// let listener = port.listen(bound, 90.into())?;
+/// assert_eq!(listener.local_address()?, address.into());
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ListenOptions {
-    pub(crate) address: Address,
-    pub(crate) backlog: i32,
+    pub(crate) at: ListenAt,
+    pub(crate) backlog: u32,
     pub(crate) dual_stack: bool,
     pub(crate) share_port: bool,
     pub(crate) no_delay: bool,
@@ -23,9 +44,17 @@ pub struct ListenOptions {
     pub(crate) keepalive: Option<Keepalive>,
 }
 
+/// What to listen at.
+#[derive(Clone, Debug)]
+pub(crate) enum ListenAt {
+    Address(Address),
+    /// A socket that listens already; shared among the clones of the options.
+    Socket(Arc<sys::Handle>),
+}
+
 /// Connections the system keeps for a listener unless told otherwise; it caps the number by its
 /// own bound (`net.core.somaxconn` on Linux).
-const BACKLOG: i32 = 4096;
+const BACKLOG: u32 = 4096;
 
 impl ListenOptions {
     /// Listens at this address.
@@ -34,8 +63,12 @@ impl ListenOptions {
     /// let options = wharf_port::ListenOptions::new(([0, 0, 0, 0], 10101));
     /// ```
     pub fn new(address: impl Into<Address>) -> Self {
+        ListenOptions::of(ListenAt::Address(address.into()))
+    }
+
+    fn of(at: ListenAt) -> Self {
         ListenOptions {
-            address: address.into(),
+            at,
             backlog: BACKLOG,
             dual_stack: false,
             share_port: false,
@@ -45,13 +78,18 @@ impl ListenOptions {
         }
     }
 
+    /// Whether the caller has brought the socket.
+    pub(crate) fn is_brought(&self) -> bool {
+        matches!(self.at, ListenAt::Socket(_))
+    }
+
     /// How many connections wait in the system until they are accepted; 4,096 by default. The
     /// system's own bound (`net.core.somaxconn` on Linux, 200 and up on Windows) caps it.
     ///
     /// ```
     /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).backlog(16);
     /// ```
-    pub fn backlog(mut self, connections: i32) -> Self {
+    pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
@@ -127,5 +165,17 @@ impl ListenOptions {
 impl<A: Into<Address>> From<A> for ListenOptions {
     fn from(address: A) -> Self {
         ListenOptions::new(address)
+    }
+}
+
+impl From<OwnedDescriptor> for ListenOptions {
+    fn from(listener: OwnedDescriptor) -> Self {
+        ListenOptions::of(ListenAt::Socket(Arc::new(listener.into())))
+    }
+}
+
+impl From<TcpListener> for ListenOptions {
+    fn from(listener: TcpListener) -> Self {
+        OwnedDescriptor::from(listener).into()
     }
 }

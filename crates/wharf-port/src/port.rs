@@ -130,11 +130,13 @@ impl Port {
         Waiter::new(&self.core)
     }
 
-    /// Opens a listening socket and associates it with `key`. Accepting starts with
-    /// [`Listener::accept`].
+    /// Opens a listening socket, or takes one that listens already, and associates it with `key`.
+    /// Accepting starts with [`Listener::accept`].
     ///
     /// # Errors
-    /// What the system says to the address, [`ErrorKind::Full`](crate::ErrorKind::Full) at `sockets_max`.
+    /// What the system says to the address, [`ErrorKind::Full`](crate::ErrorKind::Full) at
+    /// `sockets_max`, [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a socket that
+    /// does not listen.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -147,7 +149,8 @@ impl Port {
         self.core.listen(&at.into(), key).map(Listener::new)
     }
 
-    /// Associates a connected socket: one just accepted, or one of `std` or `socket2`. The port sets
+    /// Associates a connected socket: one just accepted, a stream of `std`, or an owned
+    /// descriptor, such as a `socket2::Socket` converts into. The port sets
     /// whether it blocks, and turns its `SO_LINGER` off: how it closes is for
     /// [`close`](crate::Stream::close) to say.
     ///

@@ -13,11 +13,15 @@ use crate::core::Core;
 use crate::core::registry::with_core;
 use crate::core::slot::{SlotId, SocketState};
 use crate::driver::Driver;
+use crate::driver::kind::DriverKind;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::key::Key;
 use crate::op::{Close, Op};
 use crate::reference::SocketRef;
-use crate::sys;
+use crate::sys::{self, BorrowedDescriptor};
+
+const NO_DESCRIPTOR: &str = "this socket has no descriptor of its own: set what listener and connect \
+                             have options for, or build the port without direct descriptors";
 
 impl SocketRef {
     pub(crate) fn with<R>(
@@ -293,6 +297,53 @@ impl SocketRef {
     /// ```
     pub fn peer_address(&self) -> Result<Address> {
         self.address(|driver, state| driver.peer_address(state))
+    }
+
+    /// Lends the socket's descriptor to `use_it`, to set an option or to read one.
+    ///
+    /// It is another descriptor of the same socket, because the port may close its own meanwhile;
+    /// it closes at the end of this call. If the connection ends during the call, its peer learns
+    /// that at the end of it. To read, write, or change whether the socket blocks is an error that
+    /// the port cannot see.
+    ///
+    /// A stream and a listener have this method in place of `AsFd`: the port owns the descriptor,
+    /// and any copy of this reference may close it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a stale reference, [`ErrorKind::Unsupported`] for a socket in the
+    /// table of a ring and on the simulated network, [`ErrorKind::TooManyOpenFiles`] where no
+    /// descriptor is left.
+    ///
+    /// ```
+    /// # fn main() -> wharf_port::Result<()> {
+    /// let port = wharf_port::Port::builder().build()?;
+    /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
+    /// // On Unix this is a `BorrowedFd`, which `socket2::SockRef::from` takes by reference.
+    /// let text = listener.socket().with_descriptor(|descriptor| format!("{descriptor:?}"))?;
+    /// assert!(text.starts_with("Borrowed"));
+    /// # Ok(()) }
+    /// ```
+    pub fn with_descriptor<R>(
+        &self,
+        use_it: impl FnOnce(BorrowedDescriptor<'_>) -> R,
+    ) -> Result<R> {
+        const OPERATION: Operation = Operation::Descriptor;
+        let lent = self.with(OPERATION, |core, id| {
+            let closed = Error::new(OPERATION, ErrorKind::Closed);
+            let state = core.slots.lock(id).ok_or(closed)?;
+            let handle = state.handle.as_ref().ok_or(closed)?;
+            if core.report.kind == DriverKind::Sim || sys::is_direct(handle) {
+                return Err(Error::advised(
+                    OPERATION,
+                    ErrorKind::Unsupported,
+                    NO_DESCRIPTOR,
+                ));
+            }
+            let lent = handle.try_clone();
+            lent.map_err(|error| Error::from_io(OPERATION, &error))
+        })?;
+        let lent = sys::descriptor(&lent).expect("a copy of a descriptor is one");
+        Ok(use_it(lent))
     }
 
     /// The system's number of the socket, for lines a person reads. It is no handle: the port owns

@@ -13,6 +13,41 @@ pub(crate) mod open;
 
 pub(crate) use imp::*;
 
+/// What the system knows an open socket by, and who has it closes it: an `OwnedFd` on Unix, an
+/// `OwnedSocket` on Windows.
+///
+/// One name for both, so that portable code needs no `cfg`. Sockets of `std` and of `socket2`
+/// convert into it and from it.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use wharf_port::OwnedDescriptor;
+/// # fn main() -> std::io::Result<()> {
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let descriptor: OwnedDescriptor = listener.into();
+/// # Ok(()) }
+/// ```
+#[cfg(unix)]
+pub type OwnedDescriptor = std::os::fd::OwnedFd;
+#[cfg(windows)]
+#[allow(missing_docs, reason = "the text above is for both")]
+pub type OwnedDescriptor = std::os::windows::io::OwnedSocket;
+
+/// The same while something else has the socket: a `BorrowedFd` on Unix, a `BorrowedSocket` on
+/// Windows. `socket2::SockRef` and the calls of `rustix` take a reference to it.
+///
+/// ```
+/// use wharf_port::BorrowedDescriptor;
+/// fn is_the_same(one: BorrowedDescriptor<'_>, other: BorrowedDescriptor<'_>) -> bool {
+///     format!("{one:?}") == format!("{other:?}")
+/// }
+/// ```
+#[cfg(unix)]
+pub type BorrowedDescriptor<'a> = std::os::fd::BorrowedFd<'a>;
+#[cfg(windows)]
+#[allow(missing_docs, reason = "the text above is for both")]
+pub type BorrowedDescriptor<'a> = std::os::windows::io::BorrowedSocket<'a>;
+
 /// What the program `wharf` needs of Windows; nothing elsewhere, where safe crates have it.
 #[cfg(not(windows))]
 pub mod program {}

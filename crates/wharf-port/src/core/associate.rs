@@ -14,8 +14,7 @@ const ELSEWHERE: &str = "a socket with a direct descriptor belongs to the port t
 
 const DATAGRAMS: &str = "only a socket of type stream can be associated: this one has another type";
 
-const LISTENS: &str =
-    "a listening socket cannot be associated: have the port open one (Port::listen)";
+const LISTENS: &str = "a listening socket cannot be associated: give it to Port::listen";
 
 /// Looks at a socket that the caller has made, before a port takes it.
 fn take_foreign(handle: &sys::Handle) -> Result<()> {

@@ -20,7 +20,13 @@ impl Core {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
-        let listener = self.listen_on(handle, key, flag::LISTENER)?;
+        // What the caller has brought may be shared with other processes.
+        let shared = if at.is_brought() {
+            flag::SHARED_LISTENER
+        } else {
+            0
+        };
+        let listener = self.listen_on(handle, key, flag::LISTENER | shared)?;
         let id = listener.slot_id();
         if let Some(state) = self.slots.lock(id) {
             self.driver.listening(id, &state, at);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::core::Core;
+use crate::driver::kind::DriverKind;
 use crate::sys;
 
 /// A place kept in a port's table for a socket that was accepted and not yet associated.
@@ -36,6 +37,11 @@ impl Place {
     /// Whether it is a place in this port's table.
     pub(crate) fn is_of(&self, core: &Core) -> bool {
         self.core.id == core.id
+    }
+
+    /// Whether the sockets of its port are the system's own.
+    pub(crate) fn is_real(&self) -> bool {
+        self.core.report.kind != DriverKind::Sim
     }
 
     /// A slot has taken the place.

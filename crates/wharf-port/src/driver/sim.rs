@@ -20,7 +20,7 @@ use crate::connect::ConnectOptions;
 use crate::core::local::Local;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
-use crate::listen::ListenOptions;
+use crate::listen::{ListenAt, ListenOptions};
 use crate::sys;
 use queue::Shared;
 use request::{Asked, Memory, Side};
@@ -159,16 +159,16 @@ impl Driver for Sim {
     }
 
     fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
-        if at.congestion_control.is_some() {
+        let (ListenAt::Address(address), None) = (&at.at, &at.congestion_control) else {
             return Err(std::io::ErrorKind::Unsupported.into());
-        }
+        };
         self.shared.with(|world| {
-            let address = with_number(world, &at.address);
+            let address = with_number(world, address);
             if world.sockets.listening_at(&address).is_some() {
                 return Err(in_use());
             }
             let listener = Listener {
-                backlog_max: usize::try_from(at.backlog).unwrap_or(0).max(1),
+                backlog_max: usize::try_from(at.backlog).unwrap_or(usize::MAX).max(1),
                 ..Listener::default()
             };
             world.open(address, Role::Listener(listener))

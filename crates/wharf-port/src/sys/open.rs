@@ -4,38 +4,82 @@
 //! and set `SO_REUSEADDR` on Unix, where it only means that connections in TIME_WAIT do not stop a
 //! restart (contract C19).
 
-use super::{Handle, bind_connector, new_socket, prepare_bind, set_congestion_control, share_port};
+use socket2::{Domain, SockRef, Socket};
+
+use super::{
+    Handle, KNOWS_LISTENERS, SocketKind, bind_connector, new_socket, prepare_bind,
+    set_congestion_control, share_port, socket_kind,
+};
+use crate::address::Address;
 use crate::connect::ConnectOptions;
-use crate::error::{Error, Operation};
-use crate::listen::ListenOptions;
+use crate::error::{Error, ErrorKind, Operation};
+use crate::listen::{ListenAt, ListenOptions};
+
+const NO_LISTENER: &str = "this socket does not listen: call its listen first, or associate it";
+const NO_STREAMS: &str = "only a socket of type stream can listen: this one has another type";
 
 /// Opens the socket the way every driver on a real network does.
 pub(crate) fn listener(at: &ListenOptions) -> std::io::Result<Handle> {
-    let address = at.address.to_system()?;
-    let internet = at.address.internet();
+    match &at.at {
+        ListenAt::Address(address) => open_listener(address, at),
+        ListenAt::Socket(socket) => take_listener(socket, at),
+    }
+}
+
+/// Takes another descriptor of a socket that listens already; the caller may keep the first.
+fn take_listener(socket: &Handle, at: &ListenOptions) -> std::io::Result<Handle> {
+    let unfit = |advice| {
+        let error = Error::advised(Operation::Listen, ErrorKind::InvalidInput, advice);
+        Err(error.wrapped())
+    };
+    match socket_kind(socket).map_err(std::io::Error::from_raw_os_error)? {
+        SocketKind::Stream if KNOWS_LISTENERS => return unfit(NO_LISTENER),
+        SocketKind::Other => return unfit(NO_STREAMS),
+        SocketKind::Stream | SocketKind::Listening => {}
+    }
+    inherit(&SockRef::from(socket), at, !is_unix(socket)?)?;
+    socket.try_clone()
+}
+
+/// Whether an open socket is a Unix one.
+pub(crate) fn is_unix(socket: &Handle) -> std::io::Result<bool> {
+    Ok(SockRef::from(socket).local_addr()?.domain() == Domain::UNIX)
+}
+
+/// Sets what accepted sockets inherit.
+fn inherit(socket: &Socket, at: &ListenOptions, is_internet: bool) -> std::io::Result<()> {
+    if is_internet {
+        if at.no_delay {
+            socket.set_tcp_nodelay(true)?;
+        }
+        if let Some(keepalive) = &at.keepalive {
+            keepalive.set_on(&socket.into())?;
+        }
+    }
+    if let Some(name) = &at.congestion_control {
+        set_congestion_control(socket, name)?;
+    }
+    Ok(())
+}
+
+fn open_listener(address: &Address, at: &ListenOptions) -> std::io::Result<Handle> {
+    let name = address.to_system()?;
+    let internet = address.internet();
     let protocol = internet.map(|_| socket2::Protocol::TCP);
-    let socket = new_socket(at.address.domain(), protocol)?;
+    let socket = new_socket(address.domain(), protocol)?;
     if internet.is_some_and(|address| address.is_ipv6()) {
         socket.set_only_v6(!at.dual_stack)?;
     }
     if internet.is_some() {
         prepare_bind(&socket)?;
-        if at.no_delay {
-            socket.set_tcp_nodelay(true)?;
-        }
-        if let Some(keepalive) = &at.keepalive {
-            keepalive.set_on(&(&socket).into())?;
-        }
     }
+    inherit(&socket, at, internet.is_some())?;
     if at.share_port {
         share_port(&socket)?;
     }
-    if let Some(name) = &at.congestion_control {
-        set_congestion_control(&socket, name)?;
-    }
     let taken = |error| Error::from_bind(Operation::Listen, &error).wrapped();
-    socket.bind(&address).map_err(taken)?;
-    socket.listen(at.backlog.max(1))?;
+    socket.bind(&name).map_err(taken)?;
+    socket.listen(i32::try_from(at.backlog.max(1)).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 

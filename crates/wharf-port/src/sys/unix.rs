@@ -6,8 +6,9 @@
 use std::ffi::c_void;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -18,7 +19,8 @@ use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{AcceptFault, SocketKind};
-use crate::error::{Error, ErrorKind, Operation};
+use crate::accepted::Family;
+use crate::error::{Error, ErrorKind, Operation, Refused};
 
 #[path = "unix/advice.rs"]
 mod advice;
@@ -55,6 +57,19 @@ pub(crate) fn is_direct(handle: &Handle) -> bool {
         let _ = handle;
         false
     }
+}
+
+/// The descriptor, where the socket has one.
+pub(crate) fn descriptor(handle: &Handle) -> Option<BorrowedFd<'_>> {
+    (!is_direct(handle)).then(|| handle.as_fd())
+}
+
+/// The descriptor, or the handle again where the socket has none.
+pub(crate) fn into_descriptor(handle: Handle) -> Result<OwnedFd, Handle> {
+    #[cfg(target_os = "linux")]
+    return handle.into_descriptor();
+    #[cfg(not(target_os = "linux"))]
+    Ok(handle)
 }
 
 /// Another handle to the same socket.
@@ -243,6 +258,9 @@ pub(crate) fn unix_path(address: &SockAddr) -> PathBuf {
     }
 }
 
+/// Whether the system says which sockets listen. Apple's declare the option and do not have it.
+pub(crate) const KNOWS_LISTENERS: bool = cfg!(not(target_vendor = "apple"));
+
 /// What kind of socket this is.
 pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     use net::sockopt;
@@ -250,7 +268,6 @@ pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     if kind != net::SocketType::STREAM {
         return Ok(SocketKind::Other);
     }
-    // Apple's systems declare the option and do not have it.
     #[cfg(not(target_vendor = "apple"))]
     if sockopt::socket_acceptconn(handle).map_err(Errno::raw_os_error)? {
         return Ok(SocketKind::Listening);
@@ -469,8 +486,32 @@ impl Drop for Pages {
     }
 }
 
-impl From<std::os::unix::net::UnixStream> for crate::Unassociated {
-    fn from(socket: std::os::unix::net::UnixStream) -> Self {
+impl From<UnixStream> for crate::Unassociated {
+    fn from(socket: UnixStream) -> Self {
         crate::Unassociated::of(socket.into())
+    }
+}
+
+impl From<UnixListener> for crate::ListenOptions {
+    fn from(listener: UnixListener) -> Self {
+        OwnedFd::from(listener).into()
+    }
+}
+
+impl TryFrom<crate::Accepted> for UnixStream {
+    type Error = Refused<crate::Unassociated>;
+
+    fn try_from(accepted: crate::Accepted) -> Result<Self, Self::Error> {
+        crate::Unassociated::from(accepted).try_into()
+    }
+}
+
+impl TryFrom<crate::Unassociated> for UnixStream {
+    type Error = Refused<crate::Unassociated>;
+
+    fn try_from(socket: crate::Unassociated) -> Result<Self, Self::Error> {
+        socket
+            .into_standard(Some(Family::Unix))
+            .map(UnixStream::from)
     }
 }

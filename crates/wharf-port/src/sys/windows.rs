@@ -7,7 +7,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::windows::io::{AsRawSocket, OwnedSocket};
+use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, OwnedSocket};
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
@@ -38,6 +38,23 @@ pub(crate) fn raw_number(handle: &Handle) -> u64 {
 /// Whether the socket has no descriptor, but a place in the table of a ring: never here.
 pub(crate) fn is_direct(_handle: &Handle) -> bool {
     false
+}
+
+/// The socket itself: each handle is one.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "on Linux there are sockets without a descriptor"
+)]
+pub(crate) fn descriptor(handle: &Handle) -> Option<BorrowedSocket<'_>> {
+    Some(handle.as_socket())
+}
+
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "on Linux there are sockets without a descriptor"
+)]
+pub(crate) fn into_descriptor(handle: Handle) -> Result<OwnedSocket, Handle> {
+    Ok(handle)
 }
 
 /// Another handle to the same socket would belong to the same completion port.
@@ -148,7 +165,9 @@ pub(crate) fn unix_path(_address: &SockAddr) -> PathBuf {
     PathBuf::new()
 }
 
-/// Concerns plain calls only: overlapped requests wait on either kind of socket.
+/// Whether the system says which sockets listen.
+pub(crate) const KNOWS_LISTENERS: bool = true;
+
 /// What kind of socket this is.
 pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     let kind = SockRef::from(handle).r#type();
@@ -176,6 +195,7 @@ pub(crate) fn forget_linger(handle: &Handle) -> Result<(), i32> {
         .map_err(|error| code_of(&error))
 }
 
+/// Concerns plain calls only: overlapped requests wait on either kind of socket.
 pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), i32> {
     SockRef::from(handle)
         .set_nonblocking(nonblocking)

@@ -10,6 +10,7 @@ pub(crate) mod bounds;
 pub(crate) mod cancel;
 pub(crate) mod close;
 pub(crate) mod connect;
+pub(crate) mod descriptors;
 pub(crate) mod direct;
 pub(crate) mod driver_choice;
 pub(crate) mod drops;
@@ -82,6 +83,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("handles", handles::CASES),
     ("forks", fork::CASES),
     ("sockets of the caller", foreign::CASES),
+    ("descriptors", descriptors::CASES),
     ("storms", storms::CASES),
     ("system calls", traced::CASES),
     ("seeds", crate::random::real::CASES),

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Accepted, Address, Builder, End, Event, Key, Lease, ListenOptions, Listener, Op, Packet, Port,
-    SocketRef, Stats, Stream, Wait, Waiter,
+    Accepted, Address, Builder, End, Event, Key, Lease, ListenOptions, Listener, Op,
+    OwnedDescriptor, Packet, Port, SocketRef, Stats, Stream, Wait, Waiter,
 };
 
 use case::Where;
@@ -255,6 +255,12 @@ impl Rig {
             .accept()
             .expect("a fresh listener accepts");
         listener
+    }
+
+    /// A socket that the case has made, with the key 1.
+    pub(crate) fn associate(&self, socket: impl Into<OwnedDescriptor>) -> Stream {
+        let socket = socket.into();
+        self.port.associate(socket, Key(1)).expect("room")
     }
 
     /// A peer that has connected; its `Accepted` packet is on the way.

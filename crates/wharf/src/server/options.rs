@@ -65,9 +65,9 @@ pub(crate) struct ServingOptions {
     pub(crate) max_connections: Option<u32>,
     /// Maximum number of connections that wait to be accepted; the system may have a lower limit
     /// (on Linux net.core.somaxconn)
-    #[arg(long, default_value_t = 4096, value_parser = whole(1_i32..=i32::MAX),
+    #[arg(long, default_value_t = 4096, value_parser = whole(1_u32..=i32::MAX as u32),
           env = "WHARF_BACKLOG", value_name = "N")]
-    pub(crate) backlog: i32,
+    pub(crate) backlog: u32,
     /// Probe a peer that has sent nothing for this long, and close its connection if it does not
     /// reply within half a minute; 0s never probes
     #[arg(long, default_value = "2m", value_parser = parse_keepalive,

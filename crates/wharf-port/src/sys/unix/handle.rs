@@ -37,6 +37,17 @@ impl Handle {
         self.as_fd().try_clone_to_owned().map(Handle::from)
     }
 
+    /// The descriptor itself, or this handle again where it has none.
+    pub(crate) fn into_descriptor(self) -> Result<OwnedFd, Self> {
+        if self.place().is_some() {
+            return Err(self);
+        }
+        let number = self.number();
+        std::mem::forget(self);
+        // SAFETY: by the invariant the value owned the descriptor, and it no longer closes it.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+
     /// The number that requests to a ring carry: a descriptor, or a place in its table.
     pub(crate) fn number(&self) -> i32 {
         match self.0.get() {

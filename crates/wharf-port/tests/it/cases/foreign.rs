@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use wharf_port::{Close, End, ErrorKind, Event, Key, Operation, Unassociated};
+use wharf_port::{Close, End, ErrorKind, Event, Key, Operation, OwnedDescriptor, Unassociated};
 
 use crate::rig::case::{Case, Driver, Where, a_system, case, linux};
 use crate::rig::peer::System;
@@ -110,8 +110,8 @@ fn what_is_no_stream_is_refused_with_its_name(at: &Where) {
     let listens = TcpListener::bind("127.0.0.1:0").expect("loopback listens");
     let address = listens.local_addr().expect("a bound socket");
     for (socket, word) in [
-        (Socket::from(datagrams), "another type"),
-        (Socket::from(listens), "listening"),
+        (OwnedDescriptor::from(datagrams), "another type"),
+        (OwnedDescriptor::from(listens), "listening"),
     ] {
         let refused = rig.port.associate(socket, Key(1)).expect_err("no stream");
         let error = refused.error;
@@ -167,7 +167,7 @@ fn nothing_that_is_closed_stays_registered(at: &Where) {
     assert_eq!(system::epoll_members(), empty + 1, "the shared listener");
     let (near, far) = pair();
     let kept = near.try_clone().expect("room for a descriptor");
-    let stream = rig.port.associate(near, Key(1)).expect("room");
+    let stream = rig.associate(near);
     stream.socket().receive().expect("nothing else reads");
     assert_eq!(system::epoll_members(), empty + 2);
     drop(stream);
@@ -191,7 +191,7 @@ fn the_callers_linger_holds_up_no_close(at: &Where) {
         while let Ok(written) = near.write(&[7; 512]) {
             count += written;
         }
-        let stream = rig.port.associate(near, Key(1)).expect("room");
+        let stream = rig.associate(near);
         let socket = stream.socket();
         stream.close(Close::Flush).expect("it is open");
         rig.closed(socket);
@@ -208,7 +208,7 @@ fn a_socket_that_does_not_block_waits_like_others(at: &Where) {
     let (near, mut far) = System.narrow_pair(4096);
     near.set_nonblocking(true).expect("an open socket");
     let kept = near.try_clone().expect("room for a descriptor");
-    let stream = rig.port.associate(near, Key(1)).expect("room");
+    let stream = rig.associate(near);
     assert_ne!(blocks(&kept), Some(at.driver != Driver::Uring));
     let op = stream.socket().receive().expect("nothing else reads");
     let bytes = noise(1 << 20);
@@ -247,7 +247,7 @@ fn a_mode_that_changes_later_loses_nothing(at: &Where) {
     let mut rig = Rig::new(at);
     let (near, mut far) = System.narrow_pair(4096);
     let kept = near.try_clone().expect("room for a descriptor");
-    let stream = rig.port.associate(near, Key(1)).expect("room");
+    let stream = rig.associate(near);
     for nonblocking in [true, false, true] {
         kept.set_nonblocking(nonblocking).expect("an open socket");
         let bytes = noise(100_000);
@@ -274,7 +274,7 @@ fn a_large_send_goes_out_in_parts_that_end(at: &Where) {
     const SENDS: usize = 8;
     let mut rig = Rig::new(at);
     let (near, far) = pair();
-    let stream = rig.port.associate(near, Key(1)).expect("room");
+    let stream = rig.associate(near);
     let came = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&came);
     let reader = thread::spawn(move || {

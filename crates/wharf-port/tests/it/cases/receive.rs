@@ -384,10 +384,7 @@ fn receiving_on_an_unconnected_socket_says_so(at: &Where) {
     let mut rig = Rig::new(at);
     let tcp = socket2::Protocol::TCP;
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(tcp));
-    let stream = rig
-        .port
-        .associate(socket.expect("a socket"), Key(1))
-        .expect("room");
+    let stream = rig.associate(socket.expect("a socket"));
     // Either answer is one outcome: the system may refuse the request, or end it.
     match stream.socket().receive_into(vec![7; 4]) {
         Err(refused) => {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use wharf_port::{End, Event, Key};
+use wharf_port::{End, Event};
 
 use crate::cases::pool::{BYTES, LARGE, small};
 use crate::rig::case::{Case, Where, a_system, another_port, case};
@@ -175,7 +175,7 @@ fn peers_that_never_read_hold_no_buffer_by_what_is_being_sent(at: &Where) {
     let mut ends = Vec::new();
     for _ in 0..24 {
         let (socket, peer) = System.narrow_pair(4_096);
-        let stream = rig.port.associate(socket, Key(1)).expect("room");
+        let stream = rig.associate(socket);
         stream.socket().receive().expect("nothing else reads");
         ends.push((stream, peer));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wharf_port::{
     Accepted, Address, ConnectOptions, End, Error, ErrorKind, Event, Key, Leave, Listener, Op,
-    Operation, Packet, Port, Refused, SocketRef, Stream,
+    Operation, OwnedDescriptor, Packet, Port, Refused, SocketRef, Stream,
 };
 
 use crate::random::sim::asking::Reading;
@@ -235,7 +235,7 @@ impl Program {
     fn associate_narrow(&mut self) {
         let (near, peer) = System.narrow_pair(NARROW_BYTES);
         let key = Key(FIRST + self.connections.len() as u64);
-        match self.world.port.associate(near, key) {
+        match self.world.port.associate(OwnedDescriptor::from(near), key) {
             Ok(stream) => {
                 let far = self.join(peer);
                 self.adopt(stream, key, far);
