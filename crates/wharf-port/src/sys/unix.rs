@@ -8,7 +8,6 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,8 +18,10 @@ use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{AcceptFault, SocketKind};
-use crate::accepted::Family;
-use crate::error::{Error, ErrorKind, Operation, Refused};
+use crate::error::{Error, ErrorKind, Operation};
+
+#[path = "unix/standard.rs"]
+mod standard;
 
 #[path = "unix/advice.rs"]
 mod advice;
@@ -483,35 +484,5 @@ impl Drop for Pages {
         // SAFETY: the mapping is this value's own, and every buffer in it is gone with the pool.
         let result = unsafe { rustix::mm::munmap(address, self.bytes) };
         debug_assert!(result.is_ok(), "a mapping can be unmapped");
-    }
-}
-
-impl From<UnixStream> for crate::Unassociated {
-    fn from(socket: UnixStream) -> Self {
-        crate::Unassociated::of(socket.into())
-    }
-}
-
-impl From<UnixListener> for crate::ListenOptions {
-    fn from(listener: UnixListener) -> Self {
-        OwnedFd::from(listener).into()
-    }
-}
-
-impl TryFrom<crate::Accepted> for UnixStream {
-    type Error = Refused<crate::Unassociated>;
-
-    fn try_from(accepted: crate::Accepted) -> Result<Self, Self::Error> {
-        crate::Unassociated::from(accepted).try_into()
-    }
-}
-
-impl TryFrom<crate::Unassociated> for UnixStream {
-    type Error = Refused<crate::Unassociated>;
-
-    fn try_from(socket: crate::Unassociated) -> Result<Self, Self::Error> {
-        socket
-            .into_standard(Some(Family::Unix))
-            .map(UnixStream::from)
     }
 }
