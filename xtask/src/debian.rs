@@ -73,15 +73,7 @@ pub(crate) fn directory(name: &str) -> PathBuf {
 fn debian_cargo(verb: &str) -> Command {
     let mut command = Command::new(CARGO);
     command.current_dir(command::root());
-    // The cargo that runs this program sets variables for itself.
-    for variable in [
-        "CARGO",
-        "RUSTUP_TOOLCHAIN",
-        "RUSTC_WRAPPER",
-        "LD_LIBRARY_PATH",
-    ] {
-        command.env_remove(variable);
-    }
+    forget_toolchain(&mut command);
     command
         .env("RUSTC", RUSTC)
         .env("RUSTDOC", "/usr/bin/rustdoc");
@@ -94,6 +86,18 @@ fn debian_cargo(verb: &str) -> Command {
     );
     command.args([verb, "-Zbuild-std=std,panic_unwind,test"]);
     command
+}
+
+/// Takes out of the environment what the cargo that runs this program has chosen.
+pub(crate) fn forget_toolchain(command: &mut Command) {
+    for variable in [
+        "CARGO",
+        "RUSTUP_TOOLCHAIN",
+        "RUSTC_WRAPPER",
+        "LD_LIBRARY_PATH",
+    ] {
+        command.env_remove(variable);
+    }
 }
 
 fn has_standard_library(target: &str) -> Result<bool> {

@@ -24,7 +24,7 @@ pub(crate) struct Leg {
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
 /// In running order: failures that are quick to fix come first.
-pub(crate) static LEGS: [Leg; 12] = [
+pub(crate) static LEGS: [Leg; 13] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
@@ -69,6 +69,11 @@ pub(crate) static LEGS: [Leg; 12] = [
         name: "tsan",
         about: "What several threads do in the contract suite, under ThreadSanitizer",
         work: tsan,
+    },
+    Leg {
+        name: "msrv",
+        about: "The oldest compilers that the manifests name: Debian 13's for the library",
+        work: msrv,
     },
     Leg {
         name: "check-targets",
@@ -228,6 +233,17 @@ fn tsan() -> Result<()> {
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn tsan() -> Result<()> {
     let reason = "ThreadSanitizer runs here on Linux on x86-64 alone";
+    Err(Skipped(reason.to_owned()).into())
+}
+
+#[cfg(target_os = "linux")]
+fn msrv() -> Result<()> {
+    crate::msrv::msrv()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn msrv() -> Result<()> {
+    let reason = "the compiler of Debian 13 runs only on Linux";
     Err(Skipped(reason.to_owned()).into())
 }
 

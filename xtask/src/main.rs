@@ -17,12 +17,16 @@ mod debian;
 mod kernels;
 mod legs;
 #[cfg(target_os = "linux")]
+mod msrv;
+#[cfg(target_os = "linux")]
 mod mutants;
 mod planted;
 #[cfg(target_os = "linux")]
 mod seccomp;
 mod targets;
 mod tidy;
+#[cfg(target_os = "linux")]
+mod trixie;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tsan;
 mod wine;
