@@ -172,12 +172,24 @@ fn clippy() -> Result<()> {
         "--",
         "-D",
         "warnings",
+    ]))?;
+    // Tests turn on the feature `sim`: without them it is as a program has it.
+    run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--",
+        "-D",
+        "warnings",
     ]))
 }
 
 fn docs() -> Result<()> {
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
-    run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    // As a newcomer builds it, and with all features, as docs.rs does.
+    for features in [&[][..], &["--features", "wharf-port/sim"]] {
+        let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
+        run(doc.args(features).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    Ok(())
 }
 
 /// The drivers of this system. The suite fails if it would skip one of them.

@@ -234,7 +234,7 @@ impl From<TcpStream> for Unassociated {
 
 impl From<OwnedDescriptor> for Unassociated {
     fn from(socket: OwnedDescriptor) -> Self {
-        Unassociated::of(socket.into())
+        Unassociated::of(sys::from_descriptor(socket))
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 use asked::Asked;
 
 use crate::core::options::PoolOptions;
-use crate::driver::choice;
+use crate::driver::choice::{self, SimAsked};
 use crate::driver::kind::{DriverChoice, DriverKind};
+#[cfg(feature = "sim")]
 use crate::driver::sim::SimOptions;
 use crate::error::Result;
 use crate::port::Port;
@@ -30,14 +31,14 @@ use crate::port::Port;
 #[must_use]
 pub struct Builder {
     asked: Asked,
-    sim: SimOptions,
+    sim: SimAsked,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
         Builder {
             asked: Asked::default(),
-            sim: SimOptions::default(),
+            sim: SimAsked::default(),
         }
     }
 
@@ -55,7 +56,8 @@ impl Builder {
         self
     }
 
-    /// A simulated network in memory that behaves as told, for tests; [`Port::sim`] is its far end.
+    /// A simulated network in memory that behaves as `options` say, for tests; [`Port::sim`] is its
+    /// far end. It needs the feature `sim` of this crate.
     ///
     /// ```
     /// use wharf_port::{DriverKind, Port, sim::SimOptions};
@@ -64,6 +66,7 @@ impl Builder {
     /// assert_eq!(port.driver().kind, DriverKind::Sim);
     /// # Ok(()) }
     /// ```
+    #[cfg(feature = "sim")]
     pub fn sim(mut self, options: SimOptions) -> Self {
         self.asked.driver = DriverChoice::Require(DriverKind::Sim);
         self.sim = options;

@@ -42,6 +42,7 @@ mod poll;
 mod reading;
 #[cfg(any(windows, target_os = "linux"))]
 mod silence;
+#[cfg(feature = "sim")]
 pub(crate) mod sim;
 #[cfg(target_os = "linux")]
 mod uring;
@@ -141,6 +142,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     }
 
     /// The simulated network behind this driver, if it is one.
+    #[cfg(feature = "sim")]
     fn network(&self) -> Option<sim::Network> {
         None
     }

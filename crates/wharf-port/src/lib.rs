@@ -131,6 +131,7 @@ mod batch;
 mod builder;
 mod listener;
 mod port;
+#[cfg(feature = "sim")]
 pub mod sim;
 mod socket;
 mod table;

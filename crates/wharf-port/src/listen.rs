@@ -170,7 +170,8 @@ impl<A: Into<Address>> From<A> for ListenOptions {
 
 impl From<OwnedDescriptor> for ListenOptions {
     fn from(listener: OwnedDescriptor) -> Self {
-        ListenOptions::of(ListenAt::Socket(Arc::new(listener.into())))
+        let listener = sys::from_descriptor(listener);
+        ListenOptions::of(ListenAt::Socket(Arc::new(listener)))
     }
 }
 

@@ -12,9 +12,10 @@ use crate::builder::Builder;
 use crate::connect::ConnectOptions;
 use crate::core::options::Options;
 use crate::core::{Core, Out};
-use crate::driver::choice;
+use crate::driver::choice::{self, SimAsked};
 use crate::driver::kind::DriverReport;
-use crate::driver::sim::{Network, SimOptions};
+#[cfg(feature = "sim")]
+use crate::driver::sim::Network;
 use crate::error::{Refused, Result};
 use crate::key::Key;
 use crate::listen::ListenOptions;
@@ -107,7 +108,7 @@ impl Port {
         Builder::new()
     }
 
-    pub(crate) fn build(options: Options, sim: &SimOptions) -> Result<Port> {
+    pub(crate) fn build(options: Options, sim: &SimAsked) -> Result<Port> {
         let (driver, report) = choice::choose(&options, sim)?;
         Ok(Port {
             core: Core::new(options, driver, report),
@@ -380,7 +381,7 @@ impl Port {
     }
 
     /// The far end of a port that was built on a simulated network with [`Builder::sim`]; nothing
-    /// on a real one.
+    /// on a real one. It needs the feature `sim` of this crate.
     ///
     /// ```
     /// use wharf_port::{Port, sim::SimOptions};
@@ -390,6 +391,7 @@ impl Port {
     /// # Ok(()) }
     /// ```
     #[must_use]
+    #[cfg(feature = "sim")]
     pub fn sim(&self) -> Option<Network> {
         self.core.driver.network()
     }

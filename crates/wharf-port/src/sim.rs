@@ -1,5 +1,8 @@
 //! The simulated network: for tests of programs on a port, without traffic and without waiting.
 //!
+//! It needs the feature `sim`, which is off by default: a program that serves does not carry the
+//! code. A test turns it on in its dev-dependencies.
+//!
 //! A port that is built with [`Builder::sim`](crate::Builder::sim) lives on a network in memory,
 //! whose far ends are [`Peer`]s in the same process. Its clock is virtual: a wait that finds
 //! nothing jumps to what comes next. Partial transfers, errors, late completions and lost races

@@ -317,6 +317,7 @@ impl Ready {
     }
 
     /// Whether nothing is queued.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.state).len() == 0
     }

@@ -3,10 +3,16 @@
 //! Apart from the seam, so that the core, which knows the seam, knows no driver.
 
 use super::kind::{DriverChoice, DriverKind, DriverReport, PassedOver};
-use super::sim::SimOptions;
 use super::{Driver, Unavailable};
 use crate::core::options::Options;
 use crate::error::{Error, Result};
+
+/// What the simulated network was asked for; nothing where it is not built in.
+#[cfg(feature = "sim")]
+pub(crate) type SimAsked = super::sim::SimOptions;
+#[cfg(not(feature = "sim"))]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct SimAsked {}
 
 /// The drivers of this system, best first.
 pub(crate) fn candidates() -> &'static [DriverKind] {
@@ -18,11 +24,15 @@ pub(crate) fn candidates() -> &'static [DriverKind] {
     return &[DriverKind::Poll];
 }
 
+#[cfg(not(feature = "sim"))]
+const NOT_BUILT_IN: &str =
+    "this build has no simulated network: turn on the feature sim of wharf-port";
+
 /// Makes a driver, or says why it does not work here.
 fn make(
     kind: DriverKind,
     options: &Options,
-    sim: &SimOptions,
+    sim: &SimAsked,
 ) -> Result<Box<dyn Driver>, PassedOver> {
     let passed = |(reason, os): Unavailable| PassedOver { kind, reason, os };
     match kind {
@@ -38,9 +48,15 @@ fn make(
         DriverKind::Poll => super::poll::Poll::new(options)
             .map_err(passed)
             .map(|it| Box::new(it) as _),
+        #[cfg(feature = "sim")]
         DriverKind::Sim => super::sim::Sim::new(sim)
             .map_err(passed)
             .map(|it| Box::new(it) as _),
+        #[cfg(not(feature = "sim"))]
+        DriverKind::Sim => {
+            let SimAsked {} = sim;
+            Err(passed((NOT_BUILT_IN, None)))
+        }
         #[allow(
             unreachable_patterns,
             reason = "every system lacks some of the drivers"
@@ -52,10 +68,7 @@ fn make(
     }
 }
 
-pub(crate) fn choose(
-    options: &Options,
-    sim: &SimOptions,
-) -> Result<(Box<dyn Driver>, DriverReport)> {
+pub(crate) fn choose(options: &Options, sim: &SimAsked) -> Result<(Box<dyn Driver>, DriverReport)> {
     let kinds = match &options.driver {
         DriverChoice::Auto => candidates(),
         DriverChoice::Require(kind) => std::slice::from_ref(kind),

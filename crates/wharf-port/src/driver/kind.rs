@@ -23,7 +23,7 @@ pub enum DriverKind {
     Uring,
     /// Readiness: epoll on Linux, kqueue and its like elsewhere on Unix.
     Poll,
-    /// A network in memory, for tests; never chosen unless it is required.
+    /// A network in memory, for tests; never chosen unless it is required. It needs the feature `sim`.
     Sim,
 }
 

@@ -65,6 +65,13 @@ pub(crate) fn descriptor(handle: &Handle) -> Option<BorrowedFd<'_>> {
     (!is_direct(handle)).then(|| handle.as_fd())
 }
 
+pub(crate) fn from_descriptor(descriptor: OwnedFd) -> Handle {
+    #[cfg(target_os = "linux")]
+    return descriptor.into();
+    #[cfg(not(target_os = "linux"))]
+    descriptor
+}
+
 /// The descriptor, or the handle again where the socket has none.
 pub(crate) fn into_descriptor(handle: Handle) -> Result<OwnedFd, Handle> {
     #[cfg(target_os = "linux")]

@@ -49,6 +49,10 @@ pub(crate) fn descriptor(handle: &Handle) -> Option<BorrowedSocket<'_>> {
     Some(handle.as_socket())
 }
 
+pub(crate) fn from_descriptor(socket: OwnedSocket) -> Handle {
+    socket
+}
+
 #[allow(
     clippy::unnecessary_wraps,
     reason = "on Linux there are sockets without a descriptor"

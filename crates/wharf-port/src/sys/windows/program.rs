@@ -20,6 +20,10 @@ use windows_sys::core::BOOL;
 
 /// What the console or the system asks of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(
+    clippy::exhaustive_enums,
+    reason = "hidden, and the program handles each of them"
+)]
 pub enum ConsoleEvent {
     /// Ctrl-C or Ctrl-Break. It ends in its own time.
     Interrupt,

@@ -14,7 +14,7 @@ use wharf_port::{
 use crate::rig::Rig;
 use crate::rig::case::{Case, Driver, Mode, Where, a_system, case, descriptors, unix_sockets};
 use crate::rig::peer::Peer;
-use crate::rig::system::{Directory, patience};
+use crate::rig::system::patience;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -276,6 +276,8 @@ fn a_close_while_a_descriptor_is_lent_waits_for_nobody(at: &Where) {
 #[cfg(unix)]
 fn unix_sockets_come_from_the_standard_library_and_go_back(at: &Where) {
     use std::os::unix::net::{UnixListener, UnixStream};
+
+    use crate::rig::system::Directory;
 
     let mut rig = Rig::new(at);
     let directory = Directory::new();
