@@ -94,7 +94,7 @@ impl Batch<'_> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         // On a single-waiter port nobody else could have the turn: the next wait ends it.
-        if self.waiter.core.options.shared && self.waiter.seat.is_taken() {
+        if self.waiter.core.options().shared && self.waiter.seat.is_taken() {
             let waiter = &self.waiter;
             waiter
                 .core

@@ -52,7 +52,7 @@ impl Buffer {
     /// Copies a lease out of its pool, of whichever port, if it waits and others need the buffer.
     pub(crate) fn leave_scarce_pool(&mut self) {
         if let Repr::Lease(lease) = &mut self.0 {
-            if matches!(lease.bytes, Bytes::Pool(_)) && lease.core.pool.is_scarce() {
+            if matches!(lease.bytes, Bytes::Pool(_)) && lease.core.pool().is_scarce() {
                 lease.leave_pool();
             }
         }
@@ -61,7 +61,7 @@ impl Buffer {
     /// Whether it is a lease of a port whose pool runs short.
     pub(crate) fn comes_from_scarce_pool(&self) -> bool {
         match &self.0 {
-            Repr::Lease(lease) => lease.core.pool.is_scarce(),
+            Repr::Lease(lease) => lease.core.pool().is_scarce(),
             Repr::Bytes(_) | Repr::Static(_) | Repr::Shared(_) => false,
         }
     }
@@ -169,9 +169,9 @@ impl Lease {
     /// against its socket. A few bytes do not hold a buffer of a pool that runs short: nobody knows
     /// when the lease is read.
     pub(crate) fn new(core: &Arc<Core>, buffer: PoolBuffer, count: usize, socket: SlotId) -> Self {
-        debug_assert!(count <= core.pool.buffer_bytes());
-        let bytes = if core.pool.copies_out(count) {
-            let copy = Box::from(&core.pool.bytes_of(&buffer)[..count]);
+        debug_assert!(count <= core.pool().buffer_bytes());
+        let bytes = if core.pool().copies_out(count) {
+            let copy = Box::from(&core.pool().bytes_of(&buffer)[..count]);
             core.buffer_returned(buffer);
             Bytes::Small(copy)
         } else {
@@ -228,7 +228,7 @@ impl Deref for Lease {
 
     fn deref(&self) -> &[u8] {
         let bytes = match &self.bytes {
-            Bytes::Pool(buffer) => self.core.pool.bytes_of(buffer),
+            Bytes::Pool(buffer) => self.core.pool().bytes_of(buffer),
             Bytes::Heap(bytes) | Bytes::Small(bytes) => bytes,
             Bytes::Returned => &[],
         };
@@ -240,7 +240,7 @@ impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut [u8] {
         let range = self.range();
         let bytes = match &mut self.bytes {
-            Bytes::Pool(buffer) => self.core.pool.bytes_of_mut(buffer),
+            Bytes::Pool(buffer) => self.core.pool().bytes_of_mut(buffer),
             Bytes::Heap(bytes) | Bytes::Small(bytes) => bytes,
             Bytes::Returned => &mut [],
         };
@@ -266,7 +266,7 @@ impl Drop for Lease {
         self.core.lease_returned(self.socket);
         match bytes {
             Bytes::Pool(buffer) => self.core.buffer_returned(buffer),
-            Bytes::Small(copy) => self.core.pool.copy_is_gone(copy.len()),
+            Bytes::Small(copy) => self.core.pool().copy_is_gone(copy.len()),
             Bytes::Heap(_) | Bytes::Returned => {}
         }
     }

@@ -1,7 +1,8 @@
 //! The heart of a port: every table and queue, and how a packet finds its waiter.
 //!
 //! One `Core` is behind each port, whatever the driver; what it does is spread over the modules
-//! named after it (`accepting`, `receiving`, `sending`, `closing`, `connecting`, `listening`, `due`).
+//! named after it (`accept`, `receive`, `send`, `close`, `connect`, `listen`, `deadlines`). Its
+//! fields are private to them; what a driver does to a socket, it does to a `Locked`.
 //!
 //! Locks, in the order in which they may be taken: one slot; then, each alone, the ready queue,
 //! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
@@ -14,10 +15,12 @@ pub(crate) mod accept;
 pub(crate) mod associate;
 pub(crate) mod close;
 pub(crate) mod connect;
+pub(crate) mod count;
 pub(crate) mod deadlines;
 pub(crate) mod end;
 pub(crate) mod listen;
 pub(crate) mod local;
+pub(crate) mod locked;
 pub(crate) mod options;
 pub(crate) mod place;
 pub(crate) mod pool;
@@ -39,7 +42,7 @@ pub(crate) mod work;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -49,57 +52,43 @@ use crate::driver::kind::DriverReport;
 use crate::lock;
 use crate::op::{Op, OpKind};
 use crate::packet::{Event, Packet, Side};
+use count::Counters;
 use deadlines::TimerTarget;
 use end::Ending;
 use local::Local;
+use locked::Locked;
 use pool::{Pool, PoolBuffer};
 use ready::{Entered, Ready, Wake};
 
 use crate::reference::SocketRef;
 use crate::sys;
-use slot::{SlotId, Slots, SocketState, flag};
+use slot::{SlotId, Slots, flag};
 use timer::Timers;
-use turn::is_too_early;
 use work::Work;
 
-/// Things counted for `Port::stats`.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) foreign_packets: AtomicU64,
-    pub(crate) accepted_untaken: AtomicU64,
-    pub(crate) operations_leaked: AtomicU64,
-    pub(crate) waiters_leaked: AtomicU64,
-    pub(crate) accepts_posted: AtomicU32,
-    pub(crate) leases: AtomicUsize,
-    pub(crate) streams_cut: AtomicU64,
-    pub(crate) bytes_unsent: AtomicU64,
-    /// Ends of cancelled timers that wait to be taken.
-    pub(crate) timer_ends_untaken: AtomicUsize,
-}
-
 pub(crate) struct Core {
-    pub(crate) id: u32,
-    pub(crate) options: Options,
-    pub(crate) slots: Slots,
-    pub(crate) ready: Ready,
-    pub(crate) timers: Mutex<Timers<TimerTarget>>,
-    pub(crate) pool: Pool,
-    pub(crate) driver: Box<dyn Driver>,
+    pub(in crate::core) id: u32,
+    pub(in crate::core) options: Options,
+    pub(in crate::core) slots: Slots,
+    pub(in crate::core) ready: Ready,
+    pub(in crate::core) timers: Mutex<Timers<TimerTarget>>,
+    pub(in crate::core) pool: Pool,
+    pub(in crate::core) driver: Box<dyn Driver>,
     /// Whether what is asked for waits until a thread enters the driver.
-    pub(crate) defers: bool,
-    pub(crate) report: DriverReport,
-    pub(crate) counters: Counters,
-    pub(crate) ending: Ending,
-    pub(crate) paused: Mutex<Vec<accept::PausedListener>>,
+    pub(in crate::core) defers: bool,
+    pub(in crate::core) report: DriverReport,
+    pub(in crate::core) counters: Counters,
+    pub(in crate::core) ending: Ending,
+    pub(in crate::core) paused: Mutex<Vec<accept::PausedListener>>,
     /// How many `Port` handles there are; the last one closes the port.
-    pub(crate) handles: AtomicUsize,
+    pub(in crate::core) handles: AtomicUsize,
     #[allow(
         clippy::vec_box,
         reason = "a work block keeps its address while the system uses it"
     )]
-    pub(crate) spare: Mutex<Vec<Box<Work>>>,
+    pub(in crate::core) spare: Mutex<Vec<Box<Work>>>,
     /// The system gave no memory; a timer is set to ask again.
-    pub(crate) lacks_memory: AtomicBool,
+    pub(in crate::core) lacks_memory: AtomicBool,
     ended: Mutex<bool>,
     /// How often the process had forked when the port was built: a fork has another count.
     forks: u32,
@@ -109,38 +98,20 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Out<'a>(pub(crate) Option<&'a mut Local>);
 
-impl Out<'_> {
+impl<'a> Out<'a> {
     /// Every packet into the queue: the caller is no waiter.
     pub(crate) fn queue() -> Self {
         Out(None)
     }
 
-    /// Whether the batch takes another packet of this listener.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn may_take_of_listener(&self, core: &Core, id: SlotId) -> bool {
-        let turn_packets_max = core.options.turn_packets_max;
-        self.0
-            .as_ref()
-            .is_some_and(|local| local.may_take_of_listener(id, turn_packets_max))
+    /// Packets into this batch, as far as it takes them.
+    pub(crate) fn batch(local: &'a mut Local) -> Self {
+        Out(Some(local))
     }
 
-    /// So many bytes were read into the batch.
-    #[allow(
-        dead_code,
-        reason = "not every system has a driver that reads at a turn"
-    )]
-    pub(crate) fn note_read(&mut self, bytes: usize) {
-        if let Some(local) = &mut self.0 {
-            local.note_read(bytes);
-        }
-    }
-
-    /// Whether the batch takes another packet of this socket.
-    pub(crate) fn may_take(&self, core: &Core, state: &SocketState) -> bool {
-        let turn_packets_max = core.options.turn_packets_max;
-        self.0
-            .as_ref()
-            .is_some_and(|local| local.may_take(state, turn_packets_max))
+    /// The same place, for a step that this one takes.
+    pub(crate) fn reborrow(&mut self) -> Out<'_> {
+        Out(self.0.as_deref_mut())
     }
 }
 
@@ -177,6 +148,29 @@ impl Core {
         core
     }
 
+    /// The number by which handles find this port.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The bounds that the port was built with.
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The pool of receive buffers.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    pub(crate) fn report(&self) -> &DriverReport {
+        &self.report
+    }
+
     pub(crate) fn socket(&self, id: SlotId) -> SocketRef {
         SocketRef {
             port: self.id,
@@ -202,68 +196,10 @@ impl Core {
         }
     }
 
-    /// Hands a packet about a socket to a waiter: at once when the thread at hand may have it,
-    /// else through the queue, behind what already waits there.
-    #[inline]
-    pub(crate) fn deliver(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        (sequence, kind): (u32, OpKind),
-        event: Event,
-        out: &mut Out<'_>,
-    ) {
-        let op = Op::of(self.id, id, sequence, kind);
-        let packet = Packet {
-            key: state.key,
-            op,
-            socket: self.socket(id),
-            event,
-        };
-        let work = state.work.as_ref();
-        let queued = work.is_some_and(|work| !work.pending.is_empty());
-        if let Some(local) = &mut out.0 {
-            if state.flags & (flag::SILENT | flag::LISTENER | flag::QUEUED) == 0
-                && !queued
-                && local.may_take(state, self.options.turn_packets_max)
-            {
-                return local.take(id, state, packet);
-            }
-        }
-        self.deliver_otherwise(id, state, packet, out);
-    }
-
-    /// The same for what is not simply the next packet of a socket.
-    #[inline(never)]
-    fn deliver_otherwise(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        packet: Packet,
-        out: &mut Out<'_>,
-    ) {
-        if state.has(flag::SILENT) {
-            return;
-        }
-        let work = state.work.as_ref();
-        let queued = work.is_some_and(|work| !work.pending.is_empty());
-        if let Some(local) = &mut out.0 {
-            if !queued
-                && !state.has(flag::QUEUED)
-                && self.has_share(id, state, local)
-                && !is_too_early(state, &packet)
-            {
-                return local.take_share(id, state, packet);
-            }
-        }
-        self.work(state).pending.push_back(packet);
-        self.enqueue(id, state);
-    }
-
     /// Whether a packet that stands in a batch is handed out: not if its socket was dropped after
     /// it came. The last one of a socket takes the slot with it.
     #[inline]
-    pub(crate) fn hand_out(&self, packet: &Packet) -> bool {
+    pub(crate) fn hand_out(self: &Arc<Self>, packet: &Packet) -> bool {
         if packet.socket.is_none() {
             if matches!(packet.event, Event::TimerCancelled) {
                 self.counters
@@ -275,24 +211,12 @@ impl Core {
         let id = packet.socket.slot_id();
         let told = self.slots.is_told_of(id);
         if told && packet.is_last() {
-            if let Some(mut state) = self.slots.lock(id) {
-                self.recycle(&mut state);
-                self.free_slot(id, &mut state);
+            if let Some(mut socket) = self.lock(id, Out::queue()) {
+                socket.recycle();
+                socket.free_slot();
             }
         }
         told
-    }
-
-    /// Whether as many ends of operations of one side wait to be taken as the socket may have there.
-    /// What it accepts and receives has bounds of its own.
-    pub(crate) fn has_many_outcomes(&self, state: &SocketState, side: Side) -> bool {
-        let most = self.options.operations_per_socket_max;
-        let pending = state.work.as_ref().map(|work| &work.pending);
-        // Nearly always there are fewer packets of all kinds.
-        pending.is_some_and(|pending| {
-            pending.len() >= most
-                && pending.iter().filter(|it| it.is_outcome_of(side)).count() >= most
-        })
     }
 
     /// Drops a packet that nobody will be told of, with no slot locked. An accepted socket that it
@@ -353,6 +277,28 @@ impl Core {
     /// before it takes any lock: a thread that is none of this process may have held it.
     pub(crate) fn is_forked(&self) -> bool {
         sys::forks() != self.forks
+    }
+
+    /// Hands over what is queued, without waiting.
+    pub(crate) fn submit(self: &Arc<Self>) {
+        self.driver.submit(self);
+    }
+
+    /// Lets the calling thread into the driver aside, if no thread is inside.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn enter_aside(&self) -> Option<Entered> {
+        self.ready.enter_aside()
+    }
+
+    /// The share of a waiter that is inside the driver, of what is ready and `extra` more.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn share_inside(&self, extra: usize) -> usize {
+        self.ready.share_inside(extra)
+    }
+
+    /// Counts a port handle that was made.
+    pub(crate) fn handle_made(&self) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a port handle that goes; the last one closes the port.
@@ -419,14 +365,14 @@ impl Core {
         self.driver.flush_at_end(self);
         let mut packets: Vec<Packet> = self.ready.drain().into();
         for index in 0..self.slots.used() {
-            if let Some((id, mut state)) = self.slots.lock_index(index) {
-                if let Some(work) = &mut state.work {
+            if let Some(mut socket) = self.lock_index(index, Out::queue()) {
+                if let Some(work) = &mut socket.work {
                     packets.extend(work.pending.drain(..));
                 }
-                self.count_unsent(&state);
-                state.set(flag::SILENT);
-                state.turn = 0;
-                self.abort(id, &mut state);
+                socket.count_unsent();
+                socket.set(flag::SILENT);
+                socket.turn = 0;
+                socket.abort();
             }
         }
         self.drop_untaken(&mut packets);
@@ -453,6 +399,56 @@ impl Core {
         self.counters
             .accepted_untaken
             .fetch_add(untaken as u64, Ordering::Relaxed);
+    }
+}
+
+impl Locked<'_> {
+    /// Hands a packet about a socket to a waiter: at once when the thread at hand may have it,
+    /// else through the queue, behind what already waits there.
+    #[inline]
+    pub(crate) fn deliver(&mut self, (sequence, kind): (u32, OpKind), event: Event) {
+        let op = Op::of(self.core.id, self.id, sequence, kind);
+        let packet = Packet {
+            key: self.key,
+            op,
+            socket: self.core.socket(self.id),
+            event,
+        };
+        let passes = !self.has(flag::SILENT | flag::LISTENER | flag::QUEUED);
+        if passes && !self.has_packets() && self.may_take() {
+            if let Some(local) = &mut self.out.0 {
+                return local.take(self.id, &mut self.state, packet);
+            }
+        }
+        self.deliver_otherwise(packet);
+    }
+
+    /// The same for what is not simply the next packet of a socket.
+    #[inline(never)]
+    fn deliver_otherwise(&mut self, packet: Packet) {
+        if self.has(flag::SILENT) {
+            return;
+        }
+        let passes = !self.has_packets() && !self.has(flag::QUEUED);
+        if passes && self.has_share() && !self.is_too_early(&packet) {
+            if let Some(local) = &mut self.out.0 {
+                return local.take_share(self.id, &mut self.state, packet);
+            }
+        }
+        self.work().pending.push_back(packet);
+        self.enqueue();
+    }
+
+    /// Whether as many ends of operations of one side wait to be taken as the socket may have there.
+    /// What it accepts and receives has bounds of its own.
+    pub(crate) fn has_many_outcomes(&self, side: Side) -> bool {
+        let most = self.core.options.operations_per_socket_max;
+        let pending = self.work.as_ref().map(|work| &work.pending);
+        // Nearly always there are fewer packets of all kinds.
+        pending.is_some_and(|pending| {
+            pending.len() >= most
+                && pending.iter().filter(|it| it.is_outcome_of(side)).count() >= most
+        })
     }
 }
 

@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::connect::ConnectOptions;
+use crate::core::Core;
 use crate::core::local::Local;
-use crate::core::slot::{SlotId, SocketState};
-use crate::core::{Core, Out};
+use crate::core::locked::Locked;
+use crate::core::slot::SlotId;
 use crate::error::Result;
 use crate::listen::ListenOptions;
 use crate::sys;
@@ -132,8 +133,8 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     }
 
     /// A listener has its slot: the driver keeps what its accepted sockets do not inherit here.
-    fn listening(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
-        let _ = (id, state, at);
+    fn listening(&self, socket: &Locked<'_>, at: &ListenOptions) {
+        let _ = (socket, at);
     }
 
     /// Opens a socket that will connect.
@@ -148,13 +149,13 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     }
 
     /// The address on this side of an open socket.
-    fn local_address(&self, state: &SocketState) -> std::io::Result<Address> {
-        sys::local_address(state.open_handle())
+    fn local_address(&self, socket: &Locked<'_>) -> std::io::Result<Address> {
+        sys::local_address(socket.open_handle())
     }
 
     /// The address of an open socket's peer.
-    fn peer_address(&self, state: &SocketState) -> std::io::Result<Address> {
-        self.peer_of(state.open_handle())
+    fn peer_address(&self, socket: &Locked<'_>) -> std::io::Result<Address> {
+        self.peer_of(socket.open_handle())
     }
 
     /// The address of the peer of a socket that has no slot yet.
@@ -163,48 +164,43 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     }
 
     /// Another handle to a listener, for another port.
-    fn share_listener(&self, state: &SocketState) -> std::io::Result<sys::Handle> {
-        sys::duplicate(state.open_handle())
+    fn share_listener(&self, socket: &Locked<'_>) -> std::io::Result<sys::Handle> {
+        sys::duplicate(socket.open_handle())
     }
 
     /// Makes a socket's handle fit for the driver; `accepted` when this very port accepted it, so
     /// that the driver knows how it made it.
-    fn associate(&self, id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32>;
+    fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32>;
 
     /// Starts or goes on with `state.receiving`; called while the driver holds nothing of it.
-    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
+    fn arm(&self, socket: &mut Locked<'_>);
 
     /// Sends what goes out at once, before anything is queued, where that takes no request: how
     /// many bytes went out, or the system's code. Nothing where sends take requests.
-    fn send_at_once(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        bytes: &[u8],
-    ) -> Option<Result<usize, i32>> {
-        let _ = (id, state, bytes);
+    fn send_at_once(&self, socket: &mut Locked<'_>, bytes: &[u8]) -> Option<Result<usize, i32>> {
+        let _ = (socket, bytes);
         None
     }
 
     /// Starts or goes on with the queue of sends; called while the driver holds nothing of it.
-    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>);
+    fn transmit(&self, socket: &mut Locked<'_>);
 
     /// Asks for the armed request to end; its report follows.
-    fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState);
+    fn cancel_receive(&self, socket: &mut Locked<'_>);
 
     /// Asks for the send request to end; its report follows.
-    fn cancel_send(&self, id: SlotId, state: &mut SocketState);
+    fn cancel_send(&self, socket: &mut Locked<'_>);
 
     /// Makes everything the driver holds of a closing socket end; the reports follow.
-    fn hang_up(&self, id: SlotId, state: &mut SocketState);
+    fn hang_up(&self, socket: &mut Locked<'_>);
 
     /// Ends the write side of a connected socket with a FIN.
-    fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
-        sys::shutdown_write(state.open_handle())
+    fn shutdown_write(&self, socket: &Locked<'_>) -> Result<(), i32> {
+        sys::shutdown_write(socket.open_handle())
     }
 
     /// Closes the handle of a socket of which the driver holds nothing.
-    fn release(&self, id: SlotId, state: &mut SocketState);
+    fn release(&self, socket: &mut Locked<'_>);
 
     /// How many connections of a listener that closes the system has accepted and nobody was told
     /// of; its release closes them.
@@ -225,13 +221,13 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     }
 
     /// A waiter has the socket's turn: a readiness driver does its input and output now.
-    fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        let _ = (core, id, state, out);
+    fn advance(&self, socket: &mut Locked<'_>) {
+        let _ = socket;
     }
 
     /// Whether `advance` would bring something.
-    fn has_more(&self, state: &SocketState) -> bool {
-        let _ = state;
+    fn has_more(&self, socket: &Locked<'_>) -> bool {
+        let _ = socket;
         false
     }
 

@@ -124,6 +124,7 @@ mod listen;
 mod op;
 mod packet;
 mod reference;
+mod stats;
 mod stream;
 
 // The face: each method is one call of the core.
@@ -159,8 +160,9 @@ pub use listener::Listener;
 pub use op::Close;
 pub use op::{Cancel, Op};
 pub use packet::{End, Event, Leave, Packet, PauseReason};
-pub use port::{Port, Stats};
+pub use port::Port;
 pub use reference::SocketRef;
+pub use stats::Stats;
 pub use stream::Stream;
 #[doc(hidden)]
 pub use sys::program;

@@ -4,7 +4,6 @@
 //! Nothing here asks which system it runs on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::accepted::Unassociated;
@@ -20,8 +19,8 @@ use crate::error::{Refused, Result};
 use crate::key::Key;
 use crate::listen::ListenOptions;
 use crate::listener::Listener;
-use crate::lock;
 use crate::op::{Cancel, Op, OpKind};
+use crate::stats::Stats;
 use crate::stream::Stream;
 use crate::waiter::Waiter;
 
@@ -51,49 +50,6 @@ use crate::waiter::Waiter;
 #[derive(Debug)]
 pub struct Port {
     pub(crate) core: Arc<Core>,
-}
-
-/// What a port holds and has seen; made by [`Port::stats`].
-///
-/// ```
-/// # fn main() -> wharf_port::Result<()> {
-/// let port = wharf_port::Port::builder().build()?;
-/// assert_eq!(port.stats().sockets, 0);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Sockets associated now, those being connected included.
-    pub sockets: u32,
-    /// Timers set now, the library's own included.
-    pub timers: usize,
-    /// Posted packets that nobody has taken yet.
-    pub posts: usize,
-    /// Leases that are out, queued or being sent.
-    pub leases: usize,
-    /// Bytes of the receive pool that exist now.
-    pub pool_bytes: usize,
-    /// Bytes of the table of sockets that exist now. It grows in chunks and does not shrink.
-    pub table_bytes: usize,
-    /// Listeners that wait for descriptors, memory or room.
-    pub listeners_paused: usize,
-    /// Accepts posted now (IOCP), or armed (elsewhere one per accepting listener).
-    pub accepts_posted: u32,
-    /// Accepted sockets that were closed because nobody took their packet before the port ended or
-    /// their listener went.
-    pub accepted_untaken: u64,
-    /// Completions that belong to nothing the port knows; dropped.
-    pub foreign_packets: u64,
-    /// Waiters whose thread ended without dropping them.
-    pub waiters_leaked: u64,
-    /// Streams that still had something to send when the port ended, and were reset.
-    pub streams_cut: u64,
-    /// Bytes that these had taken and not sent. A request in progress counts as far as it had been
-    /// told: whole, on `iocp` and `uring`.
-    pub bytes_unsent: u64,
-    /// Operations the system still owned when the port ended; their memory is never freed.
-    pub operations_leaked: u64,
 }
 
 impl Port {
@@ -239,7 +195,7 @@ impl Port {
     /// # Ok(()) }
     /// ```
     pub fn cancel(&self, op: Op) -> Cancel {
-        if op.port != self.core.id || self.core.is_forked() {
+        if op.port != self.core.id() || self.core.is_forked() {
             return Cancel::NotFound;
         }
         match op.kind {
@@ -249,8 +205,8 @@ impl Port {
             | OpKind::Connect
             | OpKind::Receive
             | OpKind::ReceiveInto
-            | OpKind::Watch => self.core.cancel_receive(op, &mut Out::queue()),
-            OpKind::Send | OpKind::Shutdown => self.core.cancel_send(op, &mut Out::queue()),
+            | OpKind::Watch => self.core.cancel_receive(op, Out::queue()),
+            OpKind::Send | OpKind::Shutdown => self.core.cancel_send(op, Out::queue()),
         }
     }
 
@@ -280,7 +236,7 @@ impl Port {
     /// # Ok(()) }
     /// ```
     pub fn submit(&self) {
-        self.core.driver.submit(&self.core);
+        self.core.submit();
     }
 
     /// Ends the port in order, within `grace`: it accepts nothing more, sends what is queued, ends
@@ -357,27 +313,7 @@ impl Port {
     /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let core = &self.core;
-        if core.is_forked() {
-            return Stats::default();
-        }
-        let counters = &core.counters;
-        Stats {
-            sockets: core.slots.live(),
-            timers: lock(&core.timers).len(),
-            posts: core.ready.posts(),
-            leases: counters.leases.load(Ordering::Relaxed),
-            pool_bytes: core.pool.bytes(),
-            table_bytes: core.slots.bytes(),
-            listeners_paused: lock(&core.paused).len(),
-            accepts_posted: counters.accepts_posted.load(Ordering::Relaxed),
-            accepted_untaken: counters.accepted_untaken.load(Ordering::Relaxed),
-            foreign_packets: counters.foreign_packets.load(Ordering::Relaxed),
-            streams_cut: counters.streams_cut.load(Ordering::Relaxed),
-            bytes_unsent: counters.bytes_unsent.load(Ordering::Relaxed),
-            waiters_leaked: counters.waiters_leaked.load(Ordering::Relaxed),
-            operations_leaked: counters.operations_leaked.load(Ordering::Relaxed),
-        }
+        self.core.stats()
     }
 
     /// The far end of a port that was built on a simulated network with [`Builder::sim`]; nothing
@@ -393,7 +329,7 @@ impl Port {
     #[must_use]
     #[cfg(feature = "sim")]
     pub fn sim(&self) -> Option<Network> {
-        self.core.driver.network()
+        self.core.driver().network()
     }
 
     /// Which driver the port uses, and why it passed over the others.
@@ -408,13 +344,13 @@ impl Port {
     /// ```
     #[must_use]
     pub fn driver(&self) -> &DriverReport {
-        &self.core.report
+        self.core.report()
     }
 }
 
 impl Clone for Port {
     fn clone(&self) -> Self {
-        self.core.handles.fetch_add(1, Ordering::Relaxed);
+        self.core.handle_made();
         Port {
             core: Arc::clone(&self.core),
         }

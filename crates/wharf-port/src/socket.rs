@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::buffer::Buffer;
-use crate::core::Core;
+use crate::core::locked::Locked;
 use crate::core::registry::with_core;
 use crate::core::slot::{SlotId, SocketState};
+use crate::core::{Core, Out};
 use crate::driver::Driver;
 use crate::driver::kind::DriverKind;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
@@ -39,25 +40,23 @@ impl SocketRef {
         read: impl FnOnce(&SocketState) -> Result<R>,
     ) -> Result<R> {
         self.with(operation, |core, id| {
-            let state = core
-                .slots
-                .lock(id)
-                .ok_or(Error::new(operation, ErrorKind::Closed))?;
-            read(&state)
+            let closed = Error::new(operation, ErrorKind::Closed);
+            let socket = core.lock(id, Out::queue()).ok_or(closed)?;
+            read(&socket)
         })
     }
 
     fn address(
         self,
-        ask: impl FnOnce(&dyn Driver, &SocketState) -> std::io::Result<Address>,
+        ask: impl FnOnce(&dyn Driver, &Locked<'_>) -> std::io::Result<Address>,
     ) -> Result<Address> {
         let closed = Error::new(Operation::Address, ErrorKind::Closed);
         self.with(Operation::Address, |core, id| {
-            let state = core.slots.lock(id).ok_or(closed)?;
-            if state.handle.is_none() {
+            let socket = core.lock(id, Out::queue()).ok_or(closed)?;
+            if socket.handle.is_none() {
                 return Err(closed);
             }
-            ask(&*core.driver, &state).map_err(|e| Error::from_io(Operation::Address, &e))
+            ask(core.driver(), &socket).map_err(|e| Error::from_io(Operation::Address, &e))
         })
     }
 
@@ -277,7 +276,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn local_address(&self) -> Result<Address> {
-        self.address(|driver, state| driver.local_address(state))
+        self.address(|driver, socket| driver.local_address(socket))
     }
 
     /// The peer's address. The peer may be gone: then there is none.
@@ -296,7 +295,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn peer_address(&self) -> Result<Address> {
-        self.address(|driver, state| driver.peer_address(state))
+        self.address(|driver, socket| driver.peer_address(socket))
     }
 
     /// Lends the socket's descriptor to `use_it`, to set an option or to read one.
@@ -330,9 +329,9 @@ impl SocketRef {
         const OPERATION: Operation = Operation::Descriptor;
         let lent = self.with(OPERATION, |core, id| {
             let closed = Error::new(OPERATION, ErrorKind::Closed);
-            let state = core.slots.lock(id).ok_or(closed)?;
-            let handle = state.handle.as_ref().ok_or(closed)?;
-            if core.report.kind == DriverKind::Sim || sys::is_direct(handle) {
+            let socket = core.lock(id, Out::queue()).ok_or(closed)?;
+            let handle = socket.handle.as_ref().ok_or(closed)?;
+            if core.report().kind == DriverKind::Sim || sys::is_direct(handle) {
                 return Err(Error::advised(
                     OPERATION,
                     ErrorKind::Unsupported,

@@ -111,9 +111,9 @@ impl<T: Send> Table<T> {
     /// ```
     #[must_use]
     pub fn new(port: &Port) -> Self {
-        let chunks = port.core.options.sockets_max.div_ceil(CHUNK_ENTRIES);
+        let chunks = port.core.options().sockets_max.div_ceil(CHUNK_ENTRIES);
         Table {
-            port: port.core.id,
+            port: port.core.id(),
             chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
             length: AtomicUsize::new(0),
         }

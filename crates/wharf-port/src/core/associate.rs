@@ -59,7 +59,7 @@ impl Core {
                 });
             }
         }
-        let (id, mut guard) = match self.admit(kept) {
+        let mut slot = match self.admit(kept) {
             Ok(admitted) => admitted,
             Err(kind) => return Err(Refused::new(Operation::Associate, kind, socket)),
         };
@@ -69,13 +69,11 @@ impl Core {
             accepted,
             peer,
         } = socket;
-        let state = &mut *guard;
-        state.key = key;
-        state.handle = Some(handle);
-        if let Err(code) = self.driver.associate(id, state, accepted && kept) {
-            let handle = state.handle.take().expect("set above");
-            self.turn_away(id, state, kept);
-            drop(guard);
+        slot.key = key;
+        slot.handle = Some(handle);
+        if let Err(code) = self.driver.associate(&mut slot, accepted && kept) {
+            let handle = slot.handle.take().expect("set above");
+            slot.turn_away(kept);
             let value = Unassociated {
                 handle,
                 place,
@@ -87,7 +85,8 @@ impl Core {
                 value,
             });
         }
-        drop(guard);
+        let id = slot.id;
+        drop(slot);
         match place {
             Some(place) if kept => place.spend(),
             place => drop(place),

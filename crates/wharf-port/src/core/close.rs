@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::deadlines::TimerTarget;
+use crate::core::locked::Locked;
 use crate::core::registry::with_core;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::core::{Core, Out};
@@ -25,37 +26,35 @@ impl Core {
         quietly: bool,
     ) -> Result<Op> {
         let closed = Error::new(Operation::Close, ErrorKind::Closed);
-        let mut guard = self.slots.lock(id).ok_or(closed)?;
-        let state = &mut *guard;
-        if state.has(flag::CLOSING | flag::HANDLE_CLOSED) {
+        let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
+        if socket.has(flag::CLOSING | flag::HANDLE_CLOSED) {
             return Err(closed);
         }
         let discarded = quietly.then(|| {
-            state.set(flag::SILENT);
+            socket.set(flag::SILENT);
             self.slots.silence(id);
-            state
+            socket
                 .work
                 .as_mut()
                 .map(|work| std::mem::take(&mut work.pending))
         });
-        state.set(flag::CLOSING);
-        let sequence = state.next_sequence();
-        let out = &mut Out::queue();
+        socket.set(flag::CLOSING);
+        let sequence = socket.next_sequence();
         if how == Close::Reset {
-            state.set(flag::CLOSE_RESET);
+            socket.set(flag::CLOSE_RESET);
         }
-        if !state.has(flag::ARMED) {
-            self.abort_receiving(id, state, out);
+        if !socket.has(flag::ARMED) {
+            socket.abort_receiving();
         }
-        if how == Close::Reset && !state.has(flag::SENDING) {
-            self.end_writing(id, state, End::Aborted, out);
+        if how == Close::Reset && !socket.has(flag::SENDING) {
+            socket.end_writing(End::Aborted);
         }
-        if has_sends(state) && how == Close::Flush && !self.is_ending() {
+        if socket.has_sends() && how == Close::Flush && !self.is_ending() {
             let time = Duration::from_millis(u64::from(self.options.flush_ms_max));
-            self.set_limit(state, time, TimerTarget::Flush(id));
+            socket.set_limit(time, TimerTarget::Flush(id));
         }
-        self.settle(id, state, out);
-        drop(guard);
+        socket.settle();
+        drop(socket);
         let discarded = discarded.flatten().unwrap_or_default();
         discarded
             .into_iter()
@@ -64,99 +63,101 @@ impl Core {
     }
 
     /// A closing socket has had its time: what is still queued is given up.
-    pub(crate) fn flush_over(self: &Arc<Self>, id: SlotId, out: &mut Out<'_>) {
-        let Some(mut guard) = self.slots.lock(id) else {
+    pub(crate) fn flush_over(self: &Arc<Self>, id: SlotId, out: Out<'_>) {
+        let Some(mut socket) = self.lock(id, out) else {
             return;
         };
-        let state = &mut *guard;
         // All may be out, and only the driver's reports be waited for: then nothing is cut short.
-        if state.has(flag::CLOSING) && has_sends(state) {
+        if socket.has(flag::CLOSING) && socket.has_sends() {
             debug_assert!(
-                !state.has(flag::HUNG_UP | flag::HANDLE_CLOSED),
+                !socket.has(flag::HUNG_UP | flag::HANDLE_CLOSED),
                 "it flushes"
             );
-            state.set(flag::CLOSE_RESET);
-            if !state.has(flag::SENDING) {
-                self.end_writing(id, state, End::Aborted, out);
+            socket.set(flag::CLOSE_RESET);
+            if !socket.has(flag::SENDING) {
+                socket.end_writing(End::Aborted);
             }
-            self.settle(id, state, out);
+            socket.settle();
         }
-    }
-
-    /// Takes the next step of a close: wait for the queue, end what the driver holds, wait for
-    /// that, close the handle, tell.
-    pub(crate) fn settle(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if !state.has(flag::CLOSING) || state.has(flag::HANDLE_CLOSED) {
-            return;
-        }
-        if has_sends(state) && !state.has(flag::CLOSE_RESET) {
-            return; // The flush goes on, for as long as its timer allows.
-        }
-        if state.has(flag::ARMED | flag::SENDING | flag::GUARDED) {
-            if !state.has(flag::HUNG_UP) {
-                state.set(flag::HUNG_UP);
-                self.driver.hang_up(id, state);
-            }
-            return;
-        }
-        self.give_held_back(state);
-        self.end_limit(state);
-        if state.has(flag::LISTENER) {
-            let untold = self.driver.untold(id) as u64;
-            let untaken = &self.counters.accepted_untaken;
-            untaken.fetch_add(untold, std::sync::atomic::Ordering::Relaxed);
-        }
-        self.driver.release(id, state);
-        state.set(flag::HANDLE_CLOSED);
-        self.socket_gone();
-        if state.has(flag::SILENT) {
-            state.work = None;
-            self.free_slot(id, state);
-            return;
-        }
-        // No operation follows a close, so that the last number is the close's own.
-        let name = (state.sequence, OpKind::Close);
-        self.deliver(id, state, name, Event::Closed, out);
-    }
-
-    /// Gives a slot back; a listener that waits for room tries at once.
-    pub(crate) fn free_slot(&self, id: SlotId, state: &mut SocketState) {
-        self.slots.free(id, state);
-        self.socket_gone();
-        self.last_may_be_gone();
-    }
-
-    /// Ends a socket because the port ends: nothing is told, nothing is flushed.
-    pub(crate) fn abort(&self, id: SlotId, state: &mut SocketState) {
-        if state.has(flag::HANDLE_CLOSED) {
-            state.work = None;
-            self.free_slot(id, state);
-            return;
-        }
-        state.set(flag::CLOSING);
-        if has_sends(state) {
-            // A stream that is cut short must not look like one that came to its end. And what
-            // the driver holds has to be asked to end: nobody waits for a flush any more.
-            state.set(flag::CLOSE_RESET);
-        }
-        let out = &mut Out::queue();
-        if !state.has(flag::ARMED) {
-            self.abort_receiving(id, state, out);
-        }
-        if state.generation != id.generation {
-            return; // A connect without a request in the kernel is gone already.
-        }
-        if !state.has(flag::SENDING) {
-            self.end_writing(id, state, End::Aborted, out);
-        }
-        self.settle(id, state, out);
     }
 }
 
-/// Whether something to send is queued or with the driver.
-fn has_sends(state: &SocketState) -> bool {
-    let work = state.work.as_ref();
-    work.is_some_and(|work| !work.sends.is_empty())
+impl Locked<'_> {
+    /// Takes the next step of a close: wait for the queue, end what the driver holds, wait for
+    /// that, close the handle, tell.
+    pub(crate) fn settle(&mut self) {
+        if !self.has(flag::CLOSING) || self.has(flag::HANDLE_CLOSED) {
+            return;
+        }
+        if self.has_sends() && !self.has(flag::CLOSE_RESET) {
+            return; // The flush goes on, for as long as its timer allows.
+        }
+        if self.has(flag::ARMED | flag::SENDING | flag::GUARDED) {
+            if !self.has(flag::HUNG_UP) {
+                self.set(flag::HUNG_UP);
+                self.core.driver.hang_up(self);
+            }
+            return;
+        }
+        self.give_held_back();
+        self.end_limit();
+        if self.has(flag::LISTENER) {
+            let untold = self.core.driver.untold(self.id) as u64;
+            let untaken = &self.core.counters.accepted_untaken;
+            untaken.fetch_add(untold, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.core.driver.release(self);
+        self.set(flag::HANDLE_CLOSED);
+        self.core.socket_gone();
+        if self.has(flag::SILENT) {
+            self.work = None;
+            self.free_slot();
+            return;
+        }
+        // No operation follows a close, so that the last number is the close's own.
+        let name = (self.sequence, OpKind::Close);
+        self.deliver(name, Event::Closed);
+    }
+
+    /// Gives a slot back; a listener that waits for room tries at once.
+    pub(crate) fn free_slot(&mut self) {
+        self.core.slots.free(self.id, &mut self.state);
+        self.core.socket_gone();
+        self.core.last_may_be_gone();
+    }
+
+    /// Ends a socket because the port ends: nothing is told, nothing is flushed.
+    pub(crate) fn abort(&mut self) {
+        if self.has(flag::HANDLE_CLOSED) {
+            self.work = None;
+            self.free_slot();
+            return;
+        }
+        self.set(flag::CLOSING);
+        if self.has_sends() {
+            // A stream that is cut short must not look like one that came to its end. And what
+            // the driver holds has to be asked to end: nobody waits for a flush any more.
+            self.set(flag::CLOSE_RESET);
+        }
+        if !self.has(flag::ARMED) {
+            self.abort_receiving();
+        }
+        if self.is_gone() {
+            return; // A connect without a request in the kernel is gone already.
+        }
+        if !self.has(flag::SENDING) {
+            self.end_writing(End::Aborted);
+        }
+        self.settle();
+    }
+}
+
+impl SocketState {
+    /// Whether something to send is queued or with the driver.
+    pub(crate) fn has_sends(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| !work.sends.is_empty())
+    }
 }
 
 pub(crate) fn close_quietly(socket: SocketRef) {
@@ -202,7 +203,7 @@ mod tests {
             assert!(!state.has(flag::CLOSE_RESET));
         };
         hung_up();
-        port.core.flush_over(id, &mut Out::queue());
+        port.core.flush_over(id, Out::queue());
         hung_up();
         let mut closed = false;
         while !closed {

@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::core::local::Local;
+use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{SlotId, SocketState};
+use crate::core::slot::SlotId;
 use crate::core::timer::TimerId;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -109,42 +110,14 @@ impl Core {
         Some(timer)
     }
 
-    /// Sets the limit of what a socket with work does from now on; answers whether it has one, or
-    /// needs none.
-    pub(crate) fn set_limit(
-        &self,
-        state: &mut SocketState,
-        time: Duration,
-        target: TimerTarget,
-    ) -> bool {
-        // Later than the clock goes is never.
-        let Some(deadline) = self.driver.now().checked_add(time) else {
-            return true;
-        };
-        let limit = self.set_timer(deadline, target);
-        self.work(state).limit = limit;
-        limit.is_some()
-    }
-
-    /// Takes back the limit of what is over. Left to run out, those of a program that connects and
-    /// closes without end were hundreds of thousands, and each was looked at when it was due.
-    pub(crate) fn end_limit(&self, state: &mut SocketState) {
-        let limit = state.work.as_mut().and_then(|work| work.limit.take());
-        let Some(timer) = limit else {
-            return;
-        };
-        // One that has run out is not found.
-        lock(&self.timers).cancel(timer);
-    }
-
     /// Turns timers that are due into packets, as long as the batch has room.
     pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
         while let Some(target) = self.expire_timers_of_callers(local) {
             match target {
-                TimerTarget::Flush(id) => self.flush_over(id, &mut Out(Some(local))),
-                TimerTarget::Deadline(id) => self.connect_overdue(id, &mut Out(Some(local))),
-                TimerTarget::Connect(id) => self.connect_again(id, &mut Out(Some(local))),
-                TimerTarget::Accept(id) => self.retry_accept(id, &mut Out(Some(local))),
+                TimerTarget::Flush(id) => self.flush_over(id, Out::batch(local)),
+                TimerTarget::Deadline(id) => self.connect_overdue(id, Out::batch(local)),
+                TimerTarget::Connect(id) => self.connect_again(id, Out::batch(local)),
+                TimerTarget::Accept(id) => self.retry_accept(id, Out::batch(local)),
                 TimerTarget::Memory => self.memory_due(),
                 TimerTarget::Caller(_) => debug_assert!(false, "those were taken"),
             }
@@ -185,5 +158,30 @@ impl Core {
             (Some(timer), Some(end)) => Some(timer.min(end)),
             (timer, end) => timer.or(end),
         }
+    }
+}
+
+impl Locked<'_> {
+    /// Sets the limit of what a socket with work does from now on; answers whether it has one, or
+    /// needs none.
+    pub(crate) fn set_limit(&mut self, time: Duration, target: TimerTarget) -> bool {
+        // Later than the clock goes is never.
+        let Some(deadline) = self.core.driver.now().checked_add(time) else {
+            return true;
+        };
+        let limit = self.core.set_timer(deadline, target);
+        self.work().limit = limit;
+        limit.is_some()
+    }
+
+    /// Takes back the limit of what is over. Left to run out, those of a program that connects and
+    /// closes without end were hundreds of thousands, and each was looked at when it was due.
+    pub(crate) fn end_limit(&mut self) {
+        let limit = self.work.as_mut().and_then(|work| work.limit.take());
+        let Some(timer) = limit else {
+            return;
+        };
+        // One that has run self.out is not found.
+        lock(&self.core.timers).cancel(timer);
     }
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use crate::core::Core;
 use crate::core::local::Local;
-use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::flag;
+use crate::core::{Core, Out};
 use crate::error::ErrorKind;
 use crate::lock;
 use crate::op::Close;
@@ -71,26 +72,18 @@ impl Core {
     ///
     /// A table that is full is looked at twice: sockets that were dropped keep their slots until
     /// somebody takes note of what the system has told about them, and nobody may have waited since.
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        kept: bool,
-    ) -> Result<(SlotId, MutexGuard<'_, SocketState>), ErrorKind> {
+    pub(crate) fn admit(self: &Arc<Self>, kept: bool) -> Result<Locked<'_>, ErrorKind> {
         let allocated = self.slots.allocate(kept).or_else(|| {
             self.driver.submit(self);
             self.slots.allocate(kept)
         });
-        let (id, mut state) = allocated.ok_or(ErrorKind::Full)?;
+        let (id, state) = allocated.ok_or(ErrorKind::Full)?;
+        let socket = self.locked(id, state, Out::queue());
         if self.takes_no_sockets() {
-            self.turn_away(id, &mut state, kept);
+            socket.turn_away(kept);
             return Err(ErrorKind::Closed);
         }
-        Ok((id, state))
-    }
-
-    /// Takes back the slot of a socket that did not come in after all.
-    pub(crate) fn turn_away(&self, id: SlotId, state: &mut SocketState, kept: bool) {
-        self.slots.unallocate(id, state, kept);
-        self.last_may_be_gone();
+        Ok(socket)
     }
 
     /// Whether the port ends in order.
@@ -149,15 +142,23 @@ impl Core {
         let at_latest = (*lock(&self.ending.at_latest))?;
         Some(at_latest.saturating_duration_since(self.driver.now()))
     }
+}
+
+impl Locked<'_> {
+    /// Takes back the slot of a socket that did not come in after all.
+    pub(crate) fn turn_away(mut self, kept: bool) {
+        self.core.slots.unallocate(self.id, &mut self.state, kept);
+        self.core.last_may_be_gone();
+    }
 
     /// Counts what a socket was to send and cannot any more, because the port ends.
-    pub(crate) fn count_unsent(&self, state: &SocketState) {
-        let work = state.work.as_ref();
+    pub(crate) fn count_unsent(&self) {
+        let work = self.work.as_ref();
         let Some(work) = work.filter(|work| !work.sends.is_empty()) else {
             return;
         };
-        if !state.has(flag::WRITE_ENDED) {
-            let (counters, bytes) = (&self.counters, work.queued_bytes as u64);
+        if !self.has(flag::WRITE_ENDED) {
+            let (counters, bytes) = (&self.core.counters, work.queued_bytes as u64);
             counters.streams_cut.fetch_add(1, Ordering::Relaxed);
             counters.bytes_unsent.fetch_add(bytes, Ordering::Relaxed);
         }

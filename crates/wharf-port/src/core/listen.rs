@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::core::Core;
 use crate::core::slot::{SlotId, flag};
+use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
 use crate::listen::ListenOptions;
@@ -28,39 +28,38 @@ impl Core {
         };
         let listener = self.listen_on(handle, key, flag::LISTENER | shared)?;
         let id = listener.slot_id();
-        if let Some(state) = self.slots.lock(id) {
-            self.driver.listening(id, &state, at);
+        if let Some(socket) = self.lock(id, Out::queue()) {
+            self.driver.listening(&socket, at);
         }
         Ok(listener)
     }
 
     /// Takes a socket that listens.
     fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<SocketRef> {
-        let (id, mut state) = match self.admit(false) {
+        let mut socket = match self.admit(false) {
             Ok(admitted) => admitted,
             Err(kind) => {
                 self.driver.abandon(handle);
                 return Err(Error::new(Operation::Listen, kind));
             }
         };
-        state.key = key;
-        state.handle = Some(handle);
-        state.set(flags);
-        if let Err(code) = self.driver.associate(id, &mut state, false) {
-            let handle = state.handle.take().expect("set above");
-            self.turn_away(id, &mut state, false);
-            drop(state);
+        socket.key = key;
+        socket.handle = Some(handle);
+        socket.set(flags);
+        if let Err(code) = self.driver.associate(&mut socket, false) {
+            let handle = socket.handle.take().expect("set above");
+            socket.turn_away(false);
             self.driver.abandon(handle);
             return Err(Error::from_os(Operation::Listen, code));
         }
-        Ok(self.socket(id))
+        Ok(self.socket(socket.id))
     }
 
     /// Another handle to the listener `id`, for the port `with`.
-    pub(crate) fn share_listener(&self, id: SlotId, with: &Self) -> Result<sys::Handle> {
+    pub(crate) fn share_listener(self: &Arc<Self>, id: SlotId, with: &Self) -> Result<sys::Handle> {
         let closed = Error::new(Operation::Listen, ErrorKind::Closed);
-        let mut state = self.slots.lock(id).ok_or(closed)?;
-        if state.handle.is_none() {
+        let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
+        if socket.handle.is_none() {
             return Err(closed);
         }
         if self.report.kind != with.report.kind {
@@ -68,9 +67,9 @@ impl Core {
             let kind = ErrorKind::InvalidInput;
             return Err(Error::advised(Operation::Listen, kind, SAME_DRIVER));
         }
-        let shared = self.driver.share_listener(&state);
+        let shared = self.driver.share_listener(&socket);
         let shared = shared.map_err(|error| Error::from_io(Operation::Listen, &error))?;
-        state.set(flag::SHARED_LISTENER);
+        socket.set(flag::SHARED_LISTENER);
         Ok(shared)
     }
 

@@ -89,10 +89,9 @@ mod tests {
         let listener = port.listen(([127, 0, 0, 1], 0), Key(1)).expect("a place");
         let place = Place::keep(core).expect("the second place");
         let id = listener.socket().slot_id();
-        let mut state = core.slots.lock(id).expect("it is open");
-        let out = &mut Out::queue();
-        core.pause_accept(id, &mut state, PauseReason::SocketsMax, out);
-        drop(state);
+        let mut socket = core.lock(id, Out::queue()).expect("it is open");
+        socket.pause_accept(PauseReason::SocketsMax);
+        drop(socket);
         drop(core.ready.drain());
         assert!(core.ready.is_empty());
         drop(place);

@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
+use crate::core::locked::Locked;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::ErrorKind;
@@ -21,91 +20,95 @@ impl Core {
         id: SlotId,
         count: usize,
         reported: bool,
-    ) -> Result<MutexGuard<'_, SocketState>, ErrorKind> {
+    ) -> Result<Locked<'_>, ErrorKind> {
         self.submit_if_late();
         for looks_again in [true, false] {
-            let mut state = self.slots.lock(id).ok_or(ErrorKind::Closed)?;
-            may_send(&state)?;
+            let mut socket = self.lock(id, Out::queue()).ok_or(ErrorKind::Closed)?;
+            socket.may_send()?;
             let many_untaken = match reported {
-                true => self.has_many_untaken(&state),
+                true => socket.has_many_untaken(),
                 // It may be cancelled, and have an end then.
-                false => self.has_many_outcomes(&state, Side::Writing),
+                false => socket.has_many_outcomes(Side::Writing),
             };
-            if !many_untaken && !self.queue_is_full(&state, count) {
-                return Ok(state);
+            if !many_untaken && !socket.queue_is_full(count) {
+                return Ok(socket);
             }
-            let work = state.work.as_ref();
-            let waits = work.is_some_and(|work| !work.sends.is_empty());
-            if !looks_again || !waits {
-                state.set(flag::SEND_READY_OWED);
+            if !looks_again || !socket.has_sends() {
+                socket.set(flag::SEND_READY_OWED);
                 return Err(ErrorKind::Full);
             }
-            drop(state);
+            drop(socket);
             self.driver.make_room(self, id);
         }
         Err(ErrorKind::Full)
     }
+}
 
-    fn queue_is_full(&self, state: &SocketState, bytes: usize) -> bool {
-        state.work.as_ref().is_some_and(|work| {
+impl Locked<'_> {
+    fn queue_is_full(&self, bytes: usize) -> bool {
+        self.work.as_ref().is_some_and(|work| {
             !work.sends.is_empty()
-                && (work.queued_bytes.saturating_add(bytes) > self.options.send_queue_bytes_max
-                    || work.sends.len() >= self.options.operations_per_socket_max)
+                && (work.queued_bytes.saturating_add(bytes)
+                    > self.core.options.send_queue_bytes_max
+                    || work.sends.len() >= self.core.options.operations_per_socket_max)
         })
     }
 
     /// Whether as many sends wait, or their outcomes to be taken, as there may be operations: the
     /// queue alone bounds nothing where sends go out at once.
-    fn has_many_untaken(&self, state: &SocketState) -> bool {
-        let work = state.work.as_ref();
-        let most = self.options.operations_per_socket_max;
+    fn has_many_untaken(&self) -> bool {
+        let work = self.work.as_ref();
+        let most = self.core.options.operations_per_socket_max;
         work.is_some_and(|work| work.sends.len() + work.pending.len() >= most)
     }
 
     /// Tells whoever was refused as full that there is room, once there is for half of the bound.
-    pub(crate) fn tell_send_ready(&self, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if !state.has(flag::SEND_READY_OWED) {
+    pub(crate) fn tell_send_ready(&mut self) {
+        if !self.has(flag::SEND_READY_OWED) {
             return;
         }
-        let half = self.options.send_queue_bytes_max / 2;
-        let operations = self.options.operations_per_socket_max / 2;
-        let under_half = state.work.as_ref().is_none_or(|work| {
+        let half = self.core.options.send_queue_bytes_max / 2;
+        let operations = self.core.options.operations_per_socket_max / 2;
+        let under_half = self.work.as_ref().is_none_or(|work| {
             work.queued_bytes < half.max(1)
                 && work.sends.len() <= operations
                 && work.pending.len() <= operations
         });
         if under_half {
-            state.clear(flag::SEND_READY_OWED);
-            let name = (state.sequence, OpKind::Send);
-            self.deliver(id, state, name, Event::SendReady, out);
+            self.clear(flag::SEND_READY_OWED);
+            let name = (self.sequence, OpKind::Send);
+            self.deliver(name, Event::SendReady);
         }
     }
 }
 
-/// Whether this socket takes sends at all.
-pub(crate) fn may_send(state: &SocketState) -> Result<(), ErrorKind> {
-    if state.has(flag::CLOSING | flag::HANDLE_CLOSED) {
-        return Err(ErrorKind::Closed);
+impl SocketState {
+    /// Whether this socket takes sends at all.
+    pub(crate) fn may_send(&self) -> Result<(), ErrorKind> {
+        if self.has(flag::CLOSING | flag::HANDLE_CLOSED) {
+            return Err(ErrorKind::Closed);
+        }
+        if self.has(flag::SHUTDOWN) {
+            return Err(ErrorKind::BrokenPipe);
+        }
+        if self.has(flag::CONNECTING) {
+            return Err(ErrorKind::NotConnected);
+        }
+        if self.has(flag::LISTENER) {
+            return Err(ErrorKind::InvalidInput);
+        }
+        if self.has(flag::WRITE_ENDED) {
+            return Err(ErrorKind::Aborted);
+        }
+        Ok(())
     }
-    if state.has(flag::SHUTDOWN) {
-        return Err(ErrorKind::BrokenPipe);
-    }
-    if state.has(flag::CONNECTING) {
-        return Err(ErrorKind::NotConnected);
-    }
-    if state.has(flag::LISTENER) {
-        return Err(ErrorKind::InvalidInput);
-    }
-    if state.has(flag::WRITE_ENDED) {
-        return Err(ErrorKind::Aborted);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
+    use crate::core::Out;
     use crate::core::work::Send;
     use crate::op::OpKind;
     use crate::{Buffer, Port};
@@ -122,9 +125,9 @@ mod tests {
         let stream = port.associate(socket, 1.into()).expect("room");
         let core = &port.core;
         let id = stream.socket().slot_id();
-        let mut state = core.slots.lock(id).expect("it is open");
-        assert!(!core.queue_is_full(&state, 2 * BOUND), "an empty queue");
-        let work = core.work(&mut state);
+        let mut socket = core.lock(id, Out::queue()).expect("it is open");
+        assert!(!socket.queue_is_full(2 * BOUND), "an empty queue");
+        let work = socket.work();
         work.queued_bytes = 400;
         work.sends.push_back(Send {
             buffer: Buffer::from(vec![0; 400]),
@@ -132,9 +135,9 @@ mod tests {
             kind: OpKind::Send,
             reported: false,
         });
-        assert!(!core.queue_is_full(&state, 600));
-        assert!(core.queue_is_full(&state, 601));
-        let work = core.work(&mut state);
+        assert!(!socket.queue_is_full(600));
+        assert!(socket.queue_is_full(601));
+        let work = socket.work();
         work.sends.clear();
         work.queued_bytes = 0;
     }

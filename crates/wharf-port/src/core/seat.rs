@@ -108,6 +108,18 @@ impl Seat {
     }
 }
 
+impl Core {
+    /// A thread ends on which the driver has work to do, although its waiters are gone.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn thread_ends(self: &Arc<Self>) {
+        // Counted like a waiter, so that no other thread ends the port meanwhile.
+        if let Some(number) = self.ready.enlist_again() {
+            self.driver.leave_thread(self, true);
+            self.waiter_left(number);
+        }
+    }
+}
+
 /// The places that a thread has and has not given up.
 struct OfThisThread(RefCell<Vec<Rc<Seat>>>);
 

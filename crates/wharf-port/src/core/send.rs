@@ -10,8 +10,8 @@ mod tests;
 use std::sync::Arc;
 
 use crate::buffer::Buffer;
-use crate::core::room::may_send;
-use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::{SlotId, flag};
 use crate::core::work::{Send, Work};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
@@ -28,45 +28,103 @@ impl Core {
     ) -> Result<Op, Refused<Buffer>> {
         let bytes: &[u8] = &buffer;
         let count = bytes.len();
-        let mut guard = match self.lock_with_room(id, count, reported) {
-            Ok(guard) => guard,
+        let mut socket = match self.lock_with_room(id, count, reported) {
+            Ok(socket) => socket,
             Err(kind) => return Err(Refused::new(Operation::Send, kind, buffer)),
         };
-        let state = &mut *guard;
-        let sequence = state.next_sequence();
+        let sequence = socket.next_sequence();
         let op = Op::of(self.id, id, sequence, OpKind::Send);
-        let nothing_queued = state.work.as_ref().is_none_or(|work| work.sends.is_empty());
-        let tried = if nothing_queued && count > 0 {
-            self.driver.send_at_once(id, state, bytes)
+        let tried = if !socket.has_sends() && count > 0 {
+            self.driver.send_at_once(&mut socket, bytes)
         } else {
             None
         };
         if tried == Some(Ok(count)) {
             if reported {
                 let name = (sequence, OpKind::Send);
-                self.deliver(id, state, name, Event::Sent { buffer }, &mut Out::queue());
+                socket.deliver(name, Event::Sent { buffer });
             }
             return Ok(op);
         }
         let gone = tried.map_or(0, |result| result.unwrap_or(0));
-        self.queue_send(state, (buffer, count - gone), (sequence, reported));
+        socket.queue_send((buffer, count - gone), (sequence, reported));
         if let Some(Err(code)) = tried {
-            self.send_failed(id, state, code, &mut Out::queue());
+            socket.send_failed(code);
         }
-        self.go_on_sending(id, state, &mut Out::queue());
-        self.spare_the_pool(state);
+        socket.go_on_sending();
+        socket.spare_the_pool();
         Ok(op)
     }
 
+    /// The same for what the next request covers, at most so many sends. The system keeps it for as
+    /// long as the peer reads nothing: as many deaf peers as the pool has buffers stopped everybody.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn spare_the_pool_of_request(work: &mut Work, sends_max: usize) {
+        let sends = work.sends.iter_mut().take(sends_max);
+        sends.for_each(|send| send.buffer.leave_scarce_pool());
+    }
+
+    pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {
+        let closed = Error::new(Operation::Shutdown, ErrorKind::Closed);
+        let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
+        socket
+            .may_send()
+            .map_err(|kind| Error::new(Operation::Shutdown, kind))?;
+        if socket.has_many_outcomes(Side::End) {
+            return Err(Error::new(Operation::Shutdown, ErrorKind::Full));
+        }
+        socket.set(flag::SHUTDOWN);
+        let sequence = socket.next_sequence();
+        let (buffer, kind) = (Buffer::default(), OpKind::Shutdown);
+        socket.work().sends.push_back(Send {
+            buffer,
+            sequence,
+            kind,
+            reported: true,
+        });
+        socket.go_on_sending();
+        Ok(Op::of(self.id, id, sequence, OpKind::Shutdown))
+    }
+
+    pub(crate) fn cancel_send(self: &Arc<Self>, op: Op, out: Out<'_>) -> Cancel {
+        let id = op.slot_id();
+        let Some(mut socket) = self.lock(id, out) else {
+            return Cancel::NotFound;
+        };
+        let (closing, sending) = (socket.has(flag::CLOSING), socket.has(flag::SENDING));
+        let Some(work) = socket.work.as_mut() else {
+            return Cancel::NotFound;
+        };
+        let place = work
+            .sends
+            .iter()
+            .position(|send| send.sequence == op.sequence);
+        let Some(place) = place else {
+            return Cancel::NotFound;
+        };
+        if closing || work.cancelled_send == Some(op.sequence) {
+            return Cancel::NotFound;
+        }
+        if sending && place < work.sends_in_request {
+            if work.cancelled_send.is_some() {
+                return Cancel::NotFound; // One cut is under way, and it ends this one as well.
+            }
+            work.cancelled_send = Some(op.sequence);
+            socket.set(flag::CANCEL_SEND);
+            self.driver.cancel_send(&mut socket);
+            return Cancel::Requested;
+        }
+        socket.cut_send(place);
+        socket.go_on_sending();
+        Cancel::Requested
+    }
+}
+
+impl Locked<'_> {
     /// Puts a send into the queue, of which so many bytes are left; the others may only be out if
     /// it is the first.
-    fn queue_send(
-        &self,
-        state: &mut SocketState,
-        (buffer, left): (Buffer, usize),
-        (sequence, reported): (u32, bool),
-    ) {
-        let work = self.work(state);
+    fn queue_send(&mut self, (buffer, left): (Buffer, usize), (sequence, reported): (u32, bool)) {
+        let work = self.work();
         work.queued_bytes += left;
         if work.sends.is_empty() {
             work.head_sent = buffer.len() - left;
@@ -81,8 +139,8 @@ impl Core {
 
     /// Copies leases that merely wait in the queue out of a pool that runs short (contract C8): a
     /// thousand peers that never read must not starve those that do.
-    fn spare_the_pool(&self, state: &mut SocketState) {
-        let Some(work) = state.work.as_mut() else {
+    fn spare_the_pool(&mut self) {
+        let Some(work) = self.state.work.as_mut() else {
             return;
         };
         let waiting = work.sends.len() > work.sends_in_request;
@@ -91,74 +149,36 @@ impl Core {
         }
         // A lease may be another port's, and it is that port's pool that may run short.
         let newest = work.sends.back();
-        if self.pool.is_scarce() || newest.is_some_and(|it| it.buffer.comes_from_scarce_pool()) {
+        if self.core.pool.is_scarce() || newest.is_some_and(|it| it.buffer.comes_from_scarce_pool())
+        {
             let waiting = work.sends.iter_mut().skip(work.sends_in_request);
             waiting.for_each(|send| send.buffer.leave_scarce_pool());
         }
     }
 
-    /// The same for what the next request covers, at most so many sends. The system keeps it for as
-    /// long as the peer reads nothing: as many deaf peers as the pool has buffers stopped everybody.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn spare_the_pool_of_request(work: &mut Work, sends_max: usize) {
-        let sends = work.sends.iter_mut().take(sends_max);
-        sends.for_each(|send| send.buffer.leave_scarce_pool());
-    }
-
-    pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {
-        let closed = Error::new(Operation::Shutdown, ErrorKind::Closed);
-        let mut guard = self.slots.lock(id).ok_or(closed)?;
-        let state = &mut *guard;
-        may_send(state).map_err(|kind| Error::new(Operation::Shutdown, kind))?;
-        if self.has_many_outcomes(state, Side::End) {
-            return Err(Error::new(Operation::Shutdown, ErrorKind::Full));
-        }
-        state.set(flag::SHUTDOWN);
-        let sequence = state.next_sequence();
-        let (buffer, kind) = (Buffer::default(), OpKind::Shutdown);
-        self.work(state).sends.push_back(Send {
-            buffer,
-            sequence,
-            kind,
-            reported: true,
-        });
-        self.go_on_sending(id, state, &mut Out::queue());
-        Ok(Op::of(self.id, id, sequence, OpKind::Shutdown))
-    }
-
     /// Lets the driver send what is queued, unless it is at it.
-    pub(crate) fn go_on_sending(
-        self: &Arc<Self>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        if !state.has(flag::SENDING) {
-            self.driver.transmit(self, id, state, out);
+    pub(crate) fn go_on_sending(&mut self) {
+        if !self.has(flag::SENDING) {
+            self.core.driver.transmit(self);
         }
-        self.recycle(state);
+        self.recycle();
     }
 
     /// Finishes what needs no system call at the head of the queue, and the shutdown that waits
     /// there. Answers whether there are bytes to send.
-    pub(crate) fn has_bytes_to_send(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) -> bool {
-        while let Some(head) = state.work.as_ref().and_then(|work| work.sends.front()) {
+    pub(crate) fn has_bytes_to_send(&mut self) -> bool {
+        while let Some(head) = self.work.as_ref().and_then(|work| work.sends.front()) {
             if head.kind == OpKind::Shutdown {
-                let result = self.driver.shutdown_write(state);
+                let result = self.core.driver.shutdown_write(self);
                 let how = match result {
                     Ok(()) => End::Finished,
                     Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
                 };
-                self.end_head(id, state, how, out);
+                self.end_head(how);
                 // With one place in the queue it was the shutdown that held this back.
-                self.tell_send_ready(id, state, out);
+                self.tell_send_ready();
             } else if head.buffer.is_empty() {
-                self.sent(id, state, 0, out);
+                self.sent(0);
             } else {
                 return true;
             }
@@ -167,14 +187,8 @@ impl Core {
     }
 
     /// `count` more bytes of the queue are with the system.
-    pub(crate) fn sent(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        mut count: usize,
-        out: &mut Out<'_>,
-    ) {
-        while let Some(work) = state.work.as_mut() {
+    pub(crate) fn sent(&mut self, mut count: usize) {
+        while let Some(work) = self.work.as_mut() {
             let Some(head) = work.sends.front() else {
                 break;
             };
@@ -194,30 +208,18 @@ impl Core {
                 ..
             } = work.sends.pop_front().expect("looked at above");
             if reported {
-                self.deliver(
-                    id,
-                    state,
-                    (sequence, OpKind::Send),
-                    Event::Sent { buffer },
-                    out,
-                );
+                self.deliver((sequence, OpKind::Send), Event::Sent { buffer });
             }
             if count == 0 {
                 break;
             }
         }
-        self.tell_send_ready(id, state, out);
+        self.tell_send_ready();
     }
 
     /// The request at the head failed with a system code: the write side is over.
-    pub(crate) fn send_failed(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        code: i32,
-        out: &mut Out<'_>,
-    ) {
-        let how = if state.has(flag::CLOSING) && sys::is_cancelled(code) {
+    pub(crate) fn send_failed(&mut self, code: i32) {
+        let how = if self.has(flag::CLOSING) && sys::is_cancelled(code) {
             End::Aborted
         } else {
             let error = Error::from_os(Operation::Send, code);
@@ -226,38 +228,32 @@ impl Core {
             // this machine lacks: the connection is whole.
             let lacks = matches!(error.kind(), ErrorKind::Full | ErrorKind::OutOfMemory);
             if !lacks && !sys::is_broken_pipe(code) {
-                state.set(flag::WAS_BROKEN);
+                self.set(flag::WAS_BROKEN);
             }
             End::Failed(error)
         };
-        self.end_writing(id, state, how, out);
+        self.end_writing(how);
     }
 
     /// Ends the head of the queue as told, and everything behind it as aborted.
-    pub(crate) fn end_writing(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        how: End,
-        out: &mut Out<'_>,
-    ) {
-        state.set(flag::WRITE_ENDED);
-        state.clear(flag::CANCEL_SEND);
+    pub(crate) fn end_writing(&mut self, how: End) {
+        self.set(flag::WRITE_ENDED);
+        self.clear(flag::CANCEL_SEND);
         let mut how = how;
-        while state
+        while self
             .work
             .as_ref()
             .is_some_and(|work| !work.sends.is_empty())
         {
-            self.end_head(id, state, how, out);
+            self.end_head(how);
             how = End::Aborted;
         }
-        self.tell_send_ready(id, state, out);
+        self.tell_send_ready();
     }
 
     /// Ends the head of the queue: its buffer comes back.
-    fn end_head(&self, id: SlotId, state: &mut SocketState, how: End, out: &mut Out<'_>) {
-        let work = state
+    fn end_head(&mut self, how: End) {
+        let work = self
             .work
             .as_mut()
             .expect("a queue with a head is in its work block");
@@ -268,58 +264,15 @@ impl Core {
         work.queued_bytes -= head.buffer.len() - work.head_sent;
         let sent = std::mem::take(&mut work.head_sent);
         let event = Event::of_write_side(head.kind, how, head.buffer, Some(sent));
-        self.deliver(id, state, (head.sequence, head.kind), event, out);
-    }
-
-    pub(crate) fn cancel_send(self: &Arc<Self>, op: Op, out: &mut Out<'_>) -> Cancel {
-        let id = op.slot_id();
-        let Some(mut guard) = self.slots.lock(id) else {
-            return Cancel::NotFound;
-        };
-        let state = &mut *guard;
-        let (closing, sending) = (state.has(flag::CLOSING), state.has(flag::SENDING));
-        let Some(work) = state.work.as_mut() else {
-            return Cancel::NotFound;
-        };
-        let place = work
-            .sends
-            .iter()
-            .position(|send| send.sequence == op.sequence);
-        let Some(place) = place else {
-            return Cancel::NotFound;
-        };
-        if closing || work.cancelled_send == Some(op.sequence) {
-            return Cancel::NotFound;
-        }
-        if sending && place < work.sends_in_request {
-            if work.cancelled_send.is_some() {
-                return Cancel::NotFound; // One cut is under way, and it ends this one as well.
-            }
-            work.cancelled_send = Some(op.sequence);
-            state.set(flag::CANCEL_SEND);
-            self.driver.cancel_send(id, state);
-            return Cancel::Requested;
-        }
-        self.cut_send(id, state, place, out);
-        self.go_on_sending(id, state, out);
-        Cancel::Requested
+        self.deliver((head.sequence, head.kind), event);
     }
 
     /// Takes a send that no request in the kernel covers out of the queue; if part of it has gone
     /// out, the write side is over.
-    pub(crate) fn cut_send(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        place: usize,
-        out: &mut Out<'_>,
-    ) {
-        let work = state
-            .work
-            .as_mut()
-            .expect("the caller found the send in it");
+    pub(crate) fn cut_send(&mut self, place: usize) {
+        let work = self.work.as_mut().expect("the caller found the send in it");
         if place == 0 && work.head_sent > 0 {
-            return self.end_writing(id, state, End::Cancelled, out);
+            return self.end_writing(End::Cancelled);
         }
         let send = work
             .sends
@@ -327,69 +280,64 @@ impl Core {
             .expect("the caller found the send there");
         work.queued_bytes -= send.buffer.len();
         if send.kind == OpKind::Shutdown {
-            state.clear(flag::SHUTDOWN);
+            self.clear(flag::SHUTDOWN);
         }
         let event = Event::of_write_side(send.kind, End::Cancelled, send.buffer, Some(0));
-        self.deliver(id, state, (send.sequence, send.kind), event, out);
-        self.tell_send_ready(id, state, out);
+        self.deliver((send.sequence, send.kind), event);
+        self.tell_send_ready();
     }
 
     /// The driver reports the end of its request: bytes that went out, or a system code. Goes on
     /// with what is queued.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn send_stopped(
-        self: &Arc<Self>,
-        id: SlotId,
-        state: &mut SocketState,
-        result: Result<usize, i32>,
-        out: &mut Out<'_>,
-    ) {
-        state.clear(flag::SENDING);
-        if result.is_ok_and(|count| self.only_send_is_out(state, count)) {
-            return self.recycle(state);
+    pub(crate) fn send_stopped(&mut self, result: Result<usize, i32>) {
+        self.clear(flag::SENDING);
+        if result.is_ok_and(|count| self.only_send_is_out(count)) {
+            return self.recycle();
         }
-        let target = state.work.as_mut().and_then(|work| {
+        let target = self.work.as_mut().and_then(|work| {
             work.sends_in_request = 0;
             work.cancelled_send.take()
         });
-        let asked = state.has(flag::CANCEL_SEND);
-        state.clear(flag::CANCEL_SEND);
+        let asked = self.has(flag::CANCEL_SEND);
+        self.clear(flag::CANCEL_SEND);
         match result {
-            Ok(count) => self.sent(id, state, count, out),
+            Ok(count) => self.sent(count),
             // A cancel that nobody asked for: the thread that had submitted it is gone. Go on.
-            Err(code) if sys::is_cancelled(code) && !state.has(flag::CLOSE_RESET) => {
+            Err(code) if sys::is_cancelled(code) && !self.has(flag::CLOSE_RESET) => {
                 debug_assert!(
                     asked || target.is_none(),
                     "a cancelled send was marked as such"
                 );
             }
-            Err(code) => self.send_failed(id, state, code, out),
+            Err(code) => self.send_failed(code),
         }
         let place = target.and_then(|target| {
-            let work = state.work.as_ref()?;
+            let work = self.work.as_ref()?;
             work.sends.iter().position(|send| send.sequence == target)
         });
         if let Some(place) = place {
-            self.cut_send(id, state, place, out);
+            self.cut_send(place);
         }
-        if state.has(flag::CLOSE_RESET) {
-            self.end_writing(id, state, End::Aborted, out);
+        if self.has(flag::CLOSE_RESET) {
+            self.end_writing(End::Aborted);
         }
-        self.go_on_sending(id, state, out);
-        if state.has(flag::CLOSING) {
-            self.settle(id, state, out);
+        self.go_on_sending();
+        if self.has(flag::CLOSING) {
+            self.settle();
         }
     }
 
     /// What nearly every report says: the only send there was is out, whole, and nobody is to be
     /// told. Then its buffer is given back here, and nothing else is left to do.
-    fn only_send_is_out(&self, state: &mut SocketState, count: usize) -> bool {
+    fn only_send_is_out(&mut self, count: usize) -> bool {
         let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED | flag::CLOSING;
-        let Some(work) = state.work.as_mut() else {
+        let in_line = !self.has(out_of_line);
+        let Some(work) = self.work.as_mut() else {
             return false;
         };
         let only = work.sends.len() == 1 && work.queued_bytes == count;
-        if !only || state.flags & out_of_line != 0 {
+        if !only || !in_line {
             return false;
         }
         let Send { kind, reported, .. } = work.sends[0];
@@ -406,15 +354,10 @@ impl Core {
     /// The driver reports that its request was cancelled, and cannot tell how much of it went out
     /// (Windows): the write side is over, and nothing is claimed about how far it got.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn send_cut_short(
-        self: &Arc<Self>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        state.clear(flag::SENDING | flag::CANCEL_SEND);
-        state.set(flag::WRITE_ENDED);
-        let work = state
+    pub(crate) fn send_cut_short(&mut self) {
+        self.clear(flag::SENDING | flag::CANCEL_SEND);
+        self.set(flag::WRITE_ENDED);
+        let work = self
             .work
             .as_mut()
             .expect("a request of the writing side keeps its work");
@@ -424,16 +367,16 @@ impl Core {
         work.head_sent = 0;
         for (place, send) in std::mem::take(&mut work.sends).into_iter().enumerate() {
             let count = (place >= cut).then_some(0);
-            let asked = target == Some(send.sequence) && !state.has(flag::CLOSING);
+            let asked = target == Some(send.sequence) && !self.has(flag::CLOSING);
             let how = if asked { End::Cancelled } else { End::Aborted };
             let event = Event::of_write_side(send.kind, how, send.buffer, count);
-            self.deliver(id, state, (send.sequence, send.kind), event, out);
+            self.deliver((send.sequence, send.kind), event);
         }
-        self.tell_send_ready(id, state, out);
-        if state.has(flag::CLOSING) {
-            self.settle(id, state, out);
+        self.tell_send_ready();
+        if self.has(flag::CLOSING) {
+            self.settle();
         } else {
-            self.recycle(state);
+            self.recycle();
         }
     }
 }

@@ -12,24 +12,27 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::core::deadlines::TimerTarget;
+use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::SlotId;
+use crate::core::slot::flag;
 
 /// So long after the system gave no memory it is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 
 impl Core {
-    /// A buffer of the pool, or a place in the line for one.
-    pub(crate) fn buffer_or_wait(&self, id: SlotId) -> Option<PoolBuffer> {
-        let buffer = self.pool.take_or_wait(id, &self.slots);
-        if buffer.is_none() && self.pool.lacks_memory() {
-            self.ask_for_memory_again();
+    /// Calls up to `n` of the streams in the line for a buffer.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn call_waiting(&self, n: usize) {
+        for _ in 0..n {
+            let Some(waiting) = self.pool.next_waiting() else {
+                return;
+            };
+            self.wake(self.ready.push_rearm(waiting));
         }
-        buffer
     }
 
     /// Sees to it that all streams in the line for a buffer try again after a while.
-    pub(crate) fn ask_for_memory_again(&self) {
+    fn ask_for_memory_again(&self) {
         if self.lacks_memory.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -53,5 +56,28 @@ impl Core {
         while let Some(waiting) = self.pool.next_waiting() {
             self.wake(self.ready.push_rearm(waiting));
         }
+    }
+}
+
+impl Locked<'_> {
+    /// A buffer of the pool, or a place in the line for one.
+    pub(crate) fn buffer_or_wait(&mut self) -> Option<PoolBuffer> {
+        let pool = &self.core.pool;
+        let buffer = pool.take_or_wait(self.id, &self.core.slots);
+        if buffer.is_none() {
+            self.set(flag::PAUSED_POOL);
+            if pool.lacks_memory() {
+                self.core.ask_for_memory_again();
+            }
+        }
+        buffer
+    }
+
+    /// The system gave the driver no memory for buffers: the stream joins the line.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn wait_for_memory(&mut self) {
+        self.core.pool.wait(self.id, &self.core.slots);
+        self.set(flag::PAUSED_POOL);
+        self.core.ask_for_memory_again();
     }
 }

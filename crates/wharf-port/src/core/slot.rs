@@ -151,6 +151,18 @@ impl SocketState {
         self.sequence
     }
 
+    /// How many packets of this socket wait in its queue.
+    pub(crate) fn untaken(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.pending.len())
+    }
+
+    /// Whether packets of this socket wait in its queue.
+    #[inline]
+    pub(crate) fn has_packets(&self) -> bool {
+        let work = self.work.as_ref();
+        work.is_some_and(|work| !work.pending.is_empty())
+    }
+
     /// The open handle.
     ///
     /// # Panics

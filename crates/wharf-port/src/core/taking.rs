@@ -126,7 +126,7 @@ impl Taking {
             match taken {
                 Taken::Socket(index) => core.take_turn(index, &mut self.local),
                 Taken::Loose(packet) => self.local.push(packet),
-                Taken::Rearm(id) => core.rearm(id, &mut Out(Some(&mut self.local))),
+                Taken::Rearm(id) => core.rearm(id, Out::batch(&mut self.local)),
             }
         }
         if self.local.packets.is_empty() {

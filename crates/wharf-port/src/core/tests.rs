@@ -43,15 +43,18 @@ fn what_has_more_is_in_no_queue_while_a_waiter_has_its_turn() {
     let mut local = Local::new(7, false);
     local.begin(8);
     {
-        let mut state = port.core.slots.lock(id).expect("it is open");
-        state.turn = local.mark;
-        port.core.look_again(id, &mut state, &mut local);
-        assert!(local.later.is_empty() && !state.has(flag::QUEUED));
+        let mark = local.mark;
+        let out = Out::batch(&mut local);
+        let mut socket = port.core.lock(id, out).expect("it is open");
+        socket.turn = mark;
+        socket.look_again();
+        assert!(!socket.has(flag::QUEUED));
         // Once the turn is over, the next waiter gets it.
-        state.turn = 0;
-        port.core.look_again(id, &mut state, &mut local);
-        assert!(local.later.is_empty() && state.has(flag::QUEUED));
+        socket.turn = 0;
+        socket.look_again();
+        assert!(socket.has(flag::QUEUED));
     }
+    assert!(local.later.is_empty());
     assert!(!port.core.ready.is_empty());
 }
 
@@ -59,15 +62,17 @@ fn what_has_more_is_in_no_queue_while_a_waiter_has_its_turn() {
 fn a_report_goes_into_the_batch_at_hand_unless_another_waits_before_it() {
     let (port, stream) = with_stream();
     let id = stream.socket().slot_id();
-    let mut state = port.core.slots.lock(id).expect("it is open");
     let mut local = Local::new(7, false);
     local.begin(8);
-    let mut deliver = |sequence: u32, here: bool, local: &mut Local| {
-        let out = &mut if here { Out(Some(local)) } else { Out::queue() };
-        let name = (sequence, OpKind::Send);
-        port.core
-            .deliver(id, &mut state, name, Event::SendReady, out);
-        state.work.as_ref().map_or(0, |work| work.pending.len())
+    let deliver = |sequence: u32, here: bool, local: &mut Local| {
+        let out = if here {
+            Out::batch(local)
+        } else {
+            Out::queue()
+        };
+        let mut socket = port.core.lock(id, out).expect("it is open");
+        socket.deliver((sequence, OpKind::Send), Event::SendReady);
+        socket.work.as_ref().map_or(0, |work| work.pending.len())
     };
     assert_eq!(deliver(1, true, &mut local), 0, "nothing waits");
     assert_eq!(deliver(2, false, &mut local), 1, "another thread reports");

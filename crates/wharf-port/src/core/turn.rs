@@ -10,103 +10,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::core::local::Local;
-use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::{SocketState, flag};
 use crate::core::{Core, Out};
 use crate::packet::Packet;
 
 impl Core {
-    /// Puts a socket into the ready queue, unless it is there or somebody has its turn.
-    pub(crate) fn enqueue(&self, id: SlotId, state: &mut SocketState) {
-        if self.turn_is_free(state) && !state.has(flag::QUEUED) {
-            state.set(flag::QUEUED);
-            self.wake(self.ready.push_socket(id.index));
-        }
-    }
-
-    /// Whether no other waiter has the socket's turn; there is none on a single-waiter port.
-    pub(crate) fn turn_is_free(&self, state: &SocketState) -> bool {
-        state.turn == 0 || !self.options.shared || state.has(flag::LISTENER)
-    }
-
-    /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
-    /// has of it, and on a single-waiter port after this wait.
-    pub(crate) fn look_again(&self, id: SlotId, state: &mut SocketState, local: &mut Local) {
-        let passes_by = !self.options.shared || state.has(flag::LISTENER);
-        if passes_by && local.room() > 0 && !state.has(flag::QUEUED) {
-            // It has had its share: in the queue it would come up again and again in this wait.
-            state.set(flag::QUEUED);
-            local.later.push(id.index);
-        } else {
-            self.enqueue_after_turn(id, state, local);
-        }
-    }
-
-    /// A socket that had its turn has more: it stands behind the others, and where its bulk has
-    /// filled most of the batch, behind all that bring less.
-    fn enqueue_after_turn(&self, id: SlotId, state: &mut SocketState, local: &Local) {
-        let filled_by = local.filled_by.filter(|(index, _)| *index == id.index);
-        match filled_by {
-            None => self.enqueue(id, state),
-            Some((index, bytes)) if self.turn_is_free(state) && !state.has(flag::QUEUED) => {
-                state.set(flag::QUEUED);
-                self.wake(self.ready.push_bulk(index, bytes));
-            }
-            Some(_) => {}
-        }
-    }
-
     /// Takes what a ready socket has, as far as the batch and the socket's turn allow.
     pub(crate) fn take_turn(self: &Arc<Self>, index: u32, local: &mut Local) {
-        if let Some((id, mut state)) = self.slots.lock_index(index) {
-            state.clear(flag::QUEUED);
-            self.take_turn_of(id, &mut state, local);
-        }
-    }
-
-    /// The same for a socket that is locked already, and in no queue.
-    pub(crate) fn take_turn_of(
-        self: &Arc<Self>,
-        id: SlotId,
-        state: &mut SocketState,
-        local: &mut Local,
-    ) {
-        if !self.turn_is_free(state) && state.turn != local.mark {
-            return; // Whoever has the turn puts the socket back when it ends.
-        }
-        while self.has_share(id, state, local) && has_pending(state) {
-            let pending = state.work.as_mut().map(|work| &mut work.pending);
-            let Some(packet) = pending.and_then(VecDeque::pop_front) else {
-                break;
-            };
-            let last = packet.is_last();
-            local.take_share(id, state, packet);
-            if last {
-                return self.recycle(state);
-            }
-        }
-        if !state.has(flag::CLOSING) {
-            self.tell_send_ready(id, state, &mut Out(Some(local)));
-            if state.has(flag::LISTENER) {
-                self.accepts_were_taken(id, state, &mut Out(Some(local)));
-            }
-        }
-        let before = local.bytes;
-        self.driver.advance(self, id, state, &mut Out(Some(local)));
-        local.note_turn(id.index, before);
-        self.recycle(state);
-        if state.generation == id.generation && self.has_more(state) {
-            self.look_again(id, state, local);
-        }
-    }
-
-    /// Whether one more packet of this socket may go into the batch: by its turn, or a listener's
-    /// share.
-    pub(crate) fn has_share(&self, id: SlotId, state: &SocketState, local: &Local) -> bool {
-        let turn_packets_max = self.options.turn_packets_max;
-        if state.has(flag::LISTENER) {
-            local.may_take_of_listener(id, turn_packets_max)
-        } else {
-            local.may_take(state, turn_packets_max)
+        if let Some(mut socket) = self.lock_index(index, Out::batch(local)) {
+            socket.clear(flag::QUEUED);
+            socket.take_turn();
         }
     }
 
@@ -118,13 +32,8 @@ impl Core {
         }
     }
 
-    /// Whether a socket has something that a turn would bring forth.
-    fn has_more(&self, state: &SocketState) -> bool {
-        has_pending(state) || self.driver.has_more(state)
-    }
-
     /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
-    pub(crate) fn end_turns(&self, local: &mut Local) {
+    pub(crate) fn end_turns(self: &Arc<Self>, local: &mut Local) {
         self.end_shares(local);
         self.leave_to_others(local);
         if !self.options.shared {
@@ -135,13 +44,13 @@ impl Core {
             if local.packets.iter().any(|packet| packet.socket.is(*id)) {
                 return true;
             }
-            if let Some(mut state) = self.slots.lock(*id) {
-                if state.turn == local.mark {
-                    state.turn = 0;
-                    state.taken = 0;
-                    if self.has_more(&state) {
-                        self.enqueue_after_turn(*id, &mut state, local);
-                    }
+            let mark = local.mark;
+            let socket = self.lock(*id, Out::batch(local));
+            if let Some(mut socket) = socket.filter(|socket| socket.turn == mark) {
+                socket.turn = 0;
+                socket.taken = 0;
+                if socket.has_more() {
+                    socket.enqueue_after_turn();
                 }
             }
             false
@@ -151,19 +60,18 @@ impl Core {
 
     /// The same for the listeners of which this batch had a share. When no batch has packets of a
     /// closed one any more, its last packet may go out.
-    fn end_shares(&self, local: &mut Local) {
+    fn end_shares(self: &Arc<Self>, local: &mut Local) {
         let mut shares = std::mem::take(&mut local.shares);
         shares.retain_mut(|(id, taken)| {
             *taken = 0;
             if local.packets.iter().any(|packet| packet.socket.is(*id)) {
                 return true;
             }
-            if self.options.shared {
-                if let Some(mut state) = self.slots.lock(*id) {
-                    state.turn = state.turn.saturating_sub(1);
-                    if self.has_more(&state) {
-                        self.enqueue(*id, &mut state);
-                    }
+            let shared = self.options.shared;
+            if let Some(mut socket) = shared.then(|| self.lock(*id, Out::queue())).flatten() {
+                socket.turn = socket.turn.saturating_sub(1);
+                if socket.has_more() {
+                    socket.enqueue();
                 }
             }
             false
@@ -172,7 +80,7 @@ impl Core {
     }
 
     /// Takes back what a waiter that goes had not handed out.
-    pub(crate) fn put_back(&self, local: &mut Local) {
+    pub(crate) fn put_back(self: &Arc<Self>, local: &mut Local) {
         let mut loose = Vec::new();
         for packet in std::mem::take(&mut local.packets).into_iter().rev() {
             let id = packet.socket.slot_id();
@@ -181,14 +89,13 @@ impl Core {
                 continue;
             }
             let mut dropped = Some(packet);
-            if let Some(mut state) = self.slots.lock(id) {
-                if !state.has(flag::SILENT) {
-                    let pending = &mut self.work(&mut state).pending;
-                    pending.extend(dropped.take());
-                    // It came before the others.
-                    pending.rotate_right(1);
-                    self.enqueue(id, &mut state);
-                }
+            let socket = self.lock(id, Out::queue());
+            if let Some(mut socket) = socket.filter(|socket| !socket.has(flag::SILENT)) {
+                let pending = &mut socket.work().pending;
+                pending.extend(dropped.take());
+                // It came before the others.
+                pending.rotate_right(1);
+                socket.enqueue();
             }
             dropped.into_iter().for_each(|packet| self.discard(packet));
         }
@@ -209,15 +116,114 @@ impl Core {
     }
 }
 
-/// Whether a packet waits that may go into a batch now.
-fn has_pending(state: &SocketState) -> bool {
-    let work = state.work.as_ref();
-    let first = work.and_then(|work| work.pending.front());
-    first.is_some_and(|packet| !is_too_early(state, packet))
+impl Locked<'_> {
+    /// Puts the socket into the ready queue, unless it is there or somebody has its turn.
+    pub(crate) fn enqueue(&mut self) {
+        if self.turn_is_free() && !self.has(flag::QUEUED) {
+            self.set(flag::QUEUED);
+            self.core.wake(self.core.ready.push_socket(self.id.index));
+        }
+    }
+
+    /// Whether no other waiter has the socket's turn; there is none on a single-waiter port.
+    pub(crate) fn turn_is_free(&self) -> bool {
+        self.turn == 0 || !self.core.options.shared || self.has(flag::LISTENER)
+    }
+
+    /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
+    /// has of it, and on a single-waiter port after this wait.
+    pub(crate) fn look_again(&mut self) {
+        let passes_by = !self.core.options.shared || self.has(flag::LISTENER);
+        let index = self.id.index;
+        let may_wait = passes_by && !self.has(flag::QUEUED);
+        match self.local().filter(|local| may_wait && local.room() > 0) {
+            Some(local) => {
+                // It has had its share: in the queue it would come up again and again in this wait.
+                local.later.push(index);
+                self.set(flag::QUEUED);
+            }
+            None => self.enqueue_after_turn(),
+        }
+    }
+
+    /// A socket that had its turn has more: it stands behind the others, and where its bulk has
+    /// filled most of the batch, behind all that bring less.
+    fn enqueue_after_turn(&mut self) {
+        let filled_by = self.out.0.as_ref().and_then(|local| local.filled_by);
+        let filled_by = filled_by.filter(|(index, _)| *index == self.id.index);
+        match filled_by {
+            None => self.enqueue(),
+            Some((index, bytes)) if self.turn_is_free() && !self.has(flag::QUEUED) => {
+                self.set(flag::QUEUED);
+                self.core.wake(self.core.ready.push_bulk(index, bytes));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Takes what the socket has, which is in no queue, into the batch at hand.
+    pub(crate) fn take_turn(&mut self) {
+        let mark = self.out.0.as_ref().map_or(0, |local| local.mark);
+        if !self.turn_is_free() && self.turn != mark {
+            return; // Whoever has the turn puts the socket back when it ends.
+        }
+        while self.has_share() && self.has_pending() {
+            let pending = self.state.work.as_mut().map(|work| &mut work.pending);
+            let Some(packet) = pending.and_then(VecDeque::pop_front) else {
+                break;
+            };
+            let last = packet.is_last();
+            if let Some(local) = &mut self.out.0 {
+                local.take_share(self.id, &mut self.state, packet);
+            }
+            if last {
+                return self.recycle();
+            }
+        }
+        if !self.has(flag::CLOSING) {
+            self.tell_send_ready();
+            if self.has(flag::LISTENER) {
+                self.accepts_were_taken();
+            }
+        }
+        let before = self.out.0.as_ref().map_or(0, |local| local.bytes);
+        self.core.driver.advance(self);
+        if let Some(local) = &mut self.out.0 {
+            local.note_turn(self.id.index, before);
+        }
+        self.recycle();
+        if !self.is_gone() && self.has_more() {
+            self.look_again();
+        }
+    }
+
+    /// Whether one more packet of this socket may go into the batch: by its turn, or a listener's
+    /// share.
+    pub(crate) fn has_share(&self) -> bool {
+        if self.has(flag::LISTENER) {
+            self.may_take_of_listener()
+        } else {
+            self.may_take()
+        }
+    }
+
+    /// Whether the socket has something that a turn would bring forth.
+    fn has_more(&self) -> bool {
+        self.has_pending() || self.core.driver.has_more(self)
+    }
 }
 
-/// Whether this is the last packet of a listener of which another batch has packets still. The slot
-/// goes with it, and they would be taken for those of a dropped one.
-pub(crate) fn is_too_early(state: &SocketState, packet: &Packet) -> bool {
-    packet.is_last() && state.has(flag::LISTENER) && state.turn > 0
+impl SocketState {
+    /// Whether a packet waits that may go into a batch now.
+    fn has_pending(&self) -> bool {
+        let work = self.work.as_ref();
+        let first = work.and_then(|work| work.pending.front());
+        first.is_some_and(|packet| !self.is_too_early(packet))
+    }
+
+    /// Whether this is the last packet of a listener of which another batch has packets still. The
+    /// slot goes with it, and they would be taken for those of a dropped one.
+    pub(crate) fn is_too_early(&self, packet: &Packet) -> bool {
+        packet.is_last() && self.has(flag::LISTENER) && self.turn > 0
+    }
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use socket2::SockAddr;
 
 use crate::buffer::Buffer;
-use crate::core::Core;
+use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{SocketState, flag};
+use crate::core::slot::flag;
 use crate::core::timer::TimerId;
 use crate::driver::WorkBlock;
 use crate::lock;
@@ -143,38 +143,41 @@ impl Work {
     }
 }
 
-impl Core {
+impl Locked<'_> {
     /// The work block of a busy socket, made from a spare one if there is any.
-    pub(crate) fn work<'s>(&self, state: &'s mut SocketState) -> &'s mut Work {
-        if state.work.is_none() {
+    pub(crate) fn work(&mut self) -> &mut Work {
+        if self.work.is_none() {
             let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
-            let spare = spare.ok().flatten().or_else(|| lock(&self.spare).pop());
-            state.work = Some(spare.unwrap_or_default());
+            let spare = spare
+                .ok()
+                .flatten()
+                .or_else(|| lock(&self.core.spare).pop());
+            self.work = Some(spare.unwrap_or_default());
         }
-        state.work.as_mut().expect("set above")
+        self.work.as_mut().expect("set above")
     }
 
     /// Gives back what a socket has received and nobody will be told of.
-    pub(crate) fn give_held_back(&self, state: &mut SocketState) {
-        let Some(work) = &mut state.work else {
+    pub(crate) fn give_held_back(&mut self) {
+        let Some(work) = &mut self.state.work else {
             return;
         };
         work.held_end = None;
         for held in work.held.drain(..) {
-            self.buffer_returned(held.buffer);
+            self.core.buffer_returned(held.buffer);
         }
     }
 
     /// Takes the work block of a socket that has become idle, also of one whose reading side is with
     /// the system: what such a request points to is in the slot, or in a queue that is not empty.
-    pub(crate) fn recycle(&self, state: &mut SocketState) {
+    pub(crate) fn recycle(&mut self) {
         // What is nearly always so, and cheapest to see, first.
         let idle =
-            !state.has(flag::SENDING) && state.work.as_ref().is_some_and(|work| work.is_empty());
+            !self.has(flag::SENDING) && self.work.as_ref().is_some_and(|work| work.is_empty());
         if !idle {
             return;
         }
-        let mut work = state.work.take();
+        let mut work = self.work.take();
         if let Some(work) = &mut work {
             work.give_back_room();
         }
@@ -186,7 +189,7 @@ impl Core {
             }
         });
         if work.is_some() {
-            let mut spare = lock(&self.spare);
+            let mut spare = lock(&self.core.spare);
             if spare.len() < SPARE_WORK_MAX {
                 spare.extend(work);
             }

@@ -38,6 +38,7 @@ use super::reading::{self, READABLE};
 use super::silence::Silence;
 use super::{Driver, Unavailable};
 use crate::core::local::Local;
+use crate::core::locked::Locked;
 use crate::core::options::Options;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::work::Work;
@@ -115,26 +116,23 @@ impl Iocp {
         Ok(*self.extensions_v6.get_or_init(|| extensions))
     }
 
-    fn arm_connect(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        let overlapped = core.slots.slot(id.index).driver.overlapped.lend();
-        let address = state.work.as_ref().and_then(|work| work.connect_to.clone());
+    fn arm_connect(&self, socket: &mut Locked<'_>) {
+        let overlapped = socket.block().overlapped.lend();
+        let address = socket
+            .work
+            .as_ref()
+            .and_then(|work| work.connect_to.clone());
         let address = address.expect("a connect has its address");
-        state.set(flag::ARMED);
+        socket.set(flag::ARMED);
         let address = request::reachable(address);
         let made = self.extensions(address.domain()).and_then(|extensions| {
-            request::refuse_at_once(state.open_handle(), &address);
+            request::refuse_at_once(socket.open_handle(), &address);
             // SAFETY: the block is the slot's, which stays until the packet is out.
-            unsafe { extensions.connect(state.open_handle(), &address, overlapped) }
+            unsafe { extensions.connect(socket.open_handle(), &address, overlapped) }
         });
         match made {
             Ok(()) => self.request_made(),
-            Err(code) => core.connected(id, state, Err(code), out),
+            Err(code) => socket.connected(Err(code)),
         }
     }
 
@@ -151,13 +149,13 @@ impl Iocp {
 }
 
 /// Closes the handle, unless that was done before.
-fn close_handle(state: &mut SocketState) {
-    let Some(handle) = state.handle.take() else {
+fn close_handle(socket: &mut Locked<'_>) {
+    let Some(handle) = socket.handle.take() else {
         return;
     };
-    if state.has(flag::CLOSE_RESET) {
+    if socket.has(flag::CLOSE_RESET) {
         sys::close_with_reset(handle);
-    } else if state.has(flag::LISTENER | flag::CONNECTING) {
+    } else if socket.has(flag::LISTENER | flag::CONNECTING) {
         drop(handle);
     } else {
         sys::close_in_order(handle);
@@ -199,23 +197,23 @@ impl Driver for Iocp {
         wine.as_deref().into_iter().collect()
     }
 
-    fn associate(&self, id: SlotId, state: &mut SocketState, _accepted: bool) -> Result<(), i32> {
-        self.queue.associate(state.open_handle(), id)?;
+    fn associate(&self, socket: &mut Locked<'_>, _accepted: bool) -> Result<(), i32> {
+        self.queue.associate(socket.open_handle(), socket.id)?;
         // For reads and short sends, which are plain calls; requests are overlapped all the same.
-        sys::set_nonblocking(state.open_handle(), true)
+        sys::set_nonblocking(socket.open_handle(), true)
     }
 
-    fn listening(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
-        self.keep_options(id, state, at);
+    fn listening(&self, socket: &Locked<'_>, at: &ListenOptions) {
+        self.keep_options(socket, at);
     }
 
-    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        match state.receiving {
+    fn arm(&self, socket: &mut Locked<'_>) {
+        match socket.receiving {
             Receiving::Nothing => {}
-            Receiving::Accept => self.arm_accept(core, id, state),
-            Receiving::Connect => self.arm_connect(core, id, state, out),
-            Receiving::Stream | Receiving::Into => self.arm_reading(core, id, state, out),
-            Receiving::Watch => self.arm_watch(core, id, state, out),
+            Receiving::Accept => self.arm_accept(socket),
+            Receiving::Connect => self.arm_connect(socket),
+            Receiving::Stream | Receiving::Into => self.arm_reading(socket),
+            Receiving::Watch => self.arm_watch(socket),
         }
     }
 
@@ -225,28 +223,23 @@ impl Driver for Iocp {
         self.collect(core);
     }
 
-    fn send_at_once(
-        &self,
-        _id: SlotId,
-        state: &mut SocketState,
-        bytes: &[u8],
-    ) -> Option<Result<usize, i32>> {
+    fn send_at_once(&self, socket: &mut Locked<'_>, bytes: &[u8]) -> Option<Result<usize, i32>> {
         if bytes.len() > AT_ONCE_BYTES_MAX {
             return None;
         }
-        Some(match sys::send_one(state.open_handle(), bytes) {
+        Some(match sys::send_one(socket.open_handle(), bytes) {
             // Then it becomes a request, which waits for room.
             Err(code) if sys::would_block(code) || sys::lacks_buffers(code) => Ok(0),
             result => result,
         })
     }
 
-    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if !core.has_bytes_to_send(id, state, out) {
+    fn transmit(&self, socket: &mut Locked<'_>) {
+        if !socket.has_bytes_to_send() {
             return;
         }
-        state.set(flag::SENDING);
-        let SocketState { work, handle, .. } = &mut *state;
+        socket.set(flag::SENDING);
+        let SocketState { work, handle, .. } = &mut **socket;
         let work = work.as_mut().expect("there are bytes to send");
         let handle = handle.as_ref().expect("a socket that sends is open");
         let nothing = WSABUF {
@@ -259,13 +252,13 @@ impl Driver for Iocp {
         work.sends_in_request = count;
         let overlapped = work.driver.sending().lend();
         // SAFETY: the sends stay in the queue, and the work block with the socket, until the packet
-        // is out: the core takes neither while the flag is set.
+        // is out: the socket.core takes neither while the flag is set.
         match unsafe { request::send(handle, &buffers[..count], overlapped) } {
             Ok(()) => self.request_made(),
             Err(code) => {
                 work.sends_in_request = 0;
-                state.clear(flag::SENDING);
-                core.send_failed(id, state, code, out);
+                socket.clear(flag::SENDING);
+                socket.send_failed(code);
             }
         }
     }
@@ -277,32 +270,32 @@ impl Driver for Iocp {
     }
 
     /// A connect, whose socket closes with it, or a watch: nothing else sets the flag for it.
-    fn cancel_receive(&self, core: &Core, id: SlotId, state: &mut SocketState) {
-        let own = core.slots.slot(id.index).driver.overlapped.address();
-        if let Some(handle) = &state.handle {
+    fn cancel_receive(&self, socket: &mut Locked<'_>) {
+        let own = socket.block().overlapped.address();
+        if let Some(handle) = &socket.handle {
             request::cancel(handle, own);
         }
     }
 
-    fn cancel_send(&self, _id: SlotId, state: &mut SocketState) {
-        let SocketState { work, handle, .. } = state;
+    fn cancel_send(&self, socket: &mut Locked<'_>) {
+        let SocketState { work, handle, .. } = &mut **socket;
         let work = work.as_mut().expect("a send keeps its work");
         let handle = handle.as_ref().expect("a socket that sends is open");
         request::cancel(handle, work.driver.sending().address());
     }
 
-    fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
-        let Some(handle) = &state.handle else {
+    fn hang_up(&self, socket: &mut Locked<'_>) {
+        let Some(handle) = &socket.handle else {
             return;
         };
-        let in_order = !state.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
+        let in_order = !socket.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
         if in_order {
             // A peer that has reset is told nothing any more.
             let _ = sys::shutdown_write(handle);
         }
         request::cancel_all(handle);
         if !in_order {
-            close_handle(state);
+            close_handle(socket);
         }
     }
 
@@ -310,30 +303,30 @@ impl Driver for Iocp {
         self.listeners.unplaced(id)
     }
 
-    fn release(&self, id: SlotId, state: &mut SocketState) {
-        close_handle(state);
-        if state.has(flag::LISTENER) {
-            self.listeners.forget(id);
+    fn release(&self, socket: &mut Locked<'_>) {
+        close_handle(socket);
+        if socket.has(flag::LISTENER) {
+            self.listeners.forget(socket.id);
         }
     }
 
-    fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if state.has(flag::CLOSING | flag::ARMED) {
+    fn advance(&self, socket: &mut Locked<'_>) {
+        if socket.has(flag::CLOSING | flag::ARMED) {
             return;
         }
-        match state.receiving {
-            Receiving::Stream => reading::stream(core, id, state, 0, out),
-            Receiving::Into => reading::into(core, id, state, 0, out),
+        match socket.receiving {
+            Receiving::Stream => reading::stream(socket, 0),
+            Receiving::Into => reading::into(socket, 0),
             Receiving::Nothing | Receiving::Accept | Receiving::Connect | Receiving::Watch => {}
         }
-        let reading = matches!(state.receiving, Receiving::Stream | Receiving::Into);
-        if reading && !state.has(flag::ARMED | READABLE) {
-            self.arm_reading(core, id, state, out);
+        let reading = matches!(socket.receiving, Receiving::Stream | Receiving::Into);
+        if reading && !socket.has(flag::ARMED | READABLE) {
+            self.arm_reading(socket);
         }
     }
 
-    fn has_more(&self, state: &SocketState) -> bool {
-        reading::has_more(state)
+    fn has_more(&self, socket: &Locked<'_>) -> bool {
+        reading::has_more(socket)
     }
 
     fn poll(

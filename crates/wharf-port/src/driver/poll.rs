@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::local::Local;
+use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Receiving, SlotId, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
 use crate::packet::End;
@@ -87,25 +88,20 @@ impl Poll {
 
     /// Registers the socket for what its operation needs; answers whether a call was made, whose
     /// first event tells how the socket stands.
-    fn register(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        interest: Interest,
-    ) -> Result<bool, i32> {
-        let handle = state.open_handle();
+    fn register(&self, socket: &mut Locked<'_>, interest: Interest) -> Result<bool, i32> {
+        let handle = socket.open_handle();
         match interest {
-            _ if state.has(REGISTERED_ALL) => return Ok(false),
-            Interest::Watch if state.has(REGISTERED_WATCH) => return Ok(false),
-            Interest::All if state.has(REGISTERED_WATCH) => {
-                self.poller.change(handle, id, interest)?;
+            _ if socket.has(REGISTERED_ALL) => return Ok(false),
+            Interest::Watch if socket.has(REGISTERED_WATCH) => return Ok(false),
+            Interest::All if socket.has(REGISTERED_WATCH) => {
+                self.poller.change(handle, socket.id, interest)?;
             }
-            Interest::Watch | Interest::All => self.poller.add(handle, id, interest)?,
+            Interest::Watch | Interest::All => self.poller.add(handle, socket.id, interest)?,
         }
-        if !state.has(flag::LISTENER) && Poller::stops_short(state.open_handle()) {
-            state.set(STOPS_SHORT);
+        if !socket.has(flag::LISTENER) && Poller::stops_short(socket.open_handle()) {
+            socket.set(STOPS_SHORT);
         }
-        state.set(match interest {
+        socket.set(match interest {
             Interest::Watch => REGISTERED_WATCH,
             Interest::All => REGISTERED_ALL,
         });
@@ -113,67 +109,62 @@ impl Poll {
     }
 
     /// Tries to send what an event will tell to be possible: nobody may wait for that.
-    fn try_again(core: &Arc<Core>, id: SlotId, state: &mut SocketState) {
-        let work = state.work.as_ref();
+    fn try_again(socket: &mut Locked<'_>) {
+        let work = socket.work.as_ref();
         if work.is_some_and(|work| !work.sends.is_empty()) {
-            let out = &mut Out::queue();
-            state.clear(WRITE_BLOCKED);
-            core.go_on_sending(id, state, out);
-            core.settle(id, state, out);
+            socket.clear(WRITE_BLOCKED);
+            socket.go_on_sending();
+            socket.settle();
         }
     }
 
-    fn start_connect(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        let work = state.work.as_ref();
+    fn start_connect(&self, socket: &mut Locked<'_>) {
+        let work = socket.work.as_ref();
         let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
-        let tried = sys::connect(state.open_handle(), address);
+        let tried = sys::connect(socket.open_handle(), address);
         if address.is_unix() && !tried.is_err_and(sys::in_progress) {
-            return core.connect_tried(id, state, tried, out);
+            return socket.connect_tried(tried);
         }
         let result = match tried {
-            Err(code) if sys::in_progress(code) => match self.register(id, state, Interest::All) {
+            Err(code) if sys::in_progress(code) => match self.register(socket, Interest::All) {
                 Ok(_) => return,
                 Err(code) => Err(code),
             },
             result => result,
         };
-        core.connected(id, state, result, out);
+        socket.connected(result);
     }
 
     /// Stops sending although there is room. The poller tells of that room anew, behind what else
     /// has happened meanwhile.
-    fn send_later(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        state.set(WRITE_BLOCKED);
-        let told = match self.register(id, state, Interest::All) {
-            Ok(false) => self.poller.change(state.open_handle(), id, Interest::All),
+    fn send_later(&self, socket: &mut Locked<'_>) {
+        socket.set(WRITE_BLOCKED);
+        let told = match self.register(socket, Interest::All) {
+            Ok(false) => self
+                .poller
+                .change(socket.open_handle(), socket.id, Interest::All),
             registered => registered.map(|_| ()),
         };
         if let Err(code) = told {
-            core.send_failed(id, state, code, out);
+            socket.send_failed(code);
         }
     }
 
-    fn tell_leave(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        let broken = state.has(BROKEN);
-        let code = broken.then(|| sys::take_error(state.open_handle()));
+    fn tell_leave(&self, socket: &mut Locked<'_>) {
+        let broken = socket.has(BROKEN);
+        let code = broken.then(|| sys::take_error(socket.open_handle()));
         if let Some(code) = code.flatten() {
             let error = Error::from_os(Operation::Watch, code);
-            core.receive_ended(id, state, End::Failed(error), out);
-        } else if state.has(PEER_ENDED | BROKEN) {
-            core.receive_ended(id, state, End::Finished, out);
+            socket.receive_ended(End::Failed(error));
+        } else if socket.has(PEER_ENDED | BROKEN) {
+            socket.receive_ended(End::Finished);
         }
     }
 }
 
-fn queued_bytes(state: &SocketState) -> usize {
-    state.work.as_ref().map_or(0, |work| work.queued_bytes)
+fn queued_bytes(socket: &Locked<'_>) -> usize {
+    socket.work.as_ref().map_or(0, |work| work.queued_bytes)
 }
 
 impl Driver for Poll {
@@ -181,102 +172,97 @@ impl Driver for Poll {
         Poller::CONCURRENT
     }
 
-    fn associate(&self, _id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32> {
+    fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32> {
         // On Linux what this driver accepted does not block already (accept4).
         if accepted && cfg!(target_os = "linux") {
             return Ok(());
         }
-        if !accepted && !state.has(flag::CONNECTING | flag::LISTENER) {
-            state.set(FOREIGN);
+        if !accepted && !socket.has(flag::CONNECTING | flag::LISTENER) {
+            socket.set(FOREIGN);
         }
-        sys::set_nonblocking(state.open_handle(), true)
+        sys::set_nonblocking(socket.open_handle(), true)
     }
 
-    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        let interest = match state.receiving {
+    fn arm(&self, socket: &mut Locked<'_>) {
+        let interest = match socket.receiving {
             Receiving::Nothing => return,
-            Receiving::Connect => return self.start_connect(core, id, state, out),
+            Receiving::Connect => return self.start_connect(socket),
             Receiving::Watch => Interest::Watch,
             Receiving::Accept | Receiving::Stream | Receiving::Into => Interest::All,
         };
-        match self.register(id, state, interest) {
-            Ok(_) if state.receiving == Receiving::Accept => {
+        match self.register(socket, interest) {
+            Ok(_) if socket.receiving == Receiving::Accept => {
                 // Connections may wait of which an edge has told before a pause.
-                state.set(READABLE);
-                core.enqueue(id, state);
+                socket.set(READABLE);
+                socket.enqueue();
             }
             Ok(true) => {}
             Ok(false) => {
                 // Its event may have come when it was not watched yet.
-                self.look_for_leaving(core, id, state, out);
-                if self.has_more(state) {
-                    core.enqueue(id, state);
+                self.look_for_leaving(socket);
+                if self.has_more(socket) {
+                    socket.enqueue();
                 }
             }
-            Err(code) => core.receive_stopped(id, state, Some(code), out),
+            Err(code) => socket.receive_stopped(Some(code)),
         }
     }
 
-    fn send_at_once(
-        &self,
-        id: SlotId,
-        state: &mut SocketState,
-        bytes: &[u8],
-    ) -> Option<Result<usize, i32>> {
-        if state.has(WRITE_BLOCKED) {
+    fn send_at_once(&self, socket: &mut Locked<'_>, bytes: &[u8]) -> Option<Result<usize, i32>> {
+        if socket.has(WRITE_BLOCKED) {
             return Some(Ok(0));
         }
         let bytes = &bytes[..bytes.len().min(SEND_BYTES_MAX)];
-        Some(match sys::send_one(state.open_handle(), bytes) {
+        Some(match sys::send_one(socket.open_handle(), bytes) {
             Err(code) if sys::interrupted(code) => Ok(0),
             Err(code) if sys::would_block(code) => {
-                state.set(WRITE_BLOCKED);
-                self.register(id, state, Interest::All).map(|_| 0)
+                socket.set(WRITE_BLOCKED);
+                self.register(socket, Interest::All).map(|_| 0)
             }
             result => result,
         })
     }
 
-    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+    fn transmit(&self, socket: &mut Locked<'_>) {
         let mut left = SEND_BYTES_MAX;
-        while !state.has(WRITE_BLOCKED) && core.has_bytes_to_send(id, state, out) {
+        while !socket.has(WRITE_BLOCKED) && socket.has_bytes_to_send() {
             if left == 0 {
-                return self.send_later(core, id, state, out);
+                return self.send_later(socket);
             }
-            let work = state.work.as_ref().expect("there are bytes to send");
+            let work = socket.work.as_ref().expect("there are bytes to send");
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = work.unsent(&mut slices, left);
-            let result = sys::send(state.open_handle(), &slices[..count]);
+            let result = sys::send(socket.open_handle(), &slices[..count]);
             match result {
                 Ok(count) => {
                     left -= count;
-                    core.sent(id, state, count, out);
+                    socket.sent(count);
                 }
                 Err(code) if sys::interrupted(code) => {}
                 Err(code) if sys::would_block(code) => {
-                    state.set(WRITE_BLOCKED);
-                    if let Err(code) = self.register(id, state, Interest::All) {
-                        core.send_failed(id, state, code, out);
+                    socket.set(WRITE_BLOCKED);
+                    if let Err(code) = self.register(socket, Interest::All) {
+                        socket.send_failed(code);
                     }
                 }
-                Err(code) => core.send_failed(id, state, code, out),
+                Err(code) => socket.send_failed(code),
             }
         }
     }
 
     fn make_room(&self, core: &Arc<Core>, id: SlotId) {
-        if let Some(mut state) = core.slots.lock(id) {
-            Self::try_again(core, id, &mut state);
+        if let Some(mut socket) = core.lock(id, Out::queue()) {
+            Self::try_again(&mut socket);
         }
     }
 
     fn flush_at_end(&self, core: &Arc<Core>) {
-        for index in 0..core.slots.used() {
+        for index in 0..core.places_used() {
             // Part after part, for as long as the system takes whole ones.
-            while let Some((id, mut state)) = core.slots.lock_index(index) {
-                let before = queued_bytes(&state);
-                Self::try_again(core, id, &mut state);
-                let sent = before - queued_bytes(&state);
+            while let Some(mut socket) = core.lock_index(index, Out::queue()) {
+                let before = queued_bytes(&socket);
+                Self::try_again(&mut socket);
+                let sent = before - queued_bytes(&socket);
                 if sent < SEND_BYTES_MAX {
                     break;
                 }
@@ -284,56 +270,56 @@ impl Driver for Poll {
         }
     }
 
-    fn cancel_receive(&self, _core: &Core, _id: SlotId, _state: &mut SocketState) {
+    fn cancel_receive(&self, _socket: &mut Locked<'_>) {
         debug_assert!(false, "nothing is ever with the system");
     }
 
-    fn cancel_send(&self, _id: SlotId, _state: &mut SocketState) {
+    fn cancel_send(&self, _socket: &mut Locked<'_>) {
         debug_assert!(false, "nothing is ever with the system");
     }
 
-    fn hang_up(&self, _id: SlotId, _state: &mut SocketState) {
+    fn hang_up(&self, _socket: &mut Locked<'_>) {
         debug_assert!(false, "nothing is ever with the system");
     }
 
-    fn release(&self, _id: SlotId, state: &mut SocketState) {
-        let Some(handle) = state.handle.take() else {
+    fn release(&self, socket: &mut Locked<'_>) {
+        let Some(handle) = socket.handle.take() else {
             return;
         };
         self.poller
-            .forget(&handle, state.has(flag::SHARED_LISTENER | FOREIGN));
-        if state.has(flag::CLOSE_RESET) {
+            .forget(&handle, socket.has(flag::SHARED_LISTENER | FOREIGN));
+        if socket.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
-        } else if state.has(flag::LISTENER | flag::CONNECTING) {
+        } else if socket.has(flag::LISTENER | flag::CONNECTING) {
             drop(handle);
         } else {
             sys::close_in_order(handle);
         }
     }
 
-    fn advance(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if state.has(flag::CLOSING) {
+    fn advance(&self, socket: &mut Locked<'_>) {
+        if socket.has(flag::CLOSING) {
             return;
         }
-        match state.receiving {
+        match socket.receiving {
             Receiving::Nothing | Receiving::Connect => {}
-            Receiving::Accept => self.accept_some(core, id, state, out),
-            Receiving::Stream => reading::stream(core, id, state, MORE_MAY_FOLLOW, out),
-            Receiving::Into => reading::into(core, id, state, MORE_MAY_FOLLOW, out),
-            Receiving::Watch => self.tell_leave(core, id, state, out),
+            Receiving::Accept => self.accept_some(socket),
+            Receiving::Stream => reading::stream(socket, MORE_MAY_FOLLOW),
+            Receiving::Into => reading::into(socket, MORE_MAY_FOLLOW),
+            Receiving::Watch => self.tell_leave(socket),
         }
-        if !state.has(READABLE) {
+        if !socket.has(READABLE) {
             // It was read past the urgent byte; of a new one tells a new event.
-            state.clear(URGENT);
+            socket.clear(URGENT);
         }
     }
 
-    fn has_more(&self, state: &SocketState) -> bool {
-        match state.receiving {
+    fn has_more(&self, socket: &Locked<'_>) -> bool {
+        match socket.receiving {
             Receiving::Nothing | Receiving::Connect => false,
-            Receiving::Watch => state.has(PEER_ENDED | BROKEN),
-            Receiving::Accept => state.has(READABLE),
-            Receiving::Into | Receiving::Stream => reading::has_more(state),
+            Receiving::Watch => socket.has(PEER_ENDED | BROKEN),
+            Receiving::Accept => socket.has(READABLE),
+            Receiving::Into | Receiving::Stream => reading::has_more(socket),
         }
     }
 
@@ -349,7 +335,7 @@ impl Driver for Poll {
             .poller
             .wait(at_most, local.events_max(), |left, id, seen| {
                 if !std::mem::replace(&mut shared_out, true) {
-                    local.limit(core.ready.share_inside(left));
+                    local.limit(core.share_inside(left));
                 }
                 self.note(core, id, seen, local);
             })?;

@@ -5,72 +5,57 @@
 //! socket's turn has packets. Both drivers share these lines, so that what a pause, an end or a
 //! short read means cannot differ between them.
 
-use std::sync::Arc;
-
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
-use crate::core::{Core, Out};
+use crate::core::locked::Locked;
+use crate::core::slot::{Receiving, SocketState, flag};
 use crate::sys;
 
 /// The next read would bring something, as far as is known.
 pub(super) const READABLE: u32 = 1 << flag::DRIVER_SHIFT;
 
 /// Whether a turn would bring what the socket reads.
-pub(super) fn has_more(state: &SocketState) -> bool {
-    match state.receiving {
-        Receiving::Into => state.has(READABLE),
+pub(super) fn has_more(socket: &Locked<'_>) -> bool {
+    match socket.receiving {
+        Receiving::Into => socket.has(READABLE),
         Receiving::Stream => {
-            state.has(READABLE) && !state.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
+            socket.has(READABLE) && !socket.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
         }
         Receiving::Nothing | Receiving::Accept | Receiving::Connect | Receiving::Watch => false,
     }
 }
 
 /// Reads for a streaming receive. `more_flags` say that something may stand behind a short read.
-pub(super) fn stream(
-    core: &Arc<Core>,
-    id: SlotId,
-    state: &mut SocketState,
-    more_flags: u32,
-    out: &mut Out<'_>,
-) {
-    while state.receiving == Receiving::Stream && state.has(READABLE) && out.may_take(core, state) {
+pub(super) fn stream(socket: &mut Locked<'_>, more_flags: u32) {
+    while socket.receiving == Receiving::Stream && socket.has(READABLE) && socket.may_take() {
         // Whatever it waited for, it tries: another packet may have given it this turn.
-        state.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
-        if !core.reserve_lease(id, state) {
+        socket.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
+        if !socket.reserve_lease() {
             return;
         }
-        let Some(mut buffer) = core.buffer_or_wait(id) else {
-            core.slots.return_lease(id, core.options.leases_per_socket);
-            state.set(flag::PAUSED_POOL);
+        let Some(mut buffer) = socket.buffer_or_wait() else {
+            socket.give_lease_back();
             return;
         };
-        let space = core.pool.bytes_of_mut(&mut buffer);
+        let space = socket.core.pool().bytes_of_mut(&mut buffer);
         let capacity = space.len();
-        match sys::receive(state.open_handle(), space) {
+        match sys::receive(socket.open_handle(), space) {
             Ok(count) if count > 0 => {
-                note_short_read(state, count < capacity, more_flags);
-                core.received(id, state, (buffer, count), out);
-                out.note_read(count);
+                note_short_read(socket, count < capacity, more_flags);
+                socket.received((buffer, count));
+                socket.note_read(count);
             }
             result => {
-                core.slots.return_lease(id, core.options.leases_per_socket);
-                core.buffer_returned(buffer);
-                came_to_nothing(core, id, state, result, out);
+                socket.give_lease_back();
+                socket.core.buffer_returned(buffer);
+                came_to_nothing(socket, result);
             }
         }
     }
 }
 
 /// Reads into the callers' buffers.
-pub(super) fn into(
-    core: &Arc<Core>,
-    id: SlotId,
-    state: &mut SocketState,
-    more_flags: u32,
-    out: &mut Out<'_>,
-) {
-    while state.receiving == Receiving::Into && state.has(READABLE) && out.may_take(core, state) {
-        let SocketState { work, handle, .. } = &mut *state;
+pub(super) fn into(socket: &mut Locked<'_>, more_flags: u32) {
+    while socket.receiving == Receiving::Into && socket.has(READABLE) && socket.may_take() {
+        let SocketState { work, handle, .. } = &mut **socket;
         let into = work.as_mut().and_then(|work| work.intos.front_mut());
         let into = into.expect("a receive into a buffer is queued");
         let capacity = into.buffer.len();
@@ -82,33 +67,27 @@ pub(super) fn into(
         };
         match result {
             Ok(count) => {
-                note_short_read(state, count < capacity && count > 0, more_flags);
-                core.received_into(id, state, count, out);
+                note_short_read(socket, count < capacity && count > 0, more_flags);
+                socket.received_into(count);
             }
-            result => came_to_nothing(core, id, state, result, out),
+            result => came_to_nothing(socket, result),
         }
     }
 }
 
 /// A read that did not fill its buffer has emptied the socket, unless something may stand behind
 /// the data, such as its end: of that no further edge would tell.
-fn note_short_read(state: &mut SocketState, short: bool, more_flags: u32) {
-    if short && !state.has(more_flags) {
-        state.clear(READABLE);
+fn note_short_read(socket: &mut Locked<'_>, short: bool, more_flags: u32) {
+    if short && !socket.has(more_flags) {
+        socket.clear(READABLE);
     }
 }
 
-fn came_to_nothing(
-    core: &Arc<Core>,
-    id: SlotId,
-    state: &mut SocketState,
-    result: Result<usize, i32>,
-    out: &mut Out<'_>,
-) {
+fn came_to_nothing(socket: &mut Locked<'_>, result: Result<usize, i32>) {
     match result {
-        Err(code) if sys::would_block(code) => state.clear(READABLE),
+        Err(code) if sys::would_block(code) => socket.clear(READABLE),
         Err(code) if sys::interrupted(code) => {}
-        Err(code) => core.receive_stopped(id, state, Some(code), out),
-        Ok(_) => core.receive_stopped(id, state, None, out),
+        Err(code) => socket.receive_stopped(Some(code)),
+        Ok(_) => socket.receive_stopped(None),
     }
 }

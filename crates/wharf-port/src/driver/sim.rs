@@ -18,7 +18,8 @@ use super::{Driver, Unavailable};
 use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::core::local::Local;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::{Receiving, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::listen::{ListenAt, ListenOptions};
 use crate::sys;
@@ -73,10 +74,10 @@ impl Sim {
             Event::Step(socket, side, number) => {
                 let id = self.shared.with(|world| world.slot_of(socket));
                 // A socket that is gone meanwhile had no request left, and its steps are void.
-                let guard = id.and_then(|id| core.slots.lock(id));
-                if let Some(state) = guard {
+                let locked = id.and_then(|id| core.lock(id, Out::queue()));
+                if let Some(locked) = locked {
                     self.shared
-                        .with(|world| world.step(core, (socket, side, number), &state));
+                        .with(|world| world.step(&locked, (socket, side, number)));
                 }
             }
             Event::Cancel(socket, side, number) => {
@@ -190,20 +191,20 @@ impl Driver for Sim {
         })
     }
 
-    fn share_listener(&self, _state: &SocketState) -> std::io::Result<sys::Handle> {
+    fn share_listener(&self, _socket: &Locked<'_>) -> std::io::Result<sys::Handle> {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    fn local_address(&self, state: &SocketState) -> std::io::Result<Address> {
+    fn local_address(&self, socket: &Locked<'_>) -> std::io::Result<Address> {
         self.shared.with(|world| {
-            let socket = world.socket_of(state.open_handle());
+            let socket = world.socket_of(socket.open_handle());
             Ok(socket.expect("an associated socket is known").local.clone())
         })
     }
 
-    fn peer_address(&self, state: &SocketState) -> std::io::Result<Address> {
+    fn peer_address(&self, socket: &Locked<'_>) -> std::io::Result<Address> {
         self.shared.with(|world| {
-            let socket = world.socket_of(state.open_handle());
+            let socket = world.socket_of(socket.open_handle());
             let socket = socket.expect("an associated socket is known");
             match (&socket.role, &socket.peer) {
                 (Role::Stream(stream), Some(peer)) if !stream.broken => Ok(peer.clone()),
@@ -212,13 +213,13 @@ impl Driver for Sim {
         })
     }
 
-    fn associate(&self, id: SlotId, state: &mut SocketState, _accepted: bool) -> Result<(), i32> {
+    fn associate(&self, socket: &mut Locked<'_>, _accepted: bool) -> Result<(), i32> {
         self.shared.with(|world| {
-            let socket = world.find(state.open_handle());
-            let socket = socket.and_then(|socket| world.sockets.at_mut(socket));
-            match socket.map(|socket| &mut socket.owner) {
+            let own = world.find(socket.open_handle());
+            let own = own.and_then(|own| world.sockets.at_mut(own));
+            match own.map(|own| &mut own.owner) {
                 Some(Owner::Port { slot, .. }) => {
-                    *slot = Some(id);
+                    *slot = Some(socket.id);
                     Ok(())
                 }
                 Some(Owner::Peer) | None => Err(code::FOREIGN),
@@ -245,48 +246,47 @@ impl Driver for Sim {
         drop(handle);
     }
 
-    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
+    fn arm(&self, socket: &mut Locked<'_>) {
         let mut memory = Memory::default();
-        let asked = match state.receiving {
+        let asked = match socket.receiving {
             Receiving::Nothing => return,
             Receiving::Accept => {
-                let Some(place) = core.place(id, state, out) else {
+                let Some(place) = socket.place() else {
                     return;
                 };
                 place.give_up();
-                let posted = &core.counters.accepts_posted;
-                posted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                socket.accept_begun_there();
                 Asked::Accept
             }
             Receiving::Connect => {
-                let work = state.work.as_ref();
+                let work = socket.work.as_ref();
                 let to = work.and_then(|work| work.connect_to.as_ref());
                 let to = to.expect("a connect has its address");
                 Asked::Connect(Address::from_system(to))
             }
             Receiving::Stream => {
-                if !core.reserve_lease(id, state) {
+                if !socket.reserve_lease() {
                     return;
                 }
                 Asked::Stream
             }
             Receiving::Into => {
-                let work = state.work.as_ref().expect("receives are queued");
+                let work = socket.work.as_ref().expect("receives are queued");
                 memory = Memory::of_into(work);
                 Asked::Into
             }
             Receiving::Watch => Asked::Watch,
         };
-        state.set(flag::ARMED);
-        self.ask(state, asked, memory);
+        socket.set(flag::ARMED);
+        self.ask(socket, asked, memory);
     }
 
-    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if !core.has_bytes_to_send(id, state, out) {
+    fn transmit(&self, socket: &mut Locked<'_>) {
+        if !socket.has_bytes_to_send() {
             return;
         }
         let most = self.shared.with(|world| world.random.below(SENDS_MAX)) as usize + 1;
-        let work = state.work.as_mut().expect("there are bytes to send");
+        let work = socket.work.as_mut().expect("there are bytes to send");
         Core::spare_the_pool_of_request(work, most);
         let mut sends = work.sends.iter().take(most);
         let count = sends
@@ -294,42 +294,42 @@ impl Driver for Sim {
             .unwrap_or(work.sends.len().min(most));
         work.sends_in_request = count;
         let memory = Memory::of_sends(work, count);
-        state.set(flag::SENDING);
-        self.ask(state, Asked::Send, memory);
+        socket.set(flag::SENDING);
+        self.ask(socket, Asked::Send, memory);
     }
 
-    fn cancel_receive(&self, _core: &Core, _id: SlotId, state: &mut SocketState) {
+    fn cancel_receive(&self, socket: &mut Locked<'_>) {
         self.shared
-            .with(|world| Self::cancel_side(world, state.open_handle(), Side::Reading));
+            .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
     }
 
-    fn cancel_send(&self, _id: SlotId, state: &mut SocketState) {
+    fn cancel_send(&self, socket: &mut Locked<'_>) {
         self.shared
-            .with(|world| Self::cancel_side(world, state.open_handle(), Side::Writing));
+            .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Writing));
     }
 
-    fn hang_up(&self, _id: SlotId, state: &mut SocketState) {
+    fn hang_up(&self, socket: &mut Locked<'_>) {
         self.shared.with(|world| {
-            Self::hang_up_side(world, state.open_handle(), Side::Reading);
-            Self::hang_up_side(world, state.open_handle(), Side::Writing);
+            Self::hang_up_side(world, socket.open_handle(), Side::Reading);
+            Self::hang_up_side(world, socket.open_handle(), Side::Writing);
         });
     }
 
-    fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
+    fn shutdown_write(&self, socket: &Locked<'_>) -> Result<(), i32> {
         self.shared.with(|world| {
-            let id = world.find(state.open_handle());
+            let id = world.find(socket.open_handle());
             let finished = id.is_some_and(|id| world.finish(id));
             finished.then_some(()).ok_or(code::NOT_CONNECTED)
         })
     }
 
-    fn release(&self, _id: SlotId, state: &mut SocketState) {
-        let Some(handle) = state.handle.take() else {
+    fn release(&self, socket: &mut Locked<'_>) {
+        let Some(handle) = socket.handle.take() else {
             return;
         };
         self.shared.with(|world| {
             if let Some(id) = world.find(&handle) {
-                world.close(id, state.has(flag::CLOSE_RESET));
+                world.close(id, socket.has(flag::CLOSE_RESET));
             }
             // A descriptor is free again.
             world.shortage_until_ns = world.now_ns;
@@ -351,7 +351,7 @@ impl Driver for Sim {
             (deadline, world.due())
         });
         if local.packets.is_empty() {
-            local.limit(core.ready.share_inside(due));
+            local.limit(core.share_inside(due));
         }
         while local.room() > 0 {
             let sleepy = local.packets.is_empty();

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::address::Address;
 use crate::core::local::Local;
+use crate::core::locked::Locked;
 use crate::core::options::Options;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
@@ -79,7 +80,6 @@ pub(crate) struct Uring {
     untold: Mutex<Vec<(SlotId, Handle)>>,
     /// The kernel ends a streaming receive after so many bytes as it is told.
     caps_streams: bool,
-    sockets_max: u32,
     /// The table of sockets without descriptors, if the port has one.
     direct: Option<Direct>,
 }
@@ -96,7 +96,6 @@ impl Uring {
             buffers_wanted: AtomicBool::new(false),
             untold: Mutex::default(),
             caps_streams: abilities.caps_streams,
-            sockets_max: options.sockets_max,
             direct,
         })
     }
@@ -108,20 +107,20 @@ impl Uring {
     }
 
     /// Asks for what the reading side does.
-    fn ask_reading(&self, kind: Kind, id: SlotId, state: &mut SocketState, entry: Entry) {
-        state.set(flag::ARMED);
-        self.ask(kind, id, request::aimed(state.open_handle(), entry));
+    fn ask_reading(&self, socket: &mut Locked<'_>, kind: Kind, entry: Entry) {
+        socket.set(flag::ARMED);
+        self.ask(kind, socket.id, request::aimed(socket.open_handle(), entry));
     }
 
-    fn arm_into(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        self.fill_from_held(core, id, state, out);
-        if state.receiving != Receiving::Into || state.has(flag::ARMED) {
+    fn arm_into(&self, socket: &mut Locked<'_>) {
+        self.fill_from_held(socket);
+        if socket.receiving != Receiving::Into || socket.has(flag::ARMED) {
             return;
         }
-        if let Some(code) = receive::take_held_end(state) {
-            return core.receive_stopped(id, state, Some(code), out);
+        if let Some(code) = receive::take_held_end(socket) {
+            return socket.receive_stopped(Some(code));
         }
-        let SocketState { work, handle, .. } = &mut *state;
+        let SocketState { work, handle, .. } = &mut **socket;
         let into = work.as_mut().and_then(|work| work.intos.front_mut());
         let into = into.expect("a receive into a buffer is queued");
         let handle = handle.as_ref().expect("a socket that receives is open");
@@ -132,46 +131,46 @@ impl Uring {
             let entry = request::receive_into(handle, &mut into.buffer);
             (Kind::Into, entry)
         };
-        self.ask_reading(kind, id, state, entry);
+        self.ask_reading(socket, kind, entry);
     }
 
-    fn arm_connect(&self, core: &Core, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if !self.starts_elsewhere(id, state) {
-            self.ask_to_connect(core, id, state, out);
+    fn arm_connect(&self, socket: &mut Locked<'_>) {
+        if !self.starts_elsewhere(socket) {
+            self.ask_to_connect(socket);
         }
     }
 
-    fn ask_to_connect(&self, core: &Core, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        let work = state.work.as_ref();
+    fn ask_to_connect(&self, socket: &mut Locked<'_>) {
+        let work = socket.work.as_ref();
         let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
         if address.is_unix() {
             // It never is under way: the kernel would have a thread of its own wait in it.
             let try_it = |handle: &Handle| sys::connect_at_once(handle, address);
-            let tried = self.with_descriptor(state.open_handle(), try_it);
-            return core.connect_tried(id, state, tried.and_then(|tried| tried), out);
+            let tried = self.with_descriptor(socket.open_handle(), try_it);
+            return socket.connect_tried(tried.and_then(|tried| tried));
         }
-        let entry = request::connect(state.open_handle(), address);
-        self.ask_reading(Kind::Connect, id, state, entry);
+        let entry = request::connect(socket.open_handle(), address);
+        self.ask_reading(socket, Kind::Connect, entry);
     }
 
     /// What the reading side has with the kernel, by name.
-    fn armed(&self, id: SlotId, state: &SocketState) -> Name {
+    fn armed(&self, socket: &Locked<'_>) -> Name {
         let into_nothing = || {
-            let work = state.work.as_ref();
+            let work = socket.work.as_ref();
             let head = work.and_then(|work| work.intos.front());
             head.is_some_and(|into| into.buffer.is_empty())
         };
-        let kind = match state.receiving {
+        let kind = match socket.receiving {
             Receiving::Accept => Kind::Accept,
-            Receiving::Connect if state.has(CONNECT_CONTINUED) => Kind::Connecting,
+            Receiving::Connect if socket.has(CONNECT_CONTINUED) => Kind::Connecting,
             Receiving::Connect => Kind::Connect,
             Receiving::Into if into_nothing() => Kind::IntoNothing,
             Receiving::Into => Kind::Into,
             Receiving::Watch => Kind::Watch,
             Receiving::Stream | Receiving::Nothing => Kind::Stream,
         };
-        Name::of(kind, id)
+        Name::of(kind, socket.id)
     }
 
     /// Enters the kernel and works through what has completed. Only the thread inside the driver
@@ -222,24 +221,19 @@ impl Uring {
     /// that was meant for one of them may have come back unused.
     fn serve_the_line(&self, core: &Arc<Core>) {
         let stock = lock(&self.buffers).stock();
-        for _ in 0..stock {
-            let Some(waiting) = core.pool.next_waiting() else {
-                return;
-            };
-            core.wake(core.ready.push_rearm(waiting));
-        }
+        core.call_waiting(stock);
     }
 
     /// Ends the socket's connection at once, as far as the system allows; the peer learns of it
     /// now, and what the kernel has comes back. Each socket in constant time: cancelling walks a
     /// list that grows with what is armed, and cancelling by descriptor walks all of it.
-    fn disconnect(&self, id: SlotId, state: &SocketState) {
-        if state.has(flag::SHARED_LISTENER) {
+    fn disconnect(&self, socket: &Locked<'_>) {
+        if socket.has(flag::SHARED_LISTENER) {
             // A shutdown would end the accepts of the other ports too.
-            return self.cancel_all(id, state);
+            return self.cancel_all(socket);
         }
-        let shut = self.with_descriptor(state.open_handle(), |handle| {
-            if state.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok() {
+        let shut = self.with_descriptor(socket.open_handle(), |handle| {
+            if socket.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok() {
                 return None;
             }
             Some(sys::shutdown_both(handle).is_ok())
@@ -248,14 +242,14 @@ impl Uring {
             return;
         };
         // A connect goes on after a shutdown, and so does the accept of a Unix listener.
-        if !shut || state.has(flag::LISTENER | flag::CONNECTING) {
-            self.cancel_all(id, state);
+        if !shut || socket.has(flag::LISTENER | flag::CONNECTING) {
+            self.cancel_all(socket);
         }
     }
 
     /// Asks for what the reading side has with the kernel to end.
-    fn cancel_reading(&self, id: SlotId, state: &SocketState) {
-        let name = self.armed(id, state);
+    fn cancel_reading(&self, socket: &Locked<'_>) {
+        let name = self.armed(socket);
         let bursts = self.direct.is_some() && name.kind == Kind::Accept;
         self.ring.push(match bursts {
             true => request::cancel_all(name),
@@ -264,16 +258,16 @@ impl Uring {
     }
 
     /// Asks for everything that the kernel has of this socket to end.
-    fn cancel_all(&self, id: SlotId, state: &SocketState) {
-        if state.has(flag::ARMED) {
-            self.cancel_reading(id, state);
+    fn cancel_all(&self, socket: &Locked<'_>) {
+        if socket.has(flag::ARMED) {
+            self.cancel_reading(socket);
         }
-        if state.has(flag::SENDING) {
-            let name = Name::of(Kind::Send, id);
+        if socket.has(flag::SENDING) {
+            let name = Name::of(Kind::Send, socket.id);
             self.ring.push(request::cancel(name));
         }
-        if state.has(flag::GUARDED) {
-            let name = Name::of(Kind::Guard, id);
+        if socket.has(flag::GUARDED) {
+            let name = Name::of(Kind::Guard, socket.id);
             self.ring.push(request::cancel(name));
         }
     }
@@ -336,7 +330,7 @@ impl Driver for Uring {
         }
     }
 
-    fn associate(&self, _id: SlotId, state: &mut SocketState, accepted: bool) -> Result<(), i32> {
+    fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32> {
         if accepted {
             return Ok(());
         }
@@ -344,45 +338,40 @@ impl Driver for Uring {
         // gives to a thread of its own, as it does under load, waits there on a socket that blocks,
         // and fails with EAGAIN on one that does not (liburing issue 364, pull request 1601). A
         // duplicate may set the mode back: then such an EAGAIN is asked again (`sent`, `go_on`).
-        sys::set_nonblocking(state.open_handle(), false)?;
-        if state.has(flag::CONNECTING) {
-            self.take_in(state)?;
+        sys::set_nonblocking(socket.open_handle(), false)?;
+        if socket.has(flag::CONNECTING) {
+            self.take_in(socket)?;
         }
         Ok(())
     }
 
-    fn local_address(&self, state: &SocketState) -> io::Result<Address> {
-        self.ask_address(state.open_handle(), sys::local_address)
+    fn local_address(&self, socket: &Locked<'_>) -> io::Result<Address> {
+        self.ask_address(socket.open_handle(), sys::local_address)
     }
 
     fn peer_of(&self, handle: &Handle) -> io::Result<Address> {
         self.ask_address(handle, sys::peer_address)
     }
 
-    fn arm(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        match state.receiving {
+    fn arm(&self, socket: &mut Locked<'_>) {
+        match socket.receiving {
             Receiving::Nothing => {}
-            Receiving::Accept => self.arm_accept(core, id, state, out),
-            Receiving::Connect => self.arm_connect(core, id, state, out),
-            Receiving::Stream => self.arm_stream(core, id, state, out),
-            Receiving::Into => self.arm_into(core, id, state, out),
+            Receiving::Accept => self.arm_accept(socket),
+            Receiving::Connect => self.arm_connect(socket),
+            Receiving::Stream => self.arm_stream(socket),
+            Receiving::Into => self.arm_into(socket),
             Receiving::Watch => {
-                if let Some(code) = receive::take_held_end(state) {
-                    return core.receive_stopped(id, state, Some(code), out);
+                if let Some(code) = receive::take_held_end(socket) {
+                    return socket.receive_stopped(Some(code));
                 }
-                let entry = request::wait(state.open_handle(), libc::POLLRDHUP);
-                self.ask_reading(Kind::Watch, id, state, entry);
+                let entry = request::wait(socket.open_handle(), libc::POLLRDHUP);
+                self.ask_reading(socket, Kind::Watch, entry);
             }
         }
     }
 
-    fn send_at_once(
-        &self,
-        _id: SlotId,
-        state: &mut SocketState,
-        bytes: &[u8],
-    ) -> Option<Result<usize, i32>> {
-        let handle = state.open_handle();
+    fn send_at_once(&self, socket: &mut Locked<'_>, bytes: &[u8]) -> Option<Result<usize, i32>> {
+        let handle = socket.open_handle();
         if handle.place().is_some() || self.may_queue() {
             return None;
         }
@@ -393,58 +382,59 @@ impl Driver for Uring {
         })
     }
 
-    fn transmit(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-        if self.direct.is_some() && self.must_go_elsewhere(state) {
-            state.set(flag::SENDING);
-            return self.ask(Kind::Send, id, request::nothing());
+    fn transmit(&self, socket: &mut Locked<'_>) {
+        if self.direct.is_some() && self.must_go_elsewhere(socket) {
+            socket.set(flag::SENDING);
+            return self.ask(Kind::Send, socket.id, request::nothing());
         }
-        if !core.has_bytes_to_send(id, state, out) {
+        if !socket.has_bytes_to_send() {
             return;
         }
-        let SocketState { work, handle, .. } = &mut *state;
+        let SocketState { work, handle, .. } = &mut **socket;
         let handle = handle.as_ref().expect("a socket that sends is open");
         let work = work.as_mut().expect("there are bytes to send");
         Core::spare_the_pool_of_request(work, request::SLICES_MAX);
         let (entry, sends) = request::send(handle.number(), work);
         let entry = request::aimed(handle, entry);
         work.sends_in_request = sends;
-        state.set(flag::SENDING);
-        self.ask(Kind::Send, id, entry);
+        socket.set(flag::SENDING);
+        self.ask(Kind::Send, socket.id, entry);
     }
 
-    fn cancel_receive(&self, _core: &Core, id: SlotId, state: &mut SocketState) {
-        self.cancel_reading(id, state);
+    fn cancel_receive(&self, socket: &mut Locked<'_>) {
+        self.cancel_reading(socket);
     }
 
-    fn cancel_send(&self, id: SlotId, _state: &mut SocketState) {
-        self.ring.push(request::cancel(Name::of(Kind::Send, id)));
+    fn cancel_send(&self, socket: &mut Locked<'_>) {
+        self.ring
+            .push(request::cancel(Name::of(Kind::Send, socket.id)));
     }
 
-    fn hang_up(&self, id: SlotId, state: &mut SocketState) {
-        self.disconnect(id, state);
+    fn hang_up(&self, socket: &mut Locked<'_>) {
+        self.disconnect(socket);
     }
 
-    fn release(&self, id: SlotId, state: &mut SocketState) {
-        let Some(handle) = state.handle.take() else {
+    fn release(&self, socket: &mut Locked<'_>) {
+        let Some(handle) = socket.handle.take() else {
             return;
         };
-        if state.has(HAS_UNTOLD) {
-            self.forget_untold(id);
+        if socket.has(HAS_UNTOLD) {
+            self.forget_untold(socket.id);
         }
         if let Some(place) = handle.place() {
-            return self.release_place(place, state);
+            return self.release_place(socket, place);
         }
-        if state.has(flag::CLOSE_RESET) {
+        if socket.has(flag::CLOSE_RESET) {
             sys::close_with_reset(handle);
-        } else if state.has(flag::LISTENER | flag::CONNECTING) {
+        } else if socket.has(flag::LISTENER | flag::CONNECTING) {
             drop(handle);
         } else {
             sys::close_in_order(handle);
         }
     }
 
-    fn shutdown_write(&self, state: &SocketState) -> Result<(), i32> {
-        self.with_descriptor(state.open_handle(), sys::shutdown_write)?
+    fn shutdown_write(&self, socket: &Locked<'_>) -> Result<(), i32> {
+        self.with_descriptor(socket.open_handle(), sys::shutdown_write)?
     }
 
     fn untold(&self, id: SlotId) -> usize {

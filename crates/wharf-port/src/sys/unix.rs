@@ -39,7 +39,7 @@ mod tests;
 
 /// An open socket.
 #[cfg(not(target_os = "linux"))]
-pub(crate) type Handle = std::os::fd::OwnedFd;
+pub(crate) type Handle = OwnedFd;
 
 pub(crate) fn raw_number(handle: &Handle) -> u64 {
     #[cfg(target_os = "linux")]

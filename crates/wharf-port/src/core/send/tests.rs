@@ -29,9 +29,8 @@ fn end_after(code: i32) -> End {
     let mut peer = host.try_accept().expect("it has connected");
     let id = stream.socket().slot_id();
     {
-        let mut state = port.core.slots.lock(id).expect("it is open");
-        let out = &mut Out::queue();
-        port.core.send_failed(id, &mut state, code, out);
+        let mut socket = port.core.lock(id, Out::queue()).expect("it is open");
+        socket.send_failed(code);
     }
     stream.socket().receive().expect("nothing else reads");
     peer.finish();

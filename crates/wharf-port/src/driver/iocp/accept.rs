@@ -14,8 +14,6 @@
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef};
@@ -26,8 +24,8 @@ use super::block::{Lent, Overlapped};
 use super::request::{self, Addresses, Extensions};
 use crate::accepted::Accepted;
 use crate::address::Address;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
-use crate::core::{Core, Out};
+use crate::core::locked::Locked;
+use crate::core::slot::{Receiving, SlotId, flag};
 use crate::keepalive::Keepalive;
 use crate::listen::ListenOptions;
 use crate::lock;
@@ -131,56 +129,43 @@ impl Accepting {
 
 impl Iocp {
     /// Keeps the options of a listener that its connections get from us.
-    pub(super) fn keep_options(&self, id: SlotId, state: &SocketState, at: &ListenOptions) {
+    pub(super) fn keep_options(&self, socket: &Locked<'_>, at: &ListenOptions) {
         // Without them it is only longer until a peer is found to be gone: the first accept
         // reports what is wrong with the listener.
         if at.keepalive.is_some() {
-            if let Ok(mut accepting) = Accepting::of(self, state.open_handle()) {
+            if let Ok(mut accepting) = Accepting::of(self, socket.open_handle()) {
                 accepting.keepalive = at.keepalive;
-                self.listeners.put(id, accepting);
+                self.listeners.put(socket.id, accepting);
             }
         }
     }
 
-    /// Starts to accept, or goes on after a pause.
-    pub(super) fn arm_accept(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState) {
-        let out = &mut in_order();
-        let accepting = match self.listeners.take(id) {
+    /// Starts to accept, or goes on after a pause. Everything about a listener goes to the queue: what
+    /// its caller's thread brings about, such as a pause, is there, and nothing may overtake it.
+    pub(super) fn arm_accept(&self, socket: &mut Locked<'_>) {
+        socket.queue_only();
+        let accepting = match self.listeners.take(socket.id) {
             Some(accepting) => Ok(accepting),
-            None => Accepting::of(self, state.open_handle()),
+            None => Accepting::of(self, socket.open_handle()),
         };
         let mut accepting = match accepting {
             Ok(accepting) => accepting,
-            Err(code) => return core.receive_stopped(id, state, Some(code), out),
+            Err(code) => return socket.receive_stopped(Some(code)),
         };
-        self.go_on(core, id, state, &mut accepting, out);
-        self.listeners.put(id, accepting);
+        self.go_on(socket, &mut accepting);
+        self.listeners.put(socket.id, accepting);
     }
 
-    fn go_on(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        accepting: &mut Accepting,
-        out: &mut Out<'_>,
-    ) {
-        self.place_those_that_wait(core, id, state, accepting, out);
+    fn go_on(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
+        self.place_those_that_wait(socket, accepting);
         if accepting.unplaced.is_empty() {
-            self.refill(core, id, state, accepting, out);
+            self.refill(socket, accepting);
         }
     }
 
-    fn place_those_that_wait(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        accepting: &mut Accepting,
-        out: &mut Out<'_>,
-    ) {
+    fn place_those_that_wait(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
         while !accepting.unplaced.is_empty() {
-            let Some(place) = core.place(id, state, out) else {
+            let Some(place) = socket.place() else {
                 return;
             };
             let (handle, peer) = accepting.unplaced.remove(0);
@@ -190,41 +175,35 @@ impl Iocp {
                 peer,
                 place,
             };
-            core.accepted(id, state, accepted, out);
+            socket.accepted(accepted);
         }
     }
 
     /// Posts accepts up to the number wished for and to the room in the port. Pauses when none
     /// could be posted.
-    fn refill(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        accepting: &mut Accepting,
-        out: &mut Out<'_>,
-    ) {
-        if core.has_many_untaken_accepts(state) {
+    fn refill(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
+        if socket.has_many_untaken_accepts() {
             return;
         }
-        let room = core.options.sockets_max.saturating_sub(core.slots.live());
+        let room = socket.core.places_left();
         // Each may bring a connection before anybody takes one.
-        let untaken = state.work.as_ref().map_or(0, |work| work.pending.len());
-        let most = core
-            .options
+        let untaken = socket.untaken();
+        let most = socket
+            .core
+            .options()
             .operations_per_socket_max
             .saturating_sub(untaken);
-        let wished = (u32::from(core.options.accepts_posted).min(room) as usize).min(most);
+        let wished = (u32::from(socket.core.options().accepts_posted).min(room) as usize).min(most);
         if wished == 0 && accepting.posted.is_empty() {
             // Either this pauses, or there is room after all and the next accept goes on.
-            match core.place(id, state, out) {
+            match socket.place() {
                 Some(place) => place.give_up(),
                 None => return,
             }
         }
         let mut tries = 0;
         while accepting.posted.len() < wished.max(1) {
-            let Err(code) = self.post_accept(core, state, accepting) else {
+            let Err(code) = self.post_accept(socket, accepting) else {
                 continue;
             };
             tries += 1;
@@ -234,27 +213,22 @@ impl Iocp {
             }
             if accepting.posted.is_empty() {
                 if passing {
-                    core.pause_accept(id, state, PauseReason::OutOfMemory, out);
+                    socket.pause_accept(PauseReason::OutOfMemory);
                 } else {
-                    core.accept_failed(id, state, code, out);
+                    socket.accept_failed(code);
                 }
             }
             return;
         }
     }
 
-    fn post_accept(
-        &self,
-        core: &Core,
-        state: &mut SocketState,
-        accepting: &mut Accepting,
-    ) -> Result<(), i32> {
+    fn post_accept(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) -> Result<(), i32> {
         let posted = Lent::new(Posted {
             overlapped: Overlapped::default(),
             addresses: AddressCell(UnsafeCell::new([0; size_of::<Addresses>()])),
             socket: fresh_socket(accepting.domain)?,
         });
-        let (listener, block) = (state.open_handle(), posted.get());
+        let (listener, block) = (socket.open_handle(), posted.get());
         // SAFETY: the block is the system's until its packet: it stays in `posted`, where only
         // `accept_ended_with` takes it out; a port that ends without the packet is leaked.
         let issued = unsafe {
@@ -265,52 +239,46 @@ impl Iocp {
         };
         issued?;
         self.request_made();
-        state.set(flag::GUARDED);
+        socket.set(flag::GUARDED);
         accepting.posted.push(posted);
-        core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
+        socket.accept_begun_there();
         Ok(())
     }
 
     /// One posted accept is over.
-    pub(super) fn accept_ended_with(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        address: *mut OVERLAPPED,
-    ) {
-        let out = &mut in_order();
-        let accepting = self.listeners.take(id);
+    pub(super) fn accept_ended_with(&self, socket: &mut Locked<'_>, address: *mut OVERLAPPED) {
+        socket.queue_only();
+        let accepting = self.listeners.take(socket.id);
         let mut accepting = accepting.expect("the caller found the accept in it");
         let place = place_of(&accepting.posted, address);
         let place = place.expect("the caller found the accept there");
         let posted = accepting.posted.swap_remove(place).into_inner();
-        core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
+        socket.accept_ended_there();
         if accepting.posted.is_empty() {
-            state.clear(flag::GUARDED);
+            socket.clear(flag::GUARDED);
         }
         let waiting = !accepting.unplaced.is_empty();
         accepting
             .unplaced
-            .extend(self.finish(state, &accepting, posted));
+            .extend(self.finish(socket, &accepting, posted));
         // Behind others that wait for room it waits for the same retry.
-        if state.receiving == Receiving::Accept && !state.has(flag::CLOSING) && !waiting {
-            self.go_on(core, id, state, &mut accepting, out);
+        if socket.receiving == Receiving::Accept && !socket.has(flag::CLOSING) && !waiting {
+            self.go_on(socket, &mut accepting);
         }
-        self.listeners.put(id, accepting);
-        core.settle(id, state, out);
+        self.listeners.put(socket.id, accepting);
+        socket.settle();
     }
 
     /// The connection that an accept brought, made fit for use; nothing when it failed or its peer
     /// is gone, which is that connection's own affair.
     fn finish(
         &self,
-        state: &SocketState,
+        socket: &Locked<'_>,
         accepting: &Accepting,
         posted: Posted,
     ) -> Option<(Handle, Option<Address>)> {
         // A listener that closes has no handle any more: what comes now closes with it.
-        let listener = state.handle.as_ref()?;
+        let listener = socket.handle.as_ref()?;
         posted.overlapped.result().ok()?;
         request::finish_accept(listener, &posted.socket).ok()?;
         if accepting.no_delay {
@@ -324,12 +292,6 @@ impl Iocp {
         let peer = accepting.extensions.peer(&addresses);
         Some((posted.socket, peer.map(|peer| Address::from_system(&peer))))
     }
-}
-
-/// Where everything about a listener goes: what its caller's thread brings about, such as a pause, is
-/// in the queue, and what comes later must not overtake it.
-fn in_order() -> Out<'static> {
-    Out::queue()
 }
 
 fn fresh_socket(domain: Domain) -> Result<Handle, i32> {

@@ -9,7 +9,8 @@ use windows_sys::Win32::System::IO::OVERLAPPED;
 
 use super::queue::Dequeued;
 use super::{COLLECTED_MAX, Iocp, request, watch};
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::{Receiving, flag};
 use crate::core::work::Work;
 use crate::core::{Core, Out};
 use crate::driver::Driver;
@@ -24,53 +25,42 @@ impl Iocp {
         address: *mut OVERLAPPED,
         out: &mut Out<'_>,
     ) {
-        let Some((id, mut guard)) = core.slots.lock_index(index) else {
-            core.counters
-                .foreign_packets
-                .fetch_add(1, Ordering::Relaxed);
+        let Some(mut socket) = core.lock_index(index, out.reborrow()) else {
+            core.count_foreign();
             return;
         };
-        let state = &mut *guard;
-        let block = &core.slots.slot(index).driver;
+        let block = socket.block();
         let is_sending = |work: &Work| work.driver.is_sending(address);
-        let (armed, sending) = (state.has(flag::ARMED), state.has(flag::SENDING));
-        let guarded = state.has(flag::GUARDED);
+        let (armed, sending) = (socket.has(flag::ARMED), socket.has(flag::SENDING));
+        let guarded = socket.has(flag::GUARDED);
         if armed && block.overlapped.address() == address {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
-            self.reading_side_ended(core, id, state, out);
+            self.reading_side_ended(&mut socket);
         } else if guarded && block.overlapped.address() == address {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
-            state.clear(flag::GUARDED);
-            self.looked(core, id, state, block.overlapped.result().err(), out);
-        } else if sending && state.work.as_deref().is_some_and(is_sending) {
+            socket.clear(flag::GUARDED);
+            self.looked(&mut socket, block.overlapped.result().err());
+        } else if sending && socket.work.as_deref().is_some_and(is_sending) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
-            self.writing_side_ended(core, id, state, out);
-        } else if guarded && self.listeners.has_posted(id, address) {
+            self.writing_side_ended(&mut socket);
+        } else if guarded && self.listeners.has_posted(socket.id, address) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
-            self.accept_ended_with(core, id, state, address);
+            self.accept_ended_with(&mut socket, address);
         } else {
-            core.counters
-                .foreign_packets
-                .fetch_add(1, Ordering::Relaxed);
+            core.count_foreign();
         }
     }
 
-    fn reading_side_ended(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        let block = &core.slots.slot(id.index).driver;
+    fn reading_side_ended(&self, socket: &mut Locked<'_>) {
+        let block = socket.block();
         let result = block.overlapped.result();
-        match state.receiving {
+        match socket.receiving {
             Receiving::Connect => {
-                let result = match &state.handle {
+                let result = match &socket.handle {
                     Some(handle) => result.and_then(|_| request::finish_connect(handle)),
                     None => Err(sys::CANCELLED),
                 };
-                core.connected(id, state, result, out);
+                socket.connected(result);
             }
             Receiving::Watch => {
                 let code = match result {
@@ -78,7 +68,7 @@ impl Iocp {
                     Ok(_) if block.watched.events() & watch::ABORTED != 0 => Some(WSAECONNRESET),
                     Ok(_) => None,
                 };
-                core.receive_stopped(id, state, code, out);
+                socket.receive_stopped(code);
             }
             Receiving::Nothing | Receiving::Accept | Receiving::Stream | Receiving::Into => {
                 debug_assert!(false, "the reading side has no other request");
@@ -86,21 +76,15 @@ impl Iocp {
         }
     }
 
-    fn writing_side_ended(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        let work = state.work.as_mut().expect("a send keeps its work");
+    fn writing_side_ended(&self, socket: &mut Locked<'_>) {
+        let work = socket.work.as_mut().expect("a send keeps its work");
         match work.driver.sending().result() {
             // Whatever it fails with once the handle is closed is our own close: Wine says 6 as well,
             // "invalid handle", where the request had gone to the system again.
-            Err(code) if sys::is_cancelled(code) || state.has(flag::HUNG_UP) => {
-                core.send_cut_short(id, state, out);
+            Err(code) if sys::is_cancelled(code) || socket.has(flag::HUNG_UP) => {
+                socket.send_cut_short();
             }
-            result => core.send_stopped(id, state, result, out),
+            result => socket.send_stopped(result),
         }
     }
 

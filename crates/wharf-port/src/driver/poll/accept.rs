@@ -1,48 +1,40 @@
 //! Accepting, as long as the backlog has connections and the batch has room.
 
-use std::sync::Arc;
-
 use super::{Poll, READABLE};
 use crate::accepted::Accepted;
-use crate::core::slot::{Receiving, SlotId, SocketState};
-use crate::core::{Core, Out};
+use crate::core::locked::Locked;
+use crate::core::slot::Receiving;
 use crate::sys;
 
 impl Poll {
-    pub(super) fn accept_some(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        while state.receiving == Receiving::Accept
-            && state.has(READABLE)
-            && out.may_take_of_listener(core, id)
+    pub(super) fn accept_some(&self, socket: &mut Locked<'_>) {
+        while socket.receiving == Receiving::Accept
+            && socket.has(READABLE)
+            && socket.may_take_of_listener()
         {
-            let Some(place) = core.place(id, state, out) else {
-                state.clear(READABLE);
+            let Some(place) = socket.place() else {
+                socket.clear(READABLE);
                 return;
             };
-            match sys::accept(state.open_handle()) {
+            match sys::accept(socket.open_handle()) {
                 Ok(handle) => {
                     let accepted = Accepted {
                         handle,
                         peer: None,
                         place: Some(place),
                     };
-                    core.accepted(id, state, accepted, out);
+                    socket.accepted(accepted);
                 }
                 Err(code) if sys::would_block(code) => {
                     place.give_up();
-                    state.clear(READABLE);
+                    socket.clear(READABLE);
                     // Room and a descriptor were there: edges count again from here on.
-                    core.accept_works(id, state, out);
+                    socket.accept_works();
                 }
                 Err(code) => {
                     place.give_up();
-                    if !core.accept_failed(id, state, code, out) {
-                        state.clear(READABLE);
+                    if !socket.accept_failed(code) {
+                        socket.clear(READABLE);
                     }
                 }
             }

@@ -23,10 +23,12 @@ fn what_one_call_finds_is_shared_with_those_who_sleep() {
     }
     let core = &port.core;
     // One is inside by the ready queue's account, which is this thread, and one sleeps.
-    let _ = (core.ready.rest(1), core.ready.rest(2));
+    let _ = (core.ready().rest(1), core.ready().rest(2));
     let local = &mut Local::new(1, false);
     local.begin(256);
-    let polled = core.driver.poll(core, Some(Duration::ZERO), local, &mut 0);
+    let polled = core
+        .driver()
+        .poll(core, Some(Duration::ZERO), local, &mut 0);
     assert_eq!(polled, Ok(()));
     let (taken, left) = (local.packets.len(), local.ready.len());
     assert_eq!((taken, left), (4, 4), "half of it is for the other");

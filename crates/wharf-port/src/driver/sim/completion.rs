@@ -4,140 +4,124 @@
 //! with the socket's flags; one that does not match is a bug of the core and ends the test.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::request::{Outcome, Side};
 use super::socket::SocketId;
 use super::{Sim, code};
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::{Receiving, flag};
 use crate::core::{Core, Out};
 
 impl Sim {
     pub(super) fn report(
         &self,
         core: &Arc<Core>,
-        (socket, side): (SocketId, Side),
+        (own, side): (SocketId, Side),
         outcome: Outcome,
         out: &mut Out<'_>,
     ) {
-        let id = self.shared.with(|world| world.slot_of(socket));
+        let id = self.shared.with(|world| world.slot_of(own));
         let id = id.expect("a socket with a request is associated");
-        let Some(mut guard) = core.slots.lock(id) else {
+        let Some(mut socket) = core.lock(id, out.reborrow()) else {
             panic!("driver's contract 2: the slot was freed before {outcome:?} was reported");
         };
-        let state = &mut *guard;
         let held = match side {
             Side::Reading => flag::ARMED,
             Side::Writing => flag::SENDING,
         };
         assert!(
-            state.has(held),
+            socket.has(held),
             "driver's contract 1: the socket does not know of {outcome:?}"
         );
         self.shared.with(|world| {
-            let socket = world.sockets.at_mut(socket).expect("it has a slot");
-            let request = socket.request_mut(side);
-            request.as_ref().expect("it was asked for").check(state);
+            let own = world.sockets.at_mut(own).expect("it has a slot");
+            let request = own.request_mut(side);
+            request.as_ref().expect("it was asked for").check(&socket);
             if outcome.is_last() {
                 *request = None;
                 world.requests -= 1;
             }
         });
         let accepted = matches!(outcome, Outcome::Accepted(_));
-        tell(core, id, state, outcome, out);
-        let goes_on = state.receiving == Receiving::Accept && !state.has(flag::CLOSING);
-        if accepted && goes_on && core.has_many_untaken_accepts(state) {
+        tell(&mut socket, outcome);
+        let goes_on = socket.receiving == Receiving::Accept && !socket.has(flag::CLOSING);
+        if accepted && goes_on && socket.has_many_untaken_accepts() {
             self.shared
-                .with(|world| Self::cancel_side(world, state.open_handle(), Side::Reading));
+                .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
         }
     }
 }
 
-fn tell(
-    core: &Arc<Core>,
-    id: SlotId,
-    state: &mut SocketState,
-    outcome: Outcome,
-    out: &mut Out<'_>,
-) {
+fn tell(socket: &mut Locked<'_>, outcome: Outcome) {
     match outcome {
         Outcome::Accepted(accepted) => {
-            if !state.has(flag::CLOSING) {
-                core.accepted(id, state, *accepted, out);
+            if !socket.has(flag::CLOSING) {
+                socket.accepted(*accepted);
             }
         }
-        Outcome::AcceptEnded(code) => accept_ended(core, id, state, code, out),
-        Outcome::Connected(result) => core.connected(id, state, result, out),
+        Outcome::AcceptEnded(code) => accept_ended(socket, code),
+        Outcome::Connected(result) => socket.connected(result),
         Outcome::Received(buffer, count) => {
-            state.clear(flag::ARMED);
-            core.received(id, state, (buffer, count), out);
-            go_on(core, id, state, out);
+            socket.clear(flag::ARMED);
+            socket.received((buffer, count));
+            go_on(socket);
         }
-        Outcome::NoBuffer => no_buffer(core, id, state, out),
+        Outcome::NoBuffer => no_buffer(socket),
         Outcome::ReceivedInto(bytes) => {
             // What was to be cancelled has succeeded; the cancel is over with it.
-            state.clear(flag::ARMED | flag::CANCEL_RECEIVE);
-            let work = state.work.as_mut().expect("checked");
+            socket.clear(flag::ARMED | flag::CANCEL_RECEIVE);
+            let work = socket.work.as_mut().expect("checked");
             let into = work.intos.front_mut().expect("checked");
             into.buffer[..bytes.len()].copy_from_slice(&bytes);
-            core.received_into(id, state, bytes.len(), out);
-            go_on(core, id, state, out);
+            socket.received_into(bytes.len());
+            go_on(socket);
         }
         Outcome::Stopped(code) => {
-            if state.receiving == Receiving::Stream {
-                core.slots.return_lease(id, core.options.leases_per_socket);
+            if socket.receiving == Receiving::Stream {
+                socket.give_lease_back();
             }
-            core.receive_stopped(id, state, code, out);
+            socket.receive_stopped(code);
         }
-        Outcome::Sent(result) => core.send_stopped(id, state, result, out),
+        Outcome::Sent(result) => socket.send_stopped(result),
     }
 }
 
 /// After a request that left nothing to tell: the next one, unless the end was asked for.
-fn go_on(core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-    if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
-        core.receive_stopped(id, state, Some(code::CANCELLED), out);
+fn go_on(socket: &mut Locked<'_>) {
+    if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+        socket.receive_stopped(Some(code::CANCELLED));
     } else {
-        core.go_on_receiving(id, state, out);
+        socket.go_on_receiving();
     }
 }
 
-fn accept_ended(
-    core: &Arc<Core>,
-    id: SlotId,
-    state: &mut SocketState,
-    code: Option<i32>,
-    out: &mut Out<'_>,
-) {
-    state.clear(flag::ARMED);
-    core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
-    if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
-        return core.receive_stopped(id, state, Some(code::CANCELLED), out);
+fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
+    socket.clear(flag::ARMED);
+    socket.accept_ended_there();
+    if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+        return socket.receive_stopped(Some(code::CANCELLED));
     }
     match code {
         // For want of a place: asking again finds one, or waits for it.
         None | Some(code::CANCELLED) => {}
         Some(code) => {
-            if !core.accept_failed(id, state, code, out) {
+            if !socket.accept_failed(code) {
                 return;
             }
         }
     }
-    core.go_on_receiving(id, state, out);
+    socket.go_on_receiving();
 }
 
 /// Data came and the pool had no buffer: the stream waits for one, or tries again.
-fn no_buffer(core: &Arc<Core>, id: SlotId, state: &mut SocketState, out: &mut Out<'_>) {
-    state.clear(flag::ARMED);
-    core.slots.return_lease(id, core.options.leases_per_socket);
-    if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
-        return go_on(core, id, state, out);
+fn no_buffer(socket: &mut Locked<'_>) {
+    socket.clear(flag::ARMED);
+    socket.give_lease_back();
+    if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+        return go_on(socket);
     }
-    match core.buffer_or_wait(id) {
-        Some(buffer) => {
-            core.buffer_returned(buffer);
-            core.go_on_receiving(id, state, out);
-        }
-        None => state.set(flag::PAUSED_POOL),
+    if let Some(buffer) = socket.buffer_or_wait() {
+        socket.core.buffer_returned(buffer);
+        socket.go_on_receiving();
     }
 }

@@ -77,7 +77,7 @@ pub(super) struct Acting {
 impl Stage {
     /// The stage of the port of `core`.
     pub(crate) fn of_core(core: &Arc<Core>, seed: u64, keeps: u16) -> Option<Stage> {
-        let shared = core.driver.network()?.shared;
+        let shared = core.driver().network()?.shared;
         let core = Arc::downgrade(core);
         shared.with(|world| {
             world.acting = Some(Acting {
@@ -324,11 +324,11 @@ impl Acting {
         let Some(core) = self.core.upgrade().filter(|_| waits) else {
             return Ok(());
         };
-        let due = lock(&core.timers).next_deadline();
+        let due = core.next_deadline();
         let due = due.is_some_and(|at| at <= start + Duration::from_nanos(now_ns));
         let slept_through = match () {
             () if core.is_closed() => "the close of the port",
-            () if !core.ready.is_empty() => "what is queued",
+            () if core.has_ready() => "what is queued",
             () if !leads => "all that comes, because nobody leads",
             () if due => "a timer",
             () if core.nothing_is_left() => "the end of the port",

@@ -13,6 +13,7 @@ use super::socket::{Knock, Owner, SocketId};
 use super::world::World;
 use crate::accepted::Accepted;
 use crate::core::Core;
+use crate::core::locked::Locked;
 use crate::core::place::Place;
 use crate::core::slot::SocketState;
 use crate::core::work::Work;
@@ -23,12 +24,7 @@ const SHORTAGE_NS_MAX: u64 = 300_000_000;
 
 impl World {
     /// One step of a request, unless it is over. The slot of the socket is locked.
-    pub(super) fn step(
-        &mut self,
-        core: &Arc<Core>,
-        (id, side, number): (SocketId, Side, u64),
-        state: &SocketState,
-    ) {
+    pub(super) fn step(&mut self, socket: &Locked<'_>, (id, side, number): (SocketId, Side, u64)) {
         let Some(request) = self.request(id, side, number) else {
             return;
         };
@@ -36,20 +32,20 @@ impl World {
         if request.over {
             return;
         }
-        request.check(state);
+        request.check(socket);
         if std::mem::take(&mut request.doomed) {
             self.faults.unasked_cancels += 1;
             return self.end_cancelled(id, side);
         }
         match request.asked.clone() {
-            Asked::Accept => self.step_accept(core, id),
+            Asked::Accept => self.step_accept(socket.core, id),
             Asked::Connect(address) => {
                 if let Some(result) = self.try_connect(id, &address) {
                     self.decide(id, side, Outcome::Connected(result));
                 }
             }
             Asked::Stream | Asked::Into => {
-                if let Some(outcome) = self.try_receive(core, id, state) {
+                if let Some(outcome) = self.try_receive(id, socket) {
                     self.decide(id, side, outcome);
                 }
             }
@@ -62,7 +58,7 @@ impl World {
                 }
             }
             Asked::Send => {
-                if let Some(result) = self.try_send(id, state) {
+                if let Some(result) = self.try_send(id, socket) {
                     self.decide(id, side, Outcome::Sent(result));
                 }
             }
@@ -195,12 +191,7 @@ impl World {
     }
 
     /// What a receive brings now, if anything.
-    fn try_receive(
-        &mut self,
-        core: &Arc<Core>,
-        id: SocketId,
-        state: &SocketState,
-    ) -> Option<Outcome> {
+    fn try_receive(&mut self, id: SocketId, socket: &Locked<'_>) -> Option<Outcome> {
         if self.random.chance(self.options.receive_errors) {
             self.faults.receive_errors += 1;
             let code = self.breaking_code();
@@ -216,7 +207,7 @@ impl World {
                 stream.broken.then_some(Outcome::Stopped(None))
             };
         }
-        let into = state.work.as_ref().and_then(|work| work.intos.front());
+        let into = socket.work.as_ref().and_then(|work| work.intos.front());
         let outcome = match into {
             Some(into) => {
                 let mut bytes = vec![0; into.buffer.len()];
@@ -224,9 +215,9 @@ impl World {
                 bytes.truncate(count);
                 Outcome::ReceivedInto(bytes)
             }
-            None => match core.pool.take() {
+            None => match socket.core.pool().take() {
                 Some(mut buffer) => {
-                    let count = self.read_some(id, core.pool.bytes_of_mut(&mut buffer));
+                    let count = self.read_some(id, socket.core.pool().bytes_of_mut(&mut buffer));
                     Outcome::Received(buffer, count)
                 }
                 None => {

@@ -3,13 +3,9 @@
 //! What the kernel accepts by one request before anybody looks cannot be called back into the
 //! backlog. A request that takes many up to the bound was rejected: 1,901 connections beyond it.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use super::request::Kind;
 use super::{Uring, request};
-use crate::core::slot::{SlotId, SocketState};
-use crate::core::{Core, Out};
+use crate::core::locked::Locked;
 
 /// With fewer free places than this a listener accepts one connection at a time: what the kernel
 /// accepts by one request before anybody looks is bounded by the room for completions alone.
@@ -18,35 +14,29 @@ const PLACES_FOR_MANY: u32 = 8192;
 const UNTAKEN_FOR_MANY: usize = 512;
 
 impl Uring {
-    pub(super) fn arm_accept(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        if !self.tell_untold(core, id, state, out) {
+    pub(super) fn arm_accept(&self, socket: &mut Locked<'_>) {
+        if !self.tell_untold(socket) {
             return;
         }
-        let Some(place) = core.place(id, state, out) else {
+        let Some(place) = socket.place() else {
             return;
         };
         place.give_up();
         if let Some(direct) = &self.direct {
-            return self.arm_burst(core, id, state, direct, out);
+            return self.arm_burst(socket, direct);
         }
-        let many = self.may_accept_many(core, state);
-        let entry = request::accept(state.open_handle(), many);
-        core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
-        self.ask_reading(Kind::Accept, id, state, entry);
+        let many = self.may_accept_many(socket);
+        let entry = request::accept(socket.open_handle(), many);
+        socket.accept_begun_there();
+        self.ask_reading(socket, Kind::Accept, entry);
     }
 
     /// Whether a listener may take what comes by one request: far from the port's bound, and while
     /// its connections are taken.
-    pub(super) fn may_accept_many(&self, core: &Core, state: &SocketState) -> bool {
-        let free = self.sockets_max.saturating_sub(core.slots.live());
-        let untaken = state.work.as_ref().map_or(0, |work| work.pending.len());
-        let most = core.options.operations_per_socket_max;
+    pub(super) fn may_accept_many(&self, socket: &Locked<'_>) -> bool {
+        let free = socket.core.places_left();
+        let untaken = socket.untaken();
+        let most = socket.core.options().operations_per_socket_max;
         free >= PLACES_FOR_MANY && most >= UNTAKEN_FOR_MANY && untaken <= most / 2
     }
 }

@@ -125,7 +125,7 @@ impl Buffers {
             return;
         }
         let missing = self.target - self.stock;
-        core.pool.take_many(missing, |buffer| self.put(buffer));
+        core.pool().take_many(missing, |buffer| self.put(buffer));
         self.publish();
     }
 

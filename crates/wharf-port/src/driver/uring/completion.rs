@@ -6,7 +6,6 @@
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use io_uring::cqueue::{self, buffer_select, more};
 
@@ -14,9 +13,10 @@ use super::queue::COMPLETIONS_MAX;
 use super::request::{Kind, Name, is_reported};
 use super::{CONNECT_CONTINUED, CUT, HAS_UNTOLD, Uring, request};
 use crate::accepted::Accepted;
+use crate::core::locked::Locked;
 use crate::core::place::Place;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Receiving, SlotId, flag};
 use crate::core::{Core, Out};
 use crate::driver::Driver;
 use crate::lock;
@@ -80,32 +80,31 @@ impl Uring {
             Kind::Start => return self.start_connect(core, id, out),
             _ => {}
         }
-        let Some(mut guard) = core.slots.lock(id) else {
+        let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return self.foreign(core, Some(kind), outcome);
         };
-        let state = &mut *guard;
         let expected = match kind {
-            Kind::Send => state.has(flag::SENDING),
-            Kind::Guard => state.has(flag::GUARDED),
-            _ => state.has(flag::ARMED) && self.armed(id, state).kind == kind,
+            Kind::Send => socket.has(flag::SENDING),
+            Kind::Guard => socket.has(flag::GUARDED),
+            _ => socket.has(flag::ARMED) && self.armed(&socket).kind == kind,
         };
         if !expected {
             return self.foreign(core, Some(kind), outcome);
         }
         match kind {
-            Kind::Accept => self.accept_completed(core, id, state, &outcome, out),
+            Kind::Accept => self.accept_completed(&mut socket, &outcome),
             Kind::Connect | Kind::Connecting => {
-                self.connect_completed(core, id, state, kind, &outcome, out);
+                self.connect_completed(&mut socket, kind, &outcome);
             }
-            Kind::Stream => self.stream_completed(core, id, state, outcome, out),
+            Kind::Stream => self.stream_completed(&mut socket, outcome),
             Kind::Into | Kind::IntoNothing => {
-                self.filled(core, id, state, kind, &outcome, out);
+                self.filled(&mut socket, kind, &outcome);
             }
-            Kind::Watch => self.watch_completed(core, id, state, &outcome, out),
-            Kind::Guard => self.guard_completed(core, id, state, &outcome, out),
+            Kind::Watch => self.watch_completed(&mut socket, &outcome),
+            Kind::Guard => self.guard_completed(&mut socket, &outcome),
             Kind::Send => {
-                let result = sent(outcome.result, state.has(flag::HUNG_UP));
-                core.send_stopped(id, state, result, out);
+                let result = sent(outcome.result, socket.has(flag::HUNG_UP));
+                socket.send_stopped(result);
             }
             Kind::Bell | Kind::Cancel | Kind::Free | Kind::Leave | Kind::Start | Kind::Aside => {}
         }
@@ -123,9 +122,7 @@ impl Uring {
 
     /// Nobody expects this: it is counted, and what it brought goes back.
     fn foreign(&self, core: &Core, kind: Option<Kind>, outcome: Outcome) {
-        core.counters
-            .foreign_packets
-            .fetch_add(1, Ordering::Relaxed);
+        core.count_foreign();
         if let Some(buffer) = outcome.buffer {
             core.buffer_returned(buffer);
         }
@@ -139,76 +136,62 @@ impl Uring {
         }
     }
 
-    fn accept_completed(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        outcome: &Outcome,
-        out: &mut Out<'_>,
-    ) {
+    fn accept_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
         if let Some(direct) = &self.direct {
-            return self.one_accept_completed(core, id, state, direct, outcome, out);
+            return self.one_accept_completed(socket, direct, outcome);
         }
         let over = !more(outcome.flags);
         if over {
-            state.clear(flag::ARMED);
-            core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
+            socket.clear(flag::ARMED);
+            socket.accept_ended_there();
         }
         if let Ok(descriptor) = outcome.result {
-            let socket = adopt(descriptor);
-            if !state.has(flag::CLOSING) {
-                self.tell(core, id, state, socket, out);
+            let handle = adopt(descriptor);
+            if !socket.has(flag::CLOSING) {
+                self.tell(socket, handle);
             }
         }
         if !over {
             // The bound comes near: the others stay in the backlog.
-            if !state.has(CUT) && !self.may_accept_many(core, state) {
-                state.set(CUT);
-                self.cancel_reading(id, state);
+            if !socket.has(CUT) && !self.may_accept_many(socket) {
+                socket.set(CUT);
+                self.cancel_reading(socket);
             }
             return;
         }
-        let cut = state.has(CUT);
-        state.clear(CUT);
-        if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
-            return core.receive_stopped(id, state, Some(libc::ECANCELED), out);
+        let cut = socket.has(CUT);
+        socket.clear(CUT);
+        if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+            return socket.receive_stopped(Some(libc::ECANCELED));
         }
         match outcome.result {
             Err(libc::ECANCELED) if cut => {}
             // Nobody asked for this end: the thread that had submitted it is gone. Go on.
             Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
             Err(code) => {
-                if !core.accept_failed(id, state, code, out) {
+                if !socket.accept_failed(code) {
                     return;
                 }
             }
         }
-        core.go_on_receiving(id, state, out);
+        socket.go_on_receiving();
     }
 
     /// Tells of an accepted connection, or keeps it until there is a place for it.
-    pub(super) fn tell(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        handle: Handle,
-        out: &mut Out<'_>,
-    ) {
-        let place = if state.has(HAS_UNTOLD) {
+    pub(super) fn tell(&self, socket: &mut Locked<'_>, handle: Handle) {
+        let place = if socket.has(HAS_UNTOLD) {
             None // Those who came first are told first.
         } else {
-            core.place(id, state, out)
+            socket.place()
         };
         if let Some(place) = place {
-            return core.accepted(id, state, with_place(handle, place), out);
+            return socket.accepted(with_place(handle, place));
         }
-        lock(&self.untold).push((id, handle));
-        state.set(HAS_UNTOLD);
-        if state.has(flag::ARMED) && !state.has(CUT) {
-            state.set(CUT);
-            self.cancel_reading(id, state);
+        lock(&self.untold).push((socket.id, handle));
+        socket.set(HAS_UNTOLD);
+        if socket.has(flag::ARMED) && !socket.has(CUT) {
+            socket.set(CUT);
+            self.cancel_reading(socket);
         }
     }
 
@@ -228,110 +211,84 @@ impl Uring {
     }
 
     /// Tells of the connections that waited for a place; answers whether none is left.
-    pub(super) fn tell_untold(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) -> bool {
-        while state.has(HAS_UNTOLD) {
-            let Some(place) = core.place(id, state, out) else {
+    pub(super) fn tell_untold(&self, socket: &mut Locked<'_>) -> bool {
+        while socket.has(HAS_UNTOLD) {
+            let Some(place) = socket.place() else {
                 return false;
             };
             let untold = {
                 let mut untold = lock(&self.untold);
-                let first = untold.iter().position(|(listener, _)| *listener == id);
+                let first = untold
+                    .iter()
+                    .position(|(listener, _)| *listener == socket.id);
                 first.map(|first| untold.remove(first))
             };
             let Some((_, handle)) = untold else {
-                state.clear(HAS_UNTOLD);
+                socket.clear(HAS_UNTOLD);
                 place.give_up();
                 return true;
             };
-            core.accepted(id, state, with_place(handle, place), out);
+            socket.accepted(with_place(handle, place));
         }
         true
     }
 
-    fn connect_completed(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        kind: Kind,
-        outcome: &Outcome,
-        out: &mut Out<'_>,
-    ) {
-        let asked = state.has(flag::CLOSING | flag::CANCEL_RECEIVE | flag::DEADLINE);
+    fn connect_completed(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
+        let asked = socket.has(flag::CLOSING | flag::CANCEL_RECEIVE | flag::DEADLINE);
         let result = match outcome.result {
             Err(libc::ECANCELED | libc::EINTR) if !asked => {
                 // The thread that had submitted it is gone; the connect itself goes on.
-                state.set(CONNECT_CONTINUED);
-                let entry = request::wait(state.open_handle(), libc::POLLOUT);
-                return self.ask_reading(Kind::Connecting, id, state, entry);
+                socket.set(CONNECT_CONTINUED);
+                let entry = request::wait(socket.open_handle(), libc::POLLOUT);
+                return self.ask_reading(socket, Kind::Connecting, entry);
             }
             Err(code) => Err(code),
             Ok(_) if kind == Kind::Connecting => {
-                self.take_error(state.open_handle()).map_or(Ok(()), Err)
+                self.take_error(socket.open_handle()).map_or(Ok(()), Err)
             }
             Ok(_) => Ok(()),
         };
-        state.clear(CONNECT_CONTINUED);
-        core.connected(id, state, result, out);
+        socket.clear(CONNECT_CONTINUED);
+        socket.connected(result);
     }
 
     /// After a request that left nothing to tell: the next one, unless the end was asked for.
-    pub(super) fn go_on(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
-            core.receive_stopped(id, state, Some(libc::ECANCELED), out);
+    pub(super) fn go_on(&self, socket: &mut Locked<'_>) {
+        if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+            socket.receive_stopped(Some(libc::ECANCELED));
         } else {
-            core.go_on_receiving(id, state, out);
+            socket.go_on_receiving();
         }
     }
 
-    fn filled(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        kind: Kind,
-        outcome: &Outcome,
-        out: &mut Out<'_>,
-    ) {
-        state.clear(flag::ARMED);
+    fn filled(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
+        socket.clear(flag::ARMED);
         match outcome.result {
             // The end that our own close has made is not the peer's.
-            Ok(0) if state.has(flag::HUNG_UP) => self.go_on(core, id, state, out),
+            Ok(0) if socket.has(flag::HUNG_UP) => self.go_on(socket),
             Ok(count) => {
                 let events = if kind == Kind::IntoNothing { count } else { 0 };
-                if let Some(code) = self.break_behind(state, events) {
-                    return core.receive_stopped(id, state, Some(code), out);
+                if let Some(code) = self.break_behind(socket, events) {
+                    return socket.receive_stopped(Some(code));
                 }
                 let count = if kind == Kind::Into { count } else { 0 };
                 // What was to be cancelled has succeeded; the cancel is over with it.
-                state.clear(flag::CANCEL_RECEIVE);
-                core.received_into(id, state, count as usize, out);
-                self.go_on(core, id, state, out);
+                socket.clear(flag::CANCEL_RECEIVE);
+                socket.received_into(count as usize);
+                self.go_on(socket);
             }
-            Err(libc::EINTR | libc::EAGAIN) => self.go_on(core, id, state, out),
-            Err(code) => core.receive_stopped(id, state, Some(code), out),
+            Err(libc::EINTR | libc::EAGAIN) => self.go_on(socket),
+            Err(code) => socket.receive_stopped(Some(code)),
         }
     }
 
     /// The error behind these events of poll(2) that a receive would meet now: not if there is
     /// something to receive before it.
-    fn break_behind(&self, state: &SocketState, events: u32) -> Option<i32> {
+    fn break_behind(&self, socket: &Locked<'_>, events: u32) -> Option<i32> {
         if events & u32::from(libc::POLLERR.unsigned_abs()) == 0 {
             return None;
         }
-        match self.with_descriptor(state.open_handle(), sys::peek) {
+        match self.with_descriptor(socket.open_handle(), sys::peek) {
             Ok(Err(code)) if !sys::would_block(code) => Some(code),
             Ok(_) => None,
             // Nothing to ask it with: what it is most often.
@@ -339,21 +296,17 @@ impl Uring {
         }
     }
 
-    fn watch_completed(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        outcome: &Outcome,
-        out: &mut Out<'_>,
-    ) {
-        debug_assert!(state.receiving == Receiving::Watch, "matched by the caller");
+    fn watch_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
+        debug_assert!(
+            socket.receiving == Receiving::Watch,
+            "matched by the caller"
+        );
         let code = match outcome.result {
             // The peer left; whether in order, the socket's error tells.
-            Ok(events) => self.error_behind(state.open_handle(), events),
+            Ok(events) => self.error_behind(socket.open_handle(), events),
             Err(code) => Some(code),
         };
-        core.receive_stopped(id, state, code, out);
+        socket.receive_stopped(code);
     }
 }
 

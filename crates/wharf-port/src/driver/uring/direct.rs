@@ -16,7 +16,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -24,7 +23,8 @@ use super::completion::Outcome;
 use super::request::{Kind, Name};
 use super::{CUT, Uring, request};
 use crate::address::Address;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::{Receiving, SlotId, flag};
 use crate::core::{Core, Out};
 use crate::driver::Unavailable;
 use crate::error::{Error, ErrorKind, Operation};
@@ -181,61 +181,52 @@ static RESET: libc::linger = libc::linger {
 
 impl Uring {
     /// Asks for a burst of connections: no more than there are places for.
-    pub(super) fn arm_burst(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        direct: &Direct,
-        out: &mut Out<'_>,
-    ) {
-        let free = self.sockets_max.saturating_sub(core.slots.live());
-        let untaken = state.work.as_ref().map_or(0, |work| work.pending.len());
-        let left = core
-            .options
+    pub(super) fn arm_burst(&self, socket: &mut Locked<'_>, direct: &Direct) {
+        let free = socket.core.places_left();
+        let untaken = socket.untaken();
+        let left = socket
+            .core
+            .options()
             .operations_per_socket_max
             .saturating_sub(untaken);
         let left = u32::try_from(left).unwrap_or(BURST_MAX);
-        let armed = direct.reserve(id, free.min(left).clamp(1, BURST_MAX));
+        let armed = direct.reserve(socket.id, free.min(left).clamp(1, BURST_MAX));
         if armed == 0 {
-            return core.pause_accept(id, state, PauseReason::SocketsMax, out);
+            return socket.pause_accept(PauseReason::SocketsMax);
         }
-        core.counters.accepts_posted.fetch_add(1, Ordering::Relaxed);
+        socket.accept_begun_there();
         for _ in 0..armed {
-            let entry = request::accept_direct(state.open_handle());
-            self.ask_reading(Kind::Accept, id, state, entry);
+            let entry = request::accept_direct(socket.open_handle());
+            self.ask_reading(socket, Kind::Accept, entry);
         }
     }
 
     /// One accept of a burst ended.
     pub(super) fn one_accept_completed(
         &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
+        socket: &mut Locked<'_>,
         direct: &Direct,
         outcome: &Outcome,
-        out: &mut Out<'_>,
     ) {
         let lack = outcome.result.err().filter(|code| is_lack(*code));
-        let (cut, over) = direct.one_ended(id, outcome.result.is_ok(), lack);
+        let (cut, over) = direct.one_ended(socket.id, outcome.result.is_ok(), lack);
         if over.is_some() {
-            state.clear(flag::ARMED);
-            core.counters.accepts_posted.fetch_sub(1, Ordering::Relaxed);
+            socket.clear(flag::ARMED);
+            socket.accept_ended_there();
         }
         match outcome.result {
-            Ok(place) if state.has(flag::CLOSING) => self.free_place(place),
-            Ok(place) => self.tell(core, id, state, Handle::direct(place), out),
-            Err(_) if cut => self.cancel_reading(id, state),
+            Ok(place) if socket.has(flag::CLOSING) => self.free_place(place),
+            Ok(place) => self.tell(socket, Handle::direct(place)),
+            Err(_) if cut => self.cancel_reading(socket),
             Err(_) => {}
         }
         let Some(fault) = over else { return };
-        state.clear(CUT);
-        if state.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
-            return core.receive_stopped(id, state, Some(libc::ECANCELED), out);
+        socket.clear(CUT);
+        if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+            return socket.receive_stopped(Some(libc::ECANCELED));
         }
-        if fault.is_none_or(|code| core.accept_failed(id, state, code, out)) {
-            core.go_on_receiving(id, state, out);
+        if fault.is_none_or(|code| socket.accept_failed(code)) {
+            socket.go_on_receiving();
         }
     }
 
@@ -275,15 +266,15 @@ impl Uring {
 
     /// Closes the socket in this place, of which the driver holds nothing. On the ring's thread the
     /// peer hears of it at once; the place is free when that thread has entered again.
-    pub(super) fn release_place(&self, place: u32, state: &SocketState) {
+    pub(super) fn release_place(&self, socket: &Locked<'_>, place: u32) {
         self.leaves();
-        if state.has(flag::CLOSE_RESET) {
+        if socket.has(flag::CLOSE_RESET) {
             let lent = self.ring.lend(place);
             if lent.and_then(|lent| sys::disconnect(&lent)).is_err() {
                 self.ring.push(request::reset_at_close(place, &RESET));
             }
             self.ask_to_free(place);
-        } else if state.has(flag::CONNECTING) {
+        } else if socket.has(flag::CONNECTING) {
             self.ask_to_free(place);
         } else if self.ring.is_bound_here() {
             self.leave_in_order(place);
@@ -304,23 +295,23 @@ impl Uring {
     }
 
     /// Whether what is queued for sending begins with what only the ring's thread can do.
-    pub(super) fn must_go_elsewhere(&self, state: &SocketState) -> bool {
+    pub(super) fn must_go_elsewhere(&self, socket: &Locked<'_>) -> bool {
         let is_direct = |handle: &Handle| handle.place().is_some();
-        if !state.handle.as_ref().is_some_and(is_direct) {
+        if !socket.handle.as_ref().is_some_and(is_direct) {
             return false;
         }
-        let mut sends = state.work.iter().flat_map(|work| &work.sends);
+        let mut sends = socket.work.iter().flat_map(|work| &work.sends);
         let first = sends.find(|it| it.kind == OpKind::Shutdown || !it.buffer.is_empty());
         first.is_some_and(|first| first.kind == OpKind::Shutdown) && !self.ring.is_bound_here()
     }
 
     /// Puts a socket that is to connect into the table; on another thread it waits for the ring's,
     /// and where places are about to be free, for these.
-    pub(super) fn take_in(&self, state: &mut SocketState) -> Result<(), i32> {
+    pub(super) fn take_in(&self, socket: &mut Locked<'_>) -> Result<(), i32> {
         let Some(direct) = &self.direct else {
             return Ok(());
         };
-        if state.open_handle().place().is_some() || !self.ring.is_bound_here() {
+        if socket.open_handle().place().is_some() || !self.ring.is_bound_here() {
             return Ok(());
         }
         match direct.take() {
@@ -328,10 +319,10 @@ impl Uring {
             Taken::Later => return Ok(()),
             Taken::Nothing => return Err(libc::ENOSPC),
         }
-        match self.ring.take_in(state.open_handle()) {
+        match self.ring.take_in(socket.open_handle()) {
             Ok(place) => {
                 // The descriptor goes; the socket stays open by its place.
-                state.handle = Some(Handle::direct(place));
+                socket.handle = Some(Handle::direct(place));
                 Ok(())
             }
             Err(code) => {
@@ -343,26 +334,25 @@ impl Uring {
 
     /// Whether a connect has to wait for the ring's thread, or for what that thread is about to do;
     /// it is asked for it.
-    pub(super) fn starts_elsewhere(&self, id: SlotId, state: &SocketState) -> bool {
-        let elsewhere = self.direct.is_some() && state.open_handle().place().is_none();
+    pub(super) fn starts_elsewhere(&self, socket: &Locked<'_>) -> bool {
+        let elsewhere = self.direct.is_some() && socket.open_handle().place().is_none();
         if elsewhere {
-            self.ask(Kind::Start, id, request::nothing());
+            self.ask(Kind::Start, socket.id, request::nothing());
         }
         elsewhere
     }
 
     /// The ring's thread starts a connect that has waited for it.
     pub(super) fn start_connect(&self, core: &Arc<Core>, id: SlotId, out: &mut Out<'_>) {
-        let Some(mut guard) = core.slots.lock(id) else {
+        let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return; // It was cancelled or closed meanwhile.
         };
-        let state = &mut *guard;
-        if state.receiving != Receiving::Connect || state.has(flag::ARMED) {
+        if socket.receiving != Receiving::Connect || socket.has(flag::ARMED) {
             return;
         }
-        match self.take_in(state) {
-            Ok(()) => self.arm_connect(core, id, state, out),
-            Err(code) => core.connected(id, state, Err(code), out),
+        match self.take_in(&mut socket) {
+            Ok(()) => self.arm_connect(&mut socket),
+            Err(code) => socket.connected(Err(code)),
         }
     }
 

@@ -37,9 +37,9 @@ impl Uring {
         if !self.ring.is_bound_here() {
             return;
         }
-        for index in 0..core.slots.used() {
-            if let Some((id, state)) = core.slots.lock_index(index) {
-                self.cancel_all(id, &state);
+        for index in 0..core.places_used() {
+            if let Some(socket) = core.lock_index(index, Out::queue()) {
+                self.cancel_all(&socket);
             }
         }
         self.empty_kernel(core, &mut Out::queue(), |kind| kind == Kind::Cancel);
@@ -175,12 +175,8 @@ thread_local! {
 impl Drop for Left {
     fn drop(&mut self) {
         for ring in self.0.take() {
-            // Counted like a waiter, so that no other thread ends the port meanwhile.
             if let Some(core) = ring.upgrade() {
-                if let Some(number) = core.ready.enlist_again() {
-                    core.driver.leave_thread(&core, true);
-                    core.waiter_left(number);
-                }
+                core.thread_ends();
             }
         }
     }

@@ -23,7 +23,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Uring;
 use super::request::{Kind, Name, SLICES_MAX};
-use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::locked::Locked;
+use crate::core::slot::flag;
 use crate::core::{Core, Out, registry};
 use crate::sys;
 
@@ -85,11 +86,11 @@ impl Uring {
         let own = before.driver == self.number;
         if !own && before.driver != 0 {
             // It may be away from that port for as long as it sleeps in this one.
-            registry::with_core(before.port, |core| core.driver.submit(core));
+            registry::with_core(before.port, Core::submit);
         }
         BETWEEN.set(Between {
             driver: self.number,
-            port: core.id,
+            port: core.id(),
             since: 0,
             hurried: own && before.since != 0 && last_tick() - before.since > LONG_NS,
         });
@@ -133,7 +134,7 @@ impl Uring {
             return; // What is queued is the parent's.
         }
         let may_enter = self.between().is_some() || self.ring.may_enter();
-        let entered = may_enter.then(|| core.ready.enter_aside());
+        let entered = may_enter.then(|| core.enter_aside());
         if let Some(entered) = entered.flatten() {
             // The next wait meets the same error and reports it.
             let _ = self.turn(core, Some(Duration::ZERO), &mut Out::queue());
@@ -149,9 +150,9 @@ impl Uring {
         let (mut left, mut more) = (VecDeque::new(), false);
         for entry in self.ring.take_queued(|kind| kind == Kind::Send) {
             let name = Name::decode(entry.get_user_data()).expect("it was chosen by its name");
-            match core.slots.lock(name.id) {
-                Some(mut state) if sends_by_calls(&state) => {
-                    more |= self.send_by_calls(core, name.id, &mut state);
+            match core.lock(name.id, Out::queue()) {
+                Some(mut socket) if sends_by_calls(&socket) => {
+                    more |= self.send_by_calls(&mut socket);
                 }
                 _ => left.push_back(entry),
             }
@@ -162,25 +163,24 @@ impl Uring {
 
     /// Sends the queue of a socket whose request was taken out of the ring's queue, as far as the
     /// system takes it and up to a bound; answers whether that ended it.
-    fn send_by_calls(&self, core: &Arc<Core>, id: SlotId, state: &mut SocketState) -> bool {
-        let out = &mut Out::queue();
+    fn send_by_calls(&self, socket: &mut Locked<'_>) -> bool {
         let mut left = PART_BYTES_MAX;
         loop {
-            let work = state.work.as_ref().expect("a send keeps its work");
+            let work = socket.work.as_ref().expect("a send keeps its work");
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = work.unsent(&mut slices, left);
             let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            let result = match sys::send(state.open_handle(), &slices[..count]) {
+            let result = match sys::send(socket.open_handle(), &slices[..count]) {
                 Err(code) if sys::interrupted(code) || sys::would_block(code) => Ok(0),
                 result => result,
             };
-            core.send_stopped(id, state, result, out);
+            socket.send_stopped(result);
             // What is left is a request again, which waits for the peer. The report may have freed
             // the slot.
             left -= result.unwrap_or(0);
             let all = result == Ok(bytes) && left > 0;
-            let goes_on = all && state.generation == id.generation && state.has(flag::SENDING);
-            if !goes_on || !sends_by_calls(state) || !self.ring.take_send(id) {
+            let goes_on = all && !socket.is_gone() && socket.has(flag::SENDING);
+            if !goes_on || !sends_by_calls(socket) || !self.ring.take_send(socket.id) {
                 return left == 0;
             }
         }
@@ -210,8 +210,8 @@ impl Uring {
 
 /// Whether what this socket sends may go out by system calls: it has a descriptor, and nothing was
 /// asked to end it.
-fn sends_by_calls(state: &SocketState) -> bool {
+fn sends_by_calls(socket: &Locked<'_>) -> bool {
     let ends = flag::CANCEL_SEND | flag::CLOSE_RESET | flag::HUNG_UP;
-    let handle = state.handle.as_ref();
-    state.has(flag::SENDING) && !state.has(ends) && handle.is_some_and(|it| it.place().is_none())
+    let handle = socket.handle.as_ref();
+    socket.has(flag::SENDING) && !socket.has(ends) && handle.is_some_and(|it| it.place().is_none())
 }

@@ -17,7 +17,6 @@
 //! An uncapped multishot receive was rejected, and so was giving
 //! leases beyond the bound; kernels before 6.17, which know no cap, get one shot at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use io_uring::cqueue::{more, sock_nonempty};
@@ -25,130 +24,111 @@ use io_uring::cqueue::{more, sock_nonempty};
 use super::completion::Outcome;
 use super::request::{Kind, Name};
 use super::{CUT, DATA_AT_HAND, LEASE_RESERVED, MANY, PEER_ENDED, TALKS, Uring, request};
+use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Receiving, flag};
 use crate::core::work::Held;
-use crate::core::{Core, Out};
 use crate::lock;
 
 impl Uring {
     /// Asks for what a stream receives, once all that is held has been told.
-    pub(super) fn arm_stream(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        state.clear(flag::PAUSED_LEASES);
+    pub(super) fn arm_stream(&self, socket: &mut Locked<'_>) {
+        socket.clear(flag::PAUSED_LEASES);
         // The lease of the coming data is counted now, which makes the bound exact.
-        while core.reserve_lease(id, state) {
-            let Some(mut held) = take_held(state) else {
-                return self.ask_for_stream(core, id, state, out);
+        while socket.reserve_lease() {
+            let Some(mut held) = take_held(socket) else {
+                return self.ask_for_stream(socket);
             };
             if held.read > 0 {
                 // A receive into a caller's buffer took a part of it.
-                let bytes = core.pool.bytes_of_mut(&mut held.buffer);
+                let bytes = socket.core.pool().bytes_of_mut(&mut held.buffer);
                 bytes.copy_within(held.read..held.count, 0);
             }
             let unread = held.count - held.read;
-            core.received(id, state, (held.buffer, unread), out);
+            socket.received((held.buffer, unread));
         }
     }
 
     /// Nothing is held any more, and a lease is reserved: an end that waited behind the data is
     /// told, or the kernel is asked for more.
-    fn ask_for_stream(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        if let Some(code) = take_held_end(state) {
-            core.slots.return_lease(id, core.options.leases_per_socket);
-            return core.receive_stopped(id, state, Some(code), out);
+    fn ask_for_stream(&self, socket: &mut Locked<'_>) {
+        if let Some(code) = take_held_end(socket) {
+            socket.give_lease_back();
+            return socket.receive_stopped(Some(code));
         }
         self.buffers_wanted.store(true, Ordering::Relaxed);
-        let at_hand = state.has(DATA_AT_HAND);
-        state.clear(DATA_AT_HAND);
-        state.set(LEASE_RESERVED);
-        let bytes = core.options.pool.buffer_bytes;
+        let at_hand = socket.has(DATA_AT_HAND);
+        socket.clear(DATA_AT_HAND);
+        socket.set(LEASE_RESERVED);
+        let bytes = socket.core.options().pool.buffer_bytes;
         // What a stream holds beyond its leases is taken from the others: not where buffers are
         // scarce, and not where each message would be beyond them.
         let many = self.caps_streams
-            && state.has(TALKS)
-            && !state.has(PEER_ENDED)
-            && core.options.leases_per_socket > 1
-            && !core.pool.is_scarce();
+            && socket.has(TALKS)
+            && !socket.has(PEER_ENDED)
+            && socket.core.options().leases_per_socket > 1
+            && !socket.core.pool().is_scarce();
         let entry = if many {
-            state.set(MANY);
-            self.guard(id, state);
-            let free = core.slots.leases_free(id, core.options.leases_per_socket);
+            socket.set(MANY);
+            self.guard(socket);
+            let free = socket.leases_free();
             let bytes_max = bytes.saturating_mul(1 + free);
-            request::receive_many(state.open_handle(), bytes_max, at_hand)
+            request::receive_many(socket.open_handle(), bytes_max, at_hand)
         } else {
-            request::receive(state.open_handle(), bytes, at_hand)
+            request::receive(socket.open_handle(), bytes, at_hand)
         };
-        self.ask_reading(Kind::Stream, id, state, entry);
+        self.ask_reading(socket, Kind::Stream, entry);
     }
 
     /// Looks out for the peer's end, as long as there is none.
-    fn guard(&self, id: SlotId, state: &mut SocketState) {
-        if !state.has(flag::GUARDED) {
-            state.set(flag::GUARDED);
-            let entry = request::wait(state.open_handle(), libc::POLLRDHUP);
-            self.ask(Kind::Guard, id, request::aimed(state.open_handle(), entry));
+    fn guard(&self, socket: &mut Locked<'_>) {
+        if !socket.has(flag::GUARDED) {
+            socket.set(flag::GUARDED);
+            let entry = request::wait(socket.open_handle(), libc::POLLRDHUP);
+            self.ask(
+                Kind::Guard,
+                socket.id,
+                request::aimed(socket.open_handle(), entry),
+            );
         }
     }
 
     /// The peer has ended: a receive that goes on might not hear of it, the next one does.
-    pub(super) fn guard_completed(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        outcome: &Outcome,
-        out: &mut Out<'_>,
-    ) {
-        state.clear(flag::GUARDED);
-        if state.has(flag::CLOSING) {
-            return core.settle(id, state, out);
+    pub(super) fn guard_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
+        socket.clear(flag::GUARDED);
+        if socket.has(flag::CLOSING) {
+            return socket.settle();
         }
         if outcome.result.is_err_and(crate::sys::is_cancelled) {
             // Nobody asked for this end: the thread that had submitted it is gone.
-            return self.guard(id, state);
+            return self.guard(socket);
         }
-        state.set(PEER_ENDED);
-        if state.has(flag::ARMED) && state.has(MANY) {
-            self.cut(id, state);
+        socket.set(PEER_ENDED);
+        if socket.has(flag::ARMED) && socket.has(MANY) {
+            self.cut(socket);
         }
     }
 
     /// Ends the stream's request, once.
-    fn cut(&self, id: SlotId, state: &mut SocketState) {
-        if !state.has(CUT) {
-            state.set(CUT);
-            self.ring.push(request::cancel(Name::of(Kind::Stream, id)));
+    fn cut(&self, socket: &mut Locked<'_>) {
+        if !socket.has(CUT) {
+            socket.set(CUT);
+            self.ring
+                .push(request::cancel(Name::of(Kind::Stream, socket.id)));
         }
     }
 
     /// Copies what a stream has left into the callers' buffers, before the kernel is asked.
-    pub(super) fn fill_from_held(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
-        while state.receiving == Receiving::Into && !state.has(flag::ARMED) {
-            let Some(work) = state.work.as_mut().filter(|work| !work.held.is_empty()) else {
+    pub(super) fn fill_from_held(&self, socket: &mut Locked<'_>) {
+        while socket.receiving == Receiving::Into && !socket.has(flag::ARMED) {
+            let core = socket.core;
+            let Some(work) = socket.work.as_mut().filter(|work| !work.held.is_empty()) else {
                 return;
             };
             let into = work.intos.front_mut();
             let into = into.expect("a receive into a buffer is queued");
             let held = work.held.front_mut().expect("looked at above");
-            let unread = &core.pool.bytes_of(&held.buffer)[held.read..held.count];
+            let unread = &core.pool().bytes_of(&held.buffer)[held.read..held.count];
             let count = unread.len().min(into.buffer.len());
             into.buffer[..count].copy_from_slice(&unread[..count]);
             held.read += count;
@@ -156,37 +136,30 @@ impl Uring {
                 let held = work.held.pop_front().expect("looked at above");
                 core.buffer_returned(held.buffer);
             }
-            core.received_into(id, state, count, out);
+            socket.received_into(count);
         }
     }
 
-    pub(super) fn stream_completed(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        mut outcome: Outcome,
-        out: &mut Out<'_>,
-    ) {
+    pub(super) fn stream_completed(&self, socket: &mut Locked<'_>, mut outcome: Outcome) {
         let over = !more(outcome.flags);
         if over {
-            state.clear(flag::ARMED | CUT | MANY);
+            socket.clear(flag::ARMED | CUT | MANY);
             if sock_nonempty(outcome.flags) {
-                state.set(DATA_AT_HAND);
+                socket.set(DATA_AT_HAND);
             }
         }
         let code = match (outcome.result, outcome.buffer.take()) {
             (Ok(count), Some(buffer)) if count > 0 => {
-                state.set(TALKS);
-                self.bring(core, id, state, (buffer, count as usize), out);
+                socket.set(TALKS);
+                self.bring(socket, (buffer, count as usize));
                 if over {
-                    self.go_on(core, id, state, out);
+                    self.go_on(socket);
                 }
                 return;
             }
             (result, unused) => {
                 if let Some(buffer) = unused {
-                    core.buffer_returned(buffer);
+                    socket.core.buffer_returned(buffer);
                 }
                 result.err()
             }
@@ -194,98 +167,76 @@ impl Uring {
         if !over {
             return; // The kernel never does that; the request goes on.
         }
-        if state.has(LEASE_RESERVED) {
-            state.clear(LEASE_RESERVED);
-            core.slots.return_lease(id, core.options.leases_per_socket);
+        if socket.has(LEASE_RESERVED) {
+            socket.clear(LEASE_RESERVED);
+            socket.give_lease_back();
         }
         match code {
-            Some(libc::ENOBUFS) if !state.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
-                self.find_buffer(core, id, state, out);
+            Some(libc::ENOBUFS) if !socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
+                self.find_buffer(socket);
             }
-            Some(libc::ENOBUFS | libc::EINTR | libc::EAGAIN) => self.go_on(core, id, state, out),
-            code => self.stream_stopped(core, id, state, code, out),
+            Some(libc::ENOBUFS | libc::EINTR | libc::EAGAIN) => self.go_on(socket),
+            code => self.stream_stopped(socket, code),
         }
     }
 
     /// Tells of data within the bound of leases, and holds what is beyond it.
-    fn bring(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        (buffer, count): (PoolBuffer, usize),
-        out: &mut Out<'_>,
-    ) {
-        if state.has(flag::CLOSING) {
-            return core.buffer_returned(buffer); // The caller has closed: these bytes are nobody's.
+    fn bring(&self, socket: &mut Locked<'_>, (buffer, count): (PoolBuffer, usize)) {
+        if socket.has(flag::CLOSING) {
+            return socket.core.buffer_returned(buffer); // The caller has closed: these bytes are nobody's.
         }
-        let leased = state.has(LEASE_RESERVED) || !has_held(state) && core.reserve_lease(id, state);
-        state.clear(LEASE_RESERVED);
+        let leased = socket.has(LEASE_RESERVED) || !has_held(socket) && socket.reserve_lease();
+        socket.clear(LEASE_RESERVED);
         if leased {
-            return core.received(id, state, (buffer, count), out);
+            return socket.received((buffer, count));
         }
-        hold(core, state, buffer, count);
-        if state.has(flag::ARMED) {
-            self.cut(id, state);
+        hold(socket, buffer, count);
+        if socket.has(flag::ARMED) {
+            self.cut(socket);
         }
     }
 
     /// The request ended without data. Its end is told behind what is held.
-    fn stream_stopped(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        code: Option<i32>,
-        out: &mut Out<'_>,
-    ) {
+    fn stream_stopped(&self, socket: &mut Locked<'_>, code: Option<i32>) {
         let told_again = code.is_none_or(crate::sys::is_cancelled);
-        if !has_held(state) || state.has(flag::CLOSING) {
-            core.receive_stopped(id, state, code, out);
+        if !has_held(socket) || socket.has(flag::CLOSING) {
+            socket.receive_stopped(code);
         } else if told_again {
             // Whoever asks after the data learns of the end again.
-            self.go_on(core, id, state, out);
+            self.go_on(socket);
         } else {
-            let work = core.work(state);
+            let work = socket.work();
             work.held_end = code;
-            self.go_on(core, id, state, out);
+            self.go_on(socket);
         }
     }
 
     /// Data came when the kernel had no buffer. One more of the pool, or a place in the line.
-    fn find_buffer(
-        &self,
-        core: &Arc<Core>,
-        id: SlotId,
-        state: &mut SocketState,
-        out: &mut Out<'_>,
-    ) {
+    fn find_buffer(&self, socket: &mut Locked<'_>) {
         if !lock(&self.buffers).is_open() {
             // Not even the ring of buffers could be made.
-            core.pool.wait(id, &core.slots);
-            state.set(flag::PAUSED_POOL);
-            return core.ask_for_memory_again();
+            return socket.wait_for_memory();
         }
-        let Some(buffer) = core.buffer_or_wait(id) else {
-            state.set(flag::PAUSED_POOL);
+        let Some(buffer) = socket.buffer_or_wait() else {
             return;
         };
         let left_over = lock(&self.buffers).provide(buffer);
         if let Some(buffer) = left_over {
-            core.buffer_returned(buffer);
+            socket.core.buffer_returned(buffer);
         }
-        state.set(DATA_AT_HAND);
-        core.go_on_receiving(id, state, out);
+        socket.set(DATA_AT_HAND);
+        socket.go_on_receiving();
     }
 }
 
 /// Keeps data beyond the bound of leases. Where buffers run short, a few bytes join those that came
 /// before instead of holding one of their own.
-fn hold(core: &Core, state: &mut SocketState, buffer: PoolBuffer, count: usize) {
-    let held = &mut core.work(state).held;
+fn hold(socket: &mut Locked<'_>, buffer: PoolBuffer, count: usize) {
+    let core = socket.core;
+    let held = &mut socket.work().held;
     let last = held
         .back_mut()
-        .filter(|last| core.pool.is_scarce() && last.count + count <= core.pool.buffer_bytes());
+        .filter(|last| core.pool().is_scarce() && last.count + count <= core.pool().buffer_bytes());
     let Some(last) = last else {
         let read = 0;
         return held.push_back(Held {
@@ -294,24 +245,24 @@ fn hold(core: &Core, state: &mut SocketState, buffer: PoolBuffer, count: usize) 
             read,
         });
     };
-    let space = core.pool.bytes_of_mut(&mut last.buffer);
-    space[last.count..last.count + count].copy_from_slice(&core.pool.bytes_of(&buffer)[..count]);
+    let space = core.pool().bytes_of_mut(&mut last.buffer);
+    space[last.count..last.count + count].copy_from_slice(&core.pool().bytes_of(&buffer)[..count]);
     last.count += count;
     core.buffer_returned(buffer);
 }
 
-fn has_held(state: &SocketState) -> bool {
-    state
+fn has_held(socket: &Locked<'_>) -> bool {
+    socket
         .work
         .as_ref()
         .is_some_and(|work| !work.held.is_empty())
 }
 
-fn take_held(state: &mut SocketState) -> Option<Held> {
-    state.work.as_mut()?.held.pop_front()
+fn take_held(socket: &mut Locked<'_>) -> Option<Held> {
+    socket.work.as_mut()?.held.pop_front()
 }
 
 /// The end that waited behind what was held, once that is told.
-pub(super) fn take_held_end(state: &mut SocketState) -> Option<i32> {
-    state.work.as_mut()?.held_end.take()
+pub(super) fn take_held_end(socket: &mut Locked<'_>) -> Option<i32> {
+    socket.work.as_mut()?.held_end.take()
 }

@@ -19,7 +19,7 @@ fn port_with(sockets_max: u32) -> Option<(Port, *const Uring)> {
     let like = like
         .inspect_err(|error| println!("skipped: {error}"))
         .ok()?;
-    let options = like.core.options;
+    let options = *like.core.options();
     let uring = Box::new(Uring::new(&options).expect("as the other one"));
     let seen: *const Uring = &raw const *uring;
     let core = Core::new(options, uring, like.driver().clone());
@@ -69,7 +69,7 @@ fn who_looks_out_for_the_end_is_asked_again() {
         receive(&mut waiter, text.as_bytes());
     }
     let is_guarded = || {
-        let state = port.core.slots.lock(id).expect("it is open");
+        let state = port.core.lock(id, Out::queue()).expect("it is open");
         state.has(flag::GUARDED)
     };
     if !uring.caps_streams {
@@ -101,9 +101,8 @@ fn who_came_first_beyond_the_places_is_told_first() {
     let (first, second) = pair();
     let came = [first.as_raw_fd(), second.as_raw_fd()];
     let tell = |socket: TcpStream| {
-        let mut state = port.core.slots.lock(id).expect("it is open");
-        let out = &mut Out::queue();
-        uring.tell(&port.core, id, &mut state, Handle::from(socket), out);
+        let mut locked = port.core.lock(id, Out::queue()).expect("it is open");
+        uring.tell(&mut locked, Handle::from(socket));
     };
     tell(first);
     drop(other);

@@ -16,7 +16,7 @@ use crate::{DriverChoice, DriverKind, Key, Port, Wait};
 fn port_on(prepare: impl FnOnce(&Uring)) -> Option<Port> {
     let builder = Port::builder().driver(DriverChoice::Require(DriverKind::Uring));
     let like = builder.build().ok()?;
-    let options = like.core.options;
+    let options = *like.core.options();
     let uring = Uring::new(&options).expect("as the other one");
     prepare(&uring);
     let core = Core::new(options, Box::new(uring), like.driver().clone());
@@ -93,9 +93,9 @@ fn a_wait_that_fails_tells_the_wake_ups_it_used() {
     let mut poll = || {
         local.begin(8);
         let mut wakes = 0;
-        core.driver.wake(3);
+        core.driver().wake(3);
         let polled = core
-            .driver
+            .driver()
             .poll(core, Some(Duration::ZERO), local, &mut wakes);
         (polled.is_ok(), wakes)
     };

@@ -1,0 +1,158 @@
+//! A socket under its lock: what a driver gets to see of one, and what it reports to.
+//!
+//! The port, the socket's name, its locked state and the place where its packets go belong together
+//! in every step that a socket takes. They were four parameters of 120 functions; here they are one
+//! value, and the steps are its methods, each in the module that is named after what it does.
+//!
+//! The lock is held for as long as the value lives. It gives the state by `Deref`, because what a
+//! socket is doing is plain data that every step reads; a method for each field was rejected.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use crate::core::local::Local;
+use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::{Core, Out};
+use crate::driver::SlotBlock;
+
+/// One socket of a port, locked.
+pub(crate) struct Locked<'a> {
+    pub(crate) core: &'a Arc<Core>,
+    pub(crate) id: SlotId,
+    pub(in crate::core) state: MutexGuard<'a, SocketState>,
+    pub(in crate::core) out: Out<'a>,
+}
+
+impl Core {
+    /// Locks a socket, unless it is gone. Its packets go to `out`.
+    #[inline]
+    pub(crate) fn lock<'a>(self: &'a Arc<Self>, id: SlotId, out: Out<'a>) -> Option<Locked<'a>> {
+        let state = self.slots.lock(id)?;
+        Some(self.locked(id, state, out))
+    }
+
+    /// Locks the socket that has this place in the table, if there is one.
+    #[inline]
+    pub(crate) fn lock_index<'a>(
+        self: &'a Arc<Self>,
+        index: u32,
+        out: Out<'a>,
+    ) -> Option<Locked<'a>> {
+        let (id, state) = self.slots.lock_index(index)?;
+        Some(self.locked(id, state, out))
+    }
+
+    /// The same for a socket that is locked already.
+    #[inline]
+    pub(in crate::core) fn locked<'a>(
+        self: &'a Arc<Self>,
+        id: SlotId,
+        state: MutexGuard<'a, SocketState>,
+        out: Out<'a>,
+    ) -> Locked<'a> {
+        Locked {
+            core: self,
+            id,
+            state,
+            out,
+        }
+    }
+}
+
+impl<'a> Locked<'a> {
+    /// What the driver keeps of this socket at a stable address.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn block(&self) -> &'a SlotBlock {
+        &self.core.slots.slot(self.id.index).driver
+    }
+}
+
+impl Locked<'_> {
+    /// Whether the slot is free again, or another socket's: a step has ended this one.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.generation != self.id.generation
+    }
+
+    /// The batch of the waiter that takes this step, if it is one.
+    #[inline]
+    pub(crate) fn local(&mut self) -> Option<&mut Local> {
+        self.out.0.as_deref_mut()
+    }
+
+    /// Whether the batch takes another packet of this socket.
+    #[inline]
+    pub(crate) fn may_take(&self) -> bool {
+        let packets_max = self.core.options.turn_packets_max;
+        let local = self.out.0.as_ref();
+        local.is_some_and(|local| local.may_take(&self.state, packets_max))
+    }
+
+    /// Whether the batch takes another packet of this listener.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn may_take_of_listener(&self) -> bool {
+        let packets_max = self.core.options.turn_packets_max;
+        let local = self.out.0.as_ref();
+        local.is_some_and(|local| local.may_take_of_listener(self.id, packets_max))
+    }
+
+    /// Whether this waiter found other sockets ready before this one.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn waits_behind_others(&self) -> bool {
+        let local = self.out.0.as_ref();
+        local.is_some_and(|local| !local.ready.is_empty())
+    }
+
+    /// The socket joins those that this waiter found ready. A caller that is no waiter queues it.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn join_ready(&mut self) {
+        match &mut self.out.0 {
+            Some(local) => {
+                local.ready.push_back(self.id.index);
+                self.set(flag::QUEUED);
+            }
+            None => self.enqueue(),
+        }
+    }
+
+    /// From here on all packets go to the queue.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn queue_only(&mut self) {
+        self.out = Out::queue();
+    }
+
+    /// `bytes` bytes were read into the batch.
+    #[allow(
+        dead_code,
+        reason = "not every system has a driver that reads at a turn"
+    )]
+    pub(crate) fn note_read(&mut self, bytes: usize) {
+        if let Some(local) = self.local() {
+            local.note_read(bytes);
+        }
+    }
+}
+
+impl fmt::Debug for Locked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {:?}", self.id, self.core)
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = SocketState;
+
+    #[inline]
+    fn deref(&self) -> &SocketState {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut SocketState {
+        &mut self.state
+    }
+}
