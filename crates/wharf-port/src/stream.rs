@@ -4,11 +4,17 @@
 //! the owner and returns it, because an owner that is only a temporary value would close what it
 //! had just started, and say nothing. Methods that borrow the owner were rejected for that: the
 //! borrow ends with the statement, and the statement compiles.
+//!
+//! `Deref` to [`SocketRef`] was rejected: both have `close`, and through a reference to the owner the
+//! other one was called.
 
 use std::mem;
 
+use crate::address::Address;
+use crate::buffer::Buffer;
 use crate::core::close::close_quietly;
 use crate::error::{Refused, Result};
+use crate::key::Key;
 use crate::op::{Close, Op};
 use crate::reference::SocketRef;
 
@@ -129,6 +135,114 @@ impl Stream {
         }
     }
 
+    /// Sends, as [`SocketRef::send`] does.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::send`]; the buffer comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.send("Disconnecting you..")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn send(&self, buffer: impl Into<Buffer>) -> Result<Op, Refused<Buffer>> {
+        self.socket.send(buffer)
+    }
+
+    /// Sends and reports success, as [`SocketRef::send_reported`] does.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::send`]; the buffer comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.send_reported(vec![1, 2, 3])?;
+    /// # Ok(()) }
+    /// ```
+    pub fn send_reported(&self, buffer: impl Into<Buffer>) -> Result<Op, Refused<Buffer>> {
+        self.socket.send_reported(buffer)
+    }
+
+    /// Ends the write side once the queued sends are out, as [`SocketRef::shutdown`] does.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::shutdown`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// let op = stream.shutdown()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn shutdown(&self) -> Result<Op> {
+        self.socket.shutdown()
+    }
+
+    /// The key that the stream was associated with.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::key`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// assert_eq!(stream.key()?, 100.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn key(&self) -> Result<Key> {
+        self.socket.key()
+    }
+
+    /// The address on this side.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::local_address`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// assert!(stream.local_address()?.internet().unwrap().ip().is_loopback());
+    /// # Ok(()) }
+    /// ```
+    pub fn local_address(&self) -> Result<Address> {
+        self.socket.local_address()
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// As for [`SocketRef::peer_address`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// # let port = wharf_port::Port::builder().build()?;
+    /// let stream = port.associate(socket, 100.into())?;
+    /// assert_eq!(stream.peer_address()?, listener.local_addr()?.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn peer_address(&self) -> Result<Address> {
+        self.socket.peer_address()
+    }
+
     /// Gives the connection to the port: it stays open until it is closed by reference, or until
     /// the port ends.
     ///
@@ -167,11 +281,9 @@ impl Stream {
     }
 }
 
-impl std::ops::Deref for Stream {
-    type Target = SocketRef;
-
-    fn deref(&self) -> &SocketRef {
-        &self.socket
+impl From<&Stream> for SocketRef {
+    fn from(stream: &Stream) -> Self {
+        stream.socket
     }
 }
 

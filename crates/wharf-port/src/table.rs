@@ -140,7 +140,8 @@ impl<T: Send> Table<T> {
     /// assert_eq!(sessions.insert(&stream, "newer").unwrap(), Some("new"));
     /// # Ok(()) }
     /// ```
-    pub fn insert(&self, socket: &SocketRef, state: T) -> Result<Option<T>, Refused<T>> {
+    pub fn insert(&self, socket: impl Into<SocketRef>, state: T) -> Result<Option<T>, Refused<T>> {
+        let socket = socket.into();
         let chunk = self.chunks.get((socket.slot / CHUNK_ENTRIES) as usize);
         let chunk = chunk.filter(|_| socket.port == self.port);
         let Some(chunk) = chunk else {

@@ -375,7 +375,7 @@ fn state_is_found_by_packets_of_its_own_socket_alone(at: &Where) {
     assert_eq!(table.remove(&next), None);
     assert_eq!(table.insert(&stream, "third").ok(), Some(None));
     assert_eq!(table.with(&packet, |state| *state), None, "it is stale");
-    let stale = table.insert(&packet.socket, "late").unwrap_err();
+    let stale = table.insert(packet.socket, "late").unwrap_err();
     assert_eq!(stale.error.kind(), ErrorKind::Closed);
     assert_eq!(table.remove(&next), Some("third"));
     assert!(table.is_empty());
