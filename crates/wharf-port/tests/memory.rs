@@ -1,9 +1,9 @@
 //! What a port costs: bytes of heap per idle socket, and allocations per echo and per timer.
 //!
-//! A binary of its own, because the allocator that counts is the whole process's. The clients live
-//! in a second process, so that descriptors suffice for 19,000 connections; it is this binary
-//! again, told its role by the environment. Unix only: the figure for Windows is the size of a
-//! slot, asserted where that is defined.
+//! This is a separate binary, because the counting allocator applies to the whole process. The
+//! clients are in a second process, so that the descriptors are enough for 19,000 connections; it
+//! is this binary again, with an environment variable for its role. Unix only: the figure for
+//! Windows is the size of a slot, asserted at its definition.
 
 #![cfg(unix)]
 
@@ -21,20 +21,20 @@ use wharf_port::{
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// The profiler is the process's own: one test at a time.
+/// The profiler belongs to the process: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const BYTES_PER_SOCKET_MAX: f64 = 64.0;
 const TIMERS: u64 = 1_000_000;
-/// One for each chunk of 4,096 timers, and the growth of the list of chunks and of the queue that
-/// the packets go through.
+/// One for each chunk of 4,096 timers, and the growth of the list of chunks and of the packet
+/// queue.
 const TIMER_ALLOCATIONS_MAX: u64 = TIMERS.div_ceil(4096) + 32;
 const BYTES_PER_TIMER_MAX: f64 = 41.0;
-/// A queue that was longer gives its memory back once it is empty, and has to grow again.
+/// A longer queue frees its memory once it is empty, and must grow again.
 const CANCELLED_IN_A_ROW: usize = 32;
 const ROLE: &str = "WHARF_TEST_CONNECT";
 
-/// The other process: opens the connections, says so, and holds them until its input ends.
+/// The other process: opens the connections, reports that, and holds them until its input closes.
 #[test]
 fn role_of_the_clients() {
     let Ok(role) = std::env::var(ROLE) else {
@@ -94,8 +94,8 @@ fn listen(port: &Port) -> (Listener, SocketAddr) {
     (listener, address.internet().expect("an internet address"))
 }
 
-/// Hands every packet to `handle` until it answers that it has seen enough. It hangs when nothing
-/// comes for a minute; how long 19,000 connections take is the affair of the machine.
+/// Passes every packet to `handle` until it returns that it has seen enough. It hangs if nothing
+/// comes for a minute; the time of 19,000 connections depends on the machine.
 fn pump(waiter: &mut Waiter, mut handle: impl FnMut(wharf_port::Packet) -> bool) {
     let mut heard_at = Instant::now();
     let mut done = false;
@@ -131,13 +131,13 @@ fn an_idle_socket_costs_at_most_64_bytes() {
                 }
                 held == count as u64
             });
-            // What was asked for last is queued until somebody waits next: it is not idle yet.
+            // The last submissions are queued until the next wait: the port is not idle yet.
             let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
             let bytes = dhat::HeapStats::get().curr_bytes - before;
             let each = bytes as f64 / count as f64;
             let table = port.stats().table_bytes;
             println!("{name}: {count} held, {each:.1} bytes each; a table of {table}");
-            // What the port tells of itself is most of what it costs, and no more than that.
+            // What the port reports of itself is most of what it costs, and no more than that.
             assert!(
                 table <= bytes && table * 4 >= bytes * 3,
                 "{name}: {table} of {bytes}"
@@ -152,7 +152,7 @@ fn an_idle_socket_costs_at_most_64_bytes() {
     }
 }
 
-/// What a connect needed while it was under way goes when it is done.
+/// The memory of a connect in flight is freed when it is done.
 #[test]
 fn a_socket_that_connected_costs_no_more() {
     const COUNT: usize = 300;
@@ -167,7 +167,7 @@ fn a_socket_that_connected_costs_no_more() {
         let mut before = 0;
         for held in 0..COUNT {
             if held == 10 {
-                // The table is there, and queues are as long as they become.
+                // The table exists, and queues have their full length.
                 before = dhat::HeapStats::get().curr_bytes;
             }
             port.connect(address, Key(1)).expect("room");
@@ -220,7 +220,7 @@ fn an_echo_allocates_nothing() {
                     packet.socket.send(lease).expect("the queue is empty");
                     true
                 });
-                // The send of a completion driver goes out when somebody waits next.
+                // A completion driver's send goes out at the next wait.
                 let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
                 client.read_exact(&mut [0; 64]).expect("the echo");
             }
@@ -243,7 +243,7 @@ fn an_echo_allocates_nothing() {
     }
 }
 
-/// Arms `TIMERS` and cancels them all, taking the packets that say so as a server would.
+/// Arms `TIMERS` and cancels them all, taking their packets as a server would.
 fn arm_and_cancel(port: &Port, waiter: &mut Waiter, ops: &mut Vec<Op>) {
     let later = Instant::now() + Duration::from_secs(3600);
     for (key, seconds) in (0..TIMERS).zip((0..3600).cycle()) {
@@ -301,7 +301,7 @@ fn a_million_timers_allocate_a_table_once_and_nothing_per_timer() {
     }
 }
 
-/// Closing is part of what a port costs: every table entry and descriptor comes back.
+/// Closing is part of the cost of a port: every table entry and descriptor is freed.
 #[test]
 fn a_thousand_rounds_leave_nothing_behind() {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -332,9 +332,9 @@ fn a_thousand_rounds_leave_nothing_behind() {
     }
 }
 
-/// Not a limit but a line: four sizes, and what one connection costs stays what it is. Counted is
-/// the processor time of this process, the kernel's share included, because it is the same beside
-/// other work.
+/// Not a limit but a linear cost: four sizes, and the cost of one connection stays the same. It
+/// counts the processor time of this process, including the kernel, because other load does not
+/// change it.
 #[test]
 #[ignore = "it measures: run it by name, in a release build"]
 fn closing_takes_time_in_proportion_to_the_number() {
@@ -347,7 +347,7 @@ fn closing_takes_time_in_proportion_to_the_number() {
         for count in [2_375, 4_750, 9_500, 19_000] {
             let us_of = |close: fn(&Port, &mut Waiter, Vec<Stream>)| {
                 let port = || builder.build().expect("the driver is present");
-                // The cheaper of two is the less disturbed.
+                // The lower of two is less disturbed.
                 let times = [(); 2].map(|()| closing(port(), count, close));
                 times.into_iter().min().expect("two").as_secs_f64() * 1e6
             };
@@ -369,7 +369,8 @@ fn processor_time() -> Duration {
     Duration::try_from(time).expect("it counts up from 0")
 }
 
-/// The processor time that `close` takes for so many connections, each with a receive armed.
+/// The processor time that `close` takes for this number of connections, each with an armed
+/// receive.
 fn closing(port: Port, count: usize, close: fn(&Port, &mut Waiter, Vec<Stream>)) -> Duration {
     let mut waiter = port.waiter().expect("the first waiter");
     let (listener, address) = listen(&port);
@@ -386,7 +387,7 @@ fn closing(port: Port, count: usize, close: fn(&Port, &mut Waiter, Vec<Stream>))
     let _ = waiter.wait(Some(Duration::ZERO)).expect("waits");
     let start = processor_time();
     close(&port, &mut waiter, streams);
-    // What nobody waits for any more is closed when nobody can reach it.
+    // A socket that no waiter waits for is closed when it cannot be reached any more.
     drop((listener, waiter, port));
     let took = processor_time() - start;
     drop(clients);

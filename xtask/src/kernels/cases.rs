@@ -12,7 +12,7 @@
 /// The driver that `Auto` takes, and what it reports about the kernel.
 pub(super) const CHOICE: &[&str] = &[
     "auto_takes_the_best_that_works_and_says_why",
-    "a_driver_says_what_its_kernel_does_and_what_stands_in_for_the_rest",
+    "a_driver_reports_its_kernels_features_and_fallbacks",
 ];
 
 /// By topic, in the order of the suite.
@@ -22,8 +22,8 @@ pub(super) const CASES: &[&str] = &[
     "closing_wakes_every_waiter",
     "many_threads_get_each_post_once",
     // Accepts that stream, and their ends.
-    "closing_a_listener_ends_its_accept_then_tells_closed",
-    "both_addresses_are_told_v4",
+    "closing_a_listener_ends_its_accept_then_delivers_closed",
+    "both_addresses_are_known_v4",
     "sixty_four_clients_are_accepted_once_each",
     "a_cancelled_accept_leaves_clients_waiting_for_the_next",
     "unix_sockets_are_accepted",
@@ -39,8 +39,8 @@ pub(super) const CASES: &[&str] = &[
     "an_empty_receive_waits_for_data_and_takes_none",
     "two_receives_fill_in_order",
     "an_operation_outlives_its_thread",
-    "a_watch_tells_a_fin",
-    "a_watch_tells_a_reset",
+    "a_watch_reports_a_fin",
+    "a_watch_reports_a_reset",
     "data_does_not_end_a_watch",
     "a_watch_sees_a_fin_behind_unread_data",
     // Provided buffers, and the bound of leases.
@@ -50,24 +50,24 @@ pub(super) const CASES: &[&str] = &[
     "an_idle_connection_holds_no_buffer",
     "a_lease_outlives_its_socket_and_its_port",
     "small_messages_beyond_the_leases_keep_their_order",
-    "what_a_cancelled_stream_has_left_is_for_the_next_receive",
-    "the_end_is_told_behind_what_waited",
-    "an_end_right_behind_a_message_is_told",
+    "bytes_left_by_a_cancelled_stream_go_to_the_next_receive",
+    "the_end_is_reported_after_what_waited",
+    "an_end_just_after_a_message_is_reported",
     // Sends.
     "two_big_sends_go_out_in_order",
     "many_small_sends_go_out_in_order",
     "sends_of_many_threads_stay_whole",
-    "sends_behind_a_failed_one_end_with_their_buffers",
+    "sends_after_a_failed_one_end_with_their_buffers",
     // Cancels: old kernels have special codes for some.
     "cancelling_an_idle_receive_ends_it",
-    "cancelling_a_receive_into_brings_the_buffer_back_untouched",
+    "cancelling_a_receive_into_returns_the_buffer_untouched",
     "cancelling_a_watch_ends_it",
     "a_cancelled_receive_loses_no_bytes",
     "a_send_not_yet_begun_is_cancelled_alone",
     "a_send_cut_short_ends_the_write_side",
     // Ends of connections.
     "half_closing_an_echo_loses_nothing",
-    "closing_ends_a_pending_receive_then_tells_closed",
+    "closing_ends_a_pending_receive_then_delivers_closed",
     "a_flushing_close_sends_what_is_queued_then_fin",
     "a_resetting_close_sends_rst_and_no_fin",
     "unread_input_does_not_destroy_output",
@@ -85,7 +85,7 @@ pub(super) const CASES: &[&str] = &[
     "no_handle_is_inherited",
     // Tables of sockets without descriptors, from Linux 6.8 on.
     "neither_accepted_nor_connected_sockets_take_descriptors",
-    "a_full_table_of_places_pauses_and_loses_nobody",
+    "a_full_table_pauses_and_loses_no_connection",
     "another_thread_ends_sockets_of_a_rings_thread",
     "sockets_of_a_table_end_with_their_thread",
 ];

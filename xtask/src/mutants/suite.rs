@@ -26,7 +26,7 @@ struct Stage {
     arguments: &'static [&'static str],
 }
 
-const BY_LOT: &str = "programs_made_by_lot";
+const BY_LOT: &str = "random_programs";
 const STAGES: [Stage; 9] = [
     stage("units", 0, &[]),
     stage("sim", 1, &["sim/"]),

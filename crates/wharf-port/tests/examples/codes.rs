@@ -1,49 +1,48 @@
 //! The exit code of a program that ended by itself.
 //!
-//! A process tells Wine's server that it ends before it calls `exit`; when more than half a
-//! second passes between the two, the server ends it with SIGKILL, and its code is lost. It
-//! happened once in some thousand runs, after a load had printed all its account. Another time a
-//! process that had stood still on its way out found its connection to that server gone, said so
-//! and ended with code 1; the tests of the program take that for the same. Such an end
-//! counts as any code, a few times in a run of the suite; what the program printed is compared
-//! all the same.
+//! A process reports to Wine's server that it ends before it calls `exit`. If more than half a
+//! second passes between the two, the server kills it with SIGKILL, and its exit code is lost. It
+//! happened once in some thousand runs, after a load had printed its whole account. Another time a
+//! process that had stood still while exiting found its connection to that server gone, said so and
+//! ended with code 1; the tests of the program treat that the same. Such an end counts as any code,
+//! a few times in a run of the suite. What the program printed is compared all the same.
 //!
-//! Under Wine 10 the code of a process that ends while one of its threads ends is 0 at times: a
-//! thread that the server ends, and that is the last, ends the process with the code of its own. A
-//! few lines of C, whose threads and `main` return after 20 ms, had 0 for 1 in 3 to 5 of 100
-//! runs; a load with threads in 2 of 100. The server has the right code, so a test
-//! that is itself of Windows always sees it. From here 0 counts as any code, a few times too.
+//! Under Wine 10 the code of a process that ends while one of its threads ends is sometimes 0: if
+//! the server ends the last thread, the process ends with that thread's code. A few lines of C,
+//! whose threads and `main` return after 20 ms, had 0 for 1 in 3 to 5 of 100 runs; a load with
+//! threads in 2 of 100. The server has the right code, so a test that is itself a Windows program
+//! always sees it. From here 0 counts as any code, a few times too.
 //!
-//! Running it again was rejected: many tests count what the server has seen. So
-//! was a launcher that is told the code by Windows' means: it stands between the tests and the
-//! process that they send signals to.
+//! Running it again was rejected: many tests count what the server has seen. A launcher that reads
+//! the code through Windows was rejected too: it would be between the tests and the process to
+//! which they send signals.
 //!
-//! The tests of the program take this file too.
+//! The tests of the program use this file too.
 
 use std::fmt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// More lost codes than this in one run of the suite are not bad luck.
+/// More lost codes than this in one run of the suite are a defect.
 const LOST_CODES_MAX: usize = 3;
 
 static LOST_CODES: AtomicUsize = AtomicUsize::new(0);
 
-/// More codes of 0 in place of another than this are not bad luck.
+/// More codes of 0 in place of another than this are a defect.
 const ZEROS_MAX: usize = 8;
 
 static ZEROS: AtomicUsize = AtomicUsize::new(0);
 
-/// Compares with what [`ExitStatus::code`] answers.
+/// Compares with [`ExitStatus::code`].
 #[derive(Clone, Copy)]
 pub(crate) struct Code {
     status: ExitStatus,
     is_lost: bool,
-    /// 0 may stand for another code.
+    /// 0 may mean another code.
     may_be_zero: bool,
 }
 
-/// Looks at how a program ended, which was run by another one, such as Wine, or not.
+/// Examines how a program ended; another program, such as Wine, may have run it.
 pub(crate) fn code_of(status: ExitStatus, is_native: bool) -> Code {
     let is_lost = !is_native && is_killed(status);
     if is_lost {

@@ -1,9 +1,9 @@
 //! The examples, run as programs and compared line by line.
 //!
-//! A suite of its own, because `tests/it` speaks to the library and this one to what a newcomer
-//! types. Cargo builds the examples for a plain `cargo test`; for `cargo test --test examples` alone
-//! it does not, and one that is missing or stale is an error that says so. The same cases run the
-//! Windows builds under Wine, see `program::ELSEWHERE`.
+//! This is a separate suite: `tests/it` calls the library, and this one runs what a newcomer types.
+//! Cargo builds the examples for a plain `cargo test`, but not for `cargo test --test examples`
+//! alone. A missing or stale example is an error that says so. The same cases run the Windows
+//! builds under Wine, see `program::ELSEWHERE`.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ mod readme;
 #[cfg(target_os = "linux")]
 mod traced;
 
-/// Ends a hang, and is far longer than anything takes.
+/// Ends a hang, and is far longer than needed.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -73,7 +73,7 @@ fn listening_says_where_and_ends() {
 #[test]
 fn the_default_address_is_port_10101_of_this_machine() {
     let ended = Program::start("01_listening", &[]).end();
-    // Another program may have that port, and then it is no lie that it is in use.
+    // Another program may have that port; then it is really in use.
     if ended.code == Some(0) {
         assert_eq!(ended.lines, ["LISTENING ON 127.0.0.1:10101", "SUCCESS"]);
     } else {
@@ -175,7 +175,7 @@ fn serving_ignores_what_its_clients_say_and_that_they_leave() {
     drop(talker);
     reset(connect(address));
     let _last = connect(address);
-    // One that resets before it is accepted may still be stored, or be skipped by the system.
+    // A client that resets before it is accepted may still be stored, or be skipped by the system.
     let mut key = 101;
     while key < 102 {
         stored(&mut program, key);
@@ -328,7 +328,7 @@ fn a_cancelled_receive_loses_nothing() {
 fn what_threads_post_arrives_once_and_in_order() {
     let mut ended = Program::start("post_from_a_thread", &[]).end();
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
-    // The order is checked by the example itself; that of the threads among each other is open.
+    // The example itself checks the order; the order of the threads among each other is open.
     ended.lines[..3].sort_unstable();
     let said = [
         "THREAD 0 IS DONE",

@@ -1,8 +1,8 @@
 //! An example as a running program: its lines one by one, a signal, its end.
 //!
-//! Every wait has a deadline that is generous, because it only ends a hang: Wine takes seconds to
-//! start a program. Lines are read on threads of their own, so that a program which waits for a
-//! reader of its errors cannot stop its test.
+//! Every wait has a generous deadline, because it only ends a hang: Wine takes seconds to start a
+//! program. Separate threads read lines, so a program that waits for a reader of its errors cannot
+//! stop its test.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
@@ -17,12 +17,12 @@ use crate::codes::{Code, code_of};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Names a directory with other builds of the examples, and before it the words of the command
-/// that runs them: `wine64 /path/to/examples`.
+/// A directory with other builds of the examples, after the command that runs them: `wine64
+/// /path/to/examples`.
 const ELSEWHERE: &str = "WHARF_TEST_EXAMPLES";
 
-/// Whether signals end a program here in its own way. On Windows nothing but Ctrl-C at its own
-/// console does; there a test closes the program instead.
+/// Whether a signal shuts a program down gracefully here. On Windows only Ctrl-C at its own console
+/// does; there a test closes the program instead.
 pub(crate) const SIGNALS: bool = cfg!(unix);
 
 #[derive(Debug)]
@@ -33,17 +33,17 @@ pub(crate) struct Program {
     errors: Receiver<String>,
 }
 
-/// What is left of a program that has ended.
+/// The result of a program that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// `None` when it was ended by a signal or closed.
+    /// `None` if a signal ended it or the test closed it.
     pub(crate) code: Code,
-    /// The lines that nobody had taken.
+    /// The lines that the test had not read.
     pub(crate) lines: Vec<String>,
     pub(crate) errors: String,
 }
 
-/// Whether the examples under test are those that cargo built beside this binary.
+/// Whether the examples under test are those that cargo built next to this binary.
 pub(crate) fn are_native() -> bool {
     env::var_os(ELSEWHERE).is_none()
 }
@@ -72,7 +72,7 @@ pub(crate) fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// Refuses to test yesterday's program: cargo builds examples only for a plain `cargo test`.
+/// Refuses to test a stale program: cargo builds examples only for a plain `cargo test`.
 fn assert_fresh(file: &Path, name: &str) {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = [
@@ -129,7 +129,7 @@ impl Program {
         }
     }
 
-    /// Starts an example on a free port of the loopback interface; answers its address too.
+    /// Starts an example on a free port of the loopback interface; returns its address too.
     pub(crate) fn serve(name: &str, arguments: &[&str]) -> (Self, SocketAddr) {
         let mut words = vec!["127.0.0.1:0"];
         words.extend(arguments);
@@ -162,7 +162,7 @@ impl Program {
         assert_eq!(self.line(), line, "{}", self.name);
     }
 
-    /// The next line, already printed or not; nothing when the output is over.
+    /// The next line, already printed or not; `None` when the output is over.
     #[cfg(target_os = "linux")]
     pub(crate) fn line_or_end(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
@@ -172,7 +172,7 @@ impl Program {
         }
     }
 
-    /// Ctrl-C where signals exist; elsewhere the program is closed, and says nothing more.
+    /// Sends Ctrl-C where signals exist; elsewhere the program is closed, and prints nothing more.
     pub(crate) fn interrupt(&mut self) {
         #[cfg(unix)]
         {
@@ -198,7 +198,7 @@ impl Program {
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
-        // Its output ends with it, so that nothing has to be asked again and again.
+        // Its output ends with it, so no polling is needed.
         let lines = rest_of(&self.lines, deadline);
         let errors = rest_of(&self.errors, deadline).join("\n");
         let status = self.child.wait().expect("a child can be waited for");
@@ -213,7 +213,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // A failed test leaves no server behind; one that has ended already is not there to kill.
+        // A failed test leaves no server behind; one that has ended cannot be killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,9 +1,9 @@
 //! What the examples close, and in which order, on every way out: seen by strace.
 //!
-//! A program cannot say of itself that it has closed everything once; the system can. strace also
-//! lets any one step fail (`-e inject`), so that each has its test. The driver of these tests is
-//! `poll`, whose steps are system calls of their own; io_uring is refused for the purpose. One test
-//! shows that the order is the same on the driver that a user gets.
+//! A program cannot prove that it has closed everything exactly once; the system can. strace also
+//! lets any one step fail (`-e inject`), so each has its test. These tests use the driver `poll`,
+//! whose steps are separate system calls; io_uring is refused for the purpose. One test shows that
+//! the order is the same on the driver that a user gets.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use super::program::{self, Ended, Program};
 use super::{PATIENCE, connect, exchange, stored};
 
-/// The calls that make what an example has to close.
+/// The calls that open what an example must close.
 const OPENING: [&str; 4] = ["epoll_create1", "eventfd2", "socket", "accept4"];
-/// What else the tests look at.
+/// Other calls that the tests examine.
 const OTHERS: [&str; 6] = [
     "io_uring_setup",
     "io_uring_enter",
@@ -40,7 +40,7 @@ struct Traced {
     log: PathBuf,
 }
 
-/// What a traced program did: each handle with the call that made it, and the order of closing.
+/// What a traced program did: each handle with the call that opened it, and the order of closing.
 #[derive(Debug)]
 struct Account {
     calls: Vec<String>,
@@ -48,7 +48,7 @@ struct Account {
     left_open: Vec<(i32, &'static str)>,
 }
 
-/// Whether strace can be used; where it must be (`CI`), that it cannot is a failure.
+/// Whether strace works; where it is required (`CI`), that it does not is a failure.
 fn can_trace() -> bool {
     let mut command = Command::new("strace");
     command
@@ -60,7 +60,7 @@ fn can_trace() -> bool {
             env::var_os("CI").is_none() || !program::are_native(),
             "strace is missing or may not trace"
         );
-        // Past the harness, which shows what a passing test prints to nobody.
+        // Printed past the harness, which hides the output of a passing test.
         let line = "skipped: what examples close is seen by strace, which does not work here\n";
         std::io::stderr()
             .write_all(line.as_bytes())
@@ -151,13 +151,13 @@ impl Account {
         }
     }
 
-    /// How many calls there were in whose text all of these words are.
+    /// The number of calls with all of these words.
     fn count(&self, words: &[&str]) -> usize {
         let has_all = |call: &&String| words.iter().all(|word| call.contains(word));
         self.calls.iter().filter(has_all).count()
     }
 
-    /// Checks that all was closed, and by which calls it had been made, in the order of closing.
+    /// Checks that all was closed, and by which calls it was opened, in the order of closing.
     fn assert_closed(&self, made_by: &[&str]) {
         assert!(self.left_open.is_empty(), "{self:?}");
         let names: Vec<&str> = self.closed.iter().map(|(_, name)| *name).collect();
@@ -165,7 +165,7 @@ impl Account {
     }
 }
 
-/// The calls of all threads; those that another thread interrupted are put together again.
+/// The calls of all threads; interrupted calls are joined.
 fn whole_calls(text: &str) -> Vec<String> {
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
     let mut calls = Vec::new();
@@ -186,7 +186,7 @@ fn whole_calls(text: &str) -> Vec<String> {
     calls
 }
 
-/// What is closed, in order, when there are so many connections.
+/// What is closed, in order, with this number of connections.
 fn with_connections(count: usize) -> Vec<&'static str> {
     let mut closed = vec!["accept4"; count];
     closed.extend(LISTENER_AND_PORT);
@@ -401,7 +401,7 @@ fn on_the_driver_that_a_user_gets_the_order_is_the_same() {
     traced.program.interrupt();
     let (ended, account) = traced.end();
     assert_eq!(ended.lines, ["*** Keyboard interrupt."]);
-    // Before it listens, the driver may have tried itself with sockets of its own.
+    // Before it listens, the driver may have run its self-test with other sockets.
     let calls = &account.calls;
     let listening = calls.iter().rposition(|call| call.starts_with("listen("));
     let (before, after) = calls.split_at(listening.expect("it listens"));
@@ -430,7 +430,7 @@ fn argument(call: &str) -> String {
     arguments.split([',', ')']).next().unwrap_or("").to_owned()
 }
 
-/// What a call answered.
+/// The result of a call.
 fn result(call: &str) -> String {
     call.rsplit_once("= ").map_or("", |(_, it)| it).to_owned()
 }
@@ -457,9 +457,9 @@ fn a_connection_costs_one_registration_and_no_question_about_its_modes() {
     account.assert_closed(&with_connections(10));
 }
 
-/// What an echo in lockstep costs: the registration is the connection's, and io_uring is entered
+/// The cost of an echo in lockstep: the registration is the connection's. A waiter enters io_uring
 /// for the batch with the bytes and, at most, for the one with the end of the send. On a busy
-/// machine an entrance may be interrupted by work of the ring that brings nothing yet.
+/// machine an enter may be interrupted by work of the ring that delivers nothing yet.
 #[test]
 fn an_echo_costs_no_registration_and_few_entrances() {
     const ECHOES: usize = 200;
@@ -484,7 +484,7 @@ fn an_echo_costs_no_registration_and_few_entrances() {
         println!(
             "{ECHOES} echoes: io_uring entered {entered} times, epoll changed {changed} times"
         );
-        // What comes beside: a self-test, a connection, the end.
+        // In addition: a self-test, a connection, the end.
         assert!(entered <= 3 * ECHOES + 50, "{entered} entrances");
         assert!(changed < 10, "{changed} changes of epoll");
     }

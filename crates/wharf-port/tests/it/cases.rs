@@ -1,7 +1,6 @@
 //! The cases of the contract, by topic.
 //!
-//! Each module has a table of its cases, which the list below puts in the order of
-//! the page that is made from it.
+//! Each module has a table of its cases. The list below gives their order in the generated page.
 
 pub(crate) mod accept;
 pub(crate) mod at_hand;
@@ -56,29 +55,29 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("watch", watch::CASES),
     ("edges", edges::CASES),
     ("pool", pool::CASES),
-    ("a pool that runs short", scarce::CASES),
+    ("a scarce pool", scarce::CASES),
     ("held", held::CASES),
-    ("right behind a message", behind::CASES),
+    ("just after a message", behind::CASES),
     ("send", send::CASES),
-    ("room for sends", room::CASES),
+    ("space for sends", room::CASES),
     ("promptness", prompt::CASES),
     ("cancel", cancel::CASES),
     ("shutdown", shutdown::CASES),
     ("close", close::CASES),
     ("drops", drops::CASES),
     ("waiters", waiters::CASES),
-    ("waiters that go", leaving::CASES),
-    ("one that leads", leaders::CASES),
-    ("looking before sleeping", spin::CASES),
+    ("waiters that leave", leaving::CASES),
+    ("leaders", leaders::CASES),
+    ("busy-polling", spin::CASES),
     ("turns", turns::CASES),
     ("shares", shares::CASES),
     ("bounds", bounds::CASES),
-    ("what nobody takes", untaken::CASES),
+    ("untaken outcomes", untaken::CASES),
     ("exhaustion", exhaust::CASES),
-    ("more than there are places", surplus::CASES),
+    ("more connections than slots", surplus::CASES),
     ("the end of a port", end::CASES),
-    ("the end in order", orderly::CASES),
-    ("at hand at the end", at_hand::CASES),
+    ("graceful shutdown", orderly::CASES),
+    ("in a batch at the end", at_hand::CASES),
     ("errors", errors::CASES),
     ("handles", handles::CASES),
     ("forks", fork::CASES),
@@ -91,7 +90,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("direct descriptors", direct::CASES),
 ];
 
-/// What no case can show.
+/// Behaviours that no case can show.
 pub(crate) const INAPPLICABLE: &[&[Inapplicable]] = &[
     port::INAPPLICABLE,
     accept::INAPPLICABLE,

@@ -1,8 +1,9 @@
 //! The contract suite: every case, on every driver that is present, on shared and single-waiter
 //! ports, against a far end made of plain sockets.
 //!
-//! Each is a test of its own, named `driver/sharing/behaviour`; what cannot run somewhere is
-//! listed with its reason. `docs/library/contract.md` is made from the same table and compared with it.
+//! Each case is its own test, named `driver/sharing/behaviour`. Cases that cannot run somewhere are
+//! listed with the reason. The same table makes `docs/library/contract.md`, which a test compares
+//! with it.
 //!
 //! ```text
 //! cargo test -p wharf-port --test it                       # everything
@@ -10,7 +11,8 @@
 //! WHARF_CONTRACT_WRITE=1 cargo test -p wharf-port --test it contract_table   # write the table
 //! ```
 //!
-//! One binary, because each more costs a link and hides how the tests share the machine.
+//! There is one binary, because each further one costs a link and hides how the tests share the
+//! machine.
 
 mod cases;
 mod random;
@@ -23,10 +25,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rig::case::{Case, Driver, Mode, Where};
 use rig::{runner, system, table};
 
-/// Names the drivers that may not be missing, with commas between them.
+/// The drivers that may not be missing, separated by commas.
 const REQUIRE: &str = "WHARF_TEST_REQUIRE";
 
-/// Names the cases to run, with commas between them, where all would take too long.
+/// The cases to run, separated by commas, if all would take too long.
 const ONLY: &str = "WHARF_TEST_ONLY";
 
 fn main() {
@@ -50,7 +52,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// The names that somebody has chosen, if any. One that names nothing would run nothing.
+/// The selected names, if any. A name that selects nothing would run nothing.
 fn chosen() -> Option<Vec<String>> {
     let names = std::env::var(ONLY).ok()?;
     let names: Vec<_> = names.split(',').map(str::to_owned).collect();
@@ -95,7 +97,7 @@ fn places() -> Vec<Where> {
     places
 }
 
-/// Whether a program of Linux is here and may do what it is asked to.
+/// Whether a Linux program is installed and works.
 fn runs(words: &[&str]) -> bool {
     let mut command = Command::new(words[0]);
     command
@@ -115,7 +117,7 @@ fn named(name: &str, places: &[Where]) -> Option<(&'static Case, Where)> {
     None
 }
 
-/// A driver that is gone takes its tests with it in silence, unless somebody counts.
+/// A missing driver removes its tests silently, unless we count.
 fn required_are_present() -> Result<(), Failed> {
     let required = std::env::var(REQUIRE).unwrap_or_default();
     let present = Driver::present();

@@ -1,8 +1,8 @@
 //! A port under test with its waiter, a far end to talk to, and the log of every packet.
 //!
-//! One thread does both sides: each helper pumps the port while it waits for something. Time only
-//! ends a test that hangs, it never decides one. When a rig goes, the ledger must balance: no
-//! socket, lease or operation is left, and nothing came that belonged to nobody.
+//! One thread does both sides: each helper pumps the port while it waits. Time only ends a test
+//! that hangs, it never decides one. When a rig drops, the ledger must balance: no socket, lease or
+//! operation is left, and no packet without an owner came.
 
 pub(crate) mod case;
 pub(crate) mod crew;
@@ -31,16 +31,16 @@ use system::patience;
 
 /// The key of the rig's own listener, as in the series.
 pub(crate) const LISTENER: Key = Key(90);
-/// The key of the first connection; the next has the next.
+/// The key of the first connection; the next connection has the next key.
 pub(crate) const FIRST: Key = Key(100);
 
 /// A helper that waits longer fails its case.
 const PATIENCE_SECONDS: u64 = 20;
-/// How long a helper listens to say that nothing came.
+/// How long a helper waits before it reports that nothing came.
 const SILENCE: Duration = Duration::from_millis(20);
 /// A step of waiting for a far end, which wakes no port.
 const STEP: Duration = Duration::from_millis(1);
-/// A failed case shows so many of its packets, the latest.
+/// A failed case shows this many of its packets, the latest.
 const REPORTED_MAX: usize = 200;
 
 /// What the watchdog sees of a case that hangs.
@@ -55,13 +55,13 @@ thread_local! {
     pub(crate) static OBSERVED: RefCell<Arc<Observed>> = RefCell::default();
 }
 
-/// What the ledger may show at the end of a case, besides zeros.
+/// What the ledger may show at the end of a case, in addition to zeros.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Allowed {
     pub(crate) leases: usize,
     pub(crate) accepted_untaken: u64,
     pub(crate) waiters_leaked: u64,
-    /// Packets without a case's attention: by default every packet must have been expected.
+    /// Packets that no case has expected: by default every packet must have been expected.
     pub(crate) packets: bool,
 }
 
@@ -69,11 +69,11 @@ pub(crate) struct Rig {
     pub(crate) port: Port,
     pub(crate) allowed: Allowed,
     pub(crate) network: Box<dyn Network>,
-    /// Packets with keys from here on are traffic that is not kept: a flood of it would have to be
-    /// searched for each packet that a case asks for.
+    /// Packets with keys from here on are traffic that is not kept: otherwise each search for a
+    /// packet would scan a flood of it.
     pub(crate) traffic_from: Option<Key>,
     waiter: Option<Waiter>,
-    /// Packets that were taken and that no helper has asked for yet.
+    /// Packets that were taken and that no helper has requested yet.
     packets: VecDeque<Packet>,
     listener: Option<(Listener, Address)>,
     observed: Arc<Observed>,
@@ -121,14 +121,14 @@ impl Rig {
         self.waiter = None;
     }
 
-    /// Another waiter in place of the rig's, which goes with what it had not handed out.
+    /// Replaces the rig's waiter, which leaves with packets it had not delivered.
     pub(crate) fn renew_waiter(&mut self) {
         self.waiter = None;
         let waiter = self.port.waiter().expect("there is room again");
         self.waiter = Some(waiter);
     }
 
-    /// Waits once, at most so long, and keeps what came.
+    /// Waits once, at most this long, and keeps what came.
     pub(crate) fn pump(&mut self, at_most: Duration) {
         let waiter = self.waiter.as_mut().expect("the case dropped its waiter");
         match waiter.wait(Some(at_most)).expect("the port is not broken") {
@@ -146,7 +146,7 @@ impl Rig {
         }
     }
 
-    /// Pumps until `done` answers something.
+    /// Pumps until `done` returns something.
     pub(crate) fn until<T>(
         &mut self,
         what: &str,
@@ -197,7 +197,7 @@ impl Rig {
         self.packets.pop_front()
     }
 
-    /// The first packet that matches; others wait for whoever asks for them.
+    /// The first packet that matches; others stay for later calls.
     pub(crate) fn expect(&mut self, what: &str, matches: impl Fn(&Packet) -> bool) -> Packet {
         self.until(what, |rig| rig.find(&matches))
     }
@@ -212,14 +212,14 @@ impl Rig {
         }
     }
 
-    /// Checks that nothing about an operation that is over is left, as far as it has come.
+    /// Checks that no packet of an ended operation is left, as far as they have come.
     pub(crate) fn expect_silence_of(&mut self, op: Op) {
         if let Some(late) = self.find(|packet| packet.op == op) {
             self.fail(&format!("after its end: {}", describe(&late)));
         }
     }
 
-    /// Forgets packets that have come and that the case does not look at.
+    /// Drops packets that have come and that the case does not examine.
     pub(crate) fn forget(&mut self, which: impl Fn(&Packet) -> bool) {
         self.packets.retain(|packet| !which(packet));
     }
@@ -237,7 +237,7 @@ impl Rig {
         format!("  packets so far ({older} older ones left out):\n    {latest}\n  {stats:?}")
     }
 
-    /// The address of the rig's listener, which starts accepting when first asked for.
+    /// The address of the rig's listener, which starts accepting at the first call.
     pub(crate) fn address(&mut self) -> Address {
         if self.listener.is_none() {
             let listener = self.listen(([127, 0, 0, 1], 0));
@@ -294,7 +294,7 @@ impl Rig {
         (stream, peer)
     }
 
-    /// Has the peer send all of `bytes`.
+    /// The peer sends all of `bytes`.
     pub(crate) fn say(&mut self, peer: &mut Box<dyn Peer>, bytes: &[u8]) {
         let mut sent = 0;
         self.until("the peer's send", |rig| {
@@ -306,7 +306,7 @@ impl Rig {
         });
     }
 
-    /// What the peer hears, until it is so much.
+    /// What the peer receives, until it is this much.
     pub(crate) fn hear(&mut self, peer: &mut Box<dyn Peer>, count: usize) -> Vec<u8> {
         let mut heard = Vec::with_capacity(count);
         self.until("bytes for the peer", |rig| {
@@ -320,7 +320,7 @@ impl Rig {
         heard
     }
 
-    /// What the peer hears until the connection ends, and how it ends.
+    /// What the peer receives until the connection ends, and how it ends.
     pub(crate) fn hear_end(&mut self, peer: &mut Box<dyn Peer>) -> (Vec<u8>, Heard) {
         let mut heard = Vec::new();
         let end = self.until("an end for the peer", |_| match peer.try_receive(1 << 20) {
@@ -334,13 +334,13 @@ impl Rig {
         (heard, end)
     }
 
-    /// Checks that the peer hears FIN and nothing before it.
+    /// Checks that the peer receives FIN and nothing before it.
     pub(crate) fn hear_finish(&mut self, peer: &mut Box<dyn Peer>) {
         let heard = self.hear_end(peer);
         assert_eq!(heard, (Vec::new(), Heard::Finished), "the peer hears FIN");
     }
 
-    /// Checks that the peer hears RST.
+    /// Checks that the peer receives RST.
     pub(crate) fn hear_reset(&mut self, peer: &mut Box<dyn Peer>) {
         assert_eq!(self.hear_end(peer).1, Heard::Reset, "the peer hears RST");
     }
@@ -356,7 +356,7 @@ impl Rig {
         }
     }
 
-    /// The bytes this socket receives, until they are so many; their leases go back.
+    /// The bytes that this socket receives, until there are this many; returns their leases.
     pub(crate) fn receive(&mut self, socket: SocketRef, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count);
         while bytes.len() < count {
@@ -393,7 +393,7 @@ impl Rig {
         }
     }
 
-    /// Waits for the `Closed` of this socket and checks that nothing about it is left.
+    /// Waits for the `Closed` of this socket and checks that no packet of it is left.
     pub(crate) fn closed(&mut self, socket: SocketRef) {
         let packet = self.expect("the socket's Closed", |packet| {
             packet.socket == socket && matches!(packet.event, Event::Closed)
@@ -407,12 +407,12 @@ impl Rig {
         }
     }
 
-    /// Waits for the next `Closed`, of whatever socket.
+    /// Waits for the next `Closed`, of any socket.
     pub(crate) fn closed_quietly(&mut self) {
         self.expect("a Closed", |packet| matches!(packet.event, Event::Closed));
     }
 
-    /// Pumps until the ledger says so.
+    /// Pumps until the ledger satisfies `done`.
     pub(crate) fn until_stats(&mut self, what: &str, done: impl Fn(&Stats) -> bool) {
         self.until(what, |rig| done(&rig.port.stats()).then_some(()));
     }
@@ -449,8 +449,8 @@ impl Drop for Rig {
         if !std::thread::panicking() {
             self.check_ledger();
         } else if self.port.sim().is_some() {
-            // The simulated network checks the port until its end, and a second failure here
-            // would be the end of all other cases.
+            // The simulated network checks the port until its end, and a second failure here would
+            // abort all other cases.
             std::mem::forget(self.waiter.take());
             std::mem::forget(self.port.clone());
         }

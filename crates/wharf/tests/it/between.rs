@@ -36,7 +36,7 @@ fn ends_with(mut client: TcpStream, beyond: Option<TcpStream>) {
 
 /// The load reads the server's account before the first close: a moment later both ends have none.
 #[test]
-fn what_waits_in_between_is_held_by_nobody() {
+fn connections_held_by_a_proxy_are_held_by_neither_end() {
     for driver in drivers() {
         let (server, address, admin) = open_server("hold", &driver);
         let proxy = lets_through(&address, 10, 20);

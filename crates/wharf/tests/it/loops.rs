@@ -69,7 +69,7 @@ fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
 
 /// The first connection goes at once, and the second is due 400 ms later.
 #[test]
-fn messages_that_nobody_can_send_keep_their_time() {
+fn messages_without_a_connection_keep_their_time() {
     static CLIENTS: AtomicU32 = AtomicU32::new(0);
     let address = misbehaving(|mut client| {
         let mut bytes = [0; 64];

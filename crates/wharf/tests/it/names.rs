@@ -60,7 +60,7 @@ fn each_address_of_a_name_is_tried() {
 
 /// It has failed once, and not once for each address.
 #[test]
-fn a_name_that_nobody_answers_for_fails_once() {
+fn a_name_without_a_listener_fails_once() {
     let place = format!("localhost:{}", free_ports(22_000, 1));
     for driver in drivers() {
         let options = ["hold", &place, "--connections", "3", "--driver", &driver];

@@ -54,7 +54,7 @@ fn rest(server: &mut Server) -> (String, Value) {
 }
 
 #[test]
-fn a_server_whose_output_nobody_reads_serves_on_and_ends() {
+fn a_server_whose_output_is_not_read_serves_on_and_ends() {
     const COUNT: usize = 3_000;
     if !needs_native() {
         return;
@@ -87,7 +87,7 @@ fn a_server_whose_output_nobody_reads_serves_on_and_ends() {
 
 /// Output that is not read in time is dropped, not collected; the account has its amount.
 #[test]
-fn lines_that_nobody_reads_in_time_are_counted() {
+fn lines_that_are_not_read_in_time_are_counted() {
     // Two lines each, of 100 bytes and more: beyond the 4 MiB that may wait.
     const COUNT: u64 = 30_000;
     if !needs_native() {
@@ -190,7 +190,7 @@ fn a_pipe_that_is_closed_loses_the_account_which_is_told() {
     windows,
     ignore = "no program of Windows ends at once and reads nothing, as true does"
 )]
-fn a_load_whose_result_nobody_can_read_has_failed() {
+fn a_load_whose_result_has_no_reader_has_failed() {
     let (server, address) = Server::somewhere("hold", "");
     let reader = Command::new("true").stdin(Stdio::piped()).spawn();
     let mut reader = reader.expect("every Unix has true");

@@ -1,4 +1,4 @@
-//! Accepting: every client once, with the listener's key, whatever becomes of the others.
+//! Accepting: every client once, with the listener's key, whatever happens to the others.
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
@@ -23,12 +23,12 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case!(several_listeners_may_share_a_key, [C1], "contract"),
     case!(
-        closing_a_listener_ends_its_accept_then_tells_closed,
+        closing_a_listener_ends_its_accept_then_delivers_closed,
         [C2, C11],
         "wine sock.c"
     ),
     case!(
-        an_accept_nobody_took_yet_survives_the_listeners_close,
+        an_accept_not_yet_taken_survives_the_listeners_close,
         [C2],
         "wine sock.c"
     ),
@@ -44,12 +44,12 @@ pub(crate) const CASES: &[Case] = &[
         "cpython #93821, twisted #10956"
     ),
     case!(
-        both_addresses_are_told_v4,
+        both_addresses_are_known_v4,
         [C19],
         "twisted test_iocp.py, asio tcp.cpp"
     ),
     case!(
-        both_addresses_are_told_v6,
+        both_addresses_are_known_v6,
         [C19],
         "twisted test_iocp.py, asio tcp.cpp"
     )
@@ -65,7 +65,7 @@ pub(crate) const CASES: &[Case] = &[
         "libxev iocp.zig"
     ),
     case!(
-        accepts_that_nobody_took_are_closed_and_counted,
+        accepts_that_were_not_taken_are_closed_and_counted,
         [C2, C14],
         "tokio-uring #129, compio #315"
     ),
@@ -92,7 +92,7 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
         name: "associate_twice_fails",
         source: "wine kernel32 sync.c",
         reason: "associating moves the socket into the port: there is nothing left to associate; a \
-                 clone of it is in `a_clone_of_an_associated_socket_is_taken_or_refused_with_a_cure`",
+                 clone of it is in `a_clone_of_an_associated_socket_is_taken_or_refused_with_a_hint`",
     },
     Inapplicable {
         name: "associate_after_issue",
@@ -168,7 +168,7 @@ fn several_listeners_may_share_a_key(at: &Where) {
     drop((rig.accepted(), rig.accepted()));
 }
 
-fn closing_a_listener_ends_its_accept_then_tells_closed(at: &Where) {
+fn closing_a_listener_ends_its_accept_then_delivers_closed(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig
         .port
@@ -197,12 +197,12 @@ fn closing_a_listener_ends_its_accept_then_tells_closed(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 0);
 }
 
-/// Waits until a batch holds something, and leaves it there.
+/// Waits until a batch has packets, and leaves them there.
 fn leave_a_batch(waiter: &mut Waiter) {
     while !matches!(waiter.wait(None).expect("waits"), Wait::Packets(_)) {}
 }
 
-fn an_accept_nobody_took_yet_survives_the_listeners_close(at: &Where) {
+fn an_accept_not_yet_taken_survives_the_listeners_close(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen(([127, 0, 0, 1], 0));
     let mut peer = rig
@@ -313,14 +313,14 @@ fn both_addresses_are_told(rig: &mut Rig, address: &Address, peer: &dyn Peer) {
     assert_eq!(stream.local_address().expect("it is open"), *address);
 }
 
-fn both_addresses_are_told_v4(at: &Where) {
+fn both_addresses_are_known_v4(at: &Where) {
     let mut rig = Rig::new(at);
     let peer = rig.dial();
     let address = rig.address();
     both_addresses_are_told(&mut rig, &address, &*peer);
 }
 
-fn both_addresses_are_told_v6(at: &Where) {
+fn both_addresses_are_known_v6(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen((Ipv6Addr::LOCALHOST, 0));
     let address = listener.local_address().expect("an address");
@@ -356,7 +356,7 @@ fn a_cancelled_accept_leaves_clients_waiting_for_the_next(at: &Where) {
     drop(rig.accepted());
 }
 
-fn accepts_that_nobody_took_are_closed_and_counted(at: &Where) {
+fn accepts_that_were_not_taken_are_closed_and_counted(at: &Where) {
     let mut rig = Rig::new(at);
     let mut peer = rig.dial();
     leave_a_batch(rig.waiter());
@@ -425,7 +425,7 @@ fn cancelling_in_a_loop_loses_no_client_and_no_descriptor(at: &Where) {
         let accepted = accepted.and_then(|accepted| accepted.peer().ok());
         assert_eq!(accepted, Some(peer.address()), "the client of this round");
         assert!(seen.insert(peer.address()), "once");
-        // What clients leave behind must not be their port numbers.
+        // Clients must not use up their port numbers.
         peer.reset();
     }
     drop((listener, rig));
@@ -445,13 +445,13 @@ fn a_dual_stack_listener_takes_both_versions(at: &Where) {
 
 fn a_version_6_listener_takes_no_version_4(at: &Where) {
     let mut rig = Rig::new(at);
-    // The number is kept for version 4 as well: somebody else listened there once.
+    // The number is reserved for IPv4 as well: another program listened there once.
     let listen = || {
         let listener = rig.listen((Ipv6Addr::UNSPECIFIED, 0));
         let port = system::port_of(&listener);
         let kept = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         if cfg!(unix) {
-            // Linux takes the wildcard of version 6 for an address of both without it.
+            // Without it, Linux takes the IPv6 wildcard as an address of both versions.
             kept.set_reuse_address(true).expect("a fresh socket");
         }
         let here = std::net::SocketAddr::from(([127, 0, 0, 1], port));

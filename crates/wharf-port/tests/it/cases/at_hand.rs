@@ -1,6 +1,6 @@
-//! What waiters have at hand when a port ends in order: it is handed out before.
+//! Packets in the batches of waiters when a port shuts down: they are delivered before the end.
 //!
-//! Posts and timers belong to no socket, so that nothing but the batch they are in knows of them.
+//! Posts and timers belong to no socket, so only the batch they are in has them.
 
 use std::sync::Barrier;
 use std::thread;
@@ -13,17 +13,17 @@ use crate::rig::case::{Case, Where, case, several_waiters, threads_apart};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        what_is_left_of_a_batch_is_handed_out_before_the_end,
+        packets_left_in_a_batch_are_delivered_before_the_end,
         [C14, C2, C16],
         "found by reading: posts of a batch that was broken off were lost"
     ),
     case!(
-        what_is_passed_over_does_not_hold_up_the_end,
+        skipped_packets_do_not_delay_the_end,
         [C14, C11],
         "found by reading: posts of a batch that was broken off were lost"
     ),
     case!(
-        what_another_waiter_has_at_hand_is_handed_out_before_the_end,
+        packets_in_another_waiters_batch_are_delivered_before_the_end,
         [C14, C2, C4, C16],
         "found by reading: posts of a batch that was broken off were lost"
     )
@@ -37,7 +37,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         a_timer_of_a_closed_port_is_not_there_to_cancel,
         [C10, C2, C14],
-        "found by seeds: an outcome was promised that nobody could take"
+        "found by seeds: an outcome was promised that no waiter could take"
     ),
 ];
 
@@ -47,7 +47,7 @@ fn apart(at: &Where) -> Option<&'static str> {
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// What a batch may hold that belongs to no socket.
+/// Packets in a batch that belong to no socket.
 #[derive(Clone, Copy, Debug)]
 enum Loose {
     Post,
@@ -66,7 +66,7 @@ fn one_packet(waiter: &mut Waiter) -> Option<Result<u64, &'static str>> {
     }
 }
 
-/// Makes three packets, with the keys 1 to 3, of which the waiter takes all and hands out one.
+/// Makes three packets, with the keys 1 to 3. The waiter takes all and delivers one.
 fn break_off_a_batch(rig: &mut Rig, loose: Loose) {
     let now = rig.port.sim().map_or_else(Instant::now, |it| it.now());
     for key in (1..=3).map(Key) {
@@ -82,7 +82,7 @@ fn break_off_a_batch(rig: &mut Rig, loose: Loose) {
     assert_eq!(one_packet(rig.waiter()), Some(Ok(1)));
 }
 
-fn what_is_left_of_a_batch_is_handed_out_before_the_end(at: &Where) {
+fn packets_left_in_a_batch_are_delivered_before_the_end(at: &Where) {
     for loose in LOOSE {
         let mut rig = Rig::new(at);
         break_off_a_batch(&mut rig, loose);
@@ -93,8 +93,8 @@ fn what_is_left_of_a_batch_is_handed_out_before_the_end(at: &Where) {
     }
 }
 
-/// One that was dropped is handed out by nobody: the batch it was left in is empty.
-fn what_is_passed_over_does_not_hold_up_the_end(at: &Where) {
+/// A packet of a dropped socket is never delivered: the batch that had it is empty.
+fn skipped_packets_do_not_delay_the_end(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream.socket().receive().expect("nothing else reads");
@@ -118,7 +118,7 @@ fn what_is_passed_over_does_not_hold_up_the_end(at: &Where) {
     assert!(matches!(waited, Ok(Wait::Closed)), "{waited:?}");
 }
 
-fn what_another_waiter_has_at_hand_is_handed_out_before_the_end(at: &Where) {
+fn packets_in_another_waiters_batch_are_delivered_before_the_end(at: &Where) {
     for (loose, goes) in LOOSE.into_iter().flat_map(|it| [(it, false), (it, true)]) {
         let mut rig = Rig::new(at);
         let mut other = rig.port.waiter().expect("a shared port has many");

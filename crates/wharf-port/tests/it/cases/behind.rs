@@ -1,6 +1,6 @@
-//! What comes right behind a message, before the port has looked: more, an error, or the peer's end.
-//! One request of io_uring brings many messages, and its reports come one after another while
-//! leases return, ends come and threads go.
+//! What comes just after a message, before the port has looked: more data, an error, or the peer's
+//! end. One request of io_uring delivers many messages, and its reports come one after another
+//! while leases return, ends come and threads leave.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,28 +15,28 @@ use crate::rig::system::patience;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        what_comes_behind_held_messages_is_told_behind_them,
+        what_follows_held_messages_is_delivered_after_them,
         [C8, C6],
         "io_uring: multishot receives"
     ),
     case!(
-        an_error_behind_held_messages_is_told_behind_them,
+        an_error_after_held_messages_is_reported_after_them,
         [C8, C9, C10],
         "io_uring: multishot receives"
     ),
     case!(
-        an_error_behind_held_messages_is_told_to_who_reads_or_watches_next,
+        an_error_after_held_messages_goes_to_the_next_read_or_watch,
         [C8, C9, C10],
-        "a mutation that told an end in order"
+        "a mutation that reported a clean end"
     ),
     case!(
-        an_end_that_comes_with_a_message_is_told,
+        an_end_that_comes_with_a_message_is_reported,
         [C8, C10],
-        "io_uring: a multishot receive that is not told of a reset"
+        "io_uring: a multishot receive that does not get a reset"
     )
     .skip(threads_apart),
     case!(
-        an_end_is_told_though_the_thread_that_looked_out_is_gone,
+        an_end_is_reported_after_its_polling_thread_is_gone,
         [C8, C10, C4],
         "io_uring: requests of a thread that ends are cancelled"
     )
@@ -47,8 +47,8 @@ fn apart(at: &Where) -> Option<&'static str> {
     several_waiters(at).or(threads_apart(at))
 }
 
-/// A stream with its two leases out, of which the port has looked once after another message came:
-/// what an io_uring port asks for because of that has not gone to the kernel yet.
+/// A stream with its two leases out. The port has looked once after another message came: the
+/// kernel does not have the resulting request of an io_uring port yet.
 fn looked_once(rig: &mut Rig) -> (SocketRef, Op, Box<dyn Peer>, Vec<Lease>) {
     let (stream, mut peer) = rig.connection();
     let socket = stream.set_aside();
@@ -64,7 +64,7 @@ fn looked_once(rig: &mut Rig) -> (SocketRef, Op, Box<dyn Peer>, Vec<Lease>) {
     }
     rig.expect_nothing();
     rig.say(&mut peer, b"three-");
-    // With a packet at hand and something to ask for, a wait looks once and returns.
+    // With a packet at hand and a request to submit, a wait looks once and returns.
     other.receive().expect("nothing else reads");
     rig.port.post(1.into(), 1).expect("room");
     rig.pump(Duration::ZERO);
@@ -80,7 +80,7 @@ fn with_two_leases(at: &Where) -> Rig {
     rig
 }
 
-fn what_comes_behind_held_messages_is_told_behind_them(at: &Where) {
+fn what_follows_held_messages_is_delivered_after_them(at: &Where) {
     let mut rig = with_two_leases(at);
     let (socket, _, mut peer, out) = looked_once(&mut rig);
     drop(out);
@@ -90,7 +90,7 @@ fn what_comes_behind_held_messages_is_told_behind_them(at: &Where) {
     assert_eq!(rig.receive(socket, 4), b"five");
 }
 
-fn an_error_behind_held_messages_is_told_behind_them(at: &Where) {
+fn an_error_after_held_messages_is_reported_after_them(at: &Where) {
     let mut rig = with_two_leases(at);
     let (socket, _, peer, out) = looked_once(&mut rig);
     peer.reset();
@@ -99,7 +99,7 @@ fn an_error_behind_held_messages_is_told_behind_them(at: &Where) {
     drop(out);
     let (rest, how) = rest_of(&mut rig, socket);
     assert_eq!(how.error_kind(), Some(ErrorKind::Reset));
-    // What a driver holds it tells; what the system had, the reset has discarded.
+    // A driver delivers what it holds. The reset discarded what the system had.
     let holds = rig
         .port
         .driver()
@@ -112,8 +112,8 @@ fn an_error_behind_held_messages_is_told_behind_them(at: &Where) {
     }
 }
 
-/// The stream is cancelled while the error waits: it is for whoever asks next.
-fn an_error_behind_held_messages_is_told_to_who_reads_or_watches_next(at: &Where) {
+/// The stream is cancelled while the error waits: the next operation gets it.
+fn an_error_after_held_messages_goes_to_the_next_read_or_watch(at: &Where) {
     for watches in [false, true] {
         let mut rig = with_two_leases(at);
         let (socket, op, peer, out) = looked_once(&mut rig);
@@ -166,8 +166,8 @@ fn rest_of(rig: &mut Rig, socket: SocketRef) -> (Vec<u8>, End) {
     (rest, how)
 }
 
-/// Has another thread say something and end the connection, while this one does not enter the
-/// kernel: so both come before anybody looks. Returns the peer that has finished.
+/// Another thread sends something and ends the connection, while this thread does not enter the
+/// kernel: so both come before the port looks. Returns the peer that has finished.
 fn say_and_end(mut peer: Box<dyn Peer>, resets: bool) -> Option<Box<dyn Peer>> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -192,7 +192,7 @@ fn say_and_end(mut peer: Box<dyn Peer>, resets: bool) -> Option<Box<dyn Peer>> {
 
 const ROUNDS: usize = 40;
 
-fn an_end_that_comes_with_a_message_is_told(at: &Where) {
+fn an_end_that_comes_with_a_message_is_reported(at: &Where) {
     let mut rig = Rig::new(at);
     for round in 0..ROUNDS {
         let (stream, mut peer) = rig.connection();
@@ -237,17 +237,17 @@ fn next_of(waiter: &mut Waiter, socket: SocketRef) -> Event {
     }
 }
 
-fn an_end_is_told_though_the_thread_that_looked_out_is_gone(at: &Where) {
+fn an_end_is_reported_after_its_polling_thread_is_gone(at: &Where) {
     for round in 0..ROUNDS {
         let mut rig = Rig::new(at);
-        // The kernel ends what the thread had in an order that depends on the sockets' numbers.
+        // The kernel ends the thread's requests in an order that depends on the sockets' numbers.
         let others: Vec<_> = (0..round % 8).map(|_| rig.connection()).collect();
         let (stream, mut peer) = rig.connection();
         let socket = stream.set_aside();
         socket.receive().expect("nothing else reads");
         rig.drop_waiter();
         let port = rig.port.clone();
-        // This thread hands over what the stream has with the kernel, and ends.
+        // This thread submits the stream's requests to the kernel, and ends.
         let talking = thread::spawn(move || {
             let mut waiter = port.waiter().expect("a shared port has many");
             for message in [b"one", b"two"] {
@@ -262,8 +262,8 @@ fn an_end_is_told_though_the_thread_that_looked_out_is_gone(at: &Where) {
         let mut peer = talking.join().expect("the stream talks");
         let mut waiter = rig.port.waiter().expect("a shared port has many");
         if round / 2 % 2 == 0 {
-            // What the stream reads by is this thread's own then, and what looks out for the end is
-            // still that of the thread that is gone.
+            // The receive is then this thread's own, and the poll for the end is still that of the
+            // thread that is gone.
             assert_eq!(peer.try_send(b"three"), Some(5));
             let event = next_of(&mut waiter, socket);
             assert!(matches!(&event, Event::Received(lease) if **lease == *b"three"));

@@ -1,4 +1,4 @@
-//! Limits: set when the port is built, refused with the value when reached, never passed.
+//! Bounds: set when the port is built, refused with the value when reached, never exceeded.
 
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,14 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(
-        outcomes_that_nobody_takes_are_bounded,
+        untaken_outcomes_are_bounded,
         [C13, C7],
         "found in review: 200,000 reports of one socket"
     ),
     case!(
         small_sends_that_found_no_room_go_out_later,
         [C2, C7],
-        "planted: nobody was told of room"
+        "planted: no SendReady was delivered"
     ),
     case!(room_is_room_again_once_a_socket_is_gone, [C13], "contract"),
     case!(bounds_that_make_no_sense_are_refused, [C13], "contract"),
@@ -119,8 +119,8 @@ fn an_accepted_socket_has_its_place_already(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 2);
 }
 
-/// Where sends go out at once none of them waits in a queue, and their reports do.
-fn outcomes_that_nobody_takes_are_bounded(at: &Where) {
+/// If sends go out at once, none of them waits in a queue, but their reports do.
+fn untaken_outcomes_are_bounded(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.operations_per_socket_max(8));
     let (stream, mut peer) = rig.connection();
     for _ in 0..3 {
@@ -141,7 +141,7 @@ fn outcomes_that_nobody_takes_are_bounded(at: &Where) {
     assert_eq!(rig.hear(&mut peer, 4), b"room");
 }
 
-/// So small that none goes out in part: one has found no room at all.
+/// So small that none goes out in part: a send has found no space at all.
 fn small_sends_that_found_no_room_go_out_later(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
@@ -222,7 +222,7 @@ fn bounds_that_make_no_sense_are_refused(at: &Where) {
             builder.accepts_posted(1 << 16),
         ),
     ]);
-    // What a later call replaces is no mistake.
+    // A value that a later call replaces is no mistake.
     assert!(builder.batch_max(0).batch_max(1).build().is_ok());
     assert!(builder.build().is_ok(), "what is left alone makes sense");
 }
@@ -301,13 +301,13 @@ fn the_ledger_counts_sockets_exactly(at: &Where) {
     }
 }
 
-/// Streams, as many as there is room for. Between two tries nobody waits on the port.
+/// Streams, as many as fit. Between two attempts no thread waits on the port.
 fn fill(rig: &mut Rig, host: &mut Box<dyn Host>, room: u32) -> Vec<(Stream, Box<dyn Peer>)> {
     let deadline = Instant::now() + patience(5);
     let connect = |_| loop {
         match rig.port.connect(host.address(), Key(3)) {
             Ok(op) => break op,
-            // The system may take a moment to end what it has.
+            // The system may take a moment to end its requests.
             Err(error) if error.kind() == ErrorKind::Full && Instant::now() < deadline => {}
             Err(error) => panic!("nothing has a place that is not given up: {error}"),
         }
@@ -323,7 +323,7 @@ fn fill(rig: &mut Rig, host: &mut Box<dyn Host>, room: u32) -> Vec<(Stream, Box<
     streams
 }
 
-/// A place is free when the ring's thread has entered; until then it is on its way.
+/// An entry is free when the ring's thread has entered; until then its release is queued.
 fn places_that_are_given_up_are_no_bound(at: &Where) {
     const PLACES: u32 = 4;
     let mut rig = Rig::with(at, |builder| at.with_places(builder, PLACES));
@@ -343,7 +343,7 @@ fn places_that_are_given_up_are_no_bound(at: &Where) {
     }
 }
 
-/// Also where the system has told of their ends and nobody has waited since.
+/// Also if the system has reported their ends and no thread has waited since.
 fn dropped_sockets_are_no_bound(at: &Where) {
     const SOCKETS: u32 = 4;
     let mut rig = Rig::with(at, |builder| builder.sockets_max(SOCKETS));

@@ -1,4 +1,4 @@
-//! Cancelling: a request, answered in the operation's own last packet.
+//! Cancelling: a request, whose result is the operation's own last packet.
 
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) const CASES: &[Case] = &[
         "compio #345, asio tcp.cpp"
     ),
     case!(
-        cancelling_a_receive_into_brings_the_buffer_back_untouched,
+        cancelling_a_receive_into_returns_the_buffer_untouched,
         [C10, C3],
         "asio tcp.cpp, libxev iocp.zig"
     ),
@@ -92,7 +92,7 @@ fn cancelling_an_idle_receive_ends_it(at: &Where) {
     assert_eq!(rig.receive(stream.socket(), 5), b"alive");
 }
 
-fn cancelling_a_receive_into_brings_the_buffer_back_untouched(at: &Where) {
+fn cancelling_a_receive_into_returns_the_buffer_untouched(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     let op = stream
@@ -165,7 +165,7 @@ fn a_late_cancel_does_not_hit_a_newer_operation(at: &Where) {
     assert_ne!(old, new);
     assert_eq!(rig.port.cancel(old), Cancel::NotFound);
     rig.expect_nothing();
-    // The same with a whole socket: the next one takes the place of the first.
+    // The same with a whole socket: the next one takes the slot of the first.
     let socket = stream.socket();
     drop((packet, stream));
     rig.until_stats("the first is gone", |stats| stats.sockets == 1);
@@ -240,7 +240,7 @@ fn a_cancelled_receive_loses_no_bytes(at: &Where) {
         }
         rig.pump(Duration::from_millis(1));
         assert_eq!(rig.port.cancel(op), Cancel::Requested, "it was going on");
-        // Whatever it had brought comes before its end.
+        // Data that it had received comes before its end.
         let how = rig.until("the end", |rig| {
             let packet = rig.find(|packet| packet.op == op)?;
             match packet.event {
@@ -256,7 +256,7 @@ fn a_cancelled_receive_loses_no_bytes(at: &Where) {
     assert!(received == bytes, "the bytes differ");
 }
 
-/// A peer that sends from a thread of its own, in pieces with pauses that differ.
+/// A peer that sends from another thread, in pieces with varying pauses.
 fn chatter(mut peer: Box<dyn crate::rig::peer::Peer>, bytes: Vec<u8>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut sent = 0;
@@ -359,7 +359,7 @@ fn cancels_of_buffers_that_race_with_data_lose_no_bytes(at: &Where) {
     talker.join().expect("it says everything");
 }
 
-/// Cancels in an order that changes, and not always all.
+/// Cancels in varying order, and not always all.
 fn cancel_all(rig: &Rig, ops: &[Op], round: u32) {
     for place in 0..ops.len() {
         let place = (place + round as usize) % ops.len();
@@ -439,7 +439,7 @@ fn a_send_cut_short_ends_the_write_side(at: &Where) {
     let ended = rig.ended(first);
     assert_eq!(ended.how, End::Cancelled);
     assert_eq!(ended.buffer.map(|buffer| buffer.len()), Some(16 << 20));
-    // Windows may not know how many; what is told is true as far as it goes.
+    // Windows may not know the number; what it reports is a lower bound.
     assert!(
         ended
             .count

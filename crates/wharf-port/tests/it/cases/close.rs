@@ -1,4 +1,5 @@
-//! How connections end: what the peer sees, what the caller is told, and that nothing is left.
+//! How connections end: what the peer sees, which packets the caller gets, and that nothing is
+//! left.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::rig::{FIRST, Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        closing_ends_a_pending_receive_then_tells_closed,
+        closing_ends_a_pending_receive_then_delivers_closed,
         [C11, C2],
         "wine sock.c, corosio #98"
     ),
@@ -26,7 +27,11 @@ pub(crate) const CASES: &[Case] = &[
         [C11],
         "wine sock.c"
     ),
-    case!(dropping_a_stream_tells_nothing_more, [C11], "wine sock.c"),
+    case!(
+        dropping_a_stream_delivers_nothing_more,
+        [C11],
+        "wine sock.c"
+    ),
     case!(
         dropping_a_stream_gives_its_queued_leases_back,
         [C11, C8],
@@ -92,7 +97,7 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[Inapplicable {
     reason: "sockets are not disconnected for reuse; what a close posts is `Closed`, once",
 }];
 
-fn closing_ends_a_pending_receive_then_tells_closed(at: &Where) {
+fn closing_ends_a_pending_receive_then_delivers_closed(at: &Where) {
     let mut rig = Rig::new(at);
     for how in [Close::Flush, Close::Reset] {
         let (stream, mut peer) = rig.connection();
@@ -155,13 +160,13 @@ fn closing_an_idle_socket_gives_one_closed(at: &Where) {
     rig.hear_finish(&mut peer);
 }
 
-fn dropping_a_stream_tells_nothing_more(at: &Where) {
+fn dropping_a_stream_delivers_nothing_more(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, b"never taken");
     stream.send("last words").expect("an empty queue");
-    // The batch has it, and nobody has taken it from there.
+    // The batch has it, and the caller has not taken it from there.
     while !matches!(rig.waiter().wait(None).expect("waits"), Wait::Packets(_)) {}
     drop(stream);
     assert_eq!(
@@ -178,7 +183,7 @@ fn dropping_a_stream_gives_its_queued_leases_back(at: &Where) {
     stream.socket().receive().expect("nothing else reads");
     rig.say(&mut peer, &noise(1_000));
     let lease = rig.lease(stream.socket());
-    // It waits behind a send that the peer does not read, and then nobody wants it any more.
+    // It waits behind a send that the peer does not read, and then it is no longer wanted.
     stream.send(vec![0; 16 << 20]).expect("an empty queue");
     if let Err(refused) = stream.send(lease) {
         assert_eq!(
@@ -403,7 +408,7 @@ fn packets_never_cross_to_the_next_socket(at: &Where) {
     for round in 0..200u8 {
         let (stream, mut peer) = rig.connection();
         stream.socket().receive().expect("nothing else reads");
-        // Something of the first is on its way, or in a batch, when the second takes its place.
+        // A packet of the first is on its way, or in a batch, when the second takes its slot.
         rig.say(&mut peer, &[round, 1]);
         if round % 2 == 0 {
             while !matches!(rig.waiter().wait(None).expect("waits"), Wait::Packets(_)) {}
@@ -441,7 +446,7 @@ fn ends_in_every_order_at_a_high_rate(at: &Where) {
             rig.port.cancel(receive);
         }
         if round % 5 == 0 {
-            // The reset of the peer, which comes at any time, may have ended it.
+            // The peer's reset, which comes at any time, may have ended it.
             let _ = stream.shutdown();
         }
         match round % 4 {

@@ -1,4 +1,4 @@
-//! Connecting: one packet each, with the stream or with why there is none.
+//! Connecting: one packet each, with the stream or with the reason why there is none.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ use crate::rig::system;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        a_connect_brings_the_stream_with_its_key,
+        a_connect_delivers_the_stream_with_its_key,
         [C1, C2],
         "wine sock.c"
     ),
@@ -33,7 +33,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(a_connect_comes_from_the_source_it_names, [C19], "contract").skip(a_system),
     case!(sixty_four_connects_end_once_each, [C2], "contract"),
     case!(
-        a_stream_nobody_took_is_closed,
+        a_stream_that_was_not_taken_is_closed,
         [C2, C11],
         "tokio #7979, compio #315"
     ),
@@ -94,8 +94,8 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
     },
 ];
 
-/// Windows answers for a listener whose backlog is full, with a refusal; Wine has the backlogs of
-/// the system below it.
+/// Windows refuses a connect if the listener's backlog is full. Wine has the backlogs of the system
+/// below it.
 fn silence(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Iocp && !at.wine)
         .then_some("on Windows no address of this machine leaves a connect unanswered")
@@ -134,7 +134,7 @@ pub(crate) fn talk(rig: &mut Rig, stream: &Stream, peer: &mut Box<dyn Peer>) {
     assert_eq!(rig.receive(stream.socket(), 9), b"hello you");
 }
 
-fn a_connect_brings_the_stream_with_its_key(at: &Where) {
+fn a_connect_delivers_the_stream_with_its_key(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let op = rig
@@ -204,7 +204,7 @@ fn a_connect_comes_from_the_source_it_names(at: &Where) {
         .internet()
         .expect("of the internet");
     assert_eq!(local.ip(), source.ip());
-    // The port number too, where one is named: here it is taken, and that has a kind.
+    // The port number too, if one is given: here it is in use, which has its own kind.
     let options = ConnectOptions::new(host.address()).source(local);
     match rig.port.connect(options, Key(6)) {
         Err(error) => assert_eq!(error.kind(), ErrorKind::AddressInUse, "{error}"),
@@ -233,7 +233,7 @@ fn sixty_four_connects_end_once_each(at: &Where) {
     rig.expect_nothing();
 }
 
-fn a_stream_nobody_took_is_closed(at: &Where) {
+fn a_stream_that_was_not_taken_is_closed(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     rig.port.connect(host.address(), Key(5)).expect("room");
@@ -257,7 +257,7 @@ fn cancelling_a_connect_ends_it_once(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 0);
 }
 
-/// Its packet is in the queue already: there is nothing left to cancel.
+/// Its packet is already in the queue: there is nothing left to cancel.
 fn a_connect_that_was_cancelled_is_not_found(at: &Where) {
     let mut rig = Rig::new(at);
     let (address, _guard) = rig.network.silent();
@@ -344,7 +344,7 @@ fn a_connect_to_a_unix_socket(at: &Where) {
     client.send("through a file").expect("an empty queue");
     assert_eq!(rig.receive(server.socket(), 14), b"through a file");
     drop((client, server, listener));
-    // The file is still there, and nobody listens.
+    // The file is still there, but there is no listener.
     rig.until_stats("the listener's end", |stats| stats.sockets == 0);
     rig.allowed.packets = true;
     match rig.port.connect(address, Key(7)) {
@@ -353,8 +353,7 @@ fn a_connect_to_a_unix_socket(at: &Where) {
     }
 }
 
-/// More connects than the backlog holds wait for room, however many, and none of them takes a
-/// thread.
+/// Connects beyond the backlog wait for space, any number of them, and none of them takes a thread.
 fn a_unix_connect_waits_for_room_in_the_backlog(at: &Where) {
     const CONNECTS: usize = 40;
     let mut rig = Rig::new(at);
@@ -382,7 +381,7 @@ fn a_unix_connect_waits_for_room_in_the_backlog(at: &Where) {
     if at.linux {
         assert_eq!(system::threads_named("iou-wrk"), 0, "threads of the kernel");
     }
-    // One whose time runs out, and one that is cancelled, end as they do elsewhere.
+    // A connect that times out, and one that is cancelled, end as they do elsewhere.
     let limited = to().at_most(Duration::from_millis(30));
     let limited = rig.port.connect(limited, Key(77)).expect("room");
     let cancelled = rig.port.connect(to(), Key(78)).expect("room");
@@ -398,7 +397,7 @@ fn a_unix_connect_waits_for_room_in_the_backlog(at: &Where) {
     rig.expect_nothing();
     assert_eq!(rig.port.stats().timers, 0, "no try is left");
     talk(&mut rig, &streams[0], &mut peers[0]);
-    // Those that wait when the listener goes are refused.
+    // Connects that wait when the listener closes are refused.
     let last: Vec<Op> = (0..4)
         .map(|key| rig.port.connect(to(), Key(key)).expect("room"))
         .collect();
@@ -415,11 +414,11 @@ fn a_unix_connect_waits_for_room_in_the_backlog(at: &Where) {
     assert_eq!(refused, 2);
 }
 
-/// Where nobody listens the system may choose the very port that the connect goes to.
+/// Without a listener, the system may choose the target's port as the source port.
 fn a_connect_that_meets_itself_is_refused(at: &Where) {
     let mut rig = Rig::new(at);
     let (address, op) = loop {
-        // A port number that was free a moment ago; somebody may take it.
+        // A port number that was free a moment ago; another program may take it.
         let free = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = free.local_addr().expect("a bound socket");
         drop(free);
@@ -432,13 +431,13 @@ fn a_connect_that_meets_itself_is_refused(at: &Where) {
     rig.expect_nothing();
     assert_eq!(rig.port.stats().sockets, 0);
     if at.linux {
-        // Not even for a minute does the port number stay with a connection that was none.
+        // The port number does not stay with a failed connect, not even for a minute.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&address.into()).expect("the port is free");
     }
 }
 
-/// Set for the process that runs in a network of its own, with two ports to connect from.
+/// Set for the process that runs in its own network namespace, with two ports to connect from.
 const FEW_PORTS: &str = "WHARF_TEST_FEW_PORTS";
 
 fn a_connect_without_a_free_source_port_says_so(at: &Where) {

@@ -173,7 +173,7 @@ fn a_listener_of_the_caller_accepts(at: &Where) {
         stream.send("hello").expect("it is open");
         assert_eq!(rig.hear(&mut peer, 5), b"hello");
     }
-    // Where nobody else has it, it is gone with the port's.
+    // Without another owner it is gone with the port's.
     let address = listener.local_address().expect("it is open");
     let address = address.internet().expect("an internet listener");
     drop(listener);

@@ -1,4 +1,5 @@
-//! Sockets without descriptors, and listeners that several ports share: what only these can break.
+//! Sockets without descriptors, and listeners that several ports share: defects that only these can
+//! have.
 //!
 //! Everything else about them is in the other cases, which run on such ports as on any.
 
@@ -23,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     .skip(direct)
     .alone(),
     case!(
-        a_full_table_of_places_pauses_and_loses_nobody,
+        a_full_table_pauses_and_loses_no_connection,
         [C12, C13],
         "measured: a streaming accept closes who finds no place"
     )
@@ -35,7 +36,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(direct),
     case!(
-        a_connection_that_nobody_takes_gives_its_place_back,
+        a_connection_that_is_not_taken_frees_its_slot,
         [C2, C13],
         "contract: closed and counted"
     )
@@ -72,7 +73,7 @@ pub(crate) const CASES: &[Case] = &[
     .skip(direct)
     .alone(),
     case!(
-        addresses_are_told_on_the_rings_thread_alone,
+        addresses_are_readable_on_the_rings_thread_only,
         [C9, C19],
         "contract: an error of a named kind"
     )
@@ -90,13 +91,13 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(direct),
     case!(
-        a_table_that_makes_no_sense_is_refused_with_its_cure,
+        a_senseless_table_is_refused_with_a_hint,
         [C13, C15],
         "contract"
     )
     .skip(direct),
     case!(
-        ports_that_share_a_listener_leave_connections_to_who_has_room,
+        full_ports_leave_connections_of_a_shared_listener_to_others,
         [C12, C13],
         "SO_REUSEPORT: a full listener strands its backlog"
     )
@@ -161,7 +162,7 @@ fn accepted_by(rig: &mut Rig, taken: &mut Vec<wharf_port::Stream>, peers: &mut H
     }
 }
 
-fn a_full_table_of_places_pauses_and_loses_nobody(at: &Where) {
+fn a_full_table_pauses_and_loses_no_connection(at: &Where) {
     const CLIENTS: usize = 20;
     let mut rig = Rig::with(at, |builder| at.with_places(builder, 3));
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| rig.dial()).collect();
@@ -179,7 +180,7 @@ fn a_full_table_of_places_pauses_and_loses_nobody(at: &Where) {
         (peers.len() == CLIENTS).then_some(())
     });
     assert!(pauses >= 1, "the listener says that it pauses");
-    // Those who were served have heard the end; of those who were not there is none.
+    // Clients that were served have seen the end; those that were not see no end.
     let ended = clients.iter_mut().map(|client| client.try_receive(1));
     let reset = ended.filter(|heard| *heard == Heard::Reset);
     assert_eq!(reset.count(), 0, "nobody was turned away");
@@ -188,7 +189,7 @@ fn a_full_table_of_places_pauses_and_loses_nobody(at: &Where) {
 
 fn a_listener_leaves_places_to_others(at: &Where) {
     let mut rig = Rig::with(at, |builder| at.with_places(builder, 20));
-    // Its accepts are with the kernel, and nobody connects to it.
+    // The kernel has its accepts, and no client connects.
     rig.address();
     rig.pump(std::time::Duration::ZERO);
     let second = rig.listen(([127, 0, 0, 1], 0));
@@ -200,7 +201,7 @@ fn a_listener_leaves_places_to_others(at: &Where) {
     drop((accepted, connected, rig.accepted()));
 }
 
-fn a_connection_that_nobody_takes_gives_its_place_back(at: &Where) {
+fn a_connection_that_is_not_taken_frees_its_slot(at: &Where) {
     let mut rig = Rig::with(at, |builder| at.with_places(builder, 2));
     for _ in 0..6 {
         let mut peer = rig.dial();
@@ -239,7 +240,7 @@ fn a_connect_that_is_refused_keeps_no_place(at: &Where) {
             let refused = rig.port.connect(too_long, Key(2)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::InvalidInput);
             if waits {
-                // The kernel gives the place back to whoever enters the ring.
+                // The kernel frees the entry when a thread enters the ring.
                 rig.pump(std::time::Duration::from_millis(1));
             }
         }
@@ -255,7 +256,7 @@ fn another_thread_ends_sockets_of_a_rings_thread(at: &Where) {
     let (reset, mut left_by_reset) = rig.connection();
     let (finished, mut half) = rig.connection();
     let (idle, mut told) = rig.connection();
-    // Bytes that nobody reads would make an orderly close a reset.
+    // Unread bytes would turn a clean close into a reset.
     rig.say(&mut left_in_order, b"unread");
     let message = noise(50_000);
     let (flushed, reset) = (flushed.set_aside(), reset.set_aside());
@@ -288,7 +289,7 @@ fn peers_hear_of_an_end_before_the_ring_is_entered_again(at: &Where) {
     flushed.close(Close::Flush).expect("it is open");
     reset.close(Close::Reset).expect("it is open");
     drop(dropped);
-    // Nothing pumps the port meanwhile.
+    // No thread pumps the port meanwhile.
     assert_eq!(system::hear_the_end(&mut in_order), Heard::Finished);
     assert_eq!(system::hear_the_end(&mut by_reset), Heard::Reset);
     assert_eq!(system::hear_the_end(&mut quietly), Heard::Finished);
@@ -315,7 +316,7 @@ fn another_thread_connects_without_descriptors(at: &Where) {
     drop((first, second, accepted));
 }
 
-fn addresses_are_told_on_the_rings_thread_alone(at: &Where) {
+fn addresses_are_readable_on_the_rings_thread_only(at: &Where) {
     let mut rig = Rig::new(at);
     let address = rig.address();
     let peer = rig.dial();
@@ -351,7 +352,7 @@ fn another_port_refuses_a_socket_that_it_cannot_have(at: &Where) {
         assert!(text.contains("the port that accepted it"), "{text}");
         socket = refused.value;
     }
-    // It came back whole.
+    // It came back intact.
     let stream = rig.port.associate(socket, Key(2)).expect("its own port");
     stream.send("whole").expect("an empty queue");
     assert_eq!(rig.hear(&mut peer, 5), b"whole");
@@ -365,7 +366,7 @@ fn readiness() -> Port {
 }
 
 fn sockets_of_a_table_end_with_their_thread(at: &Where) {
-    // Two ports, because the thread that had both has to remember both.
+    // Two ports, because the thread that had both must remember both.
     let left = thread::scope(|scope| {
         let rings = scope.spawn(|| {
             [(), ()].map(|()| {
@@ -393,7 +394,7 @@ fn sockets_of_a_table_end_with_their_thread(at: &Where) {
     }
 }
 
-fn a_table_that_makes_no_sense_is_refused_with_its_cure(at: &Where) {
+fn a_senseless_table_is_refused_with_a_hint(at: &Where) {
     let single = || Port::builder().single_waiter();
     let poll = DriverChoice::Require(DriverKind::Poll);
     let refused = [
@@ -409,13 +410,13 @@ fn a_table_that_makes_no_sense_is_refused_with_its_cure(at: &Where) {
         (single().direct_descriptors(1 << 20), "ulimit -n"),
     ];
     for (builder, cure) in refused {
-        // Some may have as many open files as a table can be large.
+        // A user may have a limit as large as the largest table.
         if let Err(error) = builder.build() {
             assert_eq!(error.operation(), Operation::Build);
             assert!(error.to_string().contains(cure), "{error}");
         }
     }
-    // Without a word about the driver it is the one that can, and it says so.
+    // Without a driver choice it is the one that can, and it says so.
     let port = single()
         .direct_descriptors(10)
         .build()
@@ -424,7 +425,7 @@ fn a_table_that_makes_no_sense_is_refused_with_its_cure(at: &Where) {
     assert!(port.driver().features.contains(&"direct descriptors"));
 }
 
-fn ports_that_share_a_listener_leave_connections_to_who_has_room(at: &Where) {
+fn full_ports_leave_connections_of_a_shared_listener_to_others(at: &Where) {
     let bound = |sockets_max| move |builder: wharf_port::Builder| builder.sockets_max(sockets_max);
     let mut first = Rig::with(at, bound(3));
     let mut second = Rig::with(at, bound(5));

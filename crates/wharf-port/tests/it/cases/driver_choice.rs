@@ -19,7 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case!(drivers_have_names, [C15], "contract"),
     case!(
-        a_driver_says_what_its_kernel_does_and_what_stands_in_for_the_rest,
+        a_driver_reports_its_kernels_features_and_fallbacks,
         [C15],
         "contract"
     ),
@@ -29,10 +29,10 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[Inapplicable {
     name: "io_uring forbidden by seccomp, unknown to the kernel, or refused only at its use",
     source: "iggy #2375, tokio #7724, zio #642",
     reason: "a filter cannot be taken off again: `cargo xtask seccomp` runs this suite under \
-             three, with `auto_takes_the_best_that_works_and_says_why` told what to expect",
+             three, with `auto_takes_the_best_that_works_and_says_why` set to the expected driver",
 }];
 
-/// Names the driver that `Auto` has to choose, where somebody has arranged that.
+/// The driver that `Auto` must choose, if the environment requires one.
 const EXPECT_AUTO: &str = "WHARF_TEST_EXPECT_AUTO";
 
 fn the_required_driver_is_the_one_in_use(at: &Where) {
@@ -128,10 +128,10 @@ fn drivers_have_names(_: &Where) {
     }
 }
 
-/// Has a table of what kernels differ in: the first version, the ports, the ability, its stand-in.
+/// Has a table of kernel differences: the first version, the ports, the feature, its fallback.
 const README: &str = include_str!("../../../../../README.md");
 
-/// The rows of the table for a way of sharing: the ability and what stands in for it.
+/// The rows of the table for a mode: the feature and its fallback.
 fn kernel_differences(mode: Mode) -> Vec<(&'static str, &'static str)> {
     let rows = README.lines().filter_map(|line| {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -150,7 +150,7 @@ fn kernel_differences(mode: Mode) -> Vec<(&'static str, &'static str)> {
     rows.collect()
 }
 
-fn a_driver_says_what_its_kernel_does_and_what_stands_in_for_the_rest(at: &Where) {
+fn a_driver_reports_its_kernels_features_and_fallbacks(at: &Where) {
     let port = at.builder().build().expect("it is present");
     let features = &port.driver().features;
     println!("{at} uses: {}", features.join("; "));

@@ -1,8 +1,8 @@
-//! After a drop nothing more about the socket is handed out: from no batch and to no waiter.
+//! After a drop no packet of the socket is delivered: from no batch and to no waiter.
 //!
-//! The packets stand in a batch when their owner goes, which is where programs drop a connection:
-//! in the loop over its packets. A rig that has taken its packets already cannot see that, so these
-//! cases wait by themselves and leave what comes in the batch.
+//! The packets are in a batch when their owner drops. Programs drop a connection there: in the loop
+//! over its packets. A rig that has taken its packets already cannot see that, so these cases wait
+//! by themselves and leave packets in the batch.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,13 +40,13 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(real_time),
     case!(
-        a_key_used_again_brings_nothing_of_the_old_connection,
+        a_reused_key_gets_no_packet_of_the_old_connection,
         [C11, C1],
         "found from outside: the old connection's bytes under its successor's key"
     )
     .skip(real_time),
     case!(
-        a_close_tells_all_that_waits_in_the_batch_before_its_closed,
+        a_close_delivers_what_is_in_the_batch_before_its_closed,
         [C11, C2],
         "contract"
     )
@@ -71,7 +71,7 @@ fn left_in_a_batch(rig: &mut Rig) -> (Stream, Box<dyn Peer>) {
     (stream, peer)
 }
 
-/// Waits until so many packets are in the batch, and takes none.
+/// Waits until this number of packets is in the batch, and takes none.
 fn leave(rig: &mut Rig, packets: usize) {
     let deadline = Instant::now() + patience(3);
     loop {
@@ -91,7 +91,7 @@ fn small(builder: wharf_port::Builder) -> wharf_port::Builder {
         .pool(PoolOptions::new().buffer_bytes(512))
 }
 
-/// The socket goes once the port has sent what was queued, and all it had lent is back.
+/// The socket is gone once the port has sent what was queued, and all leases are back.
 fn all_is_back(rig: &mut Rig, peer: &mut Box<dyn Peer>) {
     let (_, end) = rig.hear_end(peer);
     assert_eq!(end, Heard::Finished);
@@ -135,7 +135,7 @@ fn a_drop_on_another_thread_empties_the_batch_at_hand(at: &Where) {
 fn no_waiter_gets_what_another_left_of_a_dropped_socket(at: &Where) {
     let mut rig = Rig::with(at, small);
     let (stream, peer) = left_in_a_batch(&mut rig);
-    // So much that the socket lives on for as long as its peer does not read.
+    // So much that the socket lives on as long as its peer does not read.
     stream.send(vec![0; 16 << 20]).expect("an empty queue");
     drop(stream);
     rig.renew_waiter();
@@ -156,7 +156,7 @@ fn a_batch_of_nothing_but_dropped_sockets_is_no_batch(at: &Where) {
     all_is_back(&mut rig, &mut peer);
 }
 
-fn a_key_used_again_brings_nothing_of_the_old_connection(at: &Where) {
+fn a_reused_key_gets_no_packet_of_the_old_connection(at: &Where) {
     let mut rig = Rig::with(at, small);
     let (old, _old_peer) = left_in_a_batch(&mut rig);
     drop(old);
@@ -178,8 +178,8 @@ fn a_key_used_again_brings_nothing_of_the_old_connection(at: &Where) {
     rig.expect_nothing();
 }
 
-/// The other half of the rule: an explicit close is told, and what came before it as well.
-fn a_close_tells_all_that_waits_in_the_batch_before_its_closed(at: &Where) {
+/// The other half of the rule: an explicit close is reported, and the packets before it too.
+fn a_close_delivers_what_is_in_the_batch_before_its_closed(at: &Where) {
     let mut rig = Rig::with(at, small);
     let (stream, _peer) = left_in_a_batch(&mut rig);
     let socket = stream.socket();
@@ -191,7 +191,7 @@ fn a_close_tells_all_that_waits_in_the_batch_before_its_closed(at: &Where) {
         let Packet { op, event, .. } = rig.next("what waited");
         match event {
             Event::Sent { .. } => sent += 1,
-            // What was not read before the close stays unread.
+            // Data that was not read before the close stays unread.
             Event::Received(_) | Event::Ended { .. } => {}
             Event::Closed => break op,
             other => panic!("not asked for: {other:?}"),

@@ -1,8 +1,8 @@
-//! News that comes before anybody looks, and news that no event tells of.
+//! Changes that come before the driver looks, and changes without an event.
 //!
-//! A readiness driver hears of each change once. What it hears while a socket is still something
-//! else, a connect or a listener that pauses, must hold afterwards; and a read that brings less
-//! than it could is no proof that there is nothing more.
+//! A readiness driver sees each change once. What it sees while a socket is still a connect, or a
+//! listener that pauses, must hold afterwards. A read that returns less than it could is no proof
+//! that there is nothing more.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -19,28 +19,36 @@ use crate::rig::system;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        a_peer_that_spoke_and_left_before_the_connect_was_told_ends,
+        a_peer_that_sent_and_left_before_the_connect_packet_ends,
         [C2, C11],
         "contract"
     ),
     case!(
-        a_watch_sees_who_left_before_the_connect_was_told,
+        a_watch_sees_a_peer_that_left_before_the_connect_packet,
         [C2, C11],
         "contract"
     )
     .skip(fin_behind_data),
     case!(
-        a_watch_sees_who_left_without_a_word_before_the_connect_was_told,
+        a_watch_sees_a_silent_peer_that_left_before_the_connect_packet,
         [C2, C11],
         "contract"
     ),
     case!(
-        a_receive_into_nothing_hears_of_a_reset,
+        a_receive_into_an_empty_buffer_reports_a_reset,
         [C9, C2],
         "found from outside: uring called it success, and poll a reset"
     ),
-    case!(what_came_while_nothing_read_is_told, [C2, C10], "contract"),
-    case!(what_came_during_a_pause_is_told, [C2, C8], "contract"),
+    case!(
+        data_that_came_without_a_receive_is_delivered,
+        [C2, C10],
+        "contract"
+    ),
+    case!(
+        data_that_came_during_a_pause_is_delivered,
+        [C2, C8],
+        "contract"
+    ),
     case!(urgent_data_holds_up_no_stream, [C6, C8], "contract").skip(a_system),
     case!(
         an_urgent_byte_is_in_line_where_the_socket_says_so,
@@ -56,17 +64,17 @@ pub(crate) const CASES: &[Case] = &[
     .skip(unix_sockets),
 ];
 
-/// A connect whose peer has said something and gone before this thread looks for the first time.
+/// A connect whose peer has sent and closed before this thread looks for the first time.
 fn told_late(rig: &mut Rig, host: &mut Box<dyn Host>, said: &[u8]) -> Stream {
     let op = rig.port.connect(host.address(), Key(5)).expect("room");
-    // It pumps only where a connect is handed over by whoever waits.
+    // It pumps only if a waiter submits the connect.
     let mut peer = taken(rig, host);
     assert_eq!(peer.try_send(said), Some(said.len()), "an empty buffer");
     drop(peer);
     connected(rig, op)
 }
 
-fn a_peer_that_spoke_and_left_before_the_connect_was_told_ends(at: &Where) {
+fn a_peer_that_sent_and_left_before_the_connect_packet_ends(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let stream = told_late(&mut rig, &mut host, b"bye");
@@ -82,7 +90,7 @@ fn a_peer_that_spoke_and_left_before_the_connect_was_told_ends(at: &Where) {
     rig.expect_nothing();
 }
 
-fn a_watch_sees_who_left_before_the_connect_was_told(at: &Where) {
+fn a_watch_sees_a_peer_that_left_before_the_connect_packet(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let stream = told_late(&mut rig, &mut host, b"bye");
@@ -95,8 +103,8 @@ fn a_watch_sees_who_left_before_the_connect_was_told(at: &Where) {
     rig.expect_nothing();
 }
 
-/// Its event tells that there is something to read, and comes before anybody watches.
-fn a_watch_sees_who_left_without_a_word_before_the_connect_was_told(at: &Where) {
+/// Its event reports data to read, and comes before the watch.
+fn a_watch_sees_a_silent_peer_that_left_before_the_connect_packet(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
     let stream = told_late(&mut rig, &mut host, b"");
@@ -106,7 +114,7 @@ fn a_watch_sees_who_left_without_a_word_before_the_connect_was_told(at: &Where) 
     rig.expect_nothing();
 }
 
-fn what_came_while_nothing_read_is_told(at: &Where) {
+fn data_that_came_without_a_receive_is_delivered(at: &Where) {
     let mut rig = Rig::new(at);
     for said in [b"".as_slice(), b"bye"] {
         let (stream, mut peer) = rig.connection();
@@ -117,7 +125,7 @@ fn what_came_while_nothing_read_is_told(at: &Where) {
         assert_eq!(rig.ended(op).how, End::Cancelled);
         rig.say(&mut peer, said);
         peer.finish();
-        // What the system tells now is told to a socket that does nothing.
+        // What the system reports now concerns a socket that does nothing.
         rig.expect_nothing();
         if said.is_empty() {
             stream.socket().watch().expect("nothing else reads");
@@ -131,7 +139,7 @@ fn what_came_while_nothing_read_is_told(at: &Where) {
     rig.expect_nothing();
 }
 
-fn what_came_during_a_pause_is_told(at: &Where) {
+fn data_that_came_during_a_pause_is_delivered(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.leases_per_socket(1));
     let (stream, mut peer) = rig.connection();
     let op = stream.socket().receive().expect("nothing else reads");
@@ -146,7 +154,7 @@ fn what_came_during_a_pause_is_told(at: &Where) {
     rig.expect_nothing();
 }
 
-/// A read stops before the urgent byte, and what is behind it needs no further event.
+/// A read stops before the urgent byte, and the data after it needs no further event.
 fn urgent_data_holds_up_no_stream(at: &Where) {
     let mut rig = Rig::new(at);
     let address = rig.address().internet().expect("an internet address");
@@ -162,7 +170,7 @@ fn urgent_data_holds_up_no_stream(at: &Where) {
         }
         far.write_all(b"def").expect("it is connected");
     };
-    // All of it before the first read; and between two of a stream that goes on by itself.
+    // All of it before the first read; and between two reads of a stream.
     speak(true);
     let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 6), b"abcdef");
@@ -209,7 +217,7 @@ fn an_urgent_byte_is_in_line_where_the_socket_says_so(at: &Where) {
     assert_eq!(rig.receive(stream.socket(), 7), b"abc!def");
 }
 
-/// A read stops behind a message that brought a descriptor. Nobody asked for it, and so the system
+/// A read stops after a message with a descriptor. The program has not requested it, so the system
 /// closes it.
 fn passed_descriptors_hold_up_no_stream_and_are_closed(at: &Where) {
     let mut rig = Rig::new(at);
@@ -243,7 +251,7 @@ fn passed_descriptors_hold_up_no_stream_and_are_closed(at: &Where) {
     rig.expect_nothing();
 }
 
-fn a_receive_into_nothing_hears_of_a_reset(at: &Where) {
+fn a_receive_into_an_empty_buffer_reports_a_reset(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
     let op = stream.socket().receive_into(Vec::new()).expect("free");

@@ -1,4 +1,5 @@
-//! The end of a port: it always works, wakes everybody, and leaves nothing to be written to.
+//! The end of a port: it always works, wakes every waiter, and leaves nothing that could be written
+//! to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -34,13 +35,18 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(linux)
     .alone(),
-    case!(what_is_left_of_a_port_answers_closed, [C14, C3], "contract").skip(another_port),
+    case!(
+        handles_of_a_closed_port_return_closed,
+        [C14, C3],
+        "contract"
+    )
+    .skip(another_port),
     case!(
         closing_from_many_threads_at_once_is_one_close,
         [C14],
         "contract"
     ),
-    case!(closing_under_load_hangs_nobody, [C14, C4], "contract").skip(waiters_elsewhere),
+    case!(closing_under_load_hangs_no_thread, [C14, C4], "contract").skip(waiters_elsewhere),
     case!(peers_hear_that_the_port_is_gone, [C14, C11], "contract"),
     case!(
         a_port_that_ends_cuts_streams_off_audibly,
@@ -64,7 +70,7 @@ fn dropping_the_last_handle_closes_the_port(at: &Where) {
     assert!(sleeper.join().expect("it wakes"), "it hears of the close");
 }
 
-/// Starts one of everything, and leaves it going.
+/// Starts one of each operation, and leaves it pending.
 pub(crate) fn start_everything(rig: &mut Rig) -> Vec<Box<dyn crate::rig::peer::Peer>> {
     let mut peers = Vec::new();
     let mut connection = |rig: &mut Rig| {
@@ -118,7 +124,7 @@ fn dropping_a_port_with_everything_in_flight(at: &Where) {
             rig.pump(Duration::from_millis(1));
         }
         drop(rig);
-        // What comes now must go nowhere: the pages it could go to are revoked.
+        // Data that comes now must go nowhere: the pages it could go to are revoked.
         for peer in &mut peers {
             let _ = peer.try_send(&noise(4_096));
         }
@@ -153,7 +159,7 @@ fn no_thread_keeps_an_ended_port_open(at: &Where) {
     let user = thread::spawn(move || {
         socket.send("x").expect("an empty queue");
         sent.send(()).expect("the case listens");
-        // It lives on, and has no more to do with the port.
+        // It lives on, without the port.
         let _ = told.recv();
     });
     has_sent.recv().expect("it sends");
@@ -165,7 +171,7 @@ fn no_thread_keeps_an_ended_port_open(at: &Where) {
     user.join().expect("it ends");
 }
 
-fn what_is_left_of_a_port_answers_closed(at: &Where) {
+fn handles_of_a_closed_port_return_closed(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     let listener = rig
@@ -229,7 +235,7 @@ fn closing_from_many_threads_at_once_is_one_close(at: &Where) {
     }
 }
 
-fn closing_under_load_hangs_nobody(at: &Where) {
+fn closing_under_load_hangs_no_thread(at: &Where) {
     let threads = if at.shared() { 4 } else { 1 };
     for round in 0..10u64 {
         let mut rig = Rig::new(at);
@@ -242,7 +248,7 @@ fn closing_under_load_hangs_nobody(at: &Where) {
         let handle = |_: usize, packet: Packet| {
             packets.fetch_add(1, Ordering::Relaxed);
             if let Event::Received(lease) = packet.event {
-                // The port may close between the packet and the answer.
+                // The port may close between the packet and the reply.
                 let _ = packet.socket.send(lease);
             }
         };
@@ -281,8 +287,8 @@ fn peers_hear_that_the_port_is_gone(at: &Where) {
     }
 }
 
-/// A send that the end of the port had cut short used to be followed by a FIN, as if all had been
-/// said. On the simulated network nobody asked that send to end at all: it leaked.
+/// A send that the end of the port had cut short used to be followed by a FIN, as if everything had
+/// been sent. On the simulated network that send was never ended: it leaked.
 fn a_port_that_ends_cuts_streams_off_audibly(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();

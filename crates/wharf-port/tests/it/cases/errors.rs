@@ -1,4 +1,4 @@
-//! The same kind of error for the same event on every driver, with its operation and a cure.
+//! The same kind of error for the same event on every driver, with its operation and a hint.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::rig::system;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        data_before_a_reset_is_told_unless_the_system_drops_it,
+        data_before_a_reset_is_delivered_unless_the_system_drops_it,
         [C9, C11],
         "contract: Windows drops it, Linux keeps it"
     ),
@@ -31,7 +31,7 @@ pub(crate) const CASES: &[Case] = &[
         [C9],
         "the seeds of the simulated network"
     ),
-    case!(an_address_in_use_says_so_with_a_cure, [C9], "contract"),
+    case!(an_address_in_use_says_so_with_a_hint, [C9], "contract"),
     case!(
         a_port_held_at_every_address_is_in_use_at_each,
         [C9],
@@ -105,14 +105,14 @@ fn every_end_of_a_connection_has_its_kind(at: &Where) {
     rig.expect_nothing();
 }
 
-/// The system tells of a reset once. When a send hears of it, the receive behind it meets what
-/// looks like an end in order: a truncated stream, taken for a whole one.
+/// The system reports a reset once. If a send gets it, the receive after it sees what looks like a
+/// clean end: a truncated stream, taken for a complete one.
 fn a_reset_that_a_send_met_first_is_no_end_of_the_stream(at: &Where) {
     let mut rig = Rig::new(at);
     for into in [false, true] {
         let (stream, peer) = rig.connection();
         peer.reset();
-        // The first ones may go out before the reset has arrived.
+        // The first sends may go out before the reset has arrived.
         let failed = loop {
             let sent = stream.send_reported(vec![1; 10]);
             let op = sent.expect("no send has failed yet");
@@ -135,7 +135,7 @@ fn a_reset_that_a_send_met_first_is_no_end_of_the_stream(at: &Where) {
     }
 }
 
-fn an_address_in_use_says_so_with_a_cure(at: &Where) {
+fn an_address_in_use_says_so_with_a_hint(at: &Where) {
     let mut rig = Rig::new(at);
     let address = rig.address();
     let error = rig
@@ -179,7 +179,7 @@ fn a_port_held_at_every_address_is_in_use_at_each(at: &Where) {
 
 fn an_address_of_another_machine_says_so(at: &Where) {
     let rig = Rig::new(at);
-    // An address kept for documents (RFC 5737); binding sends nothing.
+    // An address for documentation (RFC 5737); binding sends nothing.
     let elsewhere: SocketAddr = ([192, 0, 2, 1], 0).into();
     let error = rig
         .port
@@ -196,7 +196,7 @@ fn an_address_of_another_machine_says_so(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 0);
 }
 
-/// Set for the process that runs in a network of its own, where even loopback is down.
+/// Set for the process that runs in its own network namespace, where even loopback is down.
 const INSIDE: &str = "WHARF_TEST_INSIDE";
 
 fn a_network_that_is_down_is_unreachable(at: &Where) {
@@ -284,7 +284,7 @@ fn errors_of_the_system_keep_its_code_in_those_of_the_standard_library(_: &Where
         (standard.kind(), standard.raw_os_error()),
         (theirs.kind(), Some(code))
     );
-    // And a refusal that brings one is not its own cause.
+    // And a refusal with an error is not its own source.
     let refused = Refused { error, value: 7 };
     assert!(std::error::Error::source(&refused).is_none());
     assert_eq!(refused.to_string(), error.to_string());
@@ -305,7 +305,7 @@ fn a_unix_path_that_is_too_long_is_an_error(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 0);
 }
 
-/// Windows knows no such connect.
+/// Windows has no such connect.
 fn a_connect_to_the_address_of_all_interfaces_stays_here(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
@@ -320,9 +320,9 @@ fn a_connect_to_the_address_of_all_interfaces_stays_here(at: &Where) {
     talk(&mut rig, &stream, &mut peer);
 }
 
-/// Both answers: Linux hands out what came before the reset, Windows throws it away. No system may
-/// tell of an end in order.
-fn data_before_a_reset_is_told_unless_the_system_drops_it(at: &Where) {
+/// Both results: Linux delivers what came before the reset, Windows discards it. No system may
+/// report a clean end.
+fn data_before_a_reset_is_delivered_unless_the_system_drops_it(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     rig.say(&mut peer, b"kept or lost");

@@ -1,4 +1,4 @@
-//! Out of descriptors or room: the listener pauses, nothing spins, and nothing is lost.
+//! Out of descriptors or slots: the listener pauses, nothing spins, and nothing is lost.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -68,22 +68,18 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(linux)
     .alone(),
+    case!(out_of_descriptors_has_its_kind_and_a_hint, [C9], "contract")
+        .skip(linux)
+        .alone(),
     case!(
-        out_of_descriptors_has_its_kind_and_its_cure,
-        [C9],
-        "contract"
-    )
-    .skip(linux)
-    .alone(),
-    case!(
-        a_storm_of_clients_that_reset_hurts_nobody_else,
+        a_storm_of_resets_hurts_no_other_client,
         [C12],
         "reliability: RST before accept"
     )
     .seconds_max(60),
 ];
 
-/// What became of a listener: the connections it took, and how often it paused and resumed.
+/// The history of a listener: the connections it took, and how often it paused and resumed.
 fn out_of_descriptors(at: &Where) -> Option<&'static str> {
     linux(at).or_else(|| descriptors(at))
 }
@@ -142,13 +138,13 @@ fn a_listener_at_the_ports_bound_pauses_and_resumes(at: &Where) {
     assert_eq!(rig.port.stats().listeners_paused, 1);
     let mut peers = seen.peers();
     for _ in 0..3 {
-        // Room for one: it is taken at once, whenever the next try were due.
+        // Space for one: it is taken at once, whenever the next attempt is due.
         drop(seen.accepted.remove(0));
         seen.until(&mut rig, REASON, |seen| seen.accepted.len() == 2);
         peers.extend(seen.peers());
     }
     assert_eq!(peers.len(), 5, "each client once");
-    // With room to spare nothing pauses any more, and who comes later is served as ever.
+    // With enough space nothing pauses any more, and later clients are served as usual.
     seen.accepted.clear();
     drop(clients);
     for _ in 0..100 {
@@ -160,7 +156,7 @@ fn a_listener_at_the_ports_bound_pauses_and_resumes(at: &Where) {
     assert_eq!(rig.port.stats().listeners_paused, 0);
 }
 
-/// Connects clients that wait in the backlog of a listener which does not accept yet.
+/// Connects clients that wait in the backlog of a listener without accepts.
 fn waiting_clients(rig: &Rig, count: usize) -> (wharf_port::Listener, Vec<Box<dyn Peer>>) {
     let listener = rig
         .port
@@ -185,7 +181,7 @@ fn a_listener_out_of_descriptors_pauses_and_resumes(at: &Where) {
     let so_far = (seen.accepted.len(), seen.paused, seen.resumed);
     assert_eq!(so_far, (3, 1, 0), "it says so once");
     let mut peers = seen.peers();
-    // One goes, one comes, until all were there.
+    // One leaves, one comes, until all were there.
     while peers.len() < clients.len() {
         let accepted = seen.accepted.remove(0);
         let stream = rig.port.associate(accepted, Key(1)).expect("room");
@@ -260,7 +256,7 @@ fn a_paused_listener_does_not_spin(at: &Where) {
     rig.allowed.packets = true;
 }
 
-/// Each socket that goes calls the listener, which finds room for one and is full again.
+/// Each socket that closes wakes the listener, which finds space for one and is full again.
 fn a_paused_listener_has_one_timer(at: &Where) {
     const REASON: PauseReason = PauseReason::SocketsMax;
     let mut rig = Rig::with(at, |builder| builder.sockets_max(3));
@@ -325,7 +321,7 @@ fn a_paused_listener_may_be_cancelled_and_closed(at: &Where) {
     assert_eq!(rig.port.stats().sockets, 0);
 }
 
-fn out_of_descriptors_has_its_kind_and_its_cure(at: &Where) {
+fn out_of_descriptors_has_its_kind_and_a_hint(at: &Where) {
     let mut rig = Rig::new(at);
     let address = rig.address();
     let hoard = system::leave_descriptors(0);
@@ -344,7 +340,7 @@ fn out_of_descriptors_has_its_kind_and_its_cure(at: &Where) {
     assert_eq!(rig.hear(&mut peer, 2), b"on");
 }
 
-fn a_storm_of_clients_that_reset_hurts_nobody_else(at: &Where) {
+fn a_storm_of_resets_hurts_no_other_client(at: &Where) {
     let mut rig = Rig::new(at);
     rig.allowed.packets = true;
     let (good, mut good_peer) = rig.connection();
@@ -355,7 +351,7 @@ fn a_storm_of_clients_that_reset_hurts_nobody_else(at: &Where) {
             rig.dial().reset();
             storm -= 1;
         }
-        // One that stays is served among them, and one that was there before too.
+        // A client that stays is served among them, and so is one from before.
         let mut peer = rig.dial();
         rig.say(&mut peer, &[round]);
         rig.say(&mut good_peer, &[round]);
@@ -382,7 +378,7 @@ fn a_storm_of_clients_that_reset_hurts_nobody_else(at: &Where) {
     assert!(paused.is_none(), "an attacker could pause the listener");
 }
 
-/// No lease is out that could return, so that only the port itself can ask again.
+/// No lease is out that could return, so only the port itself can try again.
 fn streams_wait_while_the_system_gives_no_memory(at: &Where) {
     const STREAMS: usize = 5;
     let mut rig = Rig::new(at);
@@ -390,7 +386,7 @@ fn streams_wait_while_the_system_gives_no_memory(at: &Where) {
     for (_, peer) in &mut ends {
         rig.say(peer, b"x");
     }
-    // The memory for timers is there already: a program that gets none for its heap ends.
+    // The memory for timers is allocated already: a program without heap memory aborts.
     let timer = rig.port.timer(Instant::now(), Key(1)).expect("room");
     rig.expect("a timer", |packet| packet.op == timer);
     let limit = system::leave_no_memory();

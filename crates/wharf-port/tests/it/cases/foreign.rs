@@ -1,4 +1,5 @@
-//! Sockets that the caller has made: what a port takes, and what the caller has set or kept.
+//! Sockets that the caller has created: which ones a port takes, and what the caller has set or
+//! kept.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -92,7 +93,7 @@ fn large_sends(at: &Where) -> Option<&'static str> {
     })
 }
 
-/// Two connected sockets that no port has made.
+/// Two connected sockets that no port has created.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback listens");
     let address = listener.local_addr().expect("a bound socket");
@@ -153,8 +154,8 @@ fn a_duplicate_that_was_kept_keeps_no_socket_out(at: &Where) {
     }
 }
 
-/// What somebody else has a descriptor of, another port or the caller, goes on telling of events
-/// unless it is taken out of the set.
+/// If another port or the caller has a descriptor of it, it goes on reporting events unless it is
+/// removed from the set.
 fn nothing_that_is_closed_stays_registered(at: &Where) {
     let mut rig = Rig::new(at);
     let other = Rig::new(at);
@@ -177,7 +178,7 @@ fn nothing_that_is_closed_stays_registered(at: &Where) {
     assert_eq!(system::epoll_members(), empty);
 }
 
-/// With the caller's option the close would wait for a peer that does not read, for ten minutes, or
+/// With the caller's option the close would wait ten minutes for a peer that does not read, or
 /// reset the connection.
 fn the_callers_linger_holds_up_no_close(at: &Where) {
     let mut rig = Rig::new(at);
@@ -200,8 +201,8 @@ fn the_callers_linger_holds_up_no_close(at: &Where) {
     }
 }
 
-/// A request that failed where it shall wait would be made again at once, without end. On io_uring
-/// only one fails so that the kernel gives to a thread of its own, which no test brings about; the
+/// A request that fails where it should wait would be repeated at once, without end. On io_uring
+/// only one fails that the kernel gives to one of its worker threads, which no test can cause. The
 /// socket must block, because that thread then waits.
 fn a_socket_that_does_not_block_waits_like_others(at: &Where) {
     let mut rig = Rig::new(at);
@@ -230,7 +231,7 @@ fn a_socket_that_does_not_block_waits_like_others(at: &Where) {
     assert_eq!(rig.ended(op).how, End::Cancelled);
 }
 
-/// Whether a socket blocks, where the system tells.
+/// Whether a socket blocks, if the system reports it.
 #[cfg(unix)]
 fn blocks(socket: &Socket) -> Option<bool> {
     let flags = rustix::fs::fcntl_getfl(socket).expect("an open socket");
@@ -266,8 +267,8 @@ fn a_mode_that_changes_later_loses_nothing(at: &Where) {
     }
 }
 
-/// To a peer that reads as fast as this side sends a call would go on for as long as there are
-/// bytes, with the socket locked for everybody else.
+/// With a peer that reads as fast as this side sends, a call would go on as long as there are
+/// bytes, with the socket locked for every other thread.
 fn a_large_send_goes_out_in_parts_that_end(at: &Where) {
     const BYTES: usize = 64 << 20;
     /// Several times, because the far end may not be running meanwhile.

@@ -1,7 +1,7 @@
 //! Forks: a child can neither use nor end what its parent's ports hold.
 //!
-//! Each case has a process of its own, and the child does what it likes with its copies of
-//! everything: the parent must not notice.
+//! Each case has its own process, and the child does anything with its copies: the parent must not
+//! notice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -39,14 +39,14 @@ fn forks(at: &Where) -> Option<&'static str> {
     a_system(at).or(elsewhere.then_some("Windows has no fork"))
 }
 
-/// Which of the two processes goes on here.
+/// The process that continues here.
 #[cfg_attr(
     not(unix),
     allow(dead_code, reason = "where there is no fork nothing makes one")
 )]
 enum Side {
     Child,
-    /// With the number of the child.
+    /// With the process id of the child.
     Parent(i32),
 }
 
@@ -72,7 +72,7 @@ fn ended_well(child: i32) -> bool {
     status.exit_status() == Some(0)
 }
 
-/// Ends the child without a word to what other threads of its parent may have locked.
+/// Ends the child without touching what other threads of its parent may have locked.
 #[cfg(unix)]
 fn end_child(well: bool) -> ! {
     // SAFETY: it ends the process at once.
@@ -133,7 +133,7 @@ struct Copies {
     address: Address,
 }
 
-/// What a child may try: nothing of it has any effect.
+/// Everything that a child may try: none of it has any effect.
 fn try_everything(at: &Where, copies: Copies) {
     let Copies {
         port,
@@ -231,7 +231,7 @@ fn a_forks_child_neither_uses_nor_ends_what_its_parent_has(at: &Where) {
             if let Err(said) = &done {
                 println!("in the child: {said}");
             }
-            // Runs what a program that ends runs, the destructors of this thread included.
+            // Runs what a program runs at its exit, including the destructors of this thread.
             std::process::exit(i32::from(done.is_err()));
         }
         Side::Parent(child) => child,
@@ -255,8 +255,8 @@ fn a_forks_child_neither_uses_nor_ends_what_its_parent_has(at: &Where) {
     rig.allowed.packets = true;
 }
 
-/// The other threads are inside the ports at nearly every moment, and hold what a child would wait
-/// for without end.
+/// The other threads are inside the ports at nearly every moment, and hold locks for which a child
+/// would wait without end.
 fn a_forks_child_waits_for_no_thread_of_its_parent(at: &Where) {
     const FORKS: usize = 100;
     let ports = [(); 2].map(|()| at.builder().build().expect("the driver was present before"));
@@ -313,7 +313,7 @@ fn gone_socket(port: &Port) -> SocketRef {
     socket
 }
 
-/// A waiter of the case's own, because a child drops its copy, and what it has taken.
+/// A waiter of the case itself, because a child drops its copy, and the packets it has taken.
 struct Told {
     waiter: Waiter,
     packets: Vec<Packet>,

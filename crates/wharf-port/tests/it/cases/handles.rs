@@ -1,4 +1,5 @@
-//! Handles and their options: what children inherit, what a listener hands on, who may bind.
+//! Handles and their options: what children inherit, what accepted sockets inherit from a listener,
+//! and which programs may bind.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -65,16 +66,16 @@ pub(crate) const CASES: &[Case] = &[
     .skip(a_system),
     case!(listeners_share_a_port_where_asked_to, [C19], "contract").skip(a_system),
     case!(
-        a_clone_of_an_associated_socket_is_taken_or_refused_with_a_cure,
+        a_clone_of_an_associated_socket_is_taken_or_refused_with_a_hint,
         [C9, C19],
         "CreateIoCompletionPort documentation"
     )
     .skip(a_system),
 ];
 
-/// Both answers: elsewhere each handle of a socket is one of its own, Windows gives the socket itself
-/// to one port for good.
-fn a_clone_of_an_associated_socket_is_taken_or_refused_with_a_cure(at: &Where) {
+/// Both results: elsewhere each handle of a socket is separate, Windows gives the socket itself to
+/// one port for good.
+fn a_clone_of_an_associated_socket_is_taken_or_refused_with_a_hint(at: &Where) {
     let mut rig = Rig::new(at);
     let socket = TcpStream::connect(rig.address().internet().expect("an internet address"));
     let socket = socket.expect("the rig listens");
@@ -98,8 +99,8 @@ fn looked_at(at: &Where) -> Option<&'static str> {
     })
 }
 
-/// On Unix a child is asked what it has; on Windows each open handle of this process is, those that
-/// the driver posts for accepts and the device that watches among them.
+/// On Unix a child lists its descriptors; on Windows we check each open handle of this process,
+/// including those that the driver posts for accepts and the device that watches.
 fn no_handle_is_inherited(at: &Where) {
     let before = system::inherited_handles();
     let mut rig = Rig::new(at);
@@ -121,8 +122,8 @@ fn no_handle_is_inherited(at: &Where) {
     let mut child = Command::new("cat");
     child.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = child.spawn().expect("there is a cat");
-    // It waits for its input, so that its descriptors can be looked at. A started process still has
-    // those of its parent for a moment: until it has written, it may not have let go of them.
+    // It waits for its input, so that we can examine its descriptors. A started process still has
+    // those of its parent for a moment: until it has written, they may still be there.
     let (input, output) = (child.stdin.as_mut(), child.stdout.as_mut());
     let mut written = [0];
     input.expect("a pipe").write_all(b"!").expect("it reads");
@@ -141,7 +142,7 @@ fn no_handle_is_inherited(at: &Where) {
     drop((connected, accepted));
 }
 
-/// Of the first ones what is made once for all is kept.
+/// The first connections include objects that are created once.
 fn closed_sockets_give_their_handles_back(at: &Where) {
     const COUNT: usize = 50;
     let mut rig = Rig::new(at);
@@ -170,7 +171,7 @@ fn closed_sockets_give_their_handles_back(at: &Where) {
     assert!(left < COUNT / 5, "{left} are left of {COUNT} times two");
 }
 
-/// What the descriptors of a process stand for.
+/// The descriptors of a process, and what they refer to.
 fn handles_of(process: u32) -> Vec<String> {
     let listed = std::fs::read_dir(format!("/proc/{process}/fd")).expect("it lives");
     let handles = listed.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -219,7 +220,7 @@ fn small_sends_go_out_at_once_unless_asked_otherwise(at: &Where) {
 fn congestion_control_is_set_at_both_ends_or_refused(at: &Where) {
     let mut rig = Rig::new(at);
     let place = ([127, 0, 0, 1], 0);
-    // Every kernel has this one, and lets everybody choose it.
+    // Every kernel has this one, and every user may choose it.
     let listening = ListenOptions::new(place).congestion_control("reno");
     let refused = |error: wharf_port::Error| error.kind();
     if !at.linux || at.driver == Driver::Sim {
@@ -310,7 +311,7 @@ fn a_listener_may_start_again_at_once(at: &Where) {
     let mut peer = rig.network.connect(&address);
     let accepted = rig.accepted();
     let stream = rig.port.associate(accepted, Key(1)).expect("room");
-    // Who closes first keeps the connection in TIME_WAIT.
+    // The side that closes first keeps the connection in TIME_WAIT.
     let socket = stream.socket();
     stream.close(Close::Flush).expect("it is open");
     rig.closed(socket);
@@ -331,7 +332,7 @@ fn two_listeners_never_share_by_accident(at: &Where) {
             .expect_err("it is taken");
         assert_eq!(error.kind(), ErrorKind::AddressInUse);
     }
-    // Not by a program that asks for reuse, either.
+    // Not even by a program that requests reuse.
     let foreign = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let foreign = foreign.expect("a socket");
     foreign.set_reuse_address(true).expect("a known option");

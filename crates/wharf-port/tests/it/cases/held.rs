@@ -1,5 +1,6 @@
-//! Beyond the bound of leases: one request may bring many messages, and those that may not be told
-//! yet wait inside the port. Whoever asks next has them, in order, and nobody loses a buffer.
+//! Beyond the bound of leases: one request may deliver many messages, and those that may not be
+//! delivered yet wait inside the port. The next operation gets them, in order, and no buffer is
+//! lost.
 
 use wharf_port::{Cancel, Close, End, ErrorKind, Event, PoolOptions, Stream};
 
@@ -14,19 +15,19 @@ pub(crate) const CASES: &[Case] = &[
         "io_uring: multishot receives"
     ),
     case!(
-        what_a_cancelled_stream_has_left_is_for_the_next_receive,
+        bytes_left_by_a_cancelled_stream_go_to_the_next_receive,
         [C8, C9],
         "io_uring: multishot receives"
     ),
     case!(
-        the_end_is_told_behind_what_waited,
+        the_end_is_reported_after_what_waited,
         [C8, C10],
         "io_uring: multishot receives"
     ),
     case!(
-        an_end_right_behind_a_message_is_told,
+        an_end_just_after_a_message_is_reported,
         [C8, C10],
-        "io_uring: a multishot receive that is not told of a reset"
+        "io_uring: a multishot receive that does not get a reset"
     ),
     case!(
         a_stream_closed_while_messages_wait_gives_their_buffers_back,
@@ -86,7 +87,7 @@ fn small_messages_beyond_the_leases_keep_their_order(at: &Where) {
     );
 }
 
-fn what_a_cancelled_stream_has_left_is_for_the_next_receive(at: &Where) {
+fn bytes_left_by_a_cancelled_stream_go_to_the_next_receive(at: &Where) {
     let mut rig = with_few_leases(at);
     let (stream, mut peer) = rig.connection();
     let op = stream.socket().receive().expect("nothing else reads");
@@ -111,14 +112,15 @@ fn what_a_cancelled_stream_has_left_is_for_the_next_receive(at: &Where) {
     assert_eq!(rig.receive(stream.socket(), 11), b"e-four-five");
 }
 
-/// A reset discards what the system had; what the port had is told before it, and then the reset.
-fn the_end_is_told_behind_what_waited(at: &Where) {
+/// A reset discards what the system had. What the port had is delivered before it, and then the
+/// reset.
+fn the_end_is_reported_after_what_waited(at: &Where) {
     for resets in [false, true] {
         let mut rig = with_few_leases(at);
         let (stream, mut peer) = rig.connection();
         let op = stream.socket().receive().expect("nothing else reads");
         let held = at_the_bound(&mut rig, &stream, &mut peer);
-        // The peer that finishes stays until the end was told.
+        // The peer that finishes stays until the end was delivered.
         let mut stays = Some(peer);
         match stays.as_mut().filter(|_| !resets) {
             Some(peer) => peer.finish(),
@@ -145,8 +147,8 @@ fn the_end_is_told_behind_what_waited(at: &Where) {
     }
 }
 
-/// The peer says something and is gone before the port has looked: both are one event to it.
-fn an_end_right_behind_a_message_is_told(at: &Where) {
+/// The peer sends and closes before the port has looked: both are one event to it.
+fn an_end_just_after_a_message_is_reported(at: &Where) {
     const ROUNDS: usize = 40;
     let mut rig = Rig::new(at);
     for round in 0..ROUNDS {
@@ -157,7 +159,7 @@ fn an_end_right_behind_a_message_is_told(at: &Where) {
             assert_eq!(rig.receive(stream.socket(), 3), message);
         }
         rig.expect_nothing();
-        // Nothing is looked at between the two.
+        // The port does not look between the two.
         assert_eq!(peer.try_send(b"last"), Some(4));
         let resets = round % 2 == 0;
         let mut stays = Some(peer);

@@ -1,6 +1,6 @@
-//! Whoever leaves the driver leaves those who sleep to somebody: where one waiter at a time is inside,
-//! it calls the next; where all are, one of them still knows the time. So nobody sleeps through what
-//! comes.
+//! A waiter that leaves the driver leaves the sleepers to another waiter. If one waiter at a time
+//! is inside, it calls the next; if all are, one of them still knows the deadline. So no waiter
+//! sleeps through a packet.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,28 +16,28 @@ use crate::rig::system::patience;
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        who_is_called_to_lead_when_its_time_is_up_calls_another,
+        a_waiter_called_to_lead_without_time_calls_another,
         [C4, C5],
         "found in review: sleepers missed data until somebody waited again"
     )
     .skip(sleepers),
     case!(
-        who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time,
+        a_short_wait_leaves_a_sleeper_that_knows_the_deadline,
         [C4, C17],
         "the seeds of threads: a wake-up for a nearer timer went to a thread that did not sleep"
     )
     .skip(sleepers),
 ];
 
-/// Nobody sleeps on the simulated network: its time has passed already.
+/// No waiter sleeps on the simulated network: its time has passed already.
 fn sleepers(at: &Where) -> Option<&'static str> {
     several_waiters(at).or_else(|| real_time(at))
 }
 
-/// One waiter sleeps without a limit, while others come and go for a moment, all at once: the one
-/// that leads calls one whose time is up as well. When they are gone, the one that stays has to get
-/// what comes.
-fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
+/// One waiter sleeps without a limit, while others come and leave for a moment, all at once: the
+/// leader also calls one whose time is up. When they are gone, the one that stays must get what
+/// comes.
+fn a_waiter_called_to_lead_without_time_calls_another(at: &Where) {
     const OTHERS: usize = 3;
     const ROUNDS: usize = 500;
     let mut rig = Rig::new(at);
@@ -79,11 +79,11 @@ fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
         });
         for round in 0..ROUNDS {
             begin.wait();
-            // Some are inside by now, or not: it is to sleep behind them, most of the time.
+            // Some are inside by now, or not: most of the time it sleeps behind them.
             (0..round % 8).for_each(|_| thread::yield_now());
             go.send(()).expect("it listens");
             end.wait();
-            // Only the one is left, and it does not wait for the others' sake.
+            // Only this one is left, and it does not wait for the others.
             assert_eq!(peer.try_send(b"x"), Some(1), "a byte always fits");
             let got = told.recv_timeout(patience(20));
             if got.is_err() {
@@ -100,10 +100,10 @@ fn who_is_called_to_lead_when_its_time_is_up_calls_another(at: &Where) {
     });
 }
 
-/// One waiter sleeps without a limit, and another looks in for a moment, over and over, while a
-/// timer is set: it takes wake-ups that were meant for the first. When it has gone, the one that
-/// stays has to get the timer.
-fn who_looks_in_and_goes_leaves_a_sleeper_that_knows_the_time(at: &Where) {
+/// One waiter sleeps without a limit, and another one waits for a moment, over and over, while a
+/// timer is set: it takes wake-ups for the first. When it has left, the one that stays must get the
+/// timer.
+fn a_short_wait_leaves_a_sleeper_that_knows_the_deadline(at: &Where) {
     const ROUNDS: u64 = 150;
     const LOOKS_MORE: usize = 10;
     let mut rig = Rig::new(at);

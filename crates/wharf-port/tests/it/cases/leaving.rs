@@ -1,7 +1,7 @@
-//! Waiters that go: dropped, forgotten, or left in a thread-local of the program.
+//! Waiters that leave: dropped, forgotten, or left in a thread-local of the program.
 //!
-//! Whichever comes first, the drop of the waiter or the end of its thread, gives up its place,
-//! once. What the waiter had not handed out goes to the others, and the port ends with the last.
+//! The first of the two, the drop of the waiter or the end of its thread, gives up its seat, once.
+//! Packets that the waiter had not delivered go to the others, and the port ends with the last.
 
 use std::cell::RefCell;
 use std::sync::Barrier;
@@ -31,13 +31,13 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(one_waiter),
     case!(
-        what_a_waiter_in_a_thread_local_had_goes_to_others,
+        packets_of_a_waiter_in_a_thread_local_go_to_others,
         [C4, C2],
         "contract"
     )
     .skip(several_waiters),
     case!(
-        what_a_forgotten_waiter_had_goes_to_others,
+        packets_of_a_forgotten_waiter_go_to_others,
         [C4, C2],
         "contract"
     )
@@ -55,7 +55,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(several_waiters),
     case!(
-        data_that_comes_during_a_forgotten_turn_is_told,
+        data_that_comes_during_a_forgotten_turn_is_delivered,
         [C4, C18],
         "found in review: no case saw it"
     )
@@ -80,8 +80,8 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 thread_local! {
-    /// Where runtimes keep it. The program's variable is older than any of the library's, so that
-    /// it is destroyed after them.
+    /// Runtimes keep it here. The program's variable is older than any of the library's, so it is
+    /// destroyed after them.
     static KEPT: RefCell<Option<Waiter>> = const { RefCell::new(None) };
 }
 
@@ -89,17 +89,17 @@ fn one_waiter(at: &Where) -> Option<&'static str> {
     at.shared().then_some("a shared port has many waiters")
 }
 
-/// Nobody sleeps on the simulated network: its time has passed already.
+/// No waiter sleeps on the simulated network: its time has passed already.
 fn sleepers(at: &Where) -> Option<&'static str> {
     several_waiters(at).or_else(|| real_time(at))
 }
 
-/// On the simulated network no far end talks by itself.
+/// On the simulated network no far end sends by itself.
 fn talkers(at: &Where) -> Option<&'static str> {
     several_waiters(at).or_else(|| threads_apart(at))
 }
 
-/// Lets a thread of its own do something with a waiter that it keeps in its thread-local.
+/// Another thread works with a waiter that it keeps in its thread-local.
 fn with_kept<T: Send>(port: &Port, work: impl FnOnce(&mut Waiter) -> T + Send) -> T {
     let keeps = || {
         KEPT.with_borrow_mut(|kept| {
@@ -110,7 +110,7 @@ fn with_kept<T: Send>(port: &Port, work: impl FnOnce(&mut Waiter) -> T + Send) -
     thread::scope(|scope| scope.spawn(keeps).join()).expect("its thread ends in order")
 }
 
-/// Lets a thread of its own do something with a waiter that it forgets.
+/// Another thread works with a waiter that it forgets.
 fn with_forgotten<T: Send>(port: &Port, work: impl FnOnce(&mut Waiter) -> T + Send) -> T {
     let forgets = || {
         let mut waiter = port.waiter().expect("there is room");
@@ -192,13 +192,13 @@ fn take_two(waiter: &mut Waiter) -> Vec<u64> {
     batch.take(2).map(|packet| value_of(&packet)).collect()
 }
 
-fn what_a_waiter_in_a_thread_local_had_goes_to_others(at: &Where) {
+fn packets_of_a_waiter_in_a_thread_local_go_to_others(at: &Where) {
     let mut rig = Rig::new(at);
     goes_to_others(&mut rig, |port| with_kept(port, take_two));
     assert_eq!(rig.port.stats().waiters_leaked, 0);
 }
 
-fn what_a_forgotten_waiter_had_goes_to_others(at: &Where) {
+fn packets_of_a_forgotten_waiter_go_to_others(at: &Where) {
     let mut rig = Rig::new(at);
     goes_to_others(&mut rig, |port| with_forgotten(port, take_two));
     assert_eq!(rig.port.stats().waiters_leaked, 1);
@@ -216,7 +216,7 @@ fn bytes_of_a_forgotten_waiter_stay_in_order(at: &Where) {
     let mut received = Vec::new();
     rig.say(&mut peer, &bytes);
     rig.drop_waiter();
-    // Each takes one packet and forgets the rest of its batch, and one that is dropped as well.
+    // Each takes one packet and forgets the rest of its batch; so does one that is dropped.
     let mut rounds = 0;
     while received.len() < bytes.len() {
         let packet = with_forgotten(&rig.port, |waiter| batch_of(waiter).next());
@@ -235,7 +235,7 @@ fn the_number_of_a_live_waiter_is_not_given_again(at: &Where) {
     let (stream, mut peer) = rig.connection();
     stream.socket().receive().expect("nothing else reads");
     rig.drop_waiter();
-    // One that is forgotten while the next lives already.
+    // A waiter is forgotten while the next already lives.
     let (tell, told) = channel::<()>();
     let port = rig.port.clone();
     let (made, is_made) = channel();
@@ -274,7 +274,7 @@ fn the_number_of_a_live_waiter_is_not_given_again(at: &Where) {
     assert!(matches!(&second.event, Event::Received(lease) if **lease == *b"2"));
 }
 
-fn data_that_comes_during_a_forgotten_turn_is_told(at: &Where) {
+fn data_that_comes_during_a_forgotten_turn_is_delivered(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream.socket().receive().expect("nothing else reads");
@@ -295,7 +295,7 @@ fn data_that_comes_during_a_forgotten_turn_is_told(at: &Where) {
     });
     has_taken.recv().expect("it has the turn");
     rig.say(&mut peer, b"2");
-    // The driver hears of it, and nobody may have it yet.
+    // The driver sees it, and no waiter may have it yet.
     rig.expect_nothing();
     tell.send(()).expect("it listens");
     forgetful.join().expect("it forgets");
@@ -317,7 +317,7 @@ fn a_port_whose_waiter_is_gone_ends_on_any_thread(at: &Where) {
     assert_eq!(stats.operations_leaked, 0, "{stats:?}");
     assert_eq!((stats.sockets, stats.leases), (0, 0), "{stats:?}");
     if at.mode == Mode::Direct {
-        // What is in the table of a ring is closed by its thread, or with the ring.
+        // Its thread closes what is in the table of a ring, or the ring does.
         drop(rig);
     }
     for peer in &mut peers {
@@ -330,7 +330,7 @@ fn a_connect_goes_on_when_its_waiters_thread_ends(at: &Where) {
     let (address, guard) = rig.network.silent();
     rig.drop_waiter();
     let op = rig.port.connect(address, 7.into()).expect("room");
-    // This thread hands the connect to the system, and is gone.
+    // This thread submits the connect to the system, and is gone.
     let port = rig.port.clone();
     thread::spawn(move || {
         let mut waiter = port.waiter().expect("a shared port has many");
@@ -345,7 +345,7 @@ fn a_connect_goes_on_when_its_waiters_thread_ends(at: &Where) {
     let early = waiter.wait(Some(Duration::from_millis(20)));
     assert!(matches!(early, Ok(Wait::TimedOut)), "it goes on: {early:?}");
     drop(early);
-    // Nobody is there any more, which the next try of the system finds out.
+    // No listener is there any more, which the next attempt of the system finds out.
     drop(guard);
     let packet = batch_of(&mut waiter).next().expect("never empty");
     assert_eq!(packet.op, op);
@@ -361,7 +361,7 @@ fn a_connect_goes_on_when_its_waiters_thread_ends(at: &Where) {
     rig.allowed.packets = true;
 }
 
-/// Echoes what a batch has, as far as the sockets are there.
+/// Echoes the packets of a batch, if the sockets exist.
 fn echo(batch: wharf_port::Batch<'_>) {
     for packet in batch {
         if let Event::Received(lease) = packet.event {
@@ -371,7 +371,7 @@ fn echo(batch: wharf_port::Batch<'_>) {
     }
 }
 
-/// Says something on each connection, and takes what comes back.
+/// Sends something on each connection, and takes what comes back.
 fn chat(peers: &mut [Box<dyn Peer>]) {
     for peer in peers {
         // A port that is gone has reset it.
@@ -380,8 +380,8 @@ fn chat(peers: &mut [Box<dyn Peer>]) {
     }
 }
 
-/// Waiters of every kind come and go while two of them stay, connections talk, and at last somebody
-/// closes the port: whoever is last in it ends it, and nobody before that.
+/// Waiters of every kind come and leave while two of them stay, connections talk, and finally a
+/// thread closes the port: the last waiter ends it, and no other before that.
 fn waiters_come_and_go_while_a_port_works_and_closes(at: &Where) {
     const ROUNDS: usize = 4;
     const GUESTS: u64 = 4;
@@ -415,7 +415,7 @@ fn waiters_come_and_go_while_a_port_works_and_closes(at: &Where) {
                 let look = |waiter: &mut Waiter| {
                     let waited = waiter.wait(Some(Duration::from_millis(2)));
                     if let Wait::Packets(mut batch) = waited.expect("waits") {
-                        // What it leaves in the batch is for the others.
+                        // Packets that it leaves in the batch are for the others.
                         drop(batch.next());
                     }
                 };

@@ -1,4 +1,5 @@
-//! The end of a port in order: it sends what is queued, says FIN, and tells what it could not do.
+//! Graceful shutdown of a port: it sends what is queued, sends FIN, and reports what it could not
+//! do.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Barrier;
@@ -14,7 +15,7 @@ use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        a_port_that_ends_in_order_sends_what_is_queued,
+        a_graceful_shutdown_sends_what_is_queued,
         [C14, C11],
         "contract"
     ),
@@ -34,11 +35,11 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(
-        what_was_closed_before_is_told_before_the_end,
+        earlier_closes_are_reported_before_the_end,
         [C14, C11, C16],
         "contract"
     ),
-    case!(every_waiter_hears_of_an_end_in_order, [C14, C4], "contract").skip(apart),
+    case!(every_waiter_sees_a_graceful_shutdown, [C14, C4], "contract").skip(apart),
     case!(
         a_port_without_a_waiter_ends_in_order_at_once,
         [C14],
@@ -65,7 +66,7 @@ const LONG: Duration = Duration::from_secs(3_600);
 
 type Told = (Vec<u8>, Option<Heard>);
 
-/// Waits until the port is closed while these peers listen; answers what each of them heard, and
+/// Waits until the port is closed while these peers listen; returns what each of them heard, and
 /// the packets that came.
 fn wait_for_the_end(
     rig: &mut Rig,
@@ -99,7 +100,7 @@ fn hear(peer: &mut dyn Peer, told: &mut Told) {
     }
 }
 
-/// The rest of what a peer hears of a port that is gone.
+/// The rest of what a peer receives of a port that is gone.
 fn hear_the_rest(peer: &mut dyn Peer, told: &mut Told) {
     let deadline = Instant::now() + patience(20);
     while told.1.is_none() {
@@ -109,7 +110,7 @@ fn hear_the_rest(peer: &mut dyn Peer, told: &mut Told) {
     }
 }
 
-fn a_port_that_ends_in_order_sends_what_is_queued(at: &Where) {
+fn a_graceful_shutdown_sends_what_is_queued(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(64 << 20));
     let bytes = noise(8 << 20);
     let mut peers = Vec::new();
@@ -220,7 +221,7 @@ fn a_port_with_nothing_to_send_ends_without_its_grace(at: &Where) {
     drop((idle, reading, watching));
 }
 
-fn what_was_closed_before_is_told_before_the_end(at: &Where) {
+fn earlier_closes_are_reported_before_the_end(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
     let bytes = noise(4 << 20);
@@ -244,7 +245,7 @@ fn what_was_closed_before_is_told_before_the_end(at: &Where) {
     assert_eq!(packets.len(), 3, "{packets:?}");
 }
 
-fn every_waiter_hears_of_an_end_in_order(at: &Where) {
+fn every_waiter_sees_a_graceful_shutdown(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
     let bytes = noise(8 << 20);
@@ -304,7 +305,7 @@ fn a_port_whose_last_waiter_leaves_while_it_ends_is_closed(at: &Where) {
     assert_eq!(system::hear_the_end(&mut peer), Heard::Reset);
 }
 
-/// What a thread asks of a port that another one ends meanwhile.
+/// Requests of a thread on a port that another thread ends meanwhile.
 fn come_in(port: &Port, round: usize, to: std::net::SocketAddr, sockets: Vec<TcpStream>) {
     match round % 3 {
         0 => sockets.into_iter().for_each(|socket| {

@@ -1,4 +1,4 @@
-//! Lent buffers: bounded per stream and in all, given back from anywhere, never touched after.
+//! Lent buffers: bounded per stream and in all, returned from any thread, never touched after.
 
 use std::collections::HashMap;
 use std::sync::mpsc::channel;
@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = &[
         [C8, C4],
         "contract: lost wake-up"
     )
-    // Two thousand times from one thread to another, which a busy machine makes slow.
+    // Two thousand times from one thread to another, which is slow on a busy machine.
     .seconds_max(60),
     case!(
         an_exhausted_pool_serves_first_come_first_served,
@@ -73,7 +73,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 pub(crate) const BYTES: u32 = 512;
-/// A message that is not copied out of a pool that runs short: more than a quarter of a buffer.
+/// A message that is not copied out of a scarce pool: more than a quarter of a buffer.
 pub(crate) const LARGE: usize = 200;
 
 pub(crate) fn small(buffers: usize) -> PoolOptions {
@@ -120,7 +120,7 @@ fn a_lease_returned_on_another_thread_lets_its_stream_go_on(at: &Where) {
         let mut received = Vec::new();
         for (number, lease) in handed_over.into_iter().enumerate() {
             if number % 2 == 0 {
-                // The waiter is on its way to sleep, or there; either way it must hear of this.
+                // The waiter is about to sleep, or asleep; either way it must wake for this.
                 thread::yield_now();
             }
             received.extend_from_slice(&lease);
@@ -160,7 +160,7 @@ fn an_exhausted_pool_serves_first_come_first_served(at: &Where) {
         rig.expect_nothing();
         waiting.push((stream, peer));
     }
-    // Two buffers turn round among four streams, in the order in which these came.
+    // Two buffers rotate among four streams, in the order in which these came.
     for name in 0..4u8 {
         drop(held.remove(0));
         let lease = rig.lease(waiting[usize::from(name)].0.socket());
@@ -174,8 +174,8 @@ fn an_exhausted_pool_serves_first_come_first_served(at: &Where) {
     assert!(rig.port.stats().pool_bytes <= 2 * BYTES as usize);
 }
 
-/// The buffer that returns calls one stream of those that wait. If that one has ended meanwhile
-/// the call is for the next: no other buffer is out that could return and call it.
+/// A buffer that returns calls one of the waiting streams. If that one has ended meanwhile the call
+/// is for the next: no other buffer is out that could return and call it.
 fn a_stream_that_leaves_the_line_lets_the_next_one_go_on(at: &Where) {
     for closes in [false, true] {
         let mut rig = Rig::with(at, |builder| builder.pool(small(1)));
@@ -307,8 +307,8 @@ fn echo_what_came(rig: &mut Rig) {
     rig.pump(std::time::Duration::ZERO);
 }
 
-/// A buffer that was filled to its end leaves it open whether there is more: the driver looks
-/// again, finds nothing, and must not count the buffer that it looked with.
+/// A buffer that was filled to its end leaves it open whether there is more. The driver looks
+/// again, finds nothing, and must not count the buffer for that read.
 fn a_read_that_finds_nothing_costs_no_lease(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(64)).leases_per_socket(2));
     let (stream, mut peer) = rig.connection();
@@ -404,7 +404,7 @@ fn a_buffer_given_back_is_never_touched_again(at: &Where) {
     }
     let bytes = noise(32 << 10);
     for round in 0..4 {
-        // Echoes, cancels, closes: each hands buffers back in another way.
+        // Echoes, cancels, closes: each returns buffers in another way.
         for (stream, peer) in &mut ends {
             rig.say(peer, &bytes);
             let mut heard = Vec::new();
@@ -464,10 +464,10 @@ fn a_stream_that_waits_still_ends(at: &Where) {
     rig.expect_nothing();
 }
 
-/// A stream waits for a lease; another packet gives it a turn before its call to go on is heard, and
-/// in that turn it empties its socket and is armed. It was taken for one that still waits then: the
-/// call found it armed and left its mark, and the next turn that ended at its bound of packets was
-/// its last.
+/// A stream waits for a lease. Another packet gives it a turn before its call to continue arrives,
+/// and in that turn it empties its socket and is armed. An earlier version still took it for a
+/// waiting one: the call found it armed and left its mark, and the next turn that ended at its
+/// bound of packets was its last.
 fn a_pause_that_is_over_does_not_stop_a_stream_later(at: &Where) {
     let mut rig = Rig::with(at, |builder| {
         builder

@@ -99,7 +99,7 @@ pub(crate) const INAPPLICABLE: &[Inapplicable] = &[
     Inapplicable {
         name: "unknown_key_dropped",
         source: "golang/go #21172, #58870",
-        reason: "nobody outside has the port's handle; each driver counts what it does not know \
+        reason: "no other code has the port's handle; each driver counts packets that it does not know \
                  in `Stats::foreign_packets`, which every case requires to stay 0",
     },
     Inapplicable {
@@ -249,7 +249,7 @@ fn a_post_wakes_a_sleeping_waiter(at: &Where) {
 
 fn closing_wakes_every_waiter(at: &Where) {
     let mut rig = Rig::new(at);
-    // The rig's own waiter is one of them, because a ring may belong to its thread.
+    // The rig's own waiter is one of them, because a ring may be bound to its thread.
     let others = if at.shared() { 3 } else { 0 };
     let (entered, closed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let port = rig.port.clone();
@@ -292,11 +292,11 @@ fn a_wait_is_never_early(at: &Where) {
     }
 }
 
-/// Posts and sockets used to stand in one line. A connection waited behind as many posts as there
-/// may be, and its data again: seconds of them, where threads posted faster than one could take.
+/// Posts and sockets used to be in one queue. A connection waited behind all posts, and its data
+/// again: seconds, if threads posted faster than one could take.
 fn posts_do_not_hold_traffic_back(at: &Where) {
-    // Where the system is slow to bring the traffic, the posts are taken meanwhile. In one line with
-    // them it would never be before half of them.
+    // If the system is slow to deliver the traffic, the posts are taken meanwhile. With one queue
+    // the traffic would never come before half of them.
     let is_before = (0..20).any(|_| traffic_is_before_most_posts(at));
     assert!(is_before, "traffic comes behind most of the posts");
 }

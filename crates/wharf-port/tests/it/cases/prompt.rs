@@ -1,5 +1,5 @@
-//! Promptness: what was taken for sending leaves the process though nobody comes back to wait, and
-//! a full queue is one whose peer is slow.
+//! Promptness: a send leaves the process even if no thread comes back to wait, and a full queue
+//! means a slow peer.
 
 use std::net::TcpListener;
 use std::sync::Barrier;
@@ -39,13 +39,13 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(moves_by_itself),
     case!(
-        what_another_thread_asks_for_leaves_when_that_submits,
+        requests_of_another_thread_go_out_when_it_submits,
         [C4, C7],
         "a mutant that survived"
     )
     .skip(by_another_thread),
     case!(
-        what_a_long_batch_has_sent_leaves_before_it_is_over,
+        sends_of_a_long_batch_go_out_before_it_is_over,
         [C7],
         "contract"
     )
@@ -63,7 +63,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(by_a_call),
     case!(
-        a_full_queue_has_room_once_the_peer_has_read_though_nobody_waits,
+        a_full_queue_has_space_once_the_peer_has_read_without_a_waiter,
         [C7],
         "measured: full after 64 KiB with a reader that was idle and fast"
     )
@@ -75,7 +75,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(by_a_call),
     case!(
-        what_was_taken_goes_out_though_the_port_closes,
+        accepted_sends_go_out_though_the_port_closes,
         [C14, C11, C7],
         "measured: nothing was delivered, and the peer heard a reset"
     )
@@ -101,8 +101,8 @@ fn by_another_thread(at: &Where) -> Option<&'static str> {
     moves_by_itself(at).or(bound)
 }
 
-/// What the peer hears of so many bytes while nobody waits on the port; `meanwhile` is called again
-/// and again.
+/// What the peer receives of `count` bytes while no thread waits on the port; calls `meanwhile`
+/// again and again.
 fn hear_without_waiting(peer: &mut dyn Peer, count: usize, mut meanwhile: impl FnMut()) -> Vec<u8> {
     let deadline = Instant::now() + patience(20);
     let mut heard = Vec::new();
@@ -124,7 +124,7 @@ fn hear_without_waiting(peer: &mut dyn Peer, count: usize, mut meanwhile: impl F
     heard
 }
 
-/// What the peer hears of so many bytes in good time.
+/// What the peer receives of `count` bytes in good time.
 fn hear_in_time(peer: &mut dyn Peer, count: usize) -> Vec<u8> {
     let deadline = Instant::now() + patience(20);
     let mut heard = Vec::new();
@@ -137,7 +137,7 @@ fn hear_in_time(peer: &mut dyn Peer, count: usize) -> Vec<u8> {
     heard
 }
 
-/// Has the rig's waiter take a posted packet, and does something while its batch is out.
+/// The rig's waiter takes a posted packet, and does something while its batch is out.
 fn within_a_batch<R>(rig: &mut Rig, handler: impl FnOnce(&mut dyn FnMut()) -> R) -> R {
     rig.port.post(Key(5), 1).expect("room");
     let found = rig.waiter().wait(None).expect("the port is not broken");
@@ -163,7 +163,7 @@ fn a_send_of_another_thread_leaves_though_the_waiter_is_busy(at: &Where) {
 }
 
 fn a_send_leaves_though_its_thread_waited_on_a_port_that_has_ended(at: &Where) {
-    // The next port often has the place in memory of one that is gone.
+    // The next port often has the memory of one that is gone.
     for _ in 0..12 {
         let old = at.builder().build().expect("the driver was present before");
         let mut waiter = old.waiter().expect("a fresh port has room");
@@ -197,7 +197,7 @@ fn a_send_leaves_though_its_thread_waited_on_a_port_that_has_ended(at: &Where) {
     }
 }
 
-/// More than the peer's system takes: what is left waits for the peer, and nobody waits for that.
+/// More than the peer's system takes: the rest waits for the peer, and no thread waits for that.
 fn another_thread_fills_a_queue_and_goes_on(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
@@ -233,7 +233,7 @@ fn a_handler_that_submits_need_not_come_back_to_wait(at: &Where) {
 }
 
 /// A connect is no send, which a system call would do: it needs the ring itself.
-fn what_another_thread_asks_for_leaves_when_that_submits(at: &Where) {
+fn requests_of_another_thread_go_out_when_it_submits(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback listens");
     let address = listener.local_addr().expect("a listener has an address");
@@ -261,7 +261,7 @@ fn what_another_thread_asks_for_leaves_when_that_submits(at: &Where) {
     rig.expect_nothing();
 }
 
-fn what_a_long_batch_has_sent_leaves_before_it_is_over(at: &Where) {
+fn sends_of_a_long_batch_go_out_before_it_is_over(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     within_a_batch(&mut rig, |next_packet| {
@@ -284,7 +284,7 @@ fn what_a_long_batch_has_sent_leaves_before_it_is_over(at: &Where) {
     rig.expect_nothing();
 }
 
-/// For several ticks of any system's clock.
+/// For several timer ticks of any system.
 fn compute_for_long() {
     let begun = Instant::now();
     while begun.elapsed() < std::time::Duration::from_millis(50) {
@@ -292,7 +292,7 @@ fn compute_for_long() {
     }
 }
 
-/// Its first send was late, and the call that found so was of use to that one alone.
+/// Its first send was late, and the call that found so helped that one alone.
 fn a_handler_that_has_run_long_sends_at_once(at: &Where) {
     let mut rig = Rig::new(at);
     let (first, mut first_peer) = rig.connection();
@@ -322,7 +322,7 @@ fn after_a_long_handler_the_next_one_sends_at_once(at: &Where) {
     rig.expect_nothing();
 }
 
-fn a_full_queue_has_room_once_the_peer_has_read_though_nobody_waits(at: &Where) {
+fn a_full_queue_has_space_once_the_peer_has_read_without_a_waiter(at: &Where) {
     const BYTES: usize = 32 << 20;
     const EACH: usize = 16 << 10;
     let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(4 * EACH));
@@ -348,7 +348,7 @@ fn a_full_queue_has_room_once_the_peer_has_read_though_nobody_waits(at: &Where) 
             heard += bytes.len();
         }
         if sent == BYTES && heard < BYTES {
-            // The last of it may be with the system, which tells of its end where one waits.
+            // The system may have the last of it, and reports its end in a wait.
             rig.pump(std::time::Duration::ZERO);
         }
         assert!(Instant::now() < deadline, "{sent} taken, {heard} heard");
@@ -395,7 +395,7 @@ fn sends_keep_their_order_whichever_way_they_leave(at: &Where) {
     rig.expect_nothing();
 }
 
-fn what_was_taken_goes_out_though_the_port_closes(at: &Where) {
+fn accepted_sends_go_out_though_the_port_closes(at: &Where) {
     for how in 0..4 {
         let mut rig = Rig::new(at);
         rig.allowed.packets = true;

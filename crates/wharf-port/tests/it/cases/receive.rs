@@ -385,7 +385,7 @@ fn receiving_on_an_unconnected_socket_says_so(at: &Where) {
     let tcp = socket2::Protocol::TCP;
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(tcp));
     let stream = rig.associate(socket.expect("a socket"));
-    // Either answer is one outcome: the system may refuse the request, or end it.
+    // Either result is one outcome: the system may refuse the request, or end it.
     match stream.socket().receive_into(vec![7; 4]) {
         Err(refused) => {
             assert_eq!(refused.error.kind(), ErrorKind::NotConnected);

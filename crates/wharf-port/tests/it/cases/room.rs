@@ -1,7 +1,7 @@
-//! Room for sends: what `SendReady` promises to who was refused, and who is told of it.
+//! Space for sends: what `SendReady` promises after a refusal, and which waiter gets it.
 //!
-//! The peers here read little by little, so that a queue goes through every state between full and
-//! empty while somebody looks.
+//! The peers here read little by little, so a queue goes through every state between full and
+//! empty.
 
 use wharf_port::{Event, SocketRef};
 
@@ -14,22 +14,22 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         send_ready_means_room_for_half_of_the_bytes,
         [C7],
-        "a mutation that told it at any room"
+        "a mutation that reported it at any space"
     ),
     case!(
         send_ready_means_room_for_half_of_the_sends,
         [C7, C13],
-        "a mutation that told it at any room"
+        "a mutation that reported it at any space"
     ),
 ];
 
-/// So much of a queue goes to the system by one request at most, and less than half of the bound.
+/// One request submits at most this much of a queue, less than half of the bound.
 const EACH: usize = 64 << 10;
 /// What a peer reads at a time.
 const SIP: usize = 256 << 10;
 
-/// Fills the queue, and has the peer read until there is room; answers how many bytes it has not
-/// read yet.
+/// Fills the queue, and lets the peer read until there is space; returns the number of bytes it has
+/// not read yet.
 fn fill_until_ready(rig: &mut Rig, socket: SocketRef, peer: &mut Box<dyn Peer>) -> usize {
     let mut left = fill(socket, EACH);
     rig.until("room again", |rig| {

@@ -1,4 +1,4 @@
-//! A pool that runs short: who waits or is slow holds no more of it than its bytes, on whichever
+//! A scarce pool: a slow or waiting connection holds no more of it than its bytes, on whichever
 //! port.
 
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        small_leases_that_nobody_returns_leave_room_for_others,
+        small_leases_that_are_kept_leave_buffers_for_others,
         [C8, C13],
         "found from outside: 1,100 connections with 6 bytes each exhausted 64 MiB"
     ),
     case!(
         a_stream_at_its_bound_passes_the_call_for_a_buffer_on,
         [C8, C13],
-        "a mutation that left a free buffer to nobody"
+        "a mutation that left a free buffer unused"
     ),
     case!(
         a_stream_that_ends_leaves_its_buffer_to_the_next_in_the_line,
         [C8, C13],
-        "a mutation that left a free buffer to nobody"
+        "a mutation that left a free buffer unused"
     ),
     case!(
         leases_queued_on_another_port_leave_their_own_pool,
@@ -33,15 +33,15 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(another_port),
     case!(
-        peers_that_never_read_hold_no_buffer_by_what_is_being_sent,
+        peers_that_never_read_hold_no_buffer_by_sends_in_flight,
         [C8, C13],
         "found from outside: as many of them as there are buffers stopped everybody on uring"
     )
     .skip(a_system),
 ];
 
-/// More leases than there are buffers, of a few bytes each, and none of them goes back.
-fn small_leases_that_nobody_returns_leave_room_for_others(at: &Where) {
+/// More leases than buffers, of a few bytes each, and none of them returns.
+fn small_leases_that_are_kept_leave_buffers_for_others(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(16)));
     let mut held = Vec::new();
     for name in 0..24u8 {
@@ -62,8 +62,8 @@ fn small_leases_that_nobody_returns_leave_room_for_others(at: &Where) {
     rig.until_stats("all are back", |stats| stats.leases == 0);
 }
 
-/// A stream that is given a turn while it waits for a buffer may stand in the line twice. Called for
-/// the second one it has all the leases that it may have, and the next one takes that.
+/// A stream that gets a turn while it waits for a buffer may be in the queue twice. When the second
+/// entry is called it has all its leases, and the next stream takes that call.
 fn a_stream_at_its_bound_passes_the_call_for_a_buffer_on(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(2)).leases_per_socket(1));
     let (mut held, mut holders) = (Vec::new(), Vec::new());
@@ -94,7 +94,7 @@ fn a_stream_at_its_bound_passes_the_call_for_a_buffer_on(at: &Where) {
     assert_eq!(rig.lease(first.socket()).len(), BYTES as usize);
 }
 
-/// Who waits for a buffer may have nothing to read into it but an end.
+/// A stream that waits for a buffer may have nothing to read into it but an end.
 fn a_stream_that_ends_leaves_its_buffer_to_the_next_in_the_line(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.pool(small(1)));
     let (holder, mut holder_peer) = rig.connection();
@@ -154,7 +154,7 @@ fn leases_queued_on_another_port_leave_their_own_pool(at: &Where) {
     });
 }
 
-/// Echoes what has come; answers whether there was anything.
+/// Echoes what has come; returns whether there was anything.
 fn echo(rig: &mut Rig) -> bool {
     let mut any = false;
     rig.pump(Duration::ZERO);
@@ -168,8 +168,8 @@ fn echo(rig: &mut Rig) -> bool {
     any
 }
 
-/// More peers than there are buffers talk and never read, until each has a send under way.
-fn peers_that_never_read_hold_no_buffer_by_what_is_being_sent(at: &Where) {
+/// More peers than buffers talk and never read, until each has a send in flight.
+fn peers_that_never_read_hold_no_buffer_by_sends_in_flight(at: &Where) {
     const QUIET_ROUNDS: u32 = 50;
     let mut rig = Rig::with(at, |builder| builder.pool(small(16)));
     let mut ends = Vec::new();

@@ -14,7 +14,7 @@ use crate::rig::{Rig, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(a_send_is_silent_when_it_succeeds, [C2], "contract"),
-    case!(a_reported_send_brings_its_buffer_back, [C2, C3], "contract"),
+    case!(a_reported_send_returns_its_buffer, [C2, C3], "contract"),
     case!(every_kind_of_buffer_goes_out, [C3], "contract"),
     case!(an_empty_send_is_nothing_to_do, [C2], "asio tcp.cpp"),
     case!(
@@ -45,7 +45,7 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(
-        a_full_queue_refuses_and_tells_once_when_there_is_room,
+        a_full_queue_refuses_and_reports_once_when_there_is_space,
         [C7, C13],
         "contract"
     ),
@@ -60,7 +60,7 @@ pub(crate) const CASES: &[Case] = &[
         "wine sock.c"
     ),
     case!(
-        sends_behind_a_failed_one_end_with_their_buffers,
+        sends_after_a_failed_one_end_with_their_buffers,
         [C3, C7, C10],
         "contract"
     ),
@@ -70,7 +70,7 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     ),
     case!(
-        no_signal_tells_of_a_peer_that_is_gone,
+        no_signal_reports_a_peer_that_is_gone,
         [C9],
         "measured: OP_WRITE raised SIGPIPE"
     )
@@ -120,7 +120,7 @@ pub(crate) fn sent(rig: &mut Rig, op: Op) -> Buffer {
     }
 }
 
-fn a_reported_send_brings_its_buffer_back(at: &Where) {
+fn a_reported_send_returns_its_buffer(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     let bytes = b"there and back".to_vec();
@@ -166,7 +166,7 @@ fn a_send_does_not_overtake_what_waits(at: &Where) {
     let (stream, mut peer) = rig.connection();
     let big = noise(8 << 20);
     stream.send(big.clone()).expect("an empty queue");
-    // There is room in the socket again, and the port has not been told of it.
+    // The socket has space again, and the port has not noticed.
     let mut heard = Vec::new();
     while let Heard::Bytes(bytes) = peer.try_receive(1 << 20) {
         heard.extend(bytes);
@@ -316,7 +316,7 @@ fn one_send_of_any_size_is_taken_by_an_empty_queue(at: &Where) {
     rig.expect_nothing();
 }
 
-/// Sends until the queue is full; answers how many bytes it took.
+/// Sends until the queue is full; returns the number of bytes it took.
 pub(crate) fn fill(socket: SocketRef, bytes_each: usize) -> usize {
     for count in 0..100_000 {
         if let Err(refused) = socket.send(vec![b'.'; bytes_each]) {
@@ -328,7 +328,7 @@ pub(crate) fn fill(socket: SocketRef, bytes_each: usize) -> usize {
     panic!("a queue without a bound");
 }
 
-fn a_full_queue_refuses_and_tells_once_when_there_is_room(at: &Where) {
+fn a_full_queue_refuses_and_reports_once_when_there_is_space(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(128 << 10));
     let (stream, mut peer) = rig.connection();
     for _ in 0..3 {
@@ -368,7 +368,7 @@ fn a_bound_of_sends_counts_small_ones_too(at: &Where) {
     rig.expect_nothing();
 }
 
-/// Sends until the connection is known to be gone; answers the end of the send that found out.
+/// Sends until the connection is known to be gone; returns the end of the send that found out.
 fn send_until_gone(rig: &mut Rig, socket: SocketRef) -> (Vec<u8>, ErrorKind) {
     for _ in 0..1_000 {
         match socket.send_reported("to nobody") {
@@ -399,7 +399,7 @@ fn a_send_to_a_peer_that_reset_has_one_outcome(at: &Where) {
     rig.expect_nothing();
 }
 
-fn sends_behind_a_failed_one_end_with_their_buffers(at: &Where) {
+fn sends_after_a_failed_one_end_with_their_buffers(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.send_queue_bytes_max(64 << 20));
     let (stream, peer) = rig.connection();
     let first = stream.send(vec![1; 16 << 20]).expect("an empty queue");
@@ -438,7 +438,7 @@ fn one_sockets_errors_are_no_errors_of_the_port(at: &Where) {
     }
 }
 
-fn no_signal_tells_of_a_peer_that_is_gone(at: &Where) {
+fn no_signal_reports_a_peer_that_is_gone(at: &Where) {
     let pipe_signals = system::count_pipe_signals();
     let mut rig = Rig::new(at);
     for _ in 0..20 {
@@ -454,7 +454,7 @@ fn no_signal_tells_of_a_peer_that_is_gone(at: &Where) {
     assert_eq!(pipe_signals(), 0, "signals came");
 }
 
-/// Reads away zeros that a peer hears, until they are so many.
+/// Reads this number of zeros.
 fn swallow(mut peer: Box<dyn Peer>, bytes: u64) {
     let zeros = vec![0; 1 << 20];
     let deadline = Instant::now() + system::patience(100);
@@ -476,7 +476,7 @@ fn swallow(mut peer: Box<dyn Peer>, bytes: u64) {
 fn more_than_four_gibibytes_go_out_in_one_send(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
-    // Zeros that nobody wrote take no memory.
+    // Untouched zero pages take no memory.
     let bytes = (4usize << 30) + (1 << 20) + 1;
     let op = stream
         .send_reported(vec![0; bytes])

@@ -1,4 +1,4 @@
-//! Shares: who brings much does not shut out others, and equals get as much as each other.
+//! Shares: a connection with much data does not shut out others, and equals get equal shares.
 
 use std::time::{Duration, Instant};
 
@@ -62,8 +62,7 @@ fn a_busy_socket_does_not_shut_out_others(at: &Where) {
     rig.allowed.packets = true;
 }
 
-/// Connections with these keys at which what a peer has room for again shows at once: TCP opens its
-/// window late.
+/// Connections with these keys. On them space at a peer shows at once; TCP opens its window late.
 fn unix_connections(
     rig: &mut Rig,
     keys: impl Iterator<Item = Key>,
@@ -79,18 +78,18 @@ fn unix_connections(
     connections.collect()
 }
 
-/// Has the peer send as much as the system takes.
+/// Lets the peer send as much as the system takes.
 fn fill(peer: &mut Box<dyn Peer>, bytes: &[u8]) {
     while peer.try_send(bytes).is_some_and(|count| count > 0) {}
 }
 
-/// Sockets that always have more fill every batch, while many others become ready at once. What is
-/// counted are waits: how long one takes is the machine's affair.
+/// Sockets that always have more fill every batch, while many others become ready at once. The case
+/// counts waits: the time of one depends on the machine.
 fn bulk_does_not_keep_others_from_being_found(at: &Where) {
     const BUSY: usize = 40;
     const QUIET: usize = 40;
     const WAITS_MAX: usize = 100;
-    // So small that no read of a busy one finds less than it has room for.
+    // So small that a read of a busy one always fills it.
     let pool = wharf_port::PoolOptions::new().buffer_bytes(4096);
     let mut rig = Rig::with(at, |builder| builder.pool(pool).batch_max(256));
     let mut quiet: Vec<_> = (0..QUIET).map(|_| rig.connection()).collect();
@@ -124,8 +123,8 @@ fn bulk_does_not_keep_others_from_being_found(at: &Where) {
     rig.allowed.packets = true;
 }
 
-/// Sockets that always have more, of which several are read into each batch. What is counted are
-/// bytes after many waits: a kernel's own order gives twice as much to some, and not ten times.
+/// Sockets that always have more; each batch reads several of them. The case counts bytes after
+/// many waits: a kernel's own order gives twice as much to some, and not ten times.
 fn equal_bulk_has_equal_shares(at: &Where) {
     const SOCKETS: usize = 16;
     const WAITS: usize = 400;

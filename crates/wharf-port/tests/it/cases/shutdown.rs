@@ -1,4 +1,4 @@
-//! Ending the write side only: behind the sends, while receiving goes on.
+//! Ending only the write side: after the sends, while receiving goes on.
 
 use wharf_port::{Cancel, End, ErrorKind, Event};
 
@@ -46,8 +46,8 @@ fn a_shutdown_waits_behind_the_sends(at: &Where) {
     rig.expect_nothing();
 }
 
-/// The shutdown takes a place in the queue as well: with it at the end, what follows `Full` must
-/// not wait for a send that goes out behind it.
+/// The shutdown takes an entry of the queue as well: with it at the end, what follows `Full` must
+/// not wait for a send that goes out after it.
 fn a_shutdown_leaves_no_send_ready_owed(at: &Where) {
     let mut rig = Rig::with(at, |builder| builder.operations_per_socket_max(1));
     let (stream, mut peer) = rig.connection();

@@ -1,7 +1,8 @@
-//! Waiters that look before they sleep: everything holds that holds without it.
+//! Waiters that busy-poll: everything holds as without it.
 //!
-//! How often a waiter looks is a test of `spin` itself, with a clock that the test has; here is
-//! what ends a look, and every case about waiting once more. Nothing asserts that looking is fast.
+//! A test of `spin` itself, with its own clock, checks how often a waiter looks. Here are the
+//! events that end busy-polling, and every case about waiting once more. No case asserts that
+//! busy-polling is fast.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(a_nearer_timer_ends_a_look, [C17, C5], "contract").skip(real_time),
     case!(data_ends_a_look, [C5], "contract"),
     case!(
-        what_others_submit_goes_out_during_a_look,
+        submissions_of_other_threads_go_out_during_a_busy_poll,
         [C4, C5],
         "contract"
     )
@@ -34,9 +35,9 @@ pub(crate) const CASES: &[Case] = &[
     .seconds_max(120),
 ];
 
-/// The longest look there is, so that everything here happens during one.
+/// The longest busy-poll, so that everything here happens during one.
 const LONGEST: Duration = Duration::from_secs(1);
-/// A look that some of what happens falls into, and some does not.
+/// A busy-poll that some of the events fall into, and some do not.
 const SHORT: Duration = Duration::from_micros(200);
 
 fn looking(at: &Where) -> Rig {
@@ -122,7 +123,7 @@ fn data_ends_a_look(at: &Where) {
     }
 }
 
-fn what_others_submit_goes_out_during_a_look(at: &Where) {
+fn submissions_of_other_threads_go_out_during_a_busy_poll(at: &Where) {
     let mut rig = looking(at);
     let (stream, mut peer) = rig.connection();
     let socket = stream.socket();
@@ -142,7 +143,7 @@ fn the_cases_of_waiting_hold_with_a_look(at: &Where) {
     };
     let all = [waiters::CASES, turns::CASES, timers::CASES, port::CASES];
     for case in all.into_iter().flatten() {
-        // Those that need a process of their own are about what the process has, not about waiting.
+        // Cases that need their own process are about what the process has, not about waiting.
         if !case.alone && (case.skip)(&at).is_none() {
             OBSERVED.with_borrow(|observed| lock(&observed.log).push(case.name.into()));
             (case.run)(&at);

@@ -1,4 +1,4 @@
-//! Many at once: bursts, signals, and threads that come and go; nothing may be lost.
+//! Many at once: bursts, signals, and threads that come and leave; nothing may be lost.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ fn a_burst_of_many_sockets_loses_nothing(at: &Where) {
     }
     rig.expect_nothing();
     for round in 0..3u8 {
-        // All of it is there before anybody waits.
+        // All of it is there before a waiter waits.
         let mut left: HashSet<Op> = HashSet::new();
         for (stream, peer) in &mut ends {
             assert_eq!(peer.try_send(&[round]), Some(1), "a byte always fits");
@@ -111,8 +111,8 @@ fn a_storm_of_signals_loses_nothing(at: &Where) {
 /// Set for the process that strace watches.
 const INSIDE: &str = "WHARF_TEST_INSIDE";
 
-/// What has been put into the ring runs with the next call, whatever this call answers: freeing
-/// its buffer here is a use after free, and asking again is a second send.
+/// What is in the ring runs with the next call, whatever this call returns: freeing its buffer here
+/// is a use after free, and submitting it again is a second send.
 fn errors_of_the_kernels_entrance_lose_nothing(at: &Where) {
     if std::env::var_os(INSIDE).is_some() {
         return rounds_of_all_kinds(at);
@@ -122,7 +122,7 @@ fn errors_of_the_kernels_entrance_lose_nothing(at: &Where) {
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(log);
         let mut strace = Command::new("strace");
         strace.args(["-f", "-q", "-e", "trace=io_uring_enter", "-o"]);
-        // Not before the driver has tried itself out, which has its own answer to failure.
+        // Not during the driver's self-test, which handles failure in its own way.
         let inject = format!("inject=io_uring_enter:error={error}:when=60+4");
         strace.arg(&log).args(["-e", &inject]);
         strace.arg(std::env::current_exe().expect("a test has a binary"));
@@ -178,7 +178,7 @@ fn threads_that_submit_and_end_leave_nothing_undone(at: &Where) {
     for round in 0..50u8 {
         for (stream, peer) in &mut ends {
             let socket = stream.socket();
-            // Each thread ends at once, its requests perhaps not yet seen by anybody.
+            // Each thread ends at once, perhaps before any other thread has seen its requests.
             let submit = move || {
                 socket.receive_into(vec![0; 1]).expect("nothing else reads");
                 socket.send(vec![round]).expect("an empty queue");
@@ -194,8 +194,8 @@ fn threads_that_submit_and_end_leave_nothing_undone(at: &Where) {
     }
 }
 
-/// Producers that are as fast as they can be fill a port faster than one thread empties it, where each
-/// packet costs a visit to a server of Wine: so many of each kind come in each round, and no more.
+/// Unlimited producers fill a port faster than one thread empties it, if each packet costs a call
+/// to Wine's server: so each round has a bounded number of each kind.
 const PRODUCED_IN_ROUND: u64 = 20;
 
 fn everything_at_once_balances(at: &Where) {
@@ -215,7 +215,7 @@ fn everything_at_once_balances(at: &Where) {
                         thread::yield_now();
                         continue;
                     }
-                    // Full for a moment is an answer too.
+                    // Full for a moment is a valid result too.
                     let _ = port.post(Key(1_000 + name), value);
                     let timer = port.timer(std::time::Instant::now(), Key(2_000 + name));
                     if let (0, Ok(timer)) = (value % 2, timer) {
@@ -226,7 +226,7 @@ fn everything_at_once_balances(at: &Where) {
                 }
             });
         }
-        // A panic here must not leave the others at it.
+        // A panic here must not leave the others running.
         let _stop = StopOnDrop(&stop);
         for round in 0..100u8 {
             rounds.fetch_add(1, Ordering::AcqRel);

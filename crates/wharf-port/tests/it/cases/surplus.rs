@@ -1,5 +1,5 @@
-//! More connections than places: some drivers have accepted one before it is known that its place
-//! is gone. Those are told first and in their order, and go with their listener.
+//! More connections than slots: some drivers have accepted one before its slot is taken by another.
+//! Those are delivered first and in their order, and end with their listener.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::rig::peer::{Heard, Peer};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        connections_beyond_the_places_are_told_in_their_order,
+        connections_beyond_the_slots_are_delivered_in_order,
         [C12, C13],
-        "a mutation that told the last one first"
+        "a mutation that delivered the last one first"
     ),
     case!(
-        who_came_beyond_the_places_is_told_before_who_comes_later,
+        connections_beyond_the_slots_come_before_later_ones,
         [C12, C13],
         "a mutation that let the later one pass by"
     ),
@@ -27,11 +27,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// Places beside that of the listener.
+/// Slots in addition to that of the listener.
 const PLACES: usize = 5;
 
-/// A listener that has asked the system for connections, and others that have then taken all the
-/// places.
+/// A listener with accepts in the system, and other listeners that have then taken all the slots.
 fn without_places(rig: &mut Rig) -> (Listener, Address, Vec<Listener>) {
     let listener = rig.listen(([127, 0, 0, 1], 0));
     let address = listener.local_address().expect("an address");
@@ -48,7 +47,7 @@ fn take_places(rig: &mut Rig) -> Vec<Listener> {
 
 fn with_few_places(at: &Where) -> Rig {
     let mut rig = Rig::with(at, |builder| builder.sockets_max(1 + PLACES as u32));
-    // How often a listener pauses is another case's affair.
+    // Another case checks how often a listener pauses.
     rig.allowed.packets = true;
     rig
 }
@@ -67,7 +66,7 @@ fn expect_pause(rig: &mut Rig) {
     assert!(rig.find_accepted().is_none(), "there was no place");
 }
 
-fn connections_beyond_the_places_are_told_in_their_order(at: &Where) {
+fn connections_beyond_the_slots_are_delivered_in_order(at: &Where) {
     let mut rig = with_few_places(at);
     let (_listener, address, mut others) = without_places(&mut rig);
     for _ in 0..2 {
@@ -83,7 +82,7 @@ fn connections_beyond_the_places_are_told_in_their_order(at: &Where) {
             taken.push(accepted);
         }
         drop(taken);
-        // With room to spare whoever comes is served as ever, and then the places are gone again.
+        // With enough slots a new client is served as usual, and then the slots are gone again.
         let _late = connect(&mut rig, &address);
         drop(rig.accepted());
         rig.until_stats("every place is free", |stats| stats.sockets == 1);
@@ -92,11 +91,11 @@ fn connections_beyond_the_places_are_told_in_their_order(at: &Where) {
     }
 }
 
-fn who_came_beyond_the_places_is_told_before_who_comes_later(at: &Where) {
+fn connections_beyond_the_slots_come_before_later_ones(at: &Where) {
     let mut rig = with_few_places(at);
     let (_listener, address, mut others) = without_places(&mut rig);
     let first = connect(&mut rig, &address);
-    // There is a place before anybody looks at the second one.
+    // There is a slot before the port looks at the second one.
     let second = rig.network.connect(&address);
     drop(others.pop());
     for client in [first, second] {
@@ -124,7 +123,7 @@ fn connections_beyond_the_places_end_with_their_listener(at: &Where) {
             Heard::Finished | Heard::Reset => Some(()),
         });
     }
-    // What a driver had accepted is counted; the others were in the backlog.
+    // The port counts what a driver had accepted; the others were in the backlog.
     let untaken = rig.port.stats().accepted_untaken;
     let least = u64::from(at.driver == Driver::Uring);
     assert!(

@@ -122,7 +122,7 @@ fn cancelling_a_timer_that_fired_finds_nothing(at: &Where) {
     let op = rig.port.timer(soon(1), Key(1)).expect("room");
     assert_eq!(fired(&mut rig), (op, Key(1)));
     assert_eq!(rig.port.cancel(op), Cancel::NotFound);
-    // A later timer in the same place is another one.
+    // A later timer in the same entry is another one.
     let next = rig.port.timer(soon(10), Key(2)).expect("room");
     assert_eq!(rig.port.cancel(op), Cancel::NotFound);
     assert_eq!(fired(&mut rig), (next, Key(2)));
@@ -135,7 +135,7 @@ fn a_sleeping_waiter_learns_of_a_nearer_timer(at: &Where) {
     for round in 0..20 {
         let port = rig.port.clone();
         let setter = thread::spawn(move || {
-            // The waiter sleeps by now, or will see the timer: both must do.
+            // The waiter sleeps by now, or will see the timer: both must work.
             thread::sleep(Duration::from_micros(round * 100));
             port.timer(soon(1), Key(2)).expect("room")
         });
@@ -279,12 +279,12 @@ fn timers_do_not_hold_traffic_back(at: &Where) {
     });
 }
 
-/// The limits of connects and flushes stayed until they ran out: a program that connects fifty
-/// thousand times a second, each within ten seconds, had half a million.
+/// The time limits of connects and flushes once stayed until they expired: a program that connects
+/// fifty thousand times a second, each within ten seconds, had half a million.
 fn limits_that_are_over_leave_no_timer(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
-    // More than goes out before somebody reads.
+    // More than goes out before the peer reads.
     let bytes = noise(2 << 20);
     for round in 0..5 {
         let to = ConnectOptions::new(host.address()).at_most(Duration::from_secs(3_600));
@@ -313,8 +313,8 @@ fn counted(at: &Where) -> Option<&'static str> {
     several_waiters(at).or_else(|| linux(at))
 }
 
-/// A time-out for each request is set and taken back. The packet of its end is for one waiter, and
-/// all of them used to wake for the timer itself.
+/// A timeout for each request is set and cancelled. The packet of its end is for one waiter, and
+/// once all of them woke for the timer itself.
 fn a_timer_for_each_request_wakes_no_sleepers(at: &Where) {
     const SLEEPERS: usize = 16;
     const ROUNDS: usize = 300;
@@ -339,7 +339,7 @@ fn a_timer_for_each_request_wakes_no_sleepers(at: &Where) {
         (2..=ROUNDS).for_each(request);
         let sleeps = sleeps_of_others() - before;
         port.close();
-        // epoll wakes a few for what is read by one (eventfd, level-triggered).
+        // epoll wakes a few for one event that one of them reads (eventfd, level-triggered).
         let each = if at.driver == Driver::Poll { 8 } else { 2 };
         assert!(
             sleeps < each * ROUNDS,

@@ -1,8 +1,8 @@
-//! Drivers seen from outside: which system calls they make, and what their failures do. Most of it is
-//! about readiness; `uring` sends by system calls where nobody waits.
+//! Drivers seen from outside: the system calls they make, and the effect of failures. Most of it is
+//! about readiness; `uring` sends by system calls if no thread waits.
 //!
-//! strace counts the calls and makes some of them fail, in a process of its own: no system can be
-//! made to do that on demand.
+//! strace counts the calls and makes some of them fail, in a separate process: no system fails on
+//! demand.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -77,7 +77,7 @@ fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs this case again under strace, and answers what it wrote.
+/// Runs this case again under strace, and returns the log.
 fn under_strace(name: &str, options: &[&str]) -> String {
     let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut strace = Command::new("strace");
@@ -113,12 +113,12 @@ fn sent(rig: &mut Rig, op: Op) -> Event {
     packet.event
 }
 
-/// A thread that waits on no port sends by a call, and hands over what a waiter has queued where it may
-/// not enter the ring. What such a call does not take becomes a request.
+/// A thread that waits on no port sends by a system call, and submits what a waiter has queued if
+/// it may not enter the ring. What such a call does not take becomes a request.
 fn sends_at_once_that_fail_for_now_lose_nothing(at: &Where) {
     const ROUNDS: u8 = 40;
     if !is_inside() {
-        // Where any thread may enter the ring, what is queued goes there.
+        // If any thread may enter the ring, queued requests go there.
         let calls: &[&str] = match at.mode {
             Mode::Single => &["sendto", "sendmsg"],
             Mode::Shared | Mode::Direct | Mode::Leader => &["sendto"],
@@ -126,7 +126,7 @@ fn sends_at_once_that_fail_for_now_lose_nothing(at: &Where) {
         for error in ["EINTR", "EAGAIN"] {
             let name = format!("at-once-{error}-{}.strace", at.mode.name());
             let trace = "trace=sendto,sendmsg";
-            // Counted for each thread; the first ones are those of the driver's own trial.
+            // Counted for each thread; the first ones belong to the driver's self-test.
             let inject = format!("inject=sendto,sendmsg:error={error}:when=9+2");
             let seen = under_strace(&name, &["-e", trace, "-e", &inject]);
             for call in calls {
@@ -159,7 +159,7 @@ fn sends_at_once_that_fail_for_now_lose_nothing(at: &Where) {
             let op = elsewhere(Some(vec![round; 50])).expect("a send");
             assert_eq!(rig.hear(&mut peer, 50), [round; 50]);
             assert!(matches!(sent(&mut rig, op), Event::Sent { buffer, .. } if buffer.len() == 50));
-            // This thread has waited for nothing long, and what it sends stays for its next wait.
+            // This thread waited just now, and its sends stay for its next wait.
             rig.pump(Duration::ZERO);
             rig.pump(Duration::ZERO);
             let ops = [1, 2].map(|part| {
@@ -177,8 +177,8 @@ fn sends_at_once_that_fail_for_now_lose_nothing(at: &Where) {
     });
 }
 
-/// Each of them is news, and none of them a reason to try again before it is time: out of
-/// descriptors every try fails.
+/// Each of them is an event, and none of them a reason to try again early: without descriptors
+/// every attempt fails.
 fn connections_during_a_pause_are_not_tried_one_by_one(at: &Where) {
     const CONNECTIONS: usize = 60;
     if !is_inside() {

@@ -1,4 +1,4 @@
-//! Turns: packets of one socket go to one thread at a time, and nobody waits for a slow one.
+//! Turns: packets of one socket go to one thread at a time, and no thread waits for a slow one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::rig::{FIRST, Rig, lock, noise};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        while_a_waiter_holds_packets_nobody_gets_more_of_the_socket,
+        while_a_waiter_holds_packets_no_other_gets_more_of_the_socket,
         [C18],
         "contract"
     )
@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .skip(several_waiters),
     case!(
-        the_closed_of_a_listener_comes_behind_what_other_batches_have,
+        the_closed_of_a_listener_comes_after_packets_in_other_batches,
         [C2, C11],
         "an end in one batch was taken for that of a dropped listener"
     )
@@ -71,8 +71,8 @@ pub(crate) const CASES: &[Case] = &[
     .skip(several_waiters),
 ];
 
-/// The first bytes any waiter gets of a fresh connection, and who got them.
-fn while_a_waiter_holds_packets_nobody_gets_more_of_the_socket(at: &Where) {
+/// The first bytes that any waiter gets of a new connection, and which waiter it was.
+fn while_a_waiter_holds_packets_no_other_gets_more_of_the_socket(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream.socket().receive().expect("nothing else reads");
@@ -173,7 +173,7 @@ fn step(hash: u64, byte: u8) -> u64 {
     (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
 }
 
-/// How many MiB one connection moves, where 16 are too few to convince.
+/// The number of MiB that one connection moves, if 16 are too few to convince.
 const MEBIBYTES: &str = "WHARF_TEST_ONE_CONNECTION_MIB";
 
 fn one_connection_needs_no_lock(at: &Where) {
@@ -194,7 +194,7 @@ fn one_connection_needs_no_lock(at: &Where) {
         }
         other => panic!("not asked for: {other:?}"),
     };
-    // Of a length that no buffer has, so that what is lost or turned round shifts the rest.
+    // Of a length that no buffer has, so that lost or swapped data shifts the rest.
     let bytes = noise((16 << 20) - 1);
     let after = |sent: u64| {
         let rest = &bytes[(sent % bytes.len() as u64) as usize..];
@@ -260,10 +260,10 @@ fn a_hundred_connections_keep_their_order(at: &Where) {
     );
 }
 
-/// Two threads may have packets of one listener. The end of its accept was in the batch of one when
-/// the other took `Closed`, and with it the slot: then that end looked like one of a dropped listener,
-/// and nobody ever got it.
-fn the_closed_of_a_listener_comes_behind_what_other_batches_have(at: &Where) {
+/// Two threads may have packets of one listener. Once the end of its accept was in the batch of one
+/// thread when the other took `Closed`, and with it the slot. That end then looked like one of a
+/// dropped listener, and no thread ever got it.
+fn the_closed_of_a_listener_comes_after_packets_in_other_batches(at: &Where) {
     let mut rig = Rig::new(at);
     let at_any = ([127, 0, 0, 1], 0);
     let listener = rig.port.listen(at_any, Key(9)).expect("room");
@@ -363,7 +363,7 @@ fn state_is_found_by_packets_of_its_own_socket_alone(at: &Where) {
     let packet = rig.next("a byte");
     assert_eq!(table.with(&packet, |state| *state), Some("second"));
     assert_eq!(elsewhere.with(&packet, |state| *state), None);
-    // The next socket in the same place finds nothing of the one before.
+    // The next socket in the same slot finds nothing of the one before.
     drop((stream, peer));
     rig.until_stats("its place is free", |stats| stats.sockets == 1);
     let (stream, mut peer) = rig.connection();
@@ -411,9 +411,9 @@ fn a_packet_kept_beyond_its_turn_waits_for_the_state(at: &Where) {
     assert_eq!(table.with(&packet, |state| *state), Some(1_000));
 }
 
-/// One of eight waiters stays on the first batch it gets, while posts and as many bytes of as many
-/// connections come. All but that batch must be handled meanwhile; `pause` is a bit of what keeps
-/// the slow one.
+/// One of eight waiters stays on its first batch, while posts and the bytes of many connections
+/// come. All but that batch must be handled meanwhile; `pause` is a part of what keeps the slow
+/// one.
 fn a_slow_waiter_delays_only_its_own(at: &Where, batch_max: u32, pause: fn()) {
     const CONNECTIONS: usize = 40;
     let mut rig = Rig::with(at, |builder| builder.batch_max(batch_max));

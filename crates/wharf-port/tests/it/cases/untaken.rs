@@ -1,7 +1,7 @@
-//! What nobody takes: ends of operations and accepted connections count against the bound of what
-//! made them, until they are taken.
+//! Packets that the program does not take: ends of operations and accepted connections count
+//! against the bound of what made them, until they are taken.
 //!
-//! A program that asks and cancels without end, and never looks at what comes of it, must be refused
+//! A program that submits and cancels without end, and never looks at the outcomes, must be refused
 //! before it fills the memory. The cases wait, so that the driver goes on, and take nothing.
 
 use std::time::{Duration, Instant};
@@ -14,52 +14,52 @@ use crate::rig::{LISTENER, Rig};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
-        ends_of_receives_that_nobody_takes_are_bounded,
+        untaken_ends_of_receives_are_bounded,
         [C13],
         "found from outside: a million ends in memory"
     )
     .skip(real_time),
     case!(
-        ends_of_receives_into_that_nobody_takes_are_bounded,
+        untaken_ends_of_receives_into_are_bounded,
         [C13, C3],
         "found from outside: a million ends in memory"
     )
     .skip(real_time),
     case!(
-        ends_of_watches_that_nobody_takes_are_bounded,
+        untaken_ends_of_watches_are_bounded,
         [C13],
         "found from outside: a million ends in memory"
     )
     .skip(real_time),
     case!(
-        ends_of_accepts_that_nobody_takes_are_bounded,
+        untaken_ends_of_accepts_are_bounded,
         [C13],
         "found from outside: a million ends in memory"
     )
     .skip(real_time),
     case!(
-        ends_of_shutdowns_that_nobody_takes_are_bounded,
+        untaken_ends_of_shutdowns_are_bounded,
         [C13],
         "found from outside: a million ends in memory"
     ),
     case!(
-        ends_of_sends_that_nobody_takes_are_bounded,
+        untaken_ends_of_sends_are_bounded,
         [C13, C7],
         "found from outside: a million ends in memory"
     ),
     case!(
-        ends_of_timers_that_nobody_takes_are_bounded,
+        untaken_ends_of_timers_are_bounded,
         [C13, C17],
         "found from outside: a million ends in memory"
     ),
     case!(
-        connections_that_nobody_takes_stay_in_the_backlog,
+        connections_that_are_not_taken_stay_in_the_backlog,
         [C13, C12],
         "contract"
     ),
 ];
 
-/// The bound, and how much a batch holds besides.
+/// The bound, and the capacity of a batch.
 const MOST: usize = 4;
 
 fn rig(at: &Where) -> Rig {
@@ -72,8 +72,8 @@ fn rig(at: &Where) -> Rig {
     })
 }
 
-/// Asks and cancels until it is refused, while a waiter waits and takes nothing. Then takes all, and
-/// asks once more.
+/// Submits and cancels until it is refused, while a waiter waits and takes nothing. Then takes all,
+/// and submits once more.
 fn ask_and_cancel(rig: &mut Rig, ask: impl Fn(&Port) -> Result<Op, Error>) {
     let deadline = Instant::now() + patience(20);
     let mut asked = 0;
@@ -105,7 +105,7 @@ fn without_buffer<T>(result: Result<Op, wharf_port::Refused<T>>) -> Result<Op, E
     result.map_err(|refused| refused.error)
 }
 
-/// Asks an idle connection.
+/// Submits on an idle connection.
 fn of_idle(at: &Where, ask: impl Fn(SocketRef) -> Result<Op, Error>) {
     let mut rig = rig(at);
     let (stream, _peer) = rig.connection();
@@ -113,7 +113,7 @@ fn of_idle(at: &Where, ask: impl Fn(SocketRef) -> Result<Op, Error>) {
     ask_and_cancel(&mut rig, |_| ask(socket));
 }
 
-/// Asks one whose peer does not read what it was sent.
+/// Submits on a connection whose peer does not read.
 fn of_blocked(at: &Where, ask: impl Fn(SocketRef) -> Result<Op, Error>) {
     let mut rig = rig(at);
     let (stream, peer) = rig.connection();
@@ -124,41 +124,41 @@ fn of_blocked(at: &Where, ask: impl Fn(SocketRef) -> Result<Op, Error>) {
     peer.reset();
 }
 
-fn ends_of_receives_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_receives_are_bounded(at: &Where) {
     of_idle(at, |socket| socket.receive());
 }
 
-fn ends_of_receives_into_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_receives_into_are_bounded(at: &Where) {
     of_idle(at, |socket| without_buffer(socket.receive_into(vec![0; 8])));
 }
 
-fn ends_of_watches_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_watches_are_bounded(at: &Where) {
     of_idle(at, |socket| socket.watch());
 }
 
-fn ends_of_accepts_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_accepts_are_bounded(at: &Where) {
     let mut rig = rig(at);
     let listener = rig.port.listen(([127, 0, 0, 1], 0), LISTENER);
     let listener = listener.expect("loopback");
     ask_and_cancel(&mut rig, |_| listener.socket().accept());
 }
 
-fn ends_of_shutdowns_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_shutdowns_are_bounded(at: &Where) {
     of_blocked(at, |socket| socket.shutdown());
 }
 
-fn ends_of_sends_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_sends_are_bounded(at: &Where) {
     of_blocked(at, |socket| without_buffer(socket.send("x")));
 }
 
-fn ends_of_timers_that_nobody_takes_are_bounded(at: &Where) {
+fn untaken_ends_of_timers_are_bounded(at: &Where) {
     let mut rig = rig(at);
     ask_and_cancel(&mut rig, |port| {
         port.timer(Instant::now() + Duration::from_secs(3_600), Key(5))
     });
 }
 
-fn connections_that_nobody_takes_stay_in_the_backlog(at: &Where) {
+fn connections_that_are_not_taken_stay_in_the_backlog(at: &Where) {
     const CLIENTS: usize = 64;
     let mut rig = rig(at);
     let listener = rig.port.listen(([127, 0, 0, 1], 0), LISTENER);

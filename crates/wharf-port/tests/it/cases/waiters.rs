@@ -1,4 +1,5 @@
-//! Waiters: who may have one, what stays in a batch, and what becomes of it when one goes.
+//! Waiters: which threads may have one, what stays in a batch, and what happens to it when a waiter
+//! leaves.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,12 +41,7 @@ pub(crate) const CASES: &[Case] = &[
         [C4, C2],
         "contract"
     ),
-    case!(
-        what_is_given_back_wakes_another_waiter,
-        [C4, C2],
-        "contract"
-    )
-    .skip(sleepers),
+    case!(packets_given_back_wake_another_waiter, [C4, C2], "contract").skip(sleepers),
     case!(bytes_given_back_stay_in_order, [C4, C6], "contract"),
     case!(
         a_forgotten_waiter_closes_a_port_that_has_no_other,
@@ -68,12 +64,12 @@ pub(crate) const CASES: &[Case] = &[
     case!(the_types_say_what_may_cross_threads, [C4], "compio #727"),
     case!(any_thread_submits_while_another_waits, [C4], "contract"),
     case!(
-        what_others_submit_needs_no_limit_of_the_wait,
+        submissions_of_other_threads_wake_a_wait_without_a_limit,
         [C4, C5],
         "reliability: a lost wake across threads"
     ),
     case!(
-        what_others_arm_needs_no_limit_of_the_wait,
+        requests_of_other_threads_wake_a_wait_without_a_limit,
         [C4, C5],
         "reliability: a lost wake across threads"
     ),
@@ -171,12 +167,12 @@ fn a_waiter_that_goes_gives_back_what_was_not_taken(at: &Where) {
     assert_eq!(all, [3, 4, 5, 6], "in their order, and first");
 }
 
-/// Nobody sleeps on the simulated network: its time has passed already.
+/// No waiter sleeps on the simulated network: its time has passed already.
 fn sleepers(at: &Where) -> Option<&'static str> {
     several_waiters(at).or_else(|| real_time(at))
 }
 
-fn what_is_given_back_wakes_another_waiter(at: &Where) {
+fn packets_given_back_wake_another_waiter(at: &Where) {
     for _ in 0..50 {
         let mut rig = Rig::new(at);
         rig.port.post(Key(1), 1).expect("room");
@@ -201,7 +197,7 @@ fn bytes_given_back_stay_in_order(at: &Where) {
     stream.socket().receive().expect("nothing else reads");
     let bytes = crate::rig::noise(8 * 512);
     rig.say(&mut peer, &bytes);
-    // Each waiter takes one packet and goes, whatever else it had.
+    // Each waiter takes one packet and leaves, whatever else it had.
     rig.drop_waiter();
     let mut received = Vec::new();
     while received.len() < bytes.len() {
@@ -333,8 +329,8 @@ fn any_thread_submits_while_another_waits(at: &Where) {
     }
 }
 
-/// A wait with a limit looks again by itself, and hides a wake-up that was lost.
-fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
+/// A wait with a limit looks again by itself, and hides a lost wake-up.
+fn submissions_of_other_threads_wake_a_wait_without_a_limit(at: &Where) {
     const ROUNDS: u64 = 200;
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
@@ -344,7 +340,7 @@ fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
         let mut heard = 0;
         while heard < ROUNDS && Instant::now() < deadline {
             socket.send("x").expect("the last one was heard");
-            // Whoever waits has nothing to do meanwhile, and goes to sleep.
+            // The waiter has nothing to do meanwhile, and goes to sleep.
             while Instant::now() < deadline {
                 if let Heard::Bytes(bytes) = peer.try_receive(1) {
                     assert_eq!(bytes, b"x");
@@ -372,8 +368,8 @@ fn what_others_submit_needs_no_limit_of_the_wait(at: &Where) {
     assert_eq!(heard, ROUNDS, "sends that went out while the waiter slept");
 }
 
-/// Sends leave without the thread that waits, and say nothing of how a receive reaches it.
-fn what_others_arm_needs_no_limit_of_the_wait(at: &Where) {
+/// Sends leave without the waiting thread, so they do not show how a receive reaches it.
+fn requests_of_other_threads_wake_a_wait_without_a_limit(at: &Where) {
     const ROUNDS: u64 = 200;
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
@@ -389,7 +385,7 @@ fn what_others_arm_needs_no_limit_of_the_wait(at: &Where) {
             socket
                 .receive_into(vec![0])
                 .expect("the last one was taken");
-            // Whoever waits has nothing to do meanwhile, and goes to sleep.
+            // The waiter has nothing to do meanwhile, and goes to sleep.
             while seen.load(Ordering::Acquire) < round && Instant::now() < deadline {
                 thread::yield_now();
             }

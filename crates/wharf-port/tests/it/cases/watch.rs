@@ -1,4 +1,4 @@
-//! Watching: when the peer leaves, and how, without reading what it said.
+//! Watching: when the peer leaves, and how, without reading what it sent.
 
 use wharf_port::{End, ErrorKind, Event, Leave};
 
@@ -7,10 +7,10 @@ use crate::rig::Rig;
 use crate::rig::case::{Case, Driver, Where, case};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(a_watch_tells_a_fin, [C2, C9], "wepoll"),
-    case!(a_watch_tells_a_reset, [C2, C9], "wepoll"),
+    case!(a_watch_reports_a_fin, [C2, C9], "wepoll"),
+    case!(a_watch_reports_a_reset, [C2, C9], "wepoll"),
     case!(
-        a_watch_tells_what_came_before_it,
+        a_watch_reports_a_leave_that_came_before_it,
         [C2, C9],
         "wepoll, design 5"
     ),
@@ -35,7 +35,7 @@ fn leave(rig: &mut Rig) -> Leave {
     }
 }
 
-fn a_watch_tells_a_fin(at: &Where) {
+fn a_watch_reports_a_fin(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     stream.socket().watch().expect("nothing else reads");
@@ -45,7 +45,7 @@ fn a_watch_tells_a_fin(at: &Where) {
     rig.expect_nothing();
 }
 
-fn a_watch_tells_a_reset(at: &Where) {
+fn a_watch_reports_a_reset(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, peer) = rig.connection();
     stream.socket().watch().expect("nothing else reads");
@@ -57,8 +57,8 @@ fn a_watch_tells_a_reset(at: &Where) {
     assert_eq!(failed_as(rig.ended(again).how), ErrorKind::Reset);
 }
 
-/// Whoever watches last must not wait for ever: the leaving is a state, not an event.
-fn a_watch_tells_what_came_before_it(at: &Where) {
+/// A late watch must not wait for ever: leaving is a state, not an event.
+fn a_watch_reports_a_leave_that_came_before_it(at: &Where) {
     let mut rig = Rig::new(at);
     for reset in [false, true] {
         let (stream, mut peer) = rig.connection();

@@ -1,17 +1,17 @@
-//! Programs made by lot, on every driver that is present and against plain sockets.
+//! Random programs (fuzzing), on every driver that is present and against plain sockets.
 //!
-//! `sim_seeds` has the core meet a network full of faults. What it cannot meet there is what each
-//! driver keeps of its own: what is readable, what is armed, what was held back. Here each seed is
-//! a port of its own on a real driver, with small bounds and a random crowd, and the same ledger.
-//! The kernel's order is not the seed's: a seed that fails may need several tries.
+//! `sim_seeds` tests the core on a network full of faults. There the core does not meet the state
+//! that each real driver keeps: what is readable, what is armed, what was held back. Here each seed
+//! is a separate port on a real driver, with small bounds and random peers, and the same ledger.
+//! The kernel's order does not depend on the seed: a seed that fails may need several attempts.
 //!
 //! ```text
-//! WHARF_SEEDS=10000 cargo test --release -p wharf-port --test it programs_made_by_lot
-//! WHARF_SEED=4711 cargo test -p wharf-port --test it poll/shared/programs_made_by_lot
+//! WHARF_SEEDS=10000 cargo test --release -p wharf-port --test it random_programs
+//! WHARF_SEED=4711 cargo test -p wharf-port --test it poll/shared/random_programs
 //! ```
 //!
-//! To have the simulated network run these programs too was rejected: its clock and its far end
-//! belong to one thread, and what it shows `sim_seeds` shows already.
+//! Running these programs on the simulated network too was rejected: its clock and its far end
+//! belong to one thread, and `sim_seeds` already shows what it can show.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -33,17 +33,17 @@ mod run;
 
 const SEEDS: &str = "WHARF_SEEDS";
 const SEED: &str = "WHARF_SEED";
-/// How many seeds a plain run takes.
+/// The default number of seeds.
 const SEEDS_PLAIN: u64 = 30;
-/// How often a seed that was asked for is tried.
+/// How often a selected seed runs.
 const TRIES: u64 = 20;
-/// A seed that takes longer hangs where no deadline of its own could end it.
+/// A seed that takes longer hangs where no deadline of its own ends it.
 const SEED_SECONDS_MAX: u64 = 120;
-/// As long as somebody wants seeds.
+/// As long as seeds are requested.
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
 
 pub(crate) const CASES: &[Case] = &[case!(
-    programs_made_by_lot_keep_the_contract,
+    random_programs_keep_the_contract,
     [C1, C2, C5, C6, C7, C8, C10, C11, C18],
     "a stream under Wine that no case and no simulated seed saw hang"
 )
@@ -52,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[case!(
 })
 .seconds_max(SECONDS_MAX)];
 
-fn programs_made_by_lot_keep_the_contract(at: &Where) {
+fn random_programs_keep_the_contract(at: &Where) {
     if let Some(seed) = number(SEED) {
         (0..TRIES).for_each(|_| one(seed, at));
         return;
@@ -64,8 +64,8 @@ fn programs_made_by_lot_keep_the_contract(at: &Where) {
     println!("{count} seeds on {at} in {seconds:.1} s");
 }
 
-/// Runs one seed on a thread of its own. One that fails stays there for good: a port whose tables
-/// are in no order must not be taken apart.
+/// Runs one seed on a new thread. A failed seed stays there for good: dropping a port with
+/// inconsistent tables is not safe.
 fn one(seed: u64, at: &Where) {
     let observed = OBSERVED.with_borrow(Arc::clone);
     let (tell, told) = mpsc::channel();

@@ -1,7 +1,7 @@
-//! Thousands of seeds of the simulated network: each a port of its own with random bounds, faults
-//! and a random crowd, and the same ledgers for all.
+//! Thousands of seeds of the simulated network: each is a separate port with random bounds, faults
+//! and peers, and the same ledgers for all.
 //!
-//! A plain run takes a few hundred. A failure names its seed, which repeats it exactly:
+//! The default is a few hundred. A failure prints its seed, which repeats it exactly:
 //!
 //! ```text
 //! WHARF_SIM_SEEDS=10000 cargo test --release -p wharf-port --test it sim_seeds
@@ -37,20 +37,20 @@ pub(crate) mod waiting;
 
 const SEEDS: &str = "WHARF_SIM_SEEDS";
 const SEED: &str = "WHARF_SIM_SEED";
-/// How many seeds a plain run takes.
+/// The default number of seeds.
 const SEEDS_PLAIN: u64 = 200;
-/// After so many that fail no further ones begin: those that never end take long to say so.
+/// After this many failures no further seeds start: seeds that never end take long to fail.
 const FAILED_MAX: usize = 20;
-/// When no seed ends for so long, those under way hang.
+/// If no seed ends for this long, those in progress hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A time as the program and its crowd wait for it: mostly short.
+/// A time that the program and its peers wait: mostly short.
 pub(crate) fn some_time(dice: &mut Dice) -> Duration {
     let most = dice.pick(&[0, 10, 1_000, 30_000, 500_000]);
     Duration::from_micros(dice.below(most + 1) as u64)
 }
 
-/// The tests of this topic, beside the cases: they need no driver but their own.
+/// The tests of this topic, next to the cases: they need no driver but their own.
 pub(crate) fn trials() -> [Trial; 4] {
     let test = |name: &str, run: fn() -> Result<(), String>| {
         Trial::test(format!("sim_seeds/{name}"), move || {
@@ -90,7 +90,7 @@ fn every_seed_keeps_the_contract() -> Result<(), String> {
     Ok(())
 }
 
-/// The same seed does the same, which is what a seed is for.
+/// The same seed does the same: that is the purpose of a seed.
 fn a_seed_decides_everything() -> Result<(), String> {
     for seed in 0..20 {
         let (first, second) = (one(seed)?, one(seed)?);
@@ -107,7 +107,7 @@ pub(crate) fn number(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Runs seeds from 0, and tells of all that fail: by reason, the first of all in detail.
+/// Runs seeds from 0, and reports all that fail: by reason, the first of all in detail.
 fn many(count: u64) -> Result<Tally, String> {
     let mut total = Tally::default();
     let run = |seed| attempt(seed, false).map_err(|failure| failure.why);
@@ -121,7 +121,7 @@ fn many(count: u64) -> Result<Tally, String> {
 /// Seeds that failed, by reason.
 type FailedSeeds = BTreeMap<String, BTreeSet<u64>>;
 
-/// Runs seeds from 0 on every processor, and answers which of them fail; the others are passed on.
+/// Runs seeds from 0 on every processor, and returns those that fail; passes on the others.
 fn try_all<T: Send + 'static>(
     count: u64,
     run: fn(u64) -> Result<T, String>,
@@ -143,7 +143,7 @@ fn try_all<T: Send + 'static>(
                 let outcome = run(seed);
                 lock(&under_way).remove(&seed);
                 if tell.send((seed, outcome)).is_err() {
-                    return; // Other seeds hang, and nobody listens any more.
+                    return; // Other seeds hang, and the receiver is gone.
                 }
             }
         });
@@ -156,7 +156,7 @@ fn try_all<T: Send + 'static>(
             Ok((seed, Err(why))) => {
                 failed.entry(why).or_default().insert(seed);
                 if failed.values().map(BTreeSet::len).sum::<usize>() >= FAILED_MAX {
-                    // Past the end; those under way are waited for.
+                    // Past the end; those in progress are waited for.
                     next.store(count, Ordering::Relaxed);
                 }
             }
@@ -170,7 +170,7 @@ fn try_all<T: Send + 'static>(
     Ok(failed)
 }
 
-/// How many seeds failed for which reason.
+/// The number of failed seeds for each reason.
 fn summary(count: u64, failed: &FailedSeeds) -> String {
     let number: usize = failed.values().map(BTreeSet::len).sum();
     let at_least = if number >= FAILED_MAX {
@@ -186,7 +186,7 @@ fn summary(count: u64, failed: &FailedSeeds) -> String {
     text
 }
 
-/// Runs one seed; of one that fails, it tells why, and what led there.
+/// Runs one seed; if it fails, reports why, and what led there.
 fn one(seed: u64) -> Result<Tally, String> {
     let why = match attempt(seed, false) {
         Ok(tally) => return Ok(tally),
@@ -210,7 +210,7 @@ thread_local! {
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Keeps the words of seeds that fail for their report: each fails twice, to tell more.
+/// Keeps the panic texts of seeds that fail for their report: each runs twice, to report more.
 fn keep_words() {
     static KEEPING: Once = Once::new();
     KEEPING.call_once(|| {
@@ -230,8 +230,8 @@ fn keep_words() {
     });
 }
 
-/// Runs a seed on a thread of its own. One that fails stays there for good: a port whose tables
-/// are in no order must not be taken apart, and the end of its waiter's thread would do that.
+/// Runs a seed on a new thread. A failed seed stays there for good: dropping a port with
+/// inconsistent tables is not safe, and the end of its waiter's thread would do that.
 fn attempt(seed: u64, logs: bool) -> Result<Tally, Failure> {
     keep_words();
     let (tell, told) = mpsc::channel();

@@ -1,8 +1,8 @@
-//! A case as data: its name, the clauses it proves, where it comes from, and where it cannot run.
+//! A case as data: its name, the clauses it proves, its source, and where it cannot run.
 //!
-//! Cases know neither the driver they run on nor how the port is shared: both are in [`Where`],
-//! and only a named skip may look at them. Functions marked `#[test]` were rejected: the harness
-//! would need one per driver and way of sharing, and the table could not be made from them.
+//! Cases know neither the driver they run on nor how the port is shared. Both are in [`Where`], and
+//! only a named skip may read them. Functions marked `#[test]` were rejected: the harness would
+//! need one per driver and mode, and the table could not be made from them.
 
 use std::fmt;
 use std::time::Duration;
@@ -114,10 +114,10 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// Those of every driver.
+    /// The modes of every driver.
     pub(crate) const ALL: [Mode; 2] = [Mode::Shared, Mode::Single];
 
-    /// Whether this driver has such ports, if the system does what they need.
+    /// Whether this driver has such ports, if the system supports them.
     pub(crate) fn is_of(self, driver: Driver) -> bool {
         match self {
             Mode::Shared | Mode::Single => true,
@@ -136,10 +136,10 @@ impl Mode {
     }
 }
 
-/// Fewer than the files that a process may have open unless somebody has raised the limit.
+/// Fewer than the default limit of open files.
 const DIRECT_PLACES: u32 = 1000;
 
-/// Where a case runs: all that a skip may ask about.
+/// Where a case runs: everything that a skip may depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Where {
     pub(crate) driver: Driver,
@@ -148,16 +148,16 @@ pub(crate) struct Where {
     pub(crate) wine: bool,
     pub(crate) linux: bool,
     pub(crate) ipv6: bool,
-    /// Whether this user may make a network of its own.
+    /// Whether this user may create a network namespace.
     pub(crate) namespaces: bool,
-    /// Whether strace is here and may trace.
+    /// Whether strace is installed and may trace.
     pub(crate) strace: bool,
-    /// How long the waiters look before they sleep.
+    /// How long the waiters busy-poll before they sleep.
     pub(crate) spin_max: Duration,
 }
 
 impl Where {
-    /// On the machine the documents speak of: everything is there, and it is not Wine.
+    /// On the machine that the documents describe: everything is available, and it is not Wine.
     pub(crate) fn documented(driver: Driver, mode: Mode) -> Self {
         Where {
             driver,
@@ -175,7 +175,7 @@ impl Where {
         matches!(self.mode, Mode::Shared | Mode::Leader)
     }
 
-    /// Room for so many sockets, where a port has a table of its own for them.
+    /// A table for this number of sockets, if a port has its own.
     pub(crate) fn with_places(&self, builder: Builder, places: u32) -> Builder {
         match self.mode {
             Mode::Shared | Mode::Single | Mode::Leader => builder,
@@ -217,13 +217,13 @@ pub(crate) type Skip = fn(&Where) -> Option<&'static str>;
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) clauses: &'static [Clause],
-    /// The public work that this behaviour was learnt from.
+    /// The public work that this behaviour comes from.
     pub(crate) source: &'static str,
     pub(crate) run: fn(&Where),
     pub(crate) skip: Skip,
-    /// Whether it needs a process of its own: for limits, signals, descriptors, processor time.
+    /// Whether it needs its own process: for limits, signals, descriptors, processor time.
     pub(crate) alone: bool,
-    /// After so many seconds it hangs.
+    /// After this many seconds it hangs.
     pub(crate) seconds_max: u64,
 }
 
@@ -250,14 +250,14 @@ impl Case {
         self
     }
 
-    /// For limits, signals, counts of descriptors, and revoked pages: touching one of these ends
+    /// For limits, signals, counts of descriptors, and revoked pages: touching a revoked page kills
     /// the process.
     pub(crate) const fn alone(mut self) -> Self {
         self.alone = true;
         self
     }
 
-    /// For a case that moves much or has many threads.
+    /// For a case that moves much data or has many threads.
     pub(crate) const fn seconds_max(mut self, seconds: u64) -> Self {
         self.seconds_max = seconds;
         self
@@ -277,30 +277,31 @@ macro_rules! case {
 }
 pub(crate) use case;
 
-/// A behaviour from the lists this suite was made from that no case can show here, with why.
+/// A behaviour from the lists that this suite was made from that no case can show here, and the
+/// reason.
 pub(crate) struct Inapplicable {
     pub(crate) name: &'static str,
     pub(crate) source: &'static str,
     pub(crate) reason: &'static str,
 }
 
-/// For what several waiters do.
+/// For cases with several waiters.
 pub(crate) fn several_waiters(at: &Where) -> Option<&'static str> {
     (!at.shared()).then_some("a single-waiter port has one waiter")
 }
 
-/// For a single-waiter port that is waited on by one thread after another.
+/// For a single-waiter port on which one thread waits after another.
 pub(crate) fn waiters_elsewhere(at: &Where) -> Option<&'static str> {
     let bound = at.driver == Driver::Uring && !at.shared();
     bound.then_some("io_uring binds a single-waiter port to the thread of its first waiter")
 }
 
-/// For what only a system has, not the simulated network.
+/// For features of a real system, not of the simulated network.
 pub(crate) fn a_system(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Sim).then_some("the simulated network has no sockets of a system")
 }
 
-/// For what has to do with time passing by itself.
+/// For cases in which real time passes.
 pub(crate) fn real_time(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Sim).then_some(
         "the clock of the simulated network is its own: it stands while there is something to do, \
@@ -308,24 +309,24 @@ pub(crate) fn real_time(at: &Where) -> Option<&'static str> {
     )
 }
 
-/// For a far end that talks while others wait.
+/// For a far end that sends while other threads wait.
 pub(crate) fn threads_apart(at: &Where) -> Option<&'static str> {
     (at.driver == Driver::Sim)
         .then_some("one thread drives the simulated network; `sim_seeds` has such races")
 }
 
-/// For sockets that go from one port to another.
+/// For sockets that move from one port to another.
 pub(crate) fn another_port(at: &Where) -> Option<&'static str> {
     let sim = (at.driver == Driver::Sim).then_some("a simulated network has one port");
     sim.or_else(|| descriptors(at))
 }
 
-/// For what is measured through /proc.
+/// For measurements through /proc.
 pub(crate) fn linux(at: &Where) -> Option<&'static str> {
     a_system(at).or_else(|| (!at.linux).then_some("it is measured through /proc, which Linux has"))
 }
 
-/// For what is measured by the open descriptors or handles of the process.
+/// For measurements of the open descriptors or handles of the process.
 pub(crate) fn open_files(at: &Where) -> Option<&'static str> {
     if at.driver == Driver::Iocp {
         return None;
@@ -339,7 +340,7 @@ pub(crate) fn unix_sockets(at: &Where) -> Option<&'static str> {
         .or_else(|| (at.driver == Driver::Iocp).then_some("Unix sockets are a matter of Unix"))
 }
 
-/// For what is done with the descriptors of sockets.
+/// For uses of the descriptors of sockets.
 pub(crate) fn descriptors(at: &Where) -> Option<&'static str> {
     (at.mode == Mode::Direct).then_some(
         "a direct descriptor is a place in the table of one ring: no other port can have it, \
@@ -352,7 +353,7 @@ pub(crate) fn direct(at: &Where) -> Option<&'static str> {
     (at.mode != Mode::Direct).then_some("it is about direct descriptors")
 }
 
-/// For addresses of version 6.
+/// For IPv6 addresses.
 pub(crate) fn ipv6(at: &Where) -> Option<&'static str> {
     (!at.ipv6).then_some("this machine has no loopback address of version 6")
 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use wharf_port::{Packet, Port, Wait};
 
-/// Runs `work` on this thread while so many others wait, each with a waiter of its own, and hand
-/// every packet to `handle` with their number. They end when somebody closes the port.
+/// Runs `work` on this thread while this number of others wait, each with its own waiter, and pass
+/// every packet to `handle` with their number. They end when the port is closed.
 pub(crate) fn crew(
     port: &Port,
     threads: usize,
@@ -19,7 +19,7 @@ pub(crate) fn crew(
         for number in 0..threads {
             scope.spawn(move || {
                 let mut waiter = port.waiter().expect("there is room for a waiter");
-                // Nobody closes the port before everybody has a waiter.
+                // The port stays open until all threads have a waiter.
                 ready.wait();
                 while let Wait::Packets(batch) = waiter.wait(None).expect("waits") {
                     batch.for_each(|packet| handle(number, packet));

@@ -1,12 +1,11 @@
 //! The open handles of this process on Windows, and which of them a child would inherit.
 //!
-//! Each number that a handle can have is asked for: no documented call lists those that are open, and
-//! one that only counts them says nothing of inheritance. It takes a call for each number, which costs
-//! milliseconds.
+//! It queries each possible handle number: no documented call lists the open handles, and a call
+//! that only counts them does not report inheritance. One call for each number costs milliseconds.
 
 use windows_sys::Win32::Foundation::{GetHandleInformation, HANDLE_FLAG_INHERIT};
 
-/// Handles are multiples of four, and the lowest that is free is taken: no case has so many.
+/// Handles are multiples of four, and the lowest free one is used: no case has this many.
 const HANDLES_MAX: usize = 4_096;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
-//! The other side of a connection: what a case says and hears there.
+//! The other side of a connection: what a case sends and receives there.
 //!
-//! Every verb returns at once, so that the thread of the test can pump its port between two of
-//! them. The verbs are a trait because the simulated network has a far end of its own.
+//! Every verb returns at once, so the test's thread can pump its port between two of them. The
+//! verbs are a trait because the simulated network has its own far end.
 
 use std::any::Any;
 use std::io::{ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use wharf_port::Address;
 
 use crate::rig::system::is_old_wine;
 
-/// What a receive heard.
+/// The result of a receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Heard {
     Bytes(Vec<u8>),
@@ -26,8 +26,8 @@ pub(crate) enum Heard {
 
 /// One far end.
 pub(crate) trait Peer: Send {
-    /// Sends what the system takes now; answers how many bytes that is, 0 when it is full, or
-    /// nothing when the connection is gone.
+    /// Sends what the system takes now; returns the number of bytes, 0 if it is full, or `None` if
+    /// the connection is gone.
     fn try_send(&mut self, bytes: &[u8]) -> Option<usize>;
 
     fn try_receive(&mut self, bytes_max: usize) -> Heard;
@@ -41,23 +41,23 @@ pub(crate) trait Peer: Send {
     fn address(&self) -> Address;
 }
 
-/// Takes connections of the port.
+/// Accepts connections of the port.
 pub(crate) trait Host: Send {
     fn address(&self) -> Address;
 
     fn try_accept(&mut self) -> Option<Box<dyn Peer>>;
 }
 
-/// Where peers live.
+/// A network of peers.
 pub(crate) trait Network: Send {
     fn connect(&self, to: &Address) -> Box<dyn Peer>;
 
     fn listen(&self) -> Box<dyn Host>;
 
-    /// An address that refuses connections as long as the guard lives.
+    /// An address that refuses connections while the guard lives.
     fn refusing(&self) -> (Address, Box<dyn Any>);
 
-    /// An address where a connect stays unanswered as long as the guard lives.
+    /// An address where a connect has no reply while the guard lives.
     fn silent(&self) -> (Address, Box<dyn Any>);
 }
 
@@ -122,7 +122,7 @@ impl Network for System {
     }
 
     fn refusing(&self) -> (Address, Box<dyn Any>) {
-        // Bound and not listening: the port number is taken, and every connect is refused.
+        // Bound without listening: the port number is in use, and every connect is refused.
         let (socket, address) = socket_for(&LOOPBACK.into());
         socket.bind(&address).expect("loopback has a free port");
         let address = address_of(&socket.local_addr().expect("a bound socket"));
@@ -130,7 +130,7 @@ impl Network for System {
     }
 
     fn silent(&self) -> (Address, Box<dyn Any>) {
-        // With its backlog full a listener drops what asks for more (measured on Linux).
+        // A listener with a full backlog drops further connects (measured on Linux).
         let (socket, address) = socket_for(&LOOPBACK.into());
         socket.bind(&address).expect("loopback has a free port");
         socket.listen(1).expect("a bound socket listens");
@@ -139,7 +139,7 @@ impl Network for System {
         for _ in 0..8 {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
             socket.set_nonblocking(true).expect("an open socket");
-            // It is in progress, or done: either fills the backlog.
+            // It is in progress, or done: both fill the backlog.
             let _ = socket.connect(&address);
             waiting.push(socket);
         }
@@ -148,14 +148,14 @@ impl Network for System {
 }
 
 impl System {
-    /// A connection that no port has made and through which little fits at a time: the end that a
-    /// port may associate, and the far end.
+    /// A connection that no port has made, with little buffer space: the end that a port may
+    /// associate, and the far end.
     pub(crate) fn narrow_pair(&self, bytes: usize) -> (Socket, Box<dyn Peer>) {
         let (listener, address) = socket_for(&LOOPBACK.into());
         listener.bind(&address).expect("loopback has a free port");
         listener.listen(1).expect("a bound socket listens");
         let (far, _) = socket_for(&LOOPBACK.into());
-        // Before the connect: what is offered once is not taken back.
+        // Before the connect: a window that was offered once is not taken back.
         far.set_recv_buffer_size(bytes).expect("an open socket");
         let address = listener.local_addr().expect("a bound socket");
         far.connect(&address).expect("it listens");
@@ -169,7 +169,7 @@ impl System {
 impl SystemPeer {
     fn new(socket: Socket) -> Self {
         socket.set_nonblocking(true).expect("an open socket");
-        // A Unix socket knows no such option, and needs none.
+        // A Unix socket has no such option, and needs none.
         let _ = socket.set_tcp_nodelay(true);
         SystemPeer {
             socket,
@@ -201,8 +201,8 @@ impl Peer for SystemPeer {
     fn try_receive(&mut self, bytes_max: usize) -> Heard {
         let mut bytes = vec![0; bytes_max];
         match self.socket.read(&mut bytes) {
-            // Wine 8 tells a reset as an end, if nobody was receiving when it came; but then the
-            // connection is gone, and with it the peer's address, which a FIN leaves.
+            // Wine 8 reports a reset as an end if no receive was pending when it came. But then the
+            // connection is gone, and with it the peer's address; after a FIN the address remains.
             Ok(0) if is_old_wine() && !self.has_finished && self.socket.peer_addr().is_err() => {
                 Heard::Reset
             }
@@ -221,7 +221,7 @@ impl Peer for SystemPeer {
 
     fn finish(&mut self) {
         self.has_finished = true;
-        // The port's side may have gone first.
+        // The port's side may have closed first.
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }
 

@@ -1,7 +1,7 @@
-//! Runs one case: under a watchdog, and in a process of its own where it needs one.
+//! Runs one case: under a watchdog, and in its own process if it needs one.
 //!
-//! A case that hangs fails with the packets it saw and the state of its port, which is what one
-//! would look at first. Its thread is left behind; that of a process of its own ends with it.
+//! A case that hangs fails with the packets it saw and the state of its port, which a reader would
+//! examine first. Its thread is left behind; in its own process it ends with it.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -22,12 +22,12 @@ use crate::rig::{OBSERVED, Observed, lock};
 pub(crate) const ALONE: &str = "WHARF_TEST_ALONE";
 
 thread_local! {
-    /// What a panic on the thread of a case said.
+    /// The text of a panic on the thread of a case.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
     static IS_CASE: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// Keeps the words of a failed case for its report, instead of mixing them with those of others.
+/// Keeps the text of a failed case for its report, instead of mixing it with others.
 pub(crate) fn keep_panics() {
     let ordinary = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -47,7 +47,7 @@ fn words_of(payload: &(dyn Any + Send)) -> &str {
     words.unwrap_or("it panicked without words")
 }
 
-/// The test of a case on a driver and a way of sharing.
+/// The test of a case on a driver in a mode.
 pub(crate) fn trial(case: &'static Case, at: Where) -> Trial {
     let name = name_of(case, &at);
     match (case.skip)(&at) {
@@ -73,10 +73,10 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
     let run = move || {
         let result = run_here(case, &at, of_case);
         let failed = result.is_err();
-        // Nobody listens any more when the watchdog was first.
+        // The receiver is gone if the watchdog was first.
         let _ = tell.send(result);
         if failed {
-            // With this thread would end the waiters that the case has left on it.
+            // The end of this thread would end the waiters that the case has left on it.
             loop {
                 thread::park();
             }
@@ -87,7 +87,7 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
     match told.recv_timeout(patience(case.seconds_max)) {
         Ok(result) => {
             if result.is_ok() {
-                // It has told all; what is left is the thread's own end.
+                // It has reported everything; only the thread's own end is left.
                 let _ = thread.join();
             }
             result.map_err(Failed::from)
@@ -97,13 +97,13 @@ fn run_in_thread(case: &'static Case, at: Where) -> Result<(), Failed> {
     }
 }
 
-/// Runs a case on this thread and answers what it said when it failed.
+/// Runs a case on this thread and returns its error text.
 fn run_here(case: &Case, at: &Where, observed: Arc<Observed>) -> Result<(), String> {
     OBSERVED.set(observed);
     caught(|| (case.run)(at))
 }
 
-/// Does a part of a case, on this thread, and answers what it said when it failed.
+/// Runs a part of a case on this thread, and returns its error text.
 pub(crate) fn caught<T>(part: impl FnOnce() -> T) -> Result<T, String> {
     IS_CASE.set(true);
     catch_unwind(AssertUnwindSafe(part)).map_err(|payload| {
@@ -125,7 +125,7 @@ fn hung(case: &Case, observed: &Arc<Observed>) -> String {
     )
 }
 
-/// The port's state, asked for on a thread of its own: the port itself may be what hangs.
+/// The port's state, read on another thread: the port itself may hang.
 fn state_of(observed: &Arc<Observed>) -> String {
     let (tell, told) = channel();
     let observed = Arc::clone(observed);
@@ -149,7 +149,7 @@ fn run_in_child(name: &str, case: &Case) -> Result<(), Failed> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    // Its own watchdog is first, unless even that hangs.
+    // Its own watchdog comes first, unless even that hangs.
     let deadline = Instant::now() + patience(case.seconds_max + 5);
     let gone = loop {
         if child.try_wait()?.is_some() {

@@ -1,7 +1,7 @@
 //! The far end of the simulated network, for the cases that run on every driver.
 //!
-//! It adds nothing of its own: what the simulated network's far end cannot do, a case names in
-//! its skip.
+//! It adds nothing: if the simulated network's far end cannot do something, the case has a named
+//! skip.
 
 use std::any::Any;
 
@@ -17,7 +17,7 @@ struct SimulatedPeer(sim::Peer);
 
 struct SimulatedHost(PeerListener);
 
-/// A listener of the far side waits for so many.
+/// The backlog of a listener of the far side.
 const BACKLOG: usize = 128;
 
 impl Simulated {
@@ -41,7 +41,7 @@ impl Network for Simulated {
     }
 
     fn refusing(&self) -> (Address, Box<dyn Any>) {
-        // Whoever listened there is gone, and its number is not given out again.
+        // The listener is gone, and its number is not used again.
         let gone = self.0.listen(&anywhere(), BACKLOG);
         (gone.expect("a number of its own").address(), Box::new(()))
     }

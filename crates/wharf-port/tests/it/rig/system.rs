@@ -1,4 +1,4 @@
-//! What cases ask the system itself: descriptors, limits, processor time, directories.
+//! What cases read from the system itself: descriptors, limits, processor time, directories.
 
 use std::path::{Path, PathBuf};
 #[cfg(unix)]
@@ -23,7 +23,7 @@ pub(crate) fn is_old_wine() -> bool {
     wine_major().is_some_and(|major| major < 10)
 }
 
-/// The first number of Wine's version, which the driver for Windows tells of.
+/// The major version of Wine, which the driver for Windows reports.
 fn wine_major() -> Option<u32> {
     static MAJOR: OnceLock<Option<u32>> = OnceLock::new();
     *MAJOR.get_or_init(|| {
@@ -35,10 +35,10 @@ fn wine_major() -> Option<u32> {
     })
 }
 
-/// After so long a case hangs, or what it waits for never comes: so many seconds on a machine that
-/// is idle, and more of them on any that may be busy, or stand still for some. Every call of Wine
-/// goes through one server, on a busy machine a hundred times slower than a system: there it is
-/// longer. Where somebody knows the machine to be slow, `WHARF_TEST_SLOW` says how many times.
+/// After this time a case hangs, or its event never comes: `seconds` on an idle machine, and more
+/// on any that may be busy or stand still for a while. Every call of Wine goes through one server,
+/// on a busy machine a hundred times slower than a system: there it is longer. `WHARF_TEST_SLOW` is
+/// a factor for slow machines.
 pub(crate) fn patience(seconds: u64) -> Duration {
     static SLOW: OnceLock<u64> = OnceLock::new();
     let slow = *SLOW.get_or_init(|| match std::env::var("WHARF_TEST_SLOW") {
@@ -48,8 +48,9 @@ pub(crate) fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds * slow * if is_wine() { 8 } else { 3 })
 }
 
-/// What each thread of this process does in the system, for the report of a case that hangs: its name,
-/// where the kernel holds it, and its system call with the arguments. Empty where there is no such list.
+/// What each thread of this process does in the system, for the report of a case that hangs: its
+/// name, where the kernel holds it, and its system call with the arguments. Empty if there is no
+/// such list.
 pub(crate) fn threads() -> Vec<String> {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
     let ask = |path: &Path, what: &str| {
@@ -64,15 +65,14 @@ pub(crate) fn threads() -> Vec<String> {
     threads.collect()
 }
 
-/// How many descriptors this process has open. Means
-/// something in a process of one case only.
+/// The number of open descriptors of this process. It is only useful in a process of one case.
 #[cfg(not(windows))]
 pub(crate) fn descriptors() -> usize {
     let listed = std::fs::read_dir("/proc/self/fd").expect("the case runs on Linux");
     listed.count()
 }
 
-/// Fails if not as many descriptors are open as `before`, and tells which are.
+/// Fails unless `before` descriptors are open, and lists them.
 pub(crate) fn assert_descriptors(before: usize) {
     let now = descriptors();
     if now != before {
@@ -83,13 +83,13 @@ pub(crate) fn assert_descriptors(before: usize) {
     }
 }
 
-/// How many handles this process has open. Means something in a process of one case only.
+/// The number of open handles of this process. It is only useful in a process of one case.
 #[cfg(windows)]
 pub(crate) fn descriptors() -> usize {
     crate::rig::open_handles::all().len()
 }
 
-/// Those that a child would inherit.
+/// The handles that a child would inherit.
 #[cfg(windows)]
 pub(crate) fn inherited_handles() -> Vec<usize> {
     let all = crate::rig::open_handles::all().into_iter();
@@ -97,13 +97,13 @@ pub(crate) fn inherited_handles() -> Vec<usize> {
     inherited.map(|handle| handle.number).collect()
 }
 
-/// Elsewhere a child is asked what it has.
+/// Elsewhere a child lists what it has.
 #[cfg(not(windows))]
 pub(crate) fn inherited_handles() -> Vec<usize> {
     Vec::new()
 }
 
-/// Takes all descriptors that this process may have, but so many.
+/// Takes all descriptors that this process may have, except this number.
 #[cfg(unix)]
 pub(crate) fn leave_descriptors(count: usize) -> Vec<std::fs::File> {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -121,7 +121,7 @@ pub(crate) fn leave_descriptors(_: usize) -> Vec<std::fs::File> {
     panic!("the case is skipped where there are no descriptors");
 }
 
-/// Lets this process have so many descriptors.
+/// Limits this process to this number of descriptors.
 #[cfg(unix)]
 pub(crate) fn allow_descriptors(count: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -139,16 +139,16 @@ pub(crate) fn allow_descriptors(_: usize) {}
 #[cfg(target_os = "linux")]
 pub(crate) struct NoMemory(rustix::process::Rlimit, Vec<Option<Vec<u8>>>);
 
-/// Lets this process get no more memory from the system, as long as the answer lives. What its
-/// allocator has is still there, and some of it is free.
+/// Lets this process get no more memory from the system while the returned value lives. Memory of
+/// its allocator is still there, and some of it is free.
 #[cfg(target_os = "linux")]
 pub(crate) fn leave_no_memory() -> NoMemory {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    // A thread that has not begun yet wants memory for that.
+    // A thread that has not begun yet needs memory for that.
     while !others_sleep() {
         std::thread::yield_now();
     }
-    // Those that stay keep the allocator from giving the room between them back.
+    // Blocks that stay keep the allocator from returning the space between them.
     let mut kept: Vec<_> = (0..512).map(|_| Some(vec![1u8; 8 * 1024])).collect();
     for (place, block) in kept.iter_mut().enumerate() {
         *block = block.take().filter(|_| place % 16 == 15);
@@ -166,7 +166,7 @@ pub(crate) fn leave_no_memory() -> NoMemory {
     NoMemory(limits, kept)
 }
 
-/// Whether all threads of this process but the first one sleep.
+/// Whether all threads of this process except the first one sleep.
 #[cfg(target_os = "linux")]
 fn others_sleep() -> bool {
     let own = std::process::id().to_string();
@@ -189,7 +189,7 @@ impl Drop for NoMemory {
     }
 }
 
-/// Nothing is taken away here.
+/// Nothing is restricted here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) struct NoMemory;
 
@@ -198,7 +198,7 @@ pub(crate) fn leave_no_memory() -> NoMemory {
     panic!("the case is skipped where memory cannot be taken away");
 }
 
-/// Whether a socket of this process sends small pieces at once, asked through a copy of it.
+/// Whether a socket of this process sends small pieces at once, read through a copy of it.
 #[cfg(target_os = "linux")]
 pub(crate) fn no_delay(number: u64) -> bool {
     socket2::SockRef::from(&copy_of(number))
@@ -206,7 +206,7 @@ pub(crate) fn no_delay(number: u64) -> bool {
         .expect("a socket of TCP")
 }
 
-/// The algorithm that a socket of this process sends by.
+/// The congestion control of a socket of this process.
 #[cfg(target_os = "linux")]
 pub(crate) fn congestion_control(number: u64) -> String {
     let name = socket2::SockRef::from(&copy_of(number)).tcp_congestion();
@@ -214,8 +214,8 @@ pub(crate) fn congestion_control(number: u64) -> String {
     name.trim_end_matches('\0').to_owned()
 }
 
-/// The idle time, the interval and the count of probes of a socket of this process that asks a
-/// silent peer; nothing where it does not ask.
+/// The idle time, the interval and the number of probes of a socket of this process with keepalive;
+/// `None` without it.
 #[cfg(target_os = "linux")]
 pub(crate) fn keepalive(number: u64) -> Option<(Duration, Duration, u32)> {
     let copy = copy_of(number);
@@ -283,7 +283,7 @@ impl SignalStorm {
         SignalStorm { came, stop, thread }
     }
 
-    /// How many were taken so far.
+    /// The number of signals taken so far.
     pub(crate) fn came(&self) -> usize {
         self.came.load(Ordering::Acquire)
     }
@@ -310,7 +310,7 @@ impl SignalStorm {
     pub(crate) fn stop(self) {}
 }
 
-/// How many threads of this process have a name that begins so, the kernel's own among them.
+/// The number of threads of this process whose name begins so, including the kernel's own.
 pub(crate) fn threads_named(begin: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("the case runs on Linux");
     let named = |task: std::io::Result<std::fs::DirEntry>| {
@@ -320,8 +320,8 @@ pub(crate) fn threads_named(begin: &str) -> usize {
     tasks.filter_map(named).count()
 }
 
-/// Reads what fits into the buffer and forgets it, without looking at it (tcp(7), `MSG_TRUNC`); 0
-/// when the connection is over.
+/// Reads what fits into the buffer and discards it (tcp(7), `MSG_TRUNC`); 0 if the connection is
+/// over.
 #[cfg(target_os = "linux")]
 pub(crate) fn read_away(socket: &std::net::TcpStream, buffer: &mut [u8]) -> usize {
     let read = rustix::net::recv(socket, buffer, rustix::net::RecvFlags::TRUNC);
@@ -333,7 +333,7 @@ pub(crate) fn read_away(_: &std::net::TcpStream, _: &mut [u8]) -> usize {
     panic!("the case is skipped elsewhere")
 }
 
-/// How many sockets are registered with the epoll sets of this process.
+/// The number of sockets registered with the epoll sets of this process.
 pub(crate) fn epoll_members() -> usize {
     let files = std::fs::read_dir("/proc/self/fdinfo").expect("the case runs on Linux");
     let members = |file: std::io::Result<std::fs::DirEntry>| {
@@ -353,7 +353,7 @@ pub(crate) fn processor_time() -> Duration {
     Duration::from_nanos(tasks.filter_map(of).sum())
 }
 
-/// Counts the signals that tell of a broken pipe, from now on.
+/// Counts the signals about a broken pipe, from now on.
 #[cfg(unix)]
 pub(crate) fn count_pipe_signals() -> impl Fn() -> usize {
     let came = Arc::new(AtomicBool::new(false));
@@ -371,7 +371,7 @@ pub(crate) fn count_pipe_signals() -> impl Fn() -> usize {
 #[cfg(unix)]
 pub(crate) struct UnixFar(std::os::unix::net::UnixStream);
 
-/// The far end of something whose near end was passed to somebody.
+/// The far end of a descriptor that was passed to a peer.
 #[cfg(unix)]
 pub(crate) struct Passed(std::os::unix::net::UnixStream);
 
@@ -394,7 +394,7 @@ impl UnixFar {
         (&self.0).write_all(bytes).expect("an empty buffer");
     }
 
-    /// Says something that brings a descriptor along, and keeps none of it but its far end.
+    /// Sends a message with a descriptor, and keeps only its far end.
     pub(crate) fn pass(&self, bytes: &[u8]) -> Passed {
         use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
         use std::os::fd::AsFd;
@@ -414,7 +414,7 @@ impl UnixFar {
 
 #[cfg(unix)]
 impl Passed {
-    /// Whether nobody has the descriptor any more.
+    /// Whether no process has the descriptor any more.
     pub(crate) fn is_closed(&self) -> bool {
         use std::io::Read;
         matches!((&self.0).read(&mut [0]), Ok(0))
@@ -456,7 +456,7 @@ pub(crate) fn port_of(listener: &Listener) -> u16 {
     address.internet().expect("an internet address").port()
 }
 
-/// Waits until the peer hears that its connection is over, in whatever way.
+/// Waits until the peer sees that its connection is over, in any way.
 pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
     let deadline = Instant::now() + patience(20);
     loop {
@@ -469,7 +469,7 @@ pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
     }
 }
 
-/// A fresh directory that goes with this value.
+/// A new directory that is removed with this value.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -489,7 +489,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Whoever cleans up later finds what cannot be removed now.
+        // A later cleanup finds what cannot be removed now.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

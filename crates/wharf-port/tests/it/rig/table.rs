@@ -1,7 +1,7 @@
 //! The table of the contract: each clause on each driver, made from the cases.
 //!
-//! It is a file and not only a report, so that a change of what is proved shows in a review. The
-//! drivers of other systems are in it too: a case is skipped by name or it runs there.
+//! It is a file and not only a report, so that a review shows a change of what is proved. It
+//! includes the drivers of other systems: a case is skipped by name or it runs there.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -25,14 +25,14 @@ fn path() -> PathBuf {
     ))
 }
 
-/// Compares `docs/library/contract.md` with what the cases say.
+/// Compares `docs/library/contract.md` with the cases.
 pub(crate) fn check() -> Result<(), Failed> {
     let made = make()?;
     if std::env::var_os(WRITE).is_some() {
         return Ok(std::fs::write(path(), made)?);
     }
     if cfg!(windows) {
-        // The sources are on another system; there the file is compared.
+        // The sources are on another system; the file is compared there.
         return Ok(());
     }
     let written = std::fs::read_to_string(path()).unwrap_or_default();
@@ -64,7 +64,7 @@ fn make() -> Result<String, Failed> {
     Ok(text)
 }
 
-/// How many cases prove each clause on each driver; none is an error.
+/// The number of cases for each clause on each driver; none is an error.
 fn summary(text: &mut String) -> Result<(), Failed> {
     text.push_str(
         "| clause | iocp | uring | poll | sim | uring, direct | sim, one leads |\n|---|---|---|---|---|---|---|\n",
@@ -113,13 +113,13 @@ fn section(text: &mut String, clause: Clause, title: &str, notes: &mut Notes) {
 /// Where a case runs on a driver.
 enum Cell {
     Both,
-    /// On this kind of port only; the other is skipped with this reason.
+    /// Only in this mode; the other is skipped with this reason.
     One(Mode, &'static str),
     Skipped(&'static str),
 }
 
-/// A column of the table: a driver with the ports that all have, or one of those that have others
-/// as well.
+/// A column of the table: a driver with the modes of every driver, or a driver with an additional
+/// mode.
 #[derive(Clone, Copy)]
 enum Column {
     Of(Driver),
@@ -165,7 +165,7 @@ fn cell(case: &Case, column: Column) -> Cell {
     }
 }
 
-/// Whether a case runs under Wine that does not on Windows, and why one does not that does.
+/// Whether a case runs under Wine that does not on Windows, and the reason for the reverse.
 fn under_wine(case: &Case, mode: Mode) -> (bool, Option<&'static str>) {
     let mut at = Where::documented(Driver::Iocp, mode);
     let on_windows = (case.skip)(&at);
@@ -177,7 +177,7 @@ fn under_wine(case: &Case, mode: Mode) -> (bool, Option<&'static str>) {
     }
 }
 
-/// The reasons of skips, numbered as they first come.
+/// The reasons of skips, numbered in order of appearance.
 #[derive(Default)]
 struct Notes(Vec<&'static str>);
 
@@ -198,7 +198,7 @@ impl Notes {
         text.push_str("\nUnder Wine these are skipped as well:\n\n");
         let mut any = false;
         for case in all() {
-            // One that runs in one mode alone is looked at there.
+            // A case that runs in only one mode is checked there.
             let skipped = Mode::ALL
                 .into_iter()
                 .find_map(|mode| under_wine(case, mode).1);
@@ -217,7 +217,7 @@ impl Notes {
     }
 }
 
-/// What cannot be shown, and how many cases there are by topic.
+/// What no case can show, and the number of cases by topic.
 fn inapplicable(text: &mut String) {
     text.push_str(
         "\n## What no case can show\n\n| behaviour | why | learnt from |\n|---|---|---|\n",

@@ -1,4 +1,4 @@
-//! One connection of the program under test: how it reads, what it says, and how it ends.
+//! One connection of the program under test: how it reads, what it sends, and how it ends.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ pub(crate) struct Connection {
     key: Key,
     pub(crate) reading: Reading,
     received: usize,
-    /// What is to be sent, in order.
+    /// Buffers to send, in order.
     outbox: VecDeque<Buffer>,
-    /// Bytes of its own that it has not said yet.
+    /// Own bytes that it has not sent yet.
     to_say: usize,
-    /// Leases that are held for a while.
+    /// Leases that are kept for a while.
     kept: Vec<Lease>,
     /// The outbox waits for `SendReady`.
     blocked: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     sends: Vec<Op>,
     pub(crate) closing: bool,
     closing_since: Option<Instant>,
-    /// Nothing more comes about it.
+    /// No further packet comes about it.
     pub(crate) gone: bool,
 }
 
@@ -68,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Reads in one of the ways there are, if it does not read and has not heard the end.
+    /// Reads in one of the possible ways, if it does not read and has not received the end.
     pub(crate) fn read(&mut self, world: &mut World) {
         if self.closing || self.gone || !matches!(self.reading, Reading::Nothing) {
             return;
@@ -103,7 +103,7 @@ impl Connection {
         ops.extend(asked);
     }
 
-    /// A lease came: it goes back at once or later, here or elsewhere, or is what is sent.
+    /// A lease came: it is returned at once or later, here or on another thread, or it is sent.
     pub(crate) fn lent(&mut self, lease: Lease, far: &mut Far, world: &mut World) {
         self.hear(&lease, far);
         if self.closing {
@@ -123,7 +123,7 @@ impl Connection {
         self.say(far, world);
     }
 
-    /// One receive into a buffer is over with bytes: another one follows.
+    /// One receive into a buffer ended with bytes: another one follows.
     pub(crate) fn filled(
         &mut self,
         op: Op,
@@ -162,7 +162,7 @@ impl Connection {
         self.say(far, world);
     }
 
-    /// Some of what is held goes back.
+    /// Returns some of the kept leases.
     pub(crate) fn let_go(&mut self, world: &mut World) {
         while !self.kept.is_empty() && (world.kindly || world.dice.chance(500)) {
             let place = world.dice.below(self.kept.len());
@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Says more of its own, if it has something.
+    /// Sends more of its own bytes, if there are some.
     pub(crate) fn talk(&mut self, far: &mut Far, world: &mut World) {
         if self.write_over || self.closing || self.gone || self.blocked {
             return;
@@ -190,7 +190,7 @@ impl Connection {
         self.say(far, world);
     }
 
-    /// Sends what there is to send.
+    /// Sends the outbox.
     fn say(&mut self, far: &mut Far, world: &mut World) {
         while !self.blocked && !self.write_over && !self.closing && !self.gone {
             let Some(buffer) = self.outbox.pop_front() else {
@@ -216,7 +216,7 @@ impl Connection {
         }
     }
 
-    /// An operation that reads is over; whether this one does.
+    /// A reading operation ended; returns whether this connection still reads.
     pub(crate) fn read_ended(
         &mut self,
         op: Op,
@@ -268,7 +268,7 @@ impl Connection {
         far.clean = false;
     }
 
-    /// A send or a shutdown is over without success.
+    /// A send or a shutdown ended without success.
     pub(crate) fn write_ended(&mut self, op: Op, how: End, far: &mut Far, world: &World) {
         far.clean &= !self.flush_is_over(world);
         if self.shutdown == Some(op) {
@@ -293,7 +293,8 @@ impl Connection {
         far.clean = false;
     }
 
-    /// Once it has heard the end and said all, the connection ends, in one of several ways.
+    /// Once it has received the end and sent everything, the connection ends, in one of several
+    /// ways.
     pub(crate) fn finish(&mut self, far: &mut Far, world: &mut World) {
         let said = (self.outbox.is_empty() && self.to_say == 0) || self.write_over;
         if self.closing || self.gone || !matches!(self.reading, Reading::Over) || !said {
@@ -315,7 +316,7 @@ impl Connection {
                 self.shutdown = Some(op);
                 self.write_over = true;
                 if !self.outbox.is_empty() || self.to_say > 0 {
-                    // What is not queued yet is not said any more.
+                    // Bytes that are not queued yet are not sent any more.
                     let unsaid: usize = self.outbox.iter().map(|buffer| buffer.len()).sum();
                     far.owed -= unsaid;
                     self.to_say = 0;
@@ -336,7 +337,7 @@ impl Connection {
         if self.closing || self.gone {
             return;
         }
-        // Before the close: the port's own count of time begins in it.
+        // Before the close: the port's own timer starts in it.
         self.closing_since = Some(Instant::now());
         asking::close(self.stream.take(), self.socket, how, &mut world.ledger);
         let is_done = matches!(self.reading, Reading::Over) && self.outbox.is_empty();
@@ -346,7 +347,7 @@ impl Connection {
         self.outbox.clear();
     }
 
-    /// `Closed` came. A flush that has used up its time may have given up what was queued.
+    /// `Closed` came. A flush that has used up its time may have dropped queued bytes.
     pub(crate) fn closed(&mut self, far: &mut Far, world: &World) {
         assert!(self.closing, "C11: Closed, and nobody closed");
         far.clean &= !self.flush_is_over(world);
@@ -361,10 +362,10 @@ impl Connection {
             .is_some_and(|since| since.elapsed() >= most)
     }
 
-    /// Something that a peer would not like, or a reader of one way that takes another.
+    /// Something that a peer would not like, or a switch to another way of reading.
     pub(crate) fn be_unkind(&mut self, far: &mut Far, world: &mut World) {
         let way = world.dice.below(WAYS);
-        // What ends a connection comes less often than what it lives through.
+        // Actions that end a connection are rarer than others.
         if !world.plan.ways[way] || (way < 3 && !world.dice.chance(150)) {
             return;
         }
@@ -393,14 +394,14 @@ impl Connection {
             _ => self.cancel_reading(world),
         }
         if world.dice.chance(500) {
-            // What returns now is behind what was done before it.
+            // Leases that return now come after what was done before.
             self.kept.clear();
         }
     }
 
     pub(crate) fn cancel_reading(&self, world: &mut World) {
         if let Some(op) = self.reading.some_op(&mut world.dice) {
-            // Whatever it answers, the last packet tells.
+            // Whatever it returns, the last packet has the outcome.
             let _ = world.port.cancel(op);
         }
     }

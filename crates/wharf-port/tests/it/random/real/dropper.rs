@@ -1,4 +1,4 @@
-//! A thread to which leases go to be dropped: some at once, some a moment later.
+//! A thread that drops leases: some at once, some a moment later.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ pub(crate) struct Dropper {
     thread: Option<JoinHandle<()>>,
 }
 
-/// So many are held until there are more, or none came for a while.
+/// It keeps this many until there are more, or none came for a while.
 const HELD_MAX: usize = 3;
 const WHILE: Duration = Duration::from_micros(500);
 
@@ -43,7 +43,7 @@ impl Dropper {
         leases.send(lease).expect("its thread takes them all");
     }
 
-    /// Has it drop all that it has; answers once it has.
+    /// Drops everything that it has; returns once it has.
     pub(crate) fn end(&mut self) {
         self.leases = None;
         if let Some(thread) = self.thread.take() {

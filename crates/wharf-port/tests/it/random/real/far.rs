@@ -1,9 +1,9 @@
-//! The far side: plain sockets that say a pattern of bytes, and check what they hear.
+//! The far side: plain sockets that send a pattern of bytes, and check what they receive.
 //!
-//! Every byte depends on its connection, its direction and its place, so that one that is lost,
-//! doubled or in the wrong connection shows at once. The pattern repeats after a number of bytes
-//! that is prime: no buffer, batch or run that is lost whole can fit it. It is a table, because a
-//! byte that is computed costs more than one that is moved.
+//! Every byte depends on its connection, its direction and its offset, so a byte that is lost,
+//! doubled or in the wrong connection shows at once. The pattern repeats after a prime number of
+//! bytes, so the loss of a whole buffer, batch or run cannot fit it. It is a table, because
+//! computing a byte costs more than copying one.
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,7 @@ use super::plan::Plan;
 
 const PERIOD: usize = 262_139;
 
-/// What this voice says from a place on; at most a period of it.
+/// The bytes of this voice from an offset on; at most a period of it.
 pub(crate) fn pattern(voice: usize, place: usize, count: usize) -> &'static [u8] {
     static TABLE: OnceLock<Vec<u8>> = OnceLock::new();
     let table = TABLE.get_or_init(|| {
@@ -28,7 +28,7 @@ pub(crate) fn pattern(voice: usize, place: usize, count: usize) -> &'static [u8]
     &table[from..from + count.min(PERIOD)]
 }
 
-/// Checks that these bytes are what this voice says there.
+/// Checks that these are the bytes of this voice at this offset.
 pub(crate) fn check(voice: usize, place: usize, bytes: &[u8], what: &str) {
     for (part, chunk) in bytes.chunks(PERIOD).enumerate() {
         let from = place + part * PERIOD;
@@ -51,17 +51,17 @@ pub(crate) struct Far {
     pub(crate) heard: usize,
     /// It has sent FIN.
     pub(crate) finished: bool,
-    /// It has left before the end of its conversation.
+    /// It has left before it had sent everything.
     pub(crate) left: bool,
-    /// How it heard the connection end.
+    /// How it saw the connection end.
     pub(crate) ended: Option<Heard>,
-    /// How many bytes it reads at a time, 0 when it does not read at all.
+    /// How many bytes it reads at a time, 0 if it does not read at all.
     reads: usize,
-    /// The port's side has it.
+    /// The port's side has accepted it.
     pub(crate) taken: bool,
-    /// The port's side sends back what it hears, and says nothing of its own.
+    /// The port's side echoes, and sends nothing of its own.
     pub(crate) echoed: bool,
-    /// How much the port's side has said and not taken back.
+    /// How many bytes the port's side has sent and not taken back.
     pub(crate) owed: usize,
     /// So far nothing has happened that excuses a loss.
     pub(crate) clean: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Far {
     pub(crate) port_finished: bool,
 }
 
-/// A peer, which has nothing to show.
+/// A peer, whose `Debug` shows nothing.
 struct Named(Box<dyn Peer>);
 
 impl std::fmt::Debug for Named {
@@ -102,7 +102,7 @@ impl Far {
         }
     }
 
-    /// What it says, and what the port's side says to it.
+    /// The pattern that it sends, and that the port's side sends to it.
     pub(crate) fn voice(&self) -> usize {
         2 * self.number
     }
@@ -129,8 +129,8 @@ impl Far {
         }
     }
 
-    /// Says and hears what there is, in parts small and large, so that the port's end is sometimes
-    /// empty and sometimes never; answers whether it has heard the end.
+    /// Sends and receives what it can, in small and large parts, so that the port's end is
+    /// sometimes empty and sometimes never; returns whether it has received the end.
     pub(crate) fn settle(&mut self, plan: &Plan, dice: &mut Dice) -> bool {
         let piece = plan.act_bytes_max / 8;
         self.say(dice.pick(&[0, piece / 8, piece, 1 << 20]));
@@ -148,7 +148,7 @@ impl Far {
             match peer.try_send(pattern(voice, self.said, until - self.said)) {
                 Some(0) => return,
                 Some(count) => self.said += count,
-                // The connection is over; what it hears will tell.
+                // The connection is over; the next receive shows how.
                 None => {
                     self.bytes = self.said;
                     break;
@@ -184,12 +184,12 @@ impl Far {
                 assert!(self.port_finished, "C11: {what} hears FIN that nobody sent");
                 self.ended = Some(Heard::Finished);
             }
-            // Whether there was a reason the port's side may learn later.
+            // The port's side may learn the reason later.
             Heard::Reset => self.ended = Some(Heard::Reset),
         }
     }
 
-    /// Checks that whoever had no bad luck has heard all that was said to it, and FIN.
+    /// Checks that a peer without faults has received everything that was sent to it, and FIN.
     pub(crate) fn check_end(&self) {
         if !self.taken || !self.clean || !self.finished || self.left {
             return;

@@ -1,8 +1,8 @@
-//! What a seed decides before it starts: the bounds of the port, who waits on it, and how much is
-//! said by whom.
+//! What a seed decides before it starts: the bounds of the port, its waiters, and how much each
+//! side sends.
 //!
-//! Bounds are small, because that is where things wait for each other; half of them move bulk,
-//! in buffers large enough that it passes what a batch and a turn of bulk may bring.
+//! Bounds are small, because then things wait for each other. Half of the seeds move bulk, in
+//! buffers so large that it exceeds a batch and a turn of bulk.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use wharf_port::Builder;
 use crate::random::sim::plan::{Bounds, Dice};
 use crate::rig::case::{Mode, Where};
 
-/// How many unkind things there are to do.
+/// The number of unkind actions.
 pub(crate) const WAYS: usize = 6;
-/// How many seeds in a thousand move bulk. In these most streams pause and go on, which a stream that
-/// lost its wake-up under Wine has shown: bulk that is sent back found it, and little else did.
+/// How many seeds in a thousand move bulk. In these most streams pause and go on. A stream that
+/// lost its wake-up under Wine showed the need: echoed bulk found it, and little else did.
 const BULK: usize = 500;
 
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// Waiters on the thread of the test.
     pub(crate) waiters: usize,
-    /// Threads that wait besides.
+    /// Additional threads that wait.
     pub(crate) threads: usize,
     /// Packets are left in batches.
     pub(crate) leaves_some: bool,
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) fars: usize,
     pub(crate) bytes_max: usize,
     pub(crate) ticks: usize,
-    /// Bytes that one act of a far end moves at most.
+    /// The most bytes that one action of a far end moves.
     pub(crate) act_bytes_max: usize,
     /// How often in a thousand a lease is kept for a while.
     pub(crate) keeps: usize,
@@ -39,15 +39,15 @@ pub(crate) struct Plan {
     pub(crate) drops_elsewhere: usize,
     /// How often in a thousand turns the program does something unkind: cancels, closes, drops.
     pub(crate) unkind: usize,
-    /// Which unkind things it does: half of them, so that each also shows without the others.
+    /// Which unkind actions it does: half of them, so that each also shows without the others.
     pub(crate) ways: [bool; WAYS],
-    /// How often in a thousand a connection has nothing of its own to say: what else it sends or
-    /// is told would wake a stream that stands still.
+    /// How often in a thousand a connection sends nothing of its own: other packets would wake a
+    /// stream that stands still.
     pub(crate) silent: usize,
-    /// How often in a thousand turns a far end leaves without having said all.
+    /// How often in a thousand turns a far end leaves before it has sent everything.
     pub(crate) rude: usize,
     pub(crate) connects_out: bool,
-    /// How often in a thousand a far end's connection has little room for what is under way.
+    /// How often in a thousand a far end's connection has little buffer space.
     pub(crate) narrow: usize,
 }
 
@@ -72,7 +72,7 @@ impl Plan {
         Plan {
             waiters,
             threads,
-            // With several, what one leaves is rightly overtaken where no turn holds it.
+            // With several waiters, packets that one leaves may be overtaken if no turn holds them.
             leaves_some: waiters == 1 && threads == 0 && dice.chance(300),
             bounds,
             accepts_posted: dice.pick(&[1, 4, 16]),

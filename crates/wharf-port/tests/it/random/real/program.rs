@@ -1,8 +1,8 @@
-//! The program under test: it accepts, connects, reads, says, keeps, cancels and closes as its
-//! dice say, and checks every packet that it gets.
+//! The program under test: it accepts, connects, reads, sends, keeps, cancels and closes as its
+//! dice decide, and checks every packet that it gets.
 //!
-//! One lock is around all of it, so that threads that wait besides can hand their packets to it:
-//! what they do to each other inside the port is real, what they know of it is in order.
+//! One lock protects all of it, so that additional threads can pass their packets to it: their
+//! races inside the port are real, but the program sees packets in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,19 +28,19 @@ const POSTS: Key = Key(2 << 32);
 const CONNECTS: Key = Key(3 << 32);
 const TIMERS: Key = Key(4 << 32);
 const FIRST: u64 = 100;
-/// What a narrow connection's buffers have room for.
+/// The buffer size of a narrow connection.
 const NARROW_BYTES: usize = 8 << 10;
-/// A failure shows so many packets.
+/// The number of packets that a failure shows.
 const REPORTED_MAX: usize = 60;
 
-/// What a connection needs besides itself.
+/// What a connection needs in addition to itself.
 pub(crate) struct World {
     pub(crate) port: Port,
     pub(crate) plan: Plan,
     pub(crate) ledger: Ledger,
     pub(crate) dice: Dice,
     pub(crate) dropper: Dropper,
-    /// No more cancels and the like: what is open is to end by itself.
+    /// No more cancels and other unkind actions: open connections end by themselves.
     pub(crate) kindly: bool,
 }
 
@@ -106,7 +106,7 @@ impl Program {
         }
         let words = describe(&packet);
         self.log.push_back(format!("waiter {waiter}: {words}"));
-        // Timers that were cancelled are told as ended, and know no turns either.
+        // Cancelled timers end like operations, but have no turns either.
         if packet.key != TIMERS && in_turn(&packet).is_some() {
             let holder = *self.holders.entry(packet.socket).or_insert(waiter);
             assert_eq!(
@@ -120,8 +120,8 @@ impl Program {
         self.react(packet);
     }
 
-    /// Whether this packet and others may come here the other way round: a listener has no turns,
-    /// and two threads may have taken one each. No ledger can be kept of it then.
+    /// Whether this packet and others may come here in reverse order: a listener has no turns, and
+    /// two threads may have taken one each. Then no ledger can be kept of it.
     fn is_out_of_order(&self, packet: &Packet) -> bool {
         self.world.plan.threads > 0 && packet.key == LISTENER
     }
@@ -173,7 +173,7 @@ impl Program {
     fn posted(&mut self, value: u64) {
         let place = self.posted.iter().position(|posted| *posted == value);
         let place = place.expect("C16: a post comes once");
-        // Two threads may have taken one each, and come here the other way round.
+        // Two threads may have taken one each, and come here in reverse order.
         assert!(
             place == 0 || self.world.plan.threads > 0,
             "C16: posts come in order"
@@ -189,7 +189,7 @@ impl Program {
         if !self.world.kindly && self.world.dice.chance(30) {
             let far = &mut self.fars[far];
             (far.taken, far.clean, far.port_finished) = (true, false, true);
-            return; // Nobody wants it: dropping it closes it.
+            return; // Dropping it closes it.
         }
         let key = Key(FIRST + self.connections.len() as u64);
         let stream = self.world.port.associate(accepted, key);
@@ -203,7 +203,7 @@ impl Program {
     fn adopt(&mut self, stream: Stream, key: Key, far: usize) {
         let far = &mut self.fars[far];
         let mut connection = Connection::new(stream, key, far, &mut self.world);
-        // One that does not read yet is known to the system by what it sends alone.
+        // The system knows a connection that does not read yet only by its sends.
         if self.world.dice.chance(600) {
             connection.read(&mut self.world);
         }
@@ -211,7 +211,7 @@ impl Program {
         self.connections.push(connection);
     }
 
-    /// The far side takes what the port has connected.
+    /// The far side accepts a connection of the port.
     fn take_visitor(&mut self) {
         if self.arrived.is_none() {
             return;
@@ -231,7 +231,8 @@ impl Program {
         number
     }
 
-    /// A connection that was made elsewhere, and on which a send is soon more than fits.
+    /// A connection that was made elsewhere, with little buffer space, so that sends are soon
+    /// partial.
     fn associate_narrow(&mut self) {
         let (near, peer) = System.narrow_pair(NARROW_BYTES);
         let key = Key(FIRST + self.connections.len() as u64);
@@ -290,7 +291,7 @@ impl Program {
         connection.finish(far, world);
     }
 
-    /// What the program and the far side do of their own accord between two waits.
+    /// Actions of the program and the far side between two waits.
     pub(crate) fn act(&mut self) {
         self.keep_accepting();
         self.take_visitor();
@@ -317,7 +318,7 @@ impl Program {
         }
         for connection in &mut self.connections {
             let (far, world) = (&mut self.fars[connection.far], &mut self.world);
-            // In any order: what is queued first is heard first.
+            // In any order: what is queued first arrives first.
             let things = if world.dice.chance(400) { 4 } else { 0 };
             for _ in 0..things {
                 match world.dice.below(8) {
@@ -340,7 +341,7 @@ impl Program {
 
     fn be_unkind(&mut self) {
         let op = match self.world.dice.below(2) {
-            // Of the end and of what comes before it one thread each may have taken one.
+            // Two threads may have taken the end and a packet before it.
             0 if self.world.plan.threads == 0 => self.accept,
             _ => self.timers.keys().next().copied(),
         };
@@ -392,12 +393,12 @@ impl Program {
         }
     }
 
-    /// From now on nothing is cancelled, and everybody says, reads and gives back.
+    /// From now on nothing is cancelled, and everyone sends, reads and returns leases.
     pub(crate) fn calm_down(&mut self) {
         self.world.kindly = true;
     }
 
-    /// Lets everything go on that could stand; answers whether all is over.
+    /// Lets everything go on that could stand still; returns whether all is over.
     pub(crate) fn go_on(&mut self) -> bool {
         self.keep_accepting();
         self.take_visitor();
@@ -409,7 +410,7 @@ impl Program {
         for connection in &mut self.connections {
             let (far, world) = (&mut self.fars[connection.far], &mut self.world);
             if let Reading::Watch(_) = connection.reading {
-                // Whoever watches reads nothing, and a far end may not have said all.
+                // A watch reads nothing, and a far end may not have sent everything.
                 connection.cancel_reading(world);
             }
             connection.read(world);
@@ -422,7 +423,7 @@ impl Program {
         done && !waits && self.posted.is_empty() && self.timers.is_empty()
     }
 
-    /// The listener closes, and then nothing more comes about it.
+    /// The listener closes, and then no further packet comes about it.
     pub(crate) fn close_listener(&mut self) {
         if let Some(listener) = self.listener.take() {
             let socket = listener.socket();
@@ -435,7 +436,7 @@ impl Program {
         }
     }
 
-    /// How many operations have not had their last packet.
+    /// The number of operations without their last packet.
     pub(crate) fn owed(&mut self) -> usize {
         self.world.ledger.waits();
         let of_listener = usize::from(self.accept.is_some()) + usize::from(self.listener_closes);
@@ -446,7 +447,7 @@ impl Program {
         self.fars.iter().for_each(Far::check_end);
     }
 
-    /// All that one would look at first, for a report.
+    /// The state that a reader would examine first, for a report.
     pub(crate) fn describe(&self) -> String {
         let mut text = format!("{:#?}\n  not over:\n", self.world.plan);
         for connection in self.connections.iter().filter(|it| !it.gone) {
@@ -476,7 +477,7 @@ impl Program {
     }
 }
 
-/// A time as timers and waits have it: mostly none.
+/// A time for timers and waits: mostly zero.
 pub(crate) fn some_time(dice: &mut Dice) -> Duration {
     let most = dice.pick(&[0, 0, 0, 100, 2_000]);
     Duration::from_micros(dice.below(most + 1) as u64)

@@ -17,33 +17,33 @@ use crate::rig::system::{is_wine, patience};
 use super::plan::Plan;
 use super::program::{Program, some_time};
 
-/// In calm everything has to end within this. The longest that the port itself may take is a
-/// flush of 5 s.
+/// Without faults everything must end within this time. The longest that the port itself may take
+/// is a flush of 5 s.
 const CALM_SECONDS_MAX: u64 = 10;
 /// A step of waiting for a far end, which wakes no port.
 const STEP: Duration = Duration::from_millis(1);
-/// How long a thread besides waits at most.
+/// The longest wait of an additional thread.
 const BESIDES: Duration = Duration::from_millis(5);
-/// After so many waits it ends, and another takes its place.
+/// After this many waits it ends, and another takes its place.
 const WAITS_OF_THREAD: usize = 30;
 
-/// What all threads of a seed have in common.
+/// What all threads of a seed share.
 struct Common {
     port: Port,
     program: Mutex<Program>,
     batch_max: usize,
     leaves_some: bool,
     stop: AtomicBool,
-    /// What a thread besides has failed with.
+    /// The failure of an additional thread.
     failed: Mutex<Option<String>>,
 }
 
 pub(crate) struct Run {
     common: Arc<Common>,
-    /// Those on this thread.
+    /// The waiters on this thread.
     waiters: Vec<Waiter>,
     threads: Vec<JoinHandle<()>>,
-    /// The dice of what is not the program's: which waiter waits, and how long.
+    /// Dice for choices outside of the program: which waiter waits, and how long.
     dice: Dice,
     ticks: usize,
 }
@@ -86,7 +86,7 @@ impl Run {
 
     pub(crate) fn describe(&self) -> String {
         let failed = lock(&self.common.failed).take();
-        // What it left undone may be all that was found here.
+        // Its failure may be the cause of everything found here.
         let first = failed.map_or(String::new(), |why| {
             format!("before that, besides: {why}\n  ")
         });
@@ -111,14 +111,14 @@ impl Run {
         self.end();
     }
 
-    /// The listener goes; nothing is owed then, and the port holds nothing.
+    /// The listener closes. Then nothing is owed, and the port holds nothing.
     fn end(&mut self) {
         lock(&self.common.program).close_listener();
         lock(&self.common.program).world.dropper.end();
         self.until("the end of all operations", |program| program.owed() == 0);
         self.until("the end of all sockets", |program| {
             let stats = program.world.port.stats();
-            // Not the timers: the last of a flush stays on a shared port until its time has come.
+            // Not the timers: on a shared port the timer of the last flush stays until it expires.
             stats.sockets == 0 && stats.accepts_posted == 0
         });
         self.common.stop.store(true, Ordering::Relaxed);
@@ -136,7 +136,7 @@ impl Run {
         assert_eq!(stats.operations_leaked, 0, "C14: operations leaked");
     }
 
-    /// Waits once, at most so long; sometimes on two waiters, of which the first still has its
+    /// Waits once, at most this long; sometimes on two waiters, of which the first still has its
     /// turns when the second looks.
     fn wait(&mut self, at_most: Duration) {
         let common = &self.common;
@@ -184,7 +184,7 @@ impl Run {
     }
 }
 
-/// Waits once and has the program handle what came, then does `meanwhile` with the turns held.
+/// Waits once and lets the program handle the packets, then does `meanwhile` with the turns held.
 fn wait(
     common: &Common,
     waiter: &mut Waiter,
@@ -210,14 +210,15 @@ fn wait(
     }
 }
 
-/// The work of a thread that waits besides: others do it for a while each, because what a thread
-/// has asked of the system may end with it.
+/// The work of an additional thread. Several threads do it for a while each, because a thread's
+/// requests may end with it.
 fn wait_besides(common: &Common, number: usize) {
     while !common.stop.load(Ordering::Relaxed) && lock(&common.failed).is_none() {
         let waits = || {
             let mut waiter = common.port.waiter().expect("room for a waiter");
-            // Under Wine, 8 and 10, a send that is in part out when its thread ends is told as failed with 997,
-            // "pending": there they stay, and what a thread leaves behind is for other systems.
+            // Under Wine 8 and 10, a partial send whose thread ends is reported as failed with 997,
+            // "pending". So there the threads stay, and other systems test what a thread leaves
+            // behind.
             let waits = if is_wine() {
                 usize::MAX
             } else {

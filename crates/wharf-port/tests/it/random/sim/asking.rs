@@ -1,5 +1,5 @@
-//! How a program made by lot asks a connection for something, and what is true of each answer
-//! whatever network is below: on the simulated one and on those of systems.
+//! How a random program submits operations on a connection, and what holds for each result on any
+//! network: on the simulated one and on those of systems.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ pub(crate) enum Reading {
     Stream(Op),
     Into(VecDeque<Op>),
     Watch(Op),
-    /// Its end was told.
+    /// Its end was delivered.
     Over,
 }
 
@@ -29,7 +29,7 @@ impl Reading {
         }
     }
 
-    /// One of several operations is over; whether others go on.
+    /// One of several operations ended; returns whether others go on.
     pub(crate) fn goes_on_without(&mut self, op: Op) -> bool {
         match self {
             Reading::Into(ops) => {
@@ -59,7 +59,7 @@ pub(crate) fn own(stream: Stream, dice: &mut Dice) -> Option<Stream> {
     Some(stream)
 }
 
-/// Asks for a receive into a buffer of so many bytes, if there is room for one.
+/// Submits a receive into a buffer of this size, if there is space for one.
 pub(crate) fn receive_into(socket: SocketRef, capacity: usize, ledger: &mut Ledger) -> Option<Op> {
     match socket.receive_into(vec![0; capacity]) {
         Ok(op) => {
@@ -74,7 +74,7 @@ pub(crate) fn receive_into(socket: SocketRef, capacity: usize, ledger: &mut Ledg
     }
 }
 
-/// Sends, or answers why not and brings the buffer back.
+/// Sends, or returns why not and the buffer.
 pub(crate) fn send(
     socket: SocketRef,
     buffer: Buffer,
@@ -98,7 +98,7 @@ pub(crate) fn send(
     }
 }
 
-/// Closes by the owner, or as whoever knows the socket of one that was set aside.
+/// Closes through the owner, or through the reference of a socket that was set aside.
 pub(crate) fn close(stream: Option<Stream>, socket: SocketRef, how: Close, ledger: &mut Ledger) {
     let op = match stream {
         Some(stream) => stream.close(how),

@@ -14,7 +14,7 @@ use super::plan::{Dice, Plan};
 /// Timers of connections have their keys above this.
 pub(crate) const TIMERS: u64 = 1 << 32;
 
-/// What a connection needs besides itself.
+/// What a connection needs in addition to itself.
 pub(crate) struct Hands<'a> {
     pub(crate) port: &'a Port,
     pub(crate) network: &'a Network,
@@ -43,9 +43,9 @@ pub(crate) struct Connection {
     sends: Vec<Op>,
     pub(crate) closing: bool,
     closing_since: Option<Instant>,
-    /// Nothing more comes about it.
+    /// No further packet comes about it.
     pub(crate) gone: bool,
-    /// The end of a receive told of a reset.
+    /// The end of a receive was a reset.
     reset: bool,
 }
 
@@ -73,7 +73,7 @@ impl Connection {
         }
     }
 
-    /// Reads in one of the ways there are, if it does not read and has not heard the end.
+    /// Reads in one of the possible ways, if it does not read and has not received the end.
     pub(crate) fn read(&mut self, hands: &mut Hands<'_>, kindly: bool) {
         if self.closing || self.gone || !matches!(self.reading, Reading::Nothing) {
             return;
@@ -97,7 +97,7 @@ impl Connection {
                 self.reading = Reading::Watch(op);
             }
         }
-        // Once a reset is known a receive ends at once, and is not in the way of another.
+        // Once a reset is known a receive ends at once, and does not block another.
         if !self.reset && hands.dice.chance(50) {
             let busy = self.socket.receive().expect_err("something reads");
             assert_eq!(busy.kind(), ErrorKind::Busy, "while {:?}", self.reading);
@@ -112,7 +112,7 @@ impl Connection {
         ops.extend(asking::receive_into(self.socket, capacity, hands.ledger));
     }
 
-    /// Bytes came: they are what the client said, and go back to it.
+    /// Bytes came: they are what the client sent, and go back to it.
     pub(crate) fn received(
         &mut self,
         bytes: &[u8],
@@ -149,7 +149,7 @@ impl Connection {
         self.echo(hands);
     }
 
-    /// One receive into a buffer is over with bytes: another one follows.
+    /// One receive into a buffer ended with bytes: another one follows.
     pub(crate) fn done_into(&mut self, op: Op, hands: &mut Hands<'_>, kindly: bool) {
         self.reading.goes_on_without(op);
         if !self.closing && !kindly {
@@ -161,7 +161,7 @@ impl Connection {
         }
     }
 
-    /// What was to be held has been held long enough.
+    /// The outbox has been held long enough.
     pub(crate) fn released(&mut self, op: Op, hands: &mut Hands<'_>) {
         if self.held == Some(op) {
             self.held = None;
@@ -175,7 +175,7 @@ impl Connection {
         self.echo(hands);
     }
 
-    /// Sends what there is to send.
+    /// Sends the outbox.
     pub(crate) fn echo(&mut self, hands: &mut Hands<'_>) {
         let over = self.write_over || self.closing || self.gone;
         while self.held.is_none() && !self.blocked && !self.write_over && !over {
@@ -198,7 +198,7 @@ impl Connection {
         }
     }
 
-    /// An operation that reads is over.
+    /// A reading operation ended.
     pub(crate) fn read_ended(
         &mut self,
         op: Op,
@@ -262,7 +262,7 @@ impl Connection {
         }
     }
 
-    /// A send or a shutdown is over without success.
+    /// A send or a shutdown ended without success.
     pub(crate) fn write_ended(&mut self, op: Op, how: End, client: &mut Client, plan: &Plan) {
         if self.shutdown == Some(op) {
             self.shutdown = None;
@@ -280,7 +280,7 @@ impl Connection {
             End::Failed(error) => {
                 let reset = self.reset;
                 self.check_broken(error.kind(), client, plan);
-                // What arrived before may still be read; only the end must not be in order.
+                // Data that arrived before may still be read; only the end must not be clean.
                 self.reset = reset;
             }
         }
@@ -325,8 +325,8 @@ impl Connection {
         self.outbox.clear();
     }
 
-    /// `Closed` came. A flush that has used up its time may have given up what was queued, or the
-    /// FIN behind it.
+    /// `Closed` came. A flush that has used up its time may have dropped queued bytes, or the FIN
+    /// after them.
     pub(crate) fn closed(&mut self, client: &mut Client, hands: &Hands<'_>) {
         let since = self.closing_since.expect("C11: Closed, and nobody closed");
         let flushing = hands.network.now() - since;
@@ -364,14 +364,14 @@ impl Connection {
             }
             _ => {
                 if let Some(op) = self.reading.some_op(hands.dice) {
-                    // Whatever it answers, the last packet tells.
+                    // Whatever it returns, the last packet has the outcome.
                     let _ = hands.port.cancel(op);
                 }
             }
         }
     }
 
-    /// Whoever sits in its place by now must not hear of it (C11).
+    /// The next socket in its slot must not get this (C11).
     pub(crate) fn is_answered_closed(&self) {
         let kind = self.socket.receive().map_err(|error| error.kind());
         assert_eq!(kind, Err(ErrorKind::Closed), "C11: a socket that is gone");

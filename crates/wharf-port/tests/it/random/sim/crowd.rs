@@ -1,14 +1,14 @@
-//! The far side: clients that say a pattern of bytes, and check that it comes back.
+//! The far side: clients that send a pattern of bytes, and check that it comes back.
 //!
-//! Every byte depends on its client and its place, so that one that is lost, doubled or in the
-//! wrong connection shows at once.
+//! Every byte depends on its client and its offset, so a byte that is lost, doubled or in the wrong
+//! connection shows at once.
 
 use wharf_port::Address;
 use wharf_port::sim::{Heard, Network, Peer};
 
 use super::plan::{Dice, Plan};
 
-/// The byte that this client says at this place.
+/// The byte of this client at this offset.
 pub(crate) fn byte_at(client: usize, place: usize) -> u8 {
     let mixed = (place as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (client as u64) << 40;
     (mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 56) as u8
@@ -25,13 +25,13 @@ pub(crate) struct Client {
     heard: usize,
     /// It has sent FIN.
     pub(crate) finished: bool,
-    /// It has left before the end of its conversation.
+    /// It has left before it had sent everything.
     pub(crate) left: bool,
-    /// How it heard the connection end.
+    /// How it saw the connection end.
     ended: Option<Heard>,
     /// Whether it reads at all, and how many bytes at a time.
     reads: usize,
-    /// The port's side has it.
+    /// The port's side has accepted it.
     pub(crate) accepted: bool,
     /// So far nothing has happened that excuses a loss.
     pub(crate) clean: bool,
@@ -60,7 +60,7 @@ impl Crowd {
         }
     }
 
-    /// No more clients come than have come.
+    /// No further clients come.
     pub(crate) fn close_the_door(&mut self) {
         self.wanted = self.clients.len();
     }
@@ -102,7 +102,7 @@ impl Crowd {
         }
     }
 
-    /// Everybody says and hears all there is; answers whether all are done.
+    /// All clients send and receive what they can; returns whether all are done.
     pub(crate) fn settle(&mut self) -> bool {
         let mut done = true;
         for (place, client) in self.clients.iter_mut().enumerate() {
@@ -113,7 +113,7 @@ impl Crowd {
         done
     }
 
-    /// Checks that whoever had no bad luck has heard everything that it said.
+    /// Checks that a client without faults has received everything that it sent.
     pub(crate) fn check(&self) {
         for (place, client) in self.clients.iter().enumerate() {
             if client.accepted && client.clean && client.finished && !client.left {
@@ -121,7 +121,7 @@ impl Crowd {
                     client.heard, client.said,
                     "client {place} was to hear all that it said"
                 );
-                // A connection may break when nothing is left to be said on it.
+                // A connection may break when nothing is left to send on it.
                 assert!(
                     client.ended == Some(Heard::Finished) || self.breaks,
                     "client {place} was to hear FIN: {:?}",
@@ -160,7 +160,7 @@ impl Client {
             .collect();
         match peer.send(&bytes) {
             Ok(count) => self.said += count,
-            // The connection is over; what it hears will tell.
+            // The connection is over; the next receive shows how.
             Err(_) => self.bytes = self.said,
         }
         if self.said == self.bytes && !self.finished {
@@ -193,7 +193,7 @@ impl Client {
                 );
                 self.ended = Some(Heard::Finished);
             }
-            // Whether there was a reason the port's side may learn later.
+            // The port's side may learn the reason later.
             Heard::Reset => self.ended = Some(Heard::Reset),
         }
     }

@@ -1,13 +1,14 @@
-//! The ledger of operations: what was accepted, and what has come of it.
+//! The ledger of operations: what the port accepted, and its outcome.
 //!
 //! Contract C2 in code: an accepted operation has one last packet and nothing after it, a plain
-//! send none or one, and nobody else has any. `Closed` is the last about its socket (C11).
+//! send none or one, and no other operation has any. `Closed` is the last packet of its socket
+//! (C11).
 
 use std::collections::HashMap;
 
 use wharf_port::{Event, Op, Packet, SocketRef};
 
-/// What was asked for.
+/// The submitted operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Asked {
     Accept,
@@ -22,14 +23,14 @@ pub(crate) enum Asked {
     Timer,
 }
 
-/// In place of a wait: packets of a dropped socket may be left in some waiter's batch.
+/// In place of a wait: packets of a dropped socket may be left in a waiter's batch.
 const WAS_AT_HAND: u64 = u64::MAX;
 
 #[derive(Default)]
 pub(crate) struct Ledger {
     open: HashMap<Op, Asked>,
     of_socket: HashMap<SocketRef, Vec<Op>>,
-    /// Sockets about which nothing may come any more, and since which wait.
+    /// Sockets without further packets, and since which wait.
     over: HashMap<SocketRef, u64>,
     waits: u64,
     /// Operations accepted, and packets that came.
@@ -47,19 +48,19 @@ impl Ledger {
         }
     }
 
-    /// Another wait began: what is left of the batch before it is none any more.
+    /// Another wait began: the batch before it is gone.
     pub(crate) fn waits(&mut self) {
         self.waits += 1;
     }
 
-    /// Operations of which the last packet has not come; plain sends may never have one.
+    /// Operations without their last packet; plain sends may never have one.
     pub(crate) fn owed(&self) -> usize {
         let owed = self.open.values().filter(|asked| **asked != Asked::Send);
         owed.count()
     }
 
-    /// The owner dropped the socket: nothing more is told about it, but for what a waiter has at
-    /// hand.
+    /// The owner dropped the socket: no more packets come about it, except those that a waiter has
+    /// at hand.
     pub(crate) fn dropped(&mut self, socket: SocketRef, at_hand: bool) {
         self.forget(socket);
         let since = if at_hand { WAS_AT_HAND } else { self.waits };

@@ -1,14 +1,14 @@
-//! What a seed decides before it starts: the bounds of the port, the faults, the crowd.
+//! What a seed decides before it starts: the bounds of the port, the faults, the peers.
 //!
-//! Half of all faults are off in half of all seeds, so that each also shows without the others, and
-//! bounds are small, because that is where things wait for each other.
+//! Half of all faults are off in half of all seeds, so that each also shows without the others.
+//! Bounds are small, because then things wait for each other.
 
 use std::time::Duration;
 
 use wharf_port::sim::SimOptions;
 use wharf_port::{Builder, PoolOptions, Port};
 
-/// The test's own dice, apart from those of the network.
+/// The test's own dice, separate from those of the network.
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -17,7 +17,7 @@ impl Dice {
     }
 
     pub(crate) fn roll(&mut self) -> u64 {
-        // Xorshift, which is enough for a test and never stands still but at 0.
+        // Xorshift, which is good enough for a test and stands still only at 0.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -43,7 +43,7 @@ impl Dice {
     }
 }
 
-/// The bounds of a port: small ones, because that is where things wait for each other.
+/// The bounds of a port. They are small, because then things wait for each other.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     sockets_max: u32,
@@ -95,7 +95,7 @@ impl Bounds {
     }
 }
 
-/// Everything that a seed decides beforehand.
+/// Everything that a seed decides in advance.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) network: SimOptions,
@@ -110,7 +110,7 @@ pub(crate) struct Plan {
     pub(crate) ticks: usize,
     /// How often in a thousand turns the program does something unkind: cancels, closes, drops.
     pub(crate) unkind: usize,
-    /// How often in a thousand turns a client leaves without having said all.
+    /// How often in a thousand turns a client leaves before it has sent everything.
     pub(crate) rude: usize,
     pub(crate) connects_out: bool,
 }
@@ -125,7 +125,7 @@ impl Plan {
             network: if lossless { storm.lossless() } else { storm },
             single_waiter,
             waiters,
-            // With several, what one leaves is rightly overtaken where no turn holds it.
+            // With several waiters, packets that one leaves may be overtaken if no turn holds them.
             leaves_some: waiters == 1 && dice.chance(400),
             bounds: Bounds::new(dice, 10, &[1, 50, 5_000], &[512, 700, 4096]),
             clients: dice.between(1, 12),
@@ -151,7 +151,7 @@ impl Plan {
         self.bounds.apply(builder)
     }
 
-    /// Whether a connection may break though neither side wants it.
+    /// Whether a connection may break although neither side wants it.
     pub(crate) fn breaks(&self) -> bool {
         self.network.receive_errors > 0 || self.network.send_errors > 0
     }

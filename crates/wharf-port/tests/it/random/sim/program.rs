@@ -1,5 +1,5 @@
 //! The program under test: an echo server on a port, which also connects out, sets timers, posts,
-//! cancels and closes as its dice say, and checks every packet that it gets.
+//! cancels and closes as its dice decide, and checks every packet that it gets.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -35,10 +35,10 @@ pub(crate) struct Program {
     connects: Vec<Op>,
     posted: VecDeque<u64>,
     next_post: u64,
-    /// A number that the packets so far decide.
+    /// A hash of the packets so far.
     pub(crate) digest: u64,
     pub(crate) log: Option<Vec<String>>,
-    /// No more cancels and the like: what is open is to end by itself.
+    /// No more cancels and other unkind actions: open connections end by themselves.
     kindly: bool,
     began: Instant,
 }
@@ -81,7 +81,7 @@ impl Program {
         ([127, 0, 0, 1], 10_101).into()
     }
 
-    /// Waits once, at most so long, and handles what came; answers how many packets that was.
+    /// Waits once, at most this long, and handles the packets; returns their number.
     pub(crate) fn wait(
         &mut self,
         at_most: Duration,
@@ -111,7 +111,7 @@ impl Program {
         };
         let line = format!("{:?} {:?} {what}", packet.key, packet.op);
         for byte in line.bytes() {
-            // Ports have other numbers in each run, and only digits tell of them.
+            // Ports have other numbers in each run, and only digits show them.
             if !byte.is_ascii_digit() {
                 self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
             }
@@ -169,7 +169,7 @@ impl Program {
         link.accepted = true;
         if !self.kindly && dice.chance(30) {
             (link.clean, link.port_finished) = (false, true);
-            return; // Nobody wants it: dropping it closes it.
+            return; // Dropping it closes it.
         }
         let key = Key(FIRST + self.connections.len() as u64);
         let stream = self.port.associate(accepted, key);
@@ -203,7 +203,7 @@ impl Program {
         let client = client.expect("the far side has it in its backlog");
         crowd.clients[client].accepted = true;
         let key = Key(FIRST + self.connections.len() as u64);
-        // It carries the key that the connect was given; the connection is known by socket.
+        // It has the key of the connect; the connection is identified by its socket.
         self.adopt(stream, key, client, crowd, dice, plan);
     }
 
@@ -299,7 +299,7 @@ impl Program {
         (&mut self.connections[place], hands)
     }
 
-    /// What the program does of its own accord between two waits.
+    /// Actions of the program between two waits.
     pub(crate) fn act(&mut self, plan: &Plan, crowd: &mut Crowd, dice: &mut Dice) {
         self.keep_accepting(dice);
         if dice.chance(30) {
@@ -365,7 +365,7 @@ impl Program {
         }
     }
 
-    /// From now on nothing is cancelled, and whoever does not read reads.
+    /// From now on nothing is cancelled, and connections that do not read start to.
     pub(crate) fn calm_down(&mut self, plan: &Plan, crowd: &mut Crowd, dice: &mut Dice) {
         self.kindly = true;
         let waiters = self.waiters.as_mut().expect("it waits until the end");
@@ -373,21 +373,21 @@ impl Program {
         self.go_on(plan, crowd, dice);
     }
 
-    /// Reads where nothing reads, and takes who comes.
+    /// Reads where no operation reads, and accepts connections.
     pub(crate) fn go_on(&mut self, plan: &Plan, crowd: &mut Crowd, dice: &mut Dice) {
         self.keep_accepting(dice);
         self.take_visitors(crowd, dice);
         for place in 0..self.connections.len() {
             let (connection, mut hands) = self.at(place, plan, dice);
             if let Reading::Watch(op) = connection.reading {
-                // Whoever watches reads nothing, and a client may not have said all.
+                // A watch reads nothing, and a client may not have sent everything.
                 let _ = hands.port.cancel(op);
             }
             connection.read(&mut hands, true);
         }
     }
 
-    /// The listener closes, and then nothing more comes about it.
+    /// The listener closes, and then no further packet comes about it.
     pub(crate) fn close_listener(&mut self) {
         if let Some(listener) = self.listener.take() {
             let socket = listener.socket();

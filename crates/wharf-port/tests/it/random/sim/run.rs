@@ -9,13 +9,13 @@ use super::crowd::Crowd;
 use super::plan::{Dice, Plan};
 use super::program::Program;
 
-/// Virtual time after the faults have stopped in which everything has to end. The longest that
-/// the port itself may take is a flush of 5 s.
+/// The virtual time without faults in which everything must end. The longest that the port itself
+/// may take is a flush of 5 s.
 const CALM_MAX: Duration = Duration::from_secs(120);
-/// Waits in which it has to end, whatever time they take.
+/// The waits in which it must end, whatever time they take.
 const WAITS_MAX: usize = 100_000;
 
-/// What a seed has come to.
+/// The counts of a seed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) digest: u64,
@@ -91,7 +91,7 @@ impl Run {
             .wait(at_most, &self.plan, &mut self.crowd, &mut self.dice);
     }
 
-    /// The faults stop. All that is under way has to end in bounded virtual time.
+    /// The faults stop. All operations in flight must end in bounded virtual time.
     fn calm(&mut self) {
         self.check_shortages();
         self.program.network.behave(self.plan.calm());
@@ -118,7 +118,7 @@ impl Run {
         );
     }
 
-    /// The listener goes; nothing is owed then, and the port holds nothing.
+    /// The listener closes. Then nothing is owed, and the port holds nothing.
     fn end(&mut self) {
         self.program.close_listener();
         self.until("the end of all operations", |run| {
@@ -136,7 +136,7 @@ impl Run {
         assert_eq!(stats.foreign_packets, 0, "foreign packets came");
     }
 
-    /// Every buffer of the pool can be lent again: none was forgotten.
+    /// Every buffer of the pool can be lent again: none leaked.
     fn probe_pool(&mut self) {
         let program = &mut self.program;
         let address = ([127, 0, 0, 1], 7).into();

@@ -1,10 +1,10 @@
-//! Seeds in which many threads wait on one port and take turns: who goes on is the seed's choice,
-//! at each place where a waiter would sleep, wake, enter the driver or leave it.
+//! Seeds in which many threads wait on one port and take turns: the seed decides which thread goes
+//! on, at each place where a waiter would sleep, wake, enter the driver or leave it.
 //!
-//! Most of them have one waiter lead and the others parked. The stage fails a seed at the moment
-//! at which everybody sleeps and something is queued, due, or closed; the books fail it for a packet
-//! that comes twice, or for a socket that two waiters have at a time. `docs/decisions` tells why the
-//! threads are real and the turns are the network's.
+//! In most of them one waiter leads and the others are parked. The stage fails a seed at the moment
+//! at which all threads sleep and something is queued, due, or closed. The books fail it for a
+//! packet that comes twice, or for a socket that two waiters have at a time. `docs/decisions` says
+//! why the threads are real and the turns are the network's.
 //!
 //! ```text
 //! WHARF_SIM_SEEDS=10000 cargo test --release -p wharf-port --test it sim_seeds/threads
@@ -24,10 +24,10 @@ mod plan;
 mod scene;
 mod waiter;
 
-/// How many seeds a plain run takes.
+/// The default number of seeds.
 const SEEDS_PLAIN: u64 = 500;
 
-/// What seeds have come to.
+/// The counts of seeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tally {
     digest: u64,
@@ -69,7 +69,7 @@ impl Tally {
     }
 }
 
-/// Every seed keeps the contract, and all that may happen to a waiter has happened.
+/// Every seed keeps the contract, and everything that may happen to a waiter has happened.
 pub(crate) fn every_seed_keeps_the_contract() -> Result<(), String> {
     if let Some(seed) = number(SEED) {
         return attempt(seed).map(|tally| println!("seed {seed}: {tally:#?}"));
@@ -93,7 +93,7 @@ pub(crate) fn every_seed_keeps_the_contract() -> Result<(), String> {
     }
 }
 
-/// The same seed takes the same turns, and hands out the same packets.
+/// The same seed takes the same turns, and delivers the same packets.
 pub(crate) fn a_seed_decides_everything() -> Result<(), String> {
     for seed in 0..20 {
         let (first, second) = (attempt(seed)?, attempt(seed)?);
@@ -104,8 +104,8 @@ pub(crate) fn a_seed_decides_everything() -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a seed, directed by this thread. The threads of one that fails stay where they are: a port
-/// whose tables are in no order must not be taken apart.
+/// Runs a seed, directed by this thread. The threads of a failed seed stay where they are: dropping
+/// a port with inconsistent tables is not safe.
 fn attempt(seed: u64) -> Result<Tally, String> {
     keep_words();
     SAID.set(Some(String::new()));

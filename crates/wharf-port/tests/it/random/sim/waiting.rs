@@ -1,5 +1,5 @@
-//! Waiting with several waiters on one thread, which a shared port allows: whatever threads could
-//! do to each other between two waits, at the seed's will and the same each time.
+//! Several waiters on one thread, which a shared port allows: everything that threads could do to
+//! each other between two waits, chosen by the seed and the same each time.
 //!
 //! Turns are checked here (C18): while one waiter holds packets of a socket, no other gets any.
 
@@ -29,7 +29,7 @@ impl Waiters {
         }
     }
 
-    /// Waits once, at most so long; sometimes on two waiters, of which the first still has its
+    /// Waits once, at most this long; sometimes on two waiters, of which the first still has its
     /// turns when the second looks.
     pub(crate) fn take(
         &mut self,
@@ -66,14 +66,14 @@ impl Waiters {
         })
     }
 
-    /// One waiter goes, and another one comes.
+    /// One waiter leaves, and another one comes.
     pub(crate) fn replace_one(&mut self, port: &Port, dice: &mut Dice) {
         let place = dice.below(self.waiters.len());
         drop(self.waiters.swap_remove(place));
         self.waiters.push(port.waiter().expect("one has just gone"));
     }
 
-    /// All but one go, and what they had at hand is given back.
+    /// All but one leave, and give back what they had at hand.
     pub(crate) fn only_one(&mut self) -> &mut Waiter {
         self.waiters.truncate(1);
         &mut self.waiters[0]
@@ -84,7 +84,7 @@ impl Waiters {
     }
 }
 
-/// Waits once on one waiter, and has `take` look at the batch as long as it lasts.
+/// Waits once on one waiter, and lets `take` examine the batch as long as it lasts.
 fn wait(
     waiter: &mut Waiter,
     at_most: Duration,
@@ -107,7 +107,7 @@ fn wait(
     }
 }
 
-/// The socket whose turn this packet takes; timers, posts and listeners know no turns.
+/// The socket whose turn this packet takes; timers, posts and listeners have no turns.
 pub(crate) fn in_turn(packet: &Packet) -> Option<SocketRef> {
     let loose = matches!(
         packet.event,

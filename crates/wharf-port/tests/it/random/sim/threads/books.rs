@@ -1,6 +1,6 @@
-//! What everybody on the scene knows: what is owed, who has whose turn, and what was heard.
+//! The knowledge of all threads: what is owed, which thread has which turn, and what was received.
 //!
-//! Behind one mutex that nobody holds at a step, so that it is never waited for.
+//! It is in one mutex that no thread holds at a step, so no thread ever waits for it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
@@ -16,10 +16,10 @@ use crate::random::sim::plan::Dice;
 pub(crate) struct Connection {
     /// Its owner, unless the port owns it.
     pub(crate) stream: Option<Stream>,
-    /// Whom it is with, which the first byte tells.
+    /// Its client, which the first byte shows.
     client: Option<usize>,
     received: usize,
-    /// What it receives by.
+    /// Its receive.
     pub(crate) receives: Option<Op>,
 }
 
@@ -47,18 +47,18 @@ pub(crate) struct Books {
     pub(crate) forsaken: HashSet<usize>,
     /// The actor that has the turn of a socket.
     turns: HashMap<SocketRef, usize>,
-    /// Leases that another thread gives back.
+    /// Leases that another thread returns.
     pub(crate) leases: Vec<Lease>,
-    /// Actors that have something to say: the port stays open for them.
+    /// Actors that still have something to send: the port stays open for them.
     pub(crate) busy: usize,
     /// The port is being closed.
     pub(crate) closed: bool,
-    /// When it has to be over, if it ends in order.
+    /// When it must be over, if it shuts down gracefully.
     pub(crate) ends_by: Option<Instant>,
-    /// Waiters that wait, or will; and whether there was a moment without.
+    /// Waiters that wait, or will; and whether there was a moment without one.
     pub(crate) waiters: usize,
     pub(crate) was_left: bool,
-    /// When the first of them heard of the end.
+    /// When the first of them saw the end.
     pub(crate) heard: Option<Instant>,
 }
 
@@ -72,13 +72,14 @@ impl Books {
             && self.connections.is_empty()
     }
 
-    /// A waiter goes. The last one closes a port that ends in order.
+    /// A waiter leaves. The last one closes a port that shuts down gracefully.
     pub(crate) fn waiter_goes(&mut self) {
         self.waiters -= 1;
         self.was_left |= self.waiters == 0 && self.heard.is_none();
     }
 
-    /// All have ended: an end in order, in its time, has handed out what nothing else ends.
+    /// All have ended: a graceful shutdown, in its time, has delivered the packets of posts and
+    /// timers.
     pub(crate) fn check_the_end(&mut self) {
         let (Some(by), Some(heard), false) = (self.ends_by, self.heard, self.was_left) else {
             return;
@@ -105,7 +106,7 @@ impl Books {
         )
     }
 
-    /// An actor was handed a packet of this socket.
+    /// An actor got a packet of this socket.
     pub(crate) fn take_turn(&mut self, socket: SocketRef, actor: usize) {
         let holder = *self.turns.entry(socket).or_insert(actor);
         assert_eq!(
@@ -114,7 +115,7 @@ impl Books {
         );
     }
 
-    /// Nothing is handed out about a socket whose owner has dropped it.
+    /// No packet is delivered of a socket whose owner has dropped it.
     pub(crate) fn check_known(&self, socket: SocketRef) {
         assert!(
             !self.dropped.contains(&socket),
@@ -122,8 +123,8 @@ impl Books {
         );
     }
 
-    /// One of the connections with an owner that have said who they are with, by lot; rather one
-    /// whose packets somebody handles.
+    /// A random connection with an owner and a known client; preferably one whose packets a thread
+    /// is handling.
     pub(crate) fn some_owned(&self, dice: &mut Dice) -> Option<(SocketRef, usize)> {
         let owned = self.connections.iter().filter_map(|(socket, it)| {
             let client = it.client.filter(|_| it.stream.is_some())?;
@@ -140,7 +141,7 @@ impl Books {
         (!owned.is_empty()).then(|| owned[dice.below(owned.len())])
     }
 
-    /// Takes a connection out, whose owner is dropped by the caller before anybody else goes on.
+    /// Removes a connection. The caller drops its owner before another thread goes on.
     pub(crate) fn drop_one(&mut self, dice: &mut Dice) -> Option<Stream> {
         let (socket, client) = self.some_owned(dice)?;
         self.dropped.insert(socket);
@@ -153,7 +154,7 @@ impl Books {
         self.turns.retain(|_, holder| *holder != actor);
     }
 
-    /// Bytes came, which are the next that the client has said.
+    /// Bytes came. They must be the next that the client has sent.
     pub(crate) fn received(&mut self, socket: SocketRef, bytes: &[u8]) {
         let connection = self.connections.get_mut(&socket);
         let connection = connection.expect("C11: bytes of a connection that is over");
@@ -171,7 +172,7 @@ impl Books {
     }
 }
 
-/// What a client says: who it is, and then a pattern.
+/// The bytes of a client: its number, and then a pattern.
 pub(crate) fn said_at(client: usize, place: usize) -> u8 {
     match place {
         0 => client as u8,

@@ -1,4 +1,4 @@
-//! The threads that do not wait: they talk from the far end, post, set timers, give leases back, and
+//! The threads that do not wait: they talk from the far end, post, set timers, return leases, and
 //! one of them closes the port.
 
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use super::books::said_at;
 use super::scene::Scene;
 use crate::random::sim::plan::Dice;
 
-/// Virtual time in which all has to be done, and turns, whatever time they take.
+/// The virtual time in which everything must be done, and the turns, whatever time they take.
 const TIME_MAX: Duration = Duration::from_secs(20);
 const TURNS_MAX: u64 = 100_000;
-/// What a port that ends in order has for that.
+/// The grace of a port that shuts down gracefully.
 const GRACE: Duration = Duration::from_secs(1);
 
 struct Client {
@@ -26,7 +26,7 @@ struct Client {
     ended: bool,
 }
 
-/// The far end: clients that say something, finish, and hear it back.
+/// The far end: clients that send, finish, and receive it back.
 pub(crate) fn talks(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     let mut clients = Vec::new();
     let mut wanted = scene.plan.clients;
@@ -148,8 +148,8 @@ pub(crate) fn sets_timers(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     scene.books().busy -= 1;
 }
 
-/// Gives leases back that handlers have passed on, and meddles with connections that others handle:
-/// drops some, and cancels the receives of some.
+/// Returns leases that handlers have passed on, and interferes with connections that other threads
+/// handle: drops some, and cancels the receives of some.
 pub(crate) fn gives_back(scene: &Arc<Scene>, _: usize, dice: &mut Dice) {
     while !scene.books().closed {
         scene.rest(dice);

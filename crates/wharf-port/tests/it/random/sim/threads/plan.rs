@@ -1,4 +1,4 @@
-//! What a seed decides before it starts: the port, the network, and who plays.
+//! What a seed decides before it starts: the port, the network, and the threads.
 
 use wharf_port::sim::SimOptions;
 use wharf_port::{Builder, PoolOptions, Port};
@@ -12,12 +12,12 @@ pub(crate) struct Plan {
     turn_packets_max: u32,
     leases_per_socket: u32,
     buffers: usize,
-    /// How often in a thousand steps a thread goes on, though others could.
+    /// How often in a thousand steps a thread goes on, although others could.
     pub(crate) keeps: u16,
     /// How long threads sleep, more often than not.
     pub(crate) beat_us: u64,
     pub(crate) waiters: usize,
-    /// Waits until a waiter goes, and another one comes.
+    /// The number of waits until a waiter leaves, and another one comes.
     pub(crate) waits_max: usize,
     /// Packets are left in batches.
     pub(crate) leaves_some: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Plan {
     pub(crate) posters: usize,
     pub(crate) posts: usize,
     pub(crate) timers: usize,
-    /// How often in a thousand times somebody drops a connection, or cancels what it receives by.
+    /// How often in a thousand times a thread drops a connection, or cancels its receive.
     pub(crate) meddles: usize,
     /// The port closes before all is done.
     pub(crate) closes_early: bool,

@@ -1,4 +1,4 @@
-//! One seed from start to end: the port, the threads on it, and what has to be true in the end.
+//! One seed from start to end: the port, the threads on it, and what must hold in the end.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use super::{SAID, Tally};
 use crate::random::sim::plan::Dice;
 use crate::rig::{LISTENER, lock};
 
-/// A scene and all that plays on it.
+/// A scene and everything on it.
 pub(crate) struct Scene {
     seed: u64,
     pub(crate) plan: Plan,
@@ -92,7 +92,7 @@ impl Scene {
             let thread = lock(&self.threads).remove(&actor);
             let ended: Result<(), Box<dyn Any + Send>> = thread.expect("it was cast").join();
             ended.expect("what an actor says is caught");
-            // What a forgotten waiter had went back with its thread.
+            // The packets of a forgotten waiter went back with its thread.
             self.books().end_turns(actor);
         })?;
         Ok(self.check())
@@ -117,7 +117,7 @@ impl Scene {
         books.tally
     }
 
-    /// A time to sleep, mostly the same: the times of many are up at one moment.
+    /// A time to sleep, mostly the same: many expire at one moment.
     pub(crate) fn time(&self, dice: &mut Dice) -> Duration {
         let beat = self.plan.beat_us;
         Duration::from_micros(match dice.below(8) {

@@ -1,4 +1,4 @@
-//! A thread that waits: what it asks of each wait, what it does with packets, and how it goes.
+//! A thread that waits: the arguments of each wait, how it handles packets, and how it leaves.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,20 +15,20 @@ use crate::random::sim::waiting::in_turn;
 use crate::rig::LISTENER;
 
 thread_local! {
-    /// Where runtimes keep it.
+    /// Runtimes keep it here.
     static KEPT: RefCell<Option<Waiter>> = const { RefCell::new(None) };
 }
 
-/// What a handler that panics says; its thread goes on.
+/// The payload of a handler that panics; its thread goes on.
 struct Panicked;
 
 /// How a waiter has ended.
 enum Gone {
     /// The port is closed.
     Closed,
-    /// It had its time, and is dropped.
+    /// It has done its waits, and is dropped.
     Dropped,
-    /// It was forgotten: its place is given up by the end of its thread.
+    /// It was forgotten: the end of its thread gives up its seat.
     Forgotten,
     /// It is in a variable of its thread, which ends.
     Kept,
@@ -37,7 +37,7 @@ enum Gone {
 /// Waits with one waiter after another, until the port is closed.
 pub(crate) fn waits(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) {
     if dice.chance(500) {
-        // The variable is older than those of the library, and goes after them.
+        // The variable is older than those of the library, and is destroyed after them.
         KEPT.set(None);
     }
     loop {
@@ -65,7 +65,7 @@ pub(crate) fn waits(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) {
     }
 }
 
-/// A waiter's place in the books. It goes before the waiter does.
+/// A waiter's entry in the books. It goes before the waiter does.
 struct Place<'a>(&'a Scene);
 
 impl<'a> Place<'a> {
@@ -116,7 +116,7 @@ fn live(scene: &Arc<Scene>, actor: usize, dice: &mut Dice) -> Gone {
     Gone::Forgotten
 }
 
-/// Waits once; answers whether the port is still open.
+/// Waits once; returns whether the port is still open.
 fn wait(scene: &Arc<Scene>, waiter: &mut Waiter, actor: usize, dice: &mut Dice) -> bool {
     let limit = match dice.below(8) {
         0 => Some(std::time::Duration::ZERO),
@@ -150,7 +150,7 @@ fn wait(scene: &Arc<Scene>, waiter: &mut Waiter, actor: usize, dice: &mut Dice) 
 fn take(scene: &Arc<Scene>, mut batch: Batch<'_>, actor: usize, dice: &mut Dice) {
     assert!(!batch.is_empty(), "C5: packets, and there are none");
     assert!(batch.len() <= scene.plan.batch_max, "C5: {}", batch.len());
-    // What is left in batches when the port ends in order keeps it open.
+    // Packets left in batches keep a port open that shuts down gracefully.
     let ends = scene.books().ends_by.is_some();
     let leaves = scene.plan.leaves_some && dice.chance(if ends { 700 } else { 300 });
     let most = if leaves { dice.below(2) } else { usize::MAX };
@@ -167,7 +167,7 @@ fn take(scene: &Arc<Scene>, mut batch: Batch<'_>, actor: usize, dice: &mut Dice)
             _ => {}
         }
     }
-    // Nobody else goes on before the batch is dropped.
+    // No other thread goes on before the batch is dropped.
     scene.books().end_turns(actor);
     drop(batch);
     if leaves && dice.chance(500) {
@@ -218,7 +218,7 @@ fn handle(scene: &Arc<Scene>, packet: Packet, actor: usize, dice: &mut Dice) {
             let short = scene.plan.network.descriptor_shortages > 0;
             assert!(short, "C12: there are descriptors");
         }
-        // The far end leaves when the port closes, though it may do so in order.
+        // The far end leaves when the port closes, although it may do so cleanly.
         Event::SendFailed { .. } if scene.books().closed => {}
         other => panic!("not asked for: {other:?}"),
     }
@@ -285,7 +285,7 @@ fn ended(scene: &Arc<Scene>, key: Key, socket: SocketRef, how: End) {
         return;
     }
     if how == End::Cancelled && !scene.books().closed {
-        // By somebody who wants it to go on.
+        // Cancelled by a thread that wants it to go on.
         return receive(scene, socket);
     }
     assert!(
