@@ -3,7 +3,6 @@
 //! Atomics and no lock: a count is read by itself, and orders nothing.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use crate::core::Core;
 use crate::core::locked::Locked;
@@ -71,12 +70,14 @@ impl Core {
     }
 
     /// Whether something waits in the ready queue.
+    #[cfg(feature = "sim")]
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// When the next timer expires.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    #[cfg(feature = "sim")]
+    pub(crate) fn next_deadline(&self) -> Option<std::time::Instant> {
         lock(&self.timers).next_deadline()
     }
 
