@@ -1,5 +1,5 @@
-//! Connecting, seeing the server close, and going away without a trace: a reset leaves no port in
-//! TIME_WAIT, so that a long run does not come to wait for ports.
+//! Connects, sees the server close, and leaves without a trace: a reset leaves no port in
+//! TIME_WAIT, so a long run need not wait for ports.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,9 +1,10 @@
-//! The one load that all servers of the benchmark get, lean so that it is not what is measured.
+//! The single load for all servers of the benchmark, lean so that it is not what is measured.
 //!
-//! `bench-client WORK PORT PROCESS SECONDS CONNECTIONS DEPTH BYTES IDLE` drives the server, verifies
-//! every byte that comes back, and prints one line of `name=value`. The server's processor time is
-//! read from its own clock, to the nanosecond, at both ends of the measured time; ticks would be
-//! too coarse. It is one thread on epoll: io_uring would favour servers that answer in batches.
+//! `bench-client WORK PORT PROCESS SECONDS CONNECTIONS DEPTH BYTES IDLE` drives the server,
+//! verifies every byte that comes back, and prints one line of `name=value`. It reads the server's
+//! processor time from the server's own clock, to the nanosecond, at both ends of the measured
+//! time; ticks would be too coarse. It is one thread on epoll: io_uring would favour servers that
+//! reply in batches.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +25,7 @@ pub(crate) struct Load {
     pub(crate) server: i32,
     pub(crate) time: Duration,
     pub(crate) connections: usize,
-    /// Messages of a connection that are under way at once.
+    /// Messages in flight on a connection.
     pub(crate) depth: usize,
     /// Bytes of a message.
     pub(crate) bytes: usize,
@@ -32,7 +33,7 @@ pub(crate) struct Load {
     pub(crate) idle: usize,
 }
 
-/// Before the measured time: connecting is over, and caches and estimates have settled.
+/// Time before the measurement: connecting is over, and caches and estimates have settled.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! What is counted between the two ends of the measured time.
+//! The counters between the two ends of the measured time.
 
 use std::error::Error;
 use std::fmt;
@@ -24,7 +24,7 @@ pub(crate) struct Measure {
     pub(crate) bytes: u64,
 }
 
-/// What a run found.
+/// The result of a run.
 pub(crate) struct Report {
     operations: u64,
     bytes: u64,
@@ -49,7 +49,7 @@ impl Measure {
         })
     }
 
-    /// Notes the beginning of the measured time; answers whether its end has come.
+    /// Records the start of the measured time; returns whether its end has come.
     pub(crate) fn is_over(&mut self, now: Instant) -> Result<bool, Box<dyn Error>> {
         if !self.running && now >= self.starts {
             self.running = true;

@@ -124,7 +124,7 @@ impl Client<'_> {
         }
     }
 
-    /// Reads what is there; answers whether there may be more.
+    /// Reads what is there; returns whether there may be more.
     fn read(&mut self, index: usize) -> Result<bool, Box<dyn Error>> {
         self.flush(index)?;
         let echo = self.load.work == Work::Echo;
@@ -171,7 +171,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Counts the messages that are back, and sends as many new ones.
+    /// Counts the messages that came back, and sends the same number of new ones.
     fn answered(&mut self, index: usize, count: usize) -> Result<(), Box<dyn Error>> {
         let bytes = self.load.bytes as u64;
         let connection = &mut self.connections[index];
@@ -198,7 +198,7 @@ impl Client<'_> {
         self.ask(index, messages, now)
     }
 
-    /// Sends so many messages.
+    /// Sends this number of messages.
     fn ask(&mut self, index: usize, messages: u64, now: Instant) -> Result<(), Box<dyn Error>> {
         let connection = &mut self.connections[index];
         connection.waiting.push_back((now, messages));
@@ -220,7 +220,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Sends in bulk until the socket is full or the turn is over; answers whether there is room.
+    /// Sends in bulk until the socket is full or the turn is over; returns whether there is space.
     fn fill(&mut self, index: usize) -> Result<bool, Box<dyn Error>> {
         for _ in 0..READS_MAX {
             let connection = &mut self.connections[index];

@@ -2,8 +2,8 @@
 //! the sockets.
 //!
 //! Every server gets its listener from here, so that backlog, `TCP_NODELAY` and congestion control
-//! are the same for all, and none pays a system call per connection for them: Linux hands a
-//! listener's options to what it accepts. What a peer does beyond that is its own.
+//! are the same for all, and no server pays a system call per connection for them: on Linux
+//! accepted sockets inherit a listener's options. Everything else is the server's own.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 pub const SERVER_PROCESSOR: usize = 0;
 /// The processor of the client.
 pub const CLIENT_PROCESSOR: usize = 1;
-/// The nice value of servers and client, where they may have it.
+/// The nice value of servers and client, if they may have it.
 const PRIORITY: i32 = -10;
 /// Connections the system keeps for a listener.
 pub const BACKLOG: i32 = 4096;
@@ -70,13 +70,13 @@ pub fn start() -> Work {
     work
 }
 
-/// Keeps this process on one processor, before what else runs there where the system allows it.
+/// Keeps this process on one processor, with priority over other processes if the system allows it.
 pub fn pin(processor: usize) {
-    // A session of its own, because sessions may be scheduled as groups; so its terminal does not
-    // end it, and it ends with who started it.
+    // A separate session, because sessions may be scheduled as groups. So its terminal does not end
+    // it, and it ends with its parent.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::process::setsid();
-    // Refused to an ordinary user, and then the figures are only wider apart.
+    // An ordinary user may not do this; the figures then spread wider.
     let _ = rustix::process::setpriority_process(None, PRIORITY);
     let _ = std::fs::write("/proc/self/autogroup", PRIORITY.to_string());
     pin_thread(processor);
@@ -111,14 +111,14 @@ pub fn set_options(socket: impl AsFd) {
         .expect("the kernel has cubic");
 }
 
-/// Tells the client where to connect.
+/// Prints the port for the client.
 pub fn announce(port: u16) {
     println!("{port}");
     io::stdout().flush().expect("standard output is open");
 }
 
-/// The bytes of the streams, which both ends know: the byte at a position depends on the
-/// connection and the position, so that nothing lost, doubled or crossed passes for right.
+/// The bytes of the streams, which both ends know. The byte at a position depends on the connection
+/// and the position, so lost, doubled or mixed data is detected.
 #[derive(Debug)]
 pub struct Pattern(Vec<u8>);
 

@@ -1,5 +1,5 @@
-//! The servers on mio, as its documentation shows them: edge-triggered, each event worked off until
-//! the call would block or came up short, and writing tried before it is waited for.
+//! The servers on mio, as its documentation shows them: edge-triggered, each event handled until
+//! the call would block or came up short, and a write tried before waiting for it.
 
 #![forbid(unsafe_code)]
 
@@ -100,7 +100,7 @@ impl Server {
         Ok(())
     }
 
-    /// Works an event off; an error is the end of the connection.
+    /// Handles an event; an error is the end of the connection.
     fn serve(&mut self, index: usize, ended: bool) -> io::Result<()> {
         let Some(connection) = &mut self.connections[index] else {
             return Ok(());

@@ -1,8 +1,8 @@
 //! The servers on Wharf, at the level of the port.
 //!
-//! `bench-wharf WORK DRIVER SHARING [SPIN]`: the driver is `uring` or `poll`, the sharing `single`
-//! or `shared1`, `shared2`, ...: a shared port with so many waiting threads; and a waiter looks for
-//! so many microseconds before it sleeps, which is 0 unless told.
+//! `bench-wharf WORK DRIVER SHARING [SPIN]`: the driver is `uring` or `poll`. The sharing is
+//! `single` or `shared1`, `shared2`, ...: a shared port with this number of waiting threads. A
+//! waiter busy-polls for SPIN microseconds before it sleeps, by default 0.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let spin = std::time::Duration::from_micros(spin_us);
     let builder = Port::builder().driver(driver.into()).spin_max(spin);
     let pool = PoolOptions::new().buffer_bytes(u32::try_from(work.read_bytes())?);
-    // Bulk that is read away in large gulps keeps its sender's window open: 4 MiB at most.
+    // Large reads of bulk keep its sender's window open: 4 MiB at most.
     let leases = if work == Work::Sink { 64 } else { 4 };
     let builder = builder.pool(pool).leases_per_socket(leases);
     let threads: usize = match sharing.strip_prefix("shared") {

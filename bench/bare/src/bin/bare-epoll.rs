@@ -1,7 +1,7 @@
 //! The limit of readiness: epoll, edge-triggered, with nothing between it and the sockets.
 //!
 //! Reads until a read comes up short, sends at once, registers a socket once and never again. A
-//! socket's descriptor is its index, and what could not be sent is all that is kept of it.
+//! socket's descriptor is its index, and it keeps only what could not be sent.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-/// Accepts of one turn, so that a storm of connections does not shut out those there are.
+/// Accepts of one turn, so that a storm of connections does not shut out the others.
 const ACCEPTS_MAX: usize = 64;
 
 #[derive(Default)]

@@ -1,9 +1,9 @@
 //! The limit of completions: io_uring with nothing between it and the sockets.
 //!
-//! One enter submits everything and waits; a multishot accept, one multishot receive a connection
-//! on a ring of provided buffers, a plain send from the buffer that came in, which goes back when
-//! the send is over. A full send is one request, because of `MSG_WAITALL`. A connection's sends
-//! wait in a list while one is with the kernel.
+//! One enter submits everything and waits. There is a multishot accept, and for each connection a
+//! multishot receive on a ring of provided buffers. A plain send uses the buffer that came in,
+//! which returns when the send is over. A full send is one request, because of `MSG_WAITALL`. A
+//! connection's sends wait in a list while the kernel has one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,14 +22,14 @@ const RECEIVE: u64 = 2 << 56;
 const SEND: u64 = 3 << 56;
 const CLOSE: u64 = 4 << 56;
 
-/// Buffers that the kernel takes for what comes in.
+/// Buffers in which the kernel receives.
 struct Buffers {
     ring: *mut BufRingEntry,
     entries: u16,
     bytes: usize,
     memory: Vec<u8>,
     tail: u16,
-    /// How many the kernel has filled and not got back.
+    /// The number that the kernel has filled and not got back.
     filled: u16,
 }
 
@@ -83,10 +83,10 @@ impl Buffers {
 #[derive(Default)]
 struct Connection {
     sending: bool,
-    /// Whether a multishot receive is with the kernel.
+    /// Whether the kernel has a multishot receive.
     receiving: bool,
     ended: bool,
-    /// What waits to be sent, and at its head what is being sent.
+    /// What waits to be sent; its head is being sent.
     unsent: VecDeque<(u16, u32)>,
 }
 
@@ -245,7 +245,7 @@ impl Server {
         self.go_on(index);
     }
 
-    /// Receives again where the multishot is over, or closes what is over altogether.
+    /// Receives again if the multishot is over, or closes a connection that is over.
     fn go_on(&mut self, index: usize) {
         let connection = &self.connections[index];
         if connection.receiving {

@@ -1,7 +1,7 @@
-//! Dequeuing: what a packet costs that waits already, by how many a wait hands out.
+//! Dequeuing: the cost of a packet that is already queued, by the number of packets in a wait.
 //!
-//! Posts, because they come from nowhere: no socket, no kernel and no turn is in the figure. That
-//! a waiter with packets at hand looks after the kernel at every eighth wait is in it.
+//! It uses posts, because they involve no socket, no kernel and no turn. The figure includes the
+//! check of the kernel that a waiter with packets at hand makes at every eighth wait.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use wharf_port::{Key, Port, Wait, Waiter};
 
 use crate::kind::{Kind, PATIENCE};
 
-/// Posts that wait at most, as a port allows by default.
+/// The most posts that wait, as a port allows by default.
 const POSTS: usize = 1 << 16;
 
 pub(crate) fn all(criterion: &mut Criterion) {

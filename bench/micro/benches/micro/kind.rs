@@ -1,4 +1,4 @@
-//! The kinds of port that are measured, and what each measurement does with one.
+//! The kinds of port, and how each measurement uses one.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use wharf_port::sim::SimOptions;
 use wharf_port::{Builder, DriverKind, Packet, Port, Wait, Waiter, drivers_present};
 
-/// Longer than anything takes here: what is waited for so long never comes.
+/// Longer than anything takes here: after this time an event never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A driver, and how the port is shared.

@@ -1,9 +1,9 @@
 //! What single operations of a port cost: submit, dequeue, post across threads, timers.
 //!
-//! Each runs on every driver that is here, shared and with a single waiter, and where no socket
-//! takes part on the simulated network too: that is the core alone, without a kernel below. Where
-//! an operation has to be cleaned up after, such as a send whose bytes have to be read, the clock
-//! runs for many operations and stands for the cleaning, so nothing is measured but what is named.
+//! Each runs on every driver that is present, shared and with a single waiter. Measurements without
+//! sockets also run on the simulated network: that is the core alone, without a kernel. Some
+//! operations need a cleanup, such as a send whose bytes must be read. There the clock runs for
+//! many operations and stops for the cleanup, so only the named operation is measured.
 //!
 //! `cargo xtask bench --micro` runs this and writes what it found into `docs/measured/benchmarks.md`.
 

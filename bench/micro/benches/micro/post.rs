@@ -1,4 +1,4 @@
-//! Posting to another thread: what one costs of many, and how long one takes there and back.
+//! Posting to another thread: the cost of one of many posts, and the time of one round trip.
 //!
 //! Not on the simulated network: its clock jumps when there is nothing to do, so a thread that
 //! waits for another there only times out.
@@ -65,7 +65,7 @@ fn post_when_there_is_room(port: &Port, value: u64) {
     }
 }
 
-/// A port on a thread of its own that posts back what it gets, until it is closed.
+/// A port on another thread that posts back what it gets, until it is closed.
 fn far_end(kind: Kind, near: Port) -> Port {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {

@@ -1,7 +1,7 @@
 //! Submitting: a send on an idle socket and on a busy one, and a streaming receive.
 //!
-//! What a submission costs differs in kind: io_uring queues a request that the next wait hands
-//! over, readiness makes its system call at once, and a busy socket's send only joins its queue.
+//! The cost of a submission depends on the driver: io_uring queues a request for the next wait,
+//! readiness makes its system call at once, and a send on a busy socket only joins its queue.
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use wharf_port::{Close, Event, Key, Port, SocketRef, Waiter};
 
 use crate::kind::{Kind, take};
 
-/// Sockets that are submitted to in a row before anything is cleaned up.
+/// Sockets that are submitted to in a row before a cleanup.
 const SOCKETS: usize = 256;
 /// Sends that join the queue of one busy socket.
 const QUEUED: usize = 4096;
@@ -58,7 +58,7 @@ fn listener() -> TcpListener {
     TcpListener::bind(("127.0.0.1", 0)).expect("loopback listens")
 }
 
-/// Submits to `SOCKETS` at a time until it was done so often, and cleans up after each round.
+/// Submits to `SOCKETS` at a time until the count is reached, and cleans up after each round.
 fn rounds(
     kind: Kind,
     times: u64,
@@ -90,7 +90,7 @@ fn idle(kind: Kind, times: u64) -> Duration {
     rounds(kind, times, submit, |_, waiter, pairs| {
         for (_, far) in pairs {
             while !is_there(far) {
-                // Hands over what is queued; a send that went well is no packet.
+                // Submits what is queued; a send without an error is no packet.
                 let _ = waiter.wait(Some(Duration::ZERO)).expect("the port works");
             }
         }

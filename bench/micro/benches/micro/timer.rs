@@ -1,8 +1,8 @@
 //! Timers: a million armed, cancelled, and expired.
 //!
-//! An iteration is a million of them, because what the millionth costs is what is asked: deadlines
-//! are spread by lot over half a minute, as timeouts of as many connections are. The table grows
-//! before the clock runs, in a round that is not counted.
+//! An iteration is a million of them, because the cost of the millionth matters. Deadlines are
+//! random within half a minute, like timeouts of a million connections. The table grows before the
+//! clock runs, in a round that is not counted.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use wharf_port::{Event, Key, Op, Port, Waiter};
 use crate::kind::{Kind, take};
 
 const TIMERS: usize = 1_000_000;
-/// Timers that are cancelled in a row; the packets that say so are taken while the clock stands.
+/// Timers that are cancelled in a row; their packets are taken while the clock stands.
 const RUN: usize = 256;
-/// Timers that are measured without expiring have deadlines from here on.
+/// Timers that do not expire in a measurement have deadlines from here on.
 const FAR: Duration = Duration::from_secs(600);
 const SPREAD: Duration = Duration::from_secs(30);
 /// Those that expire are all set before the first is due.
@@ -70,7 +70,7 @@ impl Bench {
             .map_or_else(Instant::now, |network| network.now())
     }
 
-    /// Draws the deadlines, from so long after now and over so long.
+    /// Draws random deadlines, `from` after now and over `spread`.
     fn draw(&mut self, from: Duration, spread: Duration) {
         let start = self.now() + from;
         let most = spread.as_nanos() as usize;
@@ -81,7 +81,7 @@ impl Bench {
         }
     }
 
-    /// Arms a timer for each deadline; answers how long that took.
+    /// Arms a timer for each deadline; returns how long that took.
     fn arm(&mut self) -> Duration {
         self.ops.clear();
         let start = Instant::now();
@@ -92,7 +92,7 @@ impl Bench {
         start.elapsed()
     }
 
-    /// Cancels every timer; answers how long that took, without taking the packets.
+    /// Cancels every timer; returns how long that took, without taking the packets.
     fn cancel(&mut self) -> Duration {
         let mut spent = Duration::ZERO;
         for run in self.ops.chunks(RUN) {
@@ -147,7 +147,7 @@ fn expired(bench: &mut Bench) -> Duration {
     start.elapsed()
 }
 
-/// Random enough to spread, and the same in every run (xorshift of 64 bits).
+/// Good enough to spread, and the same in every run (64-bit xorshift).
 struct Random(u64);
 
 impl Random {
