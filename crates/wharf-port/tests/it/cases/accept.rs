@@ -302,7 +302,7 @@ fn a_client_that_resets_first_leaves_the_listener_armed(at: &Where) {
     }
 }
 
-fn both_addresses_are_told(rig: &mut Rig, address: &Address, peer: &dyn Peer) {
+fn both_addresses_are_known(rig: &mut Rig, address: &Address, peer: &dyn Peer) {
     let accepted: Accepted = rig.accepted();
     assert_eq!(accepted.peer().expect("the peer stays"), peer.address());
     let stream = rig.port.associate(accepted, Key(1)).expect("room");
@@ -317,7 +317,7 @@ fn both_addresses_are_known_v4(at: &Where) {
     let mut rig = Rig::new(at);
     let peer = rig.dial();
     let address = rig.address();
-    both_addresses_are_told(&mut rig, &address, &*peer);
+    both_addresses_are_known(&mut rig, &address, &*peer);
 }
 
 fn both_addresses_are_known_v6(at: &Where) {
@@ -325,7 +325,7 @@ fn both_addresses_are_known_v6(at: &Where) {
     let listener = rig.listen((Ipv6Addr::LOCALHOST, 0));
     let address = listener.local_address().expect("an address");
     let peer = rig.network.connect(&address);
-    both_addresses_are_told(&mut rig, &address, &*peer);
+    both_addresses_are_known(&mut rig, &address, &*peer);
 }
 
 fn sixty_four_clients_are_accepted_once_each(at: &Where) {
