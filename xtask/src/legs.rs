@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::command::{Failed, cargo, run, target_directory, unattended};
-use crate::{targets, tidy, wine};
+use crate::{package, targets, tidy, wine};
 
 /// One thing that continuous integration checks.
 pub(crate) struct Leg {
@@ -24,7 +24,7 @@ pub(crate) struct Leg {
 pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 
 /// In running order: failures that are quick to fix come first.
-pub(crate) static LEGS: [Leg; 13] = [
+pub(crate) static LEGS: [Leg; 14] = [
     Leg {
         name: "fmt",
         about: "The code is formatted",
@@ -69,6 +69,11 @@ pub(crate) static LEGS: [Leg; 13] = [
         name: "tsan",
         about: "What several threads do in the contract suite, under ThreadSanitizer",
         work: tsan,
+    },
+    Leg {
+        name: "package",
+        about: "The packages of the crates compile and document on their own",
+        work: package::package,
     },
     Leg {
         name: "msrv",

@@ -20,6 +20,7 @@ mod legs;
 mod msrv;
 #[cfg(target_os = "linux")]
 mod mutants;
+mod package;
 mod planted;
 #[cfg(target_os = "linux")]
 mod seccomp;

@@ -6,6 +6,7 @@
 //! inside a macro is one. What a rule allows, and where, is in [`layout`].
 
 mod arrows;
+mod copies;
 mod layout;
 mod manifest;
 mod prose;
@@ -83,6 +84,7 @@ fn check_files(files: &[File], ratchet: &Ratchet) -> Vec<Problem> {
     }
     problems.extend(ratchet.check(&sizes(files)));
     problems.extend(readme::check(files));
+    problems.extend(copies::check(files));
     problems.extend(arrows::check(files));
     problems
 }

@@ -172,7 +172,7 @@ pub use waiter::{Wait, Waiter};
 
 /// What the README shows compiles, and what ends is run.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 /// Locks. A panic of another thread while it held the lock has lost its packet, not the port.

@@ -5,8 +5,10 @@
 
 #![cfg(unix)]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -17,19 +19,27 @@ use serde_json::Value;
 
 /// Ends a hang, and is far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(180);
-const README: &str = include_str!("../../../README.md");
 const PYTHON: &str = r#"python3 -c "import socket; held = [socket.create_connection(('127.0.0.1', 10101)) for _ in range(1000)]; input()""#;
 const PROGRAM: &str = "cargo run --release -- ";
 
-/// A command, which the README must show.
+/// A command, which the README of the workspace must show. A package of this crate has another one.
 fn shown(command: &str) -> &str {
-    let blocks = README.split("```sh\n").skip(1);
+    if is_package() {
+        return command;
+    }
+    let readme = fs::read_to_string("../../README.md").expect("the workspace has one");
+    let blocks = readme.split("```sh\n").skip(1);
     let mut lines = blocks.flat_map(|block| block.split("```").next().unwrap_or("").lines());
     assert!(
         lines.any(|line| line == command),
         "the README lacks {command}"
     );
     command
+}
+
+/// Whether this is a crate that cargo has packed, outside of its workspace.
+fn is_package() -> bool {
+    Path::new("Cargo.toml.orig").exists()
 }
 
 /// Runs a command in a shell that becomes the command, so that it gets the signals.
@@ -202,7 +212,7 @@ fn hold_takes_no_descriptors_where_it_can() {
     }
     let server = Server::start(command);
     let files = || {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", server.child.id()));
+        let open = fs::read_dir(format!("/proc/{}/fd", server.child.id()));
         open.expect("it runs").count()
     };
     let before = files();
@@ -367,4 +377,33 @@ fn the_doctor_tells_what_this_machine_holds() {
         // Whether a million fit depends on the machine.
         assert!(matches!(doctor.status.code(), Some(0 | 3)), "{doctor:?}");
     }
+}
+
+/// It builds what is built already, without the optimizer, and installs it elsewhere.
+// README: cargo install --path crates/wharf --locked
+#[test]
+fn the_program_installs_from_the_tree() {
+    let command = shown("cargo install --path crates/wharf --locked");
+    if is_package() {
+        println!("skipped: a package is not in crates/wharf");
+        return;
+    }
+    let built = Path::new(env!("CARGO_BIN_EXE_wharf"));
+    let target = built.ancestors().nth(2).expect("target/debug/wharf");
+    let place = target.join(format!("installed-by-a-test-{}", std::process::id()));
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!(
+        "cd ../.. && {command} --debug --offline --no-track --quiet --root '{}'",
+        place.display()
+    ));
+    shell.env("CARGO_TARGET_DIR", target);
+    let installed = shell.output().expect("cargo starts");
+    let said = String::from_utf8_lossy(&installed.stderr);
+    assert!(installed.status.success(), "{said}");
+    let version = Command::new(place.join("bin/wharf"))
+        .arg("--version")
+        .output();
+    let version = version.expect("the program starts").stdout;
+    fs::remove_dir_all(&place).expect("only this test has it");
+    assert!(version.starts_with(b"wharf "), "{version:?}");
 }

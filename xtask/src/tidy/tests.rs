@@ -409,3 +409,14 @@ fn the_glossary_has_every_refused_phrase() {
         assert!(text.contains(&format!("`{words}`")), "`{words}`");
     }
 }
+
+#[test]
+fn a_section_of_two_readmes_is_the_same() {
+    let whole = "# A\n\n## One\n\ntext\n\n## Licence\n\nhere\n";
+    let same = "# B\n\n## One\n\ntext\n\n## Other\n\nmore\n\n## Licence\n\nthere\n";
+    let crate_readme = "crates/some/README.md";
+    let both = |text| found_in(&[("README.md", whole), (crate_readme, text)], "");
+    assert_eq!(both(same), "");
+    let other = both("# B\n\nfirst\n\n## One\n\ntexts\n");
+    assert!(other.starts_with("crates/some/README.md:5: "), "{other}");
+}

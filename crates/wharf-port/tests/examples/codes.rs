@@ -17,7 +17,8 @@
 //! the code through Windows was rejected too: it would be between the tests and the process to
 //! which they send signals.
 //!
-//! The tests of the program use this file too.
+//! The tests of the program have a copy of this file, because a package has nothing of another
+//! crate. `cargo xtask tidy` compares the two.
 
 use std::fmt;
 use std::process::ExitStatus;

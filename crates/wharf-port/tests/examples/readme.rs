@@ -3,7 +3,7 @@
 use super::program::Program;
 use super::{connect, reset};
 
-const README: &str = include_str!("../../../../README.md");
+const README: &str = include_str!("../../README.md");
 const EXAMPLE: &str = include_str!("../../examples/readme.rs");
 
 #[test]

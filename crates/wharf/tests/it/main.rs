@@ -12,7 +12,6 @@ mod absent;
 mod backlog;
 mod bench;
 mod between;
-#[path = "../../../wharf-port/tests/examples/codes.rs"]
 mod codes;
 mod commands;
 #[cfg(target_os = "linux")]

@@ -129,7 +129,7 @@ fn drivers_have_names(_: &Where) {
 }
 
 /// Has a table of kernel differences: the first version, the ports, the feature, its fallback.
-const README: &str = include_str!("../../../../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// The rows of the table for a mode: the feature and its fallback.
 fn kernel_differences(mode: Mode) -> Vec<(&'static str, &'static str)> {

@@ -31,6 +31,11 @@ pub(crate) fn check() -> Result<(), Failed> {
     if std::env::var_os(WRITE).is_some() {
         return Ok(std::fs::write(path(), made)?);
     }
+    let packed = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml.orig");
+    if std::path::Path::new(packed).exists() {
+        // A package has no pages; the workspace compares them.
+        return Ok(());
+    }
     if cfg!(windows) {
         // The sources are on another system; the file is compared there.
         return Ok(());
