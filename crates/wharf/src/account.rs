@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_takes_the_place_of_one_that_leaves_is_no_higher_peak() {
+    fn a_connection_in_a_freed_slot_is_no_higher_peak() {
         let ledger = Ledger::new(&[]);
         ledger.accepted();
         let next_comes_meanwhile = || {

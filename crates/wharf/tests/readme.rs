@@ -366,7 +366,7 @@ fn a_million_in_one_process_are_held_where_it_can_be() {
 // README: cargo run --release -- doctor
 // README: cargo run --release -- doctor --goal 1000000
 #[test]
-fn the_doctor_tells_what_this_machine_holds() {
+fn the_doctor_reports_what_this_machine_holds() {
     for command in [
         "cargo run --release -- doctor",
         "cargo run --release -- doctor --goal 1000000",

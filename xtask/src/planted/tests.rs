@@ -16,7 +16,7 @@ diff --git a/a b/a
 ";
 
 #[test]
-fn a_head_tells_what_and_who_sees_it() {
+fn a_head_says_what_is_wrong_and_which_tests_see_it() {
     let planted = parse("lease", PATCH).expect("it is complete");
     let expected = Planted {
         name: "lease".into(),

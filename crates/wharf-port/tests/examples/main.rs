@@ -214,7 +214,7 @@ fn echoing_puts_brackets_around_what_arrives_and_keeps_nul_bytes() {
 }
 
 #[test]
-fn echoing_brings_every_byte_back_before_the_fin() {
+fn echoing_returns_every_byte_before_the_fin() {
     let (mut program, address) = Program::serve("04_echoing", &[]);
     let bytes: Vec<u8> = (0..1 << 20).map(|at| at as u8 | 0x80).collect();
     let answer = exchange(address, &bytes);

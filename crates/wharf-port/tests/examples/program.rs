@@ -52,7 +52,7 @@ pub(crate) fn are_native() -> bool {
 pub(crate) fn words(name: &str) -> Vec<String> {
     let mut words: Vec<String> = match env::var(ELSEWHERE) {
         Ok(words) => words.split_whitespace().map(str::to_owned).collect(),
-        Err(_) => vec![beside_this_binary().display().to_string()],
+        Err(_) => vec![next_to_this_binary().display().to_string()],
     };
     let directory = PathBuf::from(words.pop().expect("a directory is named"));
     let file = [format!("{name}.exe"), name.to_owned()]
@@ -99,7 +99,7 @@ fn last_change(path: &Path) -> SystemTime {
 }
 
 /// `target/debug/examples`, seen from `target/debug/deps`.
-fn beside_this_binary() -> PathBuf {
+fn next_to_this_binary() -> PathBuf {
     let binary = env::current_exe().expect("this binary has a path");
     let profile = binary.parent().and_then(Path::parent);
     profile

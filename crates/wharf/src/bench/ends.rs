@@ -164,7 +164,7 @@ impl<'a> End<'a> {
 
     /// Ends the program; returns its last line and its exit code.
     pub(super) fn end(mut self) -> Result<(Value, Option<i32>), Stop> {
-        self.tell_to_end();
+        self.ask_to_end();
         let patience = self.place.patience;
         self.last(patience)
     }
@@ -175,7 +175,7 @@ impl<'a> End<'a> {
     }
 
     /// Closes its input, so that it ends.
-    pub(super) fn tell_to_end(&mut self) {
+    pub(super) fn ask_to_end(&mut self) {
         drop(self.input.take());
     }
 

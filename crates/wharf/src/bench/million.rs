@@ -199,7 +199,7 @@ fn go_through<'a>(
     let after = measured(&server)?;
     let load_resident_bytes = load.said()["resident_bytes"].as_u64();
     bar.set_message("ending");
-    load.tell_to_end();
+    load.ask_to_end();
     let seconds = wait_until_ended(&server, after.standing.held, place.patience)?;
     let (told, code) = load.last(place.patience)?;
     let mut faults = parts::faults(&told, code, parts::INTERRUPTED);

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_said_so() {
+    fn unknown_figures_are_shown_as_unknown() {
         assert_eq!(spread(None), "unknown");
         let one = Figure::of([4.5]);
         assert_eq!(spread(one), "4.50");

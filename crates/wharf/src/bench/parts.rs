@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_no_processor_time_of_nothing() {
+    fn unknown_processor_time_is_not_zero() {
         let standing = |processor_us| Standing {
             seconds: 1.0,
             accepted: 0,

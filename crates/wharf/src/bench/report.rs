@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_round_was_told_is_nothing_and_not_zero() {
+    fn a_figure_without_rounds_is_none_and_not_zero() {
         let told = Sample {
             server_us: Some(3.0),
             ..Sample::default()

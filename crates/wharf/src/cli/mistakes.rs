@@ -64,9 +64,9 @@ fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let value = text(error, ContextKind::InvalidValue).filter(|value| !value.is_empty());
     let subject = match (given.variable_of(option, error), value) {
         (Some(variable), Some(value)) if variable.value.to_string_lossy() != value => {
-            format!("'{value}' in {}", variable.told())
+            format!("'{value}' in {}", variable.shown())
         }
-        (Some(variable), _) => variable.told(),
+        (Some(variable), _) => variable.shown(),
         (None, Some(value)) => format!("invalid value '{value}' for '{option}'"),
         (None, None) => format!("a value is required for '{option}'"),
     };
@@ -77,7 +77,7 @@ fn wrong_value(error: &clap::Error, given: &Given<'_>) -> Option<String> {
 fn no_text(given: &Given<'_>) -> Option<String> {
     let variable = || {
         let variable = given.variable_that_is_no_text()?;
-        Some(variable.told())
+        Some(variable.shown())
     };
     let word = given.word_that_is_no_text().map(|word| format!("'{word}'"));
     let what = word.or_else(variable)?;
@@ -104,7 +104,7 @@ fn conflict(error: &clap::Error, given: &Given<'_>) -> Option<String> {
     let variable = |option: &str| given.variable_of(option, error);
     let variables = std::iter::once(one).chain(others.iter().copied());
     let variables = variables.filter_map(variable);
-    let set = variables.map(|it: Variable| format!("; {} is set", it.told()));
+    let set = variables.map(|it: Variable| format!("; {} is set", it.shown()));
     let set: String = set.collect();
     let others = others.join("', '");
     Some(format!(

@@ -37,7 +37,7 @@ impl Variable {
     }
 
     /// As a shell would show it. Text that is not UTF-8 is shown as well as possible.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         format!("{}={}", self.name, self.value.to_string_lossy())
     }
 }

@@ -151,8 +151,8 @@ impl Comparison {
                 text,
                 "{:<22}{:>14}{:>14}{:>8}   {}",
                 figure.name,
-                told(figure.a.median),
-                told(figure.b.median),
+                shown(figure.a.median),
+                shown(figure.b.median),
                 ratio.unwrap_or_default(),
                 figure.said()
             );
@@ -164,7 +164,7 @@ impl Comparison {
 
 impl Figure {
     fn said(&self) -> String {
-        let range = |sample: Sample| format!("{}–{}", told(sample.min), told(sample.max));
+        let range = |sample: Sample| format!("{}–{}", shown(sample.min), shown(sample.max));
         match self.beyond_spread {
             None => format!("{}; a single run: its spread is not known", self.b_is),
             Some(beyond) => format!(
@@ -248,7 +248,7 @@ fn latency(load: &Value, kind: &str, percentile: &str) -> Option<f64> {
 }
 
 /// A number for people.
-fn told(number: f64) -> String {
+fn shown(number: f64) -> String {
     match number.is_finite() {
         true => format!("{number:.1}"),
         false => "never".to_owned(),

@@ -68,7 +68,7 @@ fn at_once_each(plan: Plan, options: &LoadOptions, limit: u64) -> u64 {
 fn refusal(plan: Plan, options: &LoadOptions, limit: u64, room: u64) -> String {
     let (connections, processes) = (options.connections, plan.processes);
     let threads = u32::from(options.threads);
-    let files = at_once_each(plan, options, limit) + beside(threads);
+    let files = at_once_each(plan, options, limit) + descriptors_besides(threads);
     let split = match needed(at_once(options, plan.threads, limit), room) {
         _ if options.mode == Mode::Connect && threads > 1 => "take fewer --threads, or ".into(),
         _ if options.mode == Mode::Connect => String::new(),
@@ -95,13 +95,13 @@ fn divided(options: &LoadOptions, processes: u32) -> Plan {
 }
 
 /// Descriptors of a process that are no connections.
-fn beside(threads: u32) -> u64 {
+fn descriptors_besides(threads: u32) -> u64 {
     DESCRIPTORS_BESIDES + DESCRIPTORS_PER_THREAD * u64::from(threads - 1)
 }
 
 /// Connections that a process has descriptors for.
 fn room(threads: u32, limit: u64) -> u64 {
-    limit.saturating_sub(beside(threads))
+    limit.saturating_sub(descriptors_besides(threads))
 }
 
 /// Connections that are open at the same time.

@@ -189,12 +189,12 @@ impl<S: DeserializeOwned + Clone + Send + 'static> Parent<S> {
         while members.iter().any(owes) && Instant::now() < give_up_at {
             members = self.wait(members, give_up_at);
         }
-        members.iter().map(State::as_told).collect()
+        members.iter().map(State::as_member).collect()
     }
 
     /// The latest state of each child.
     pub(crate) fn members(&self) -> Vec<Member<S>> {
-        self.lock().iter().map(State::as_told).collect()
+        self.lock().iter().map(State::as_member).collect()
     }
 
     /// Why a child could not begin or go on; the first error if there are several.
@@ -271,7 +271,7 @@ impl<S> Drop for Parent<S> {
 }
 
 impl<S: Clone> State<S> {
-    fn as_told(&self) -> Member<S> {
+    fn as_member(&self) -> Member<S> {
         Member {
             latest: self.latest.clone(),
             status: self.status.clone(),

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_visitor_is_told_when_it_comes_and_once_when_it_leaves() {
+    fn a_visitor_is_reported_when_it_comes_and_once_when_it_leaves() {
         let listener: Address = std::net::SocketAddr::from(([127, 0, 0, 1], 10101)).into();
         let visitors = Visitors::new(vec![listener]);
         let met = Met {

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn this_system_tells_of_itself() {
+    fn this_system_reports_its_limits() {
         let limits = read();
         if limits.family == Family::Linux {
             assert!(limits.open_files.system_max > Some(0), "{limits:?}");

@@ -288,7 +288,7 @@ fn a_million_with_direct_descriptors_is_refused_where_there_are_none() {
 }
 
 #[test]
-fn a_million_leaves_the_memory_that_it_is_told_to() {
+fn a_million_leaves_the_requested_memory() {
     let few = ["bench", "million", "--connections", "400"];
     let output = run(&[&few[..], &["--leave-memory", "1000TiB"]].concat());
     let text = String::from_utf8_lossy(&output.stderr);

@@ -68,7 +68,7 @@ fn connections_held_by_a_proxy_are_held_by_neither_end() {
 }
 
 #[test]
-fn what_is_held_at_both_ends_is_told() {
+fn connections_held_at_both_ends_are_reported() {
     for driver in drivers() {
         let (server, address, admin) = open_server("hold", &driver);
         for division in ["--threads", "--processes"] {

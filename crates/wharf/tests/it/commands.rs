@@ -112,7 +112,7 @@ fn what_the_machine_refuses_gets_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn a_path_that_cannot_be_gets_its_cure() {
+fn an_impossible_path_gets_a_hint() {
     if !is_native() || !cfg!(unix) {
         return;
     }
@@ -177,7 +177,7 @@ fn no_help_shows_what_is_for_the_program_itself() {
 
 /// A minus starts no option here: no user means `-1` as one.
 #[test]
-fn a_negative_number_is_told_what_the_option_takes() {
+fn a_negative_number_gets_what_the_option_takes() {
     for (line, option, cure) in [
         ("echo --max-connections -1", "--max-connections", "from 1"),
         ("echo --max-connections=-1", "--max-connections", "from 1"),

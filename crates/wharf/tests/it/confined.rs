@@ -124,7 +124,7 @@ fn a_load_leaves_the_memory_of_its_group() {
 
 /// For root too, to whom the limit of a user does not apply.
 #[test]
-fn threads_that_a_group_refuses_are_told_before_the_address() {
+fn threads_that_a_group_refuses_are_reported_before_the_address() {
     if !needs_native() {
         return;
     }
@@ -168,7 +168,7 @@ fn the_thread_of_the_door_is_refused_like_the_others() {
 }
 
 #[test]
-fn processes_whose_threads_are_refused_are_told_in_one_line() {
+fn processes_whose_threads_are_refused_report_it_in_one_line() {
     if !needs_native() || !crate::processes::can_share() {
         return;
     }
@@ -187,7 +187,7 @@ fn processes_whose_threads_are_refused_are_told_in_one_line() {
 /// has no memory for data that belongs to a stack: it aborts the process, or hangs while it reports
 /// so, and is killed here. But at no limit does the program announce an address.
 #[test]
-fn threads_for_which_there_is_no_memory_are_told_before_the_address() {
+fn threads_without_memory_are_reported_before_the_address() {
     if !needs_native() || !cfg!(target_os = "linux") {
         return;
     }
@@ -231,7 +231,7 @@ fn without_proc(line: &str) -> Option<Output> {
 }
 
 #[test]
-fn without_proc_the_doctor_tells_what_it_can() {
+fn without_proc_the_doctor_reports_what_it_can() {
     if !needs_native() || !cfg!(target_os = "linux") {
         return;
     }

@@ -42,7 +42,7 @@ fn a_signal_that_reaches_all_at_once_is_one_signal() {
     for driver in drivers() {
         let options = format!("--processes 3 -v --driver {driver}");
         let (mut server, _) = Server::somewhere("hold", &options);
-        let clients = server.connect_so_many(30);
+        let clients = server.connect_many(30);
         server.wait_for("accepted", 30);
         // It sees the end of the others and its own signal at the same time, however long this
         // thread takes to send them all.
@@ -95,7 +95,7 @@ fn the_processes_of_one_that_was_killed_end_too() {
 }
 
 #[test]
-fn a_process_of_a_load_that_dies_is_told_and_counted() {
+fn a_process_of_a_load_that_dies_is_reported_and_counted() {
     if !needs_native() {
         return;
     }
@@ -146,7 +146,7 @@ fn a_server_goes_on_without_a_process_that_dies() {
         command.args([&words(place)[..], &[&driver]].concat());
         command.stderr(Stdio::piped());
         let mut server = Server::start_command(command);
-        let clients = server.connect_so_many(40);
+        let clients = server.connect_many(40);
         server.wait_for("accepted", 40);
         let admin = server.admin();
         while asked(&admin, b"")["held"] != 40 {}

@@ -140,7 +140,7 @@ fn a_full_thread_leaves_the_backlog_to_the_others() {
             std::io::BufRead::read_line(&mut server.lines, &mut line).expect("a line");
             assert!(line.contains(&path), "{line}");
         }
-        let mut clients = server.connect_so_many(5);
+        let mut clients = server.connect_many(5);
         // With a backlog for each thread, the full threads would keep some waiting.
         server.wait_for("accepted", 3);
         clients.drain(..3).for_each(drop);

@@ -14,7 +14,7 @@ fn doctor(arguments: &[&str]) -> (Value, Code) {
 }
 
 #[test]
-fn it_tells_what_bounds_this_machine() {
+fn it_reports_what_limits_this_machine() {
     let (told, code) = doctor(&[]);
     assert_eq!(code, Some(0), "{told}");
     assert_eq!(

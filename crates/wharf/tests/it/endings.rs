@@ -19,7 +19,7 @@ use crate::running::{Server, Signal, drivers};
 /// A server that holds this number of connections, and their other ends.
 fn holding(driver: &str, count: usize) -> (Server, Vec<TcpStream>) {
     let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", driver, "-v"]);
-    let clients = server.connect_so_many(count);
+    let clients = server.connect_many(count);
     server.wait_for("accepted", count);
     (server, clients)
 }

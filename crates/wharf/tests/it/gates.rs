@@ -120,7 +120,7 @@ fn what_the_load_cuts_short_has_one_name() {
 /// More than any machine can send: the load still reads replies, takes no more memory for it,
 /// notices the request to end, and reports that it could not send it.
 #[test]
-fn a_rate_that_no_machine_sends_is_counted_and_told() {
+fn a_rate_that_no_machine_sends_is_counted_and_reported() {
     for driver in drivers() {
         let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
         let address = server.address().to_string();

@@ -109,7 +109,7 @@ fn what_is_to_be_touched_is_lost_when_its_peer_goes() {
 }
 
 #[test]
-fn a_load_leaves_the_memory_that_it_is_told_to() {
+fn a_load_leaves_the_requested_memory() {
     let (server, address) = Server::somewhere("hold", "");
     let options = "--connections 50 --for 100ms --leave-memory 1000TiB";
     let (told, code) = load(&words(&format!("hold {address} {options}")));

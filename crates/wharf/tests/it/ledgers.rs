@@ -81,11 +81,11 @@ impl Drop for Scratch {
 }
 
 #[test]
-fn the_account_is_told_while_the_server_runs() {
+fn the_account_is_readable_while_the_server_runs() {
     for driver in drivers() {
         let (server, _, admin) = open_server("hold", &driver);
         assert_eq!(asked(&admin, b"")["accepted"], 0);
-        let clients = server.connect_so_many(20);
+        let clients = server.connect_many(20);
         let told = || asked(&admin, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
         while told()["accepted"] != 20 {}
         let standing = told();
@@ -169,7 +169,7 @@ fn a_load_asks_its_server_and_both_ledgers_agree() {
 
 /// Its own account is then the more useful.
 #[test]
-fn a_load_whose_server_is_gone_tells_what_became_of_it() {
+fn a_load_whose_server_is_gone_reports_its_own_outcome() {
     let driver = &drivers()[0];
     let (server, address, admin) = open_server("echo", driver);
     let child = std::thread::spawn({
@@ -308,7 +308,7 @@ fn two_results_are_compared_and_a_load_with_its_server() {
     let text = String::from_utf8_lossy(&text);
     assert!(text.contains("messages a second"), "{text}");
 
-    server.tell_to_end();
+    server.ask_to_end();
     let account = server.account();
     let c = Scratch::new("server.json", &account.to_string());
     let both = Scratch::new("both.json", &[&a, &b].map(|file| read(&file.0)).concat());

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::codes::Code;
 use crate::patience::{Watched, enough, given_time, has_messages, milliseconds};
 use crate::program::{code_of, is_native, program, run};
-use crate::running::{Server, drivers, free_ports, reset, tell_to_end, until_told};
+use crate::running::{Server, ask_to_end, drivers, free_ports, reset, until_stopped};
 
 /// Runs a load to its end; returns its last line, and its exit code.
 pub(crate) fn load(arguments: &[&str]) -> (Value, Code) {
@@ -169,7 +169,7 @@ fn what_cannot_begin_ends_with_2_and_one_line() {
 pub(crate) fn start(arguments: &[&str]) -> Child {
     let mut load = program();
     load.args([&["load"], arguments, &["--format", "json"]].concat());
-    until_told(&mut load)
+    until_stopped(&mut load)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts")
@@ -185,7 +185,7 @@ pub(crate) fn ended(mut child: Child) -> (Value, Code) {
 }
 
 pub(crate) fn interrupt(mut child: Child) -> (Value, Code) {
-    tell_to_end(&mut child);
+    ask_to_end(&mut child);
     last_line(&child.wait_with_output().expect("it ends"))
 }
 
@@ -357,13 +357,13 @@ fn it_takes_and_prints_what_rust_echo_bench_does() {
                 .map(|word| if *word == "TIME" { &time } else { *word })
                 .chain([&*address])
                 .collect();
-            stands_in(&options, &address, seconds)
+            imitates(&options, &address, seconds)
         });
     }
 }
 
 /// The lines that the imitated program would print, with percentiles.
-fn stands_in(options: &[&str], address: &str, seconds: u32) -> Result<(), String> {
+fn imitates(options: &[&str], address: &str, seconds: u32) -> Result<(), String> {
     let output = run(&[&["load", "--compat-rust-echo-bench"], options].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(code_of(output.status), Some(0), "{options:?}: {output:?}");

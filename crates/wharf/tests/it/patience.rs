@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::codes::Code;
 use crate::load::start;
 use crate::program::code_of;
-use crate::running::{self, Signal, tell_to_end};
+use crate::running::{self, Signal, ask_to_end};
 
 /// Tries again with more time if an attempt did not come far enough. The factor makes all times of
 /// the case longer. Anything that does not depend on time is asserted in each attempt.
@@ -74,7 +74,7 @@ impl Watched {
 
     /// Stops it; returns its last line.
     pub(crate) fn interrupt(mut self) -> Value {
-        tell_to_end(&mut self.child);
+        ask_to_end(&mut self.child);
         let (last, code) = self.end();
         assert_eq!(code, Some(130), "{last}");
         last

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
 use crate::program::{code_of, program};
-use crate::running::{Server, drivers, free_ports, tell_to_end, until_told};
+use crate::running::{Server, ask_to_end, drivers, free_ports, until_stopped};
 
 /// The stream gets back what it sends.
 pub(crate) fn echoes(mut client: impl Read + Write) {
@@ -50,10 +50,10 @@ fn version_6_is_served() {
 }
 
 #[test]
-fn text_tells_people_the_same() {
+fn text_has_the_same_figures() {
     let mut hold = program();
     hold.args(["hold", "127.0.0.1:0", "-v"]);
-    let mut child = until_told(&mut hold)
+    let mut child = until_stopped(&mut hold)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
@@ -72,7 +72,7 @@ fn text_tells_people_the_same() {
     let left = next();
     assert!(left.starts_with(&format!("left 100: fin{place}")), "{left}");
     assert!(left.ends_with(" s, 0 bytes in, 0 out"), "{left}");
-    tell_to_end(&mut child);
+    ask_to_end(&mut child);
     let account: Vec<String> = std::iter::from_fn(|| lines.next()?.ok()).collect();
     let words = [
         "accepted",
@@ -100,14 +100,14 @@ fn quiet_prints_the_account_alone_however_soon_it_is_stopped() {
         let address = format!("127.0.0.1:{port}");
         let mut hold = program();
         hold.args(["hold", &address, "-q"]);
-        let mut child = until_told(&mut hold)
+        let mut child = until_stopped(&mut hold)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");
         while TcpStream::connect(&address).is_err() {
             assert!(child.try_wait().expect("a child").is_none(), "it ended");
         }
-        tell_to_end(&mut child);
+        ask_to_end(&mut child);
         let mut text = String::new();
         let mut stdout = child.stdout.take().expect("a pipe");
         stdout.read_to_string(&mut text).expect("text");

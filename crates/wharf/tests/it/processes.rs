@@ -103,7 +103,7 @@ fn a_server_in_several_processes_has_one_address_one_account_and_no_key_twice() 
     for driver in drivers() {
         let options = format!("--admin 127.0.0.1:0 --processes 4 -v --driver {driver}");
         let (mut server, _) = Server::somewhere("hold", &options);
-        let clients = server.connect_so_many(200);
+        let clients = server.connect_many(200);
         let mut keys: Vec<u64> = Vec::new();
         while keys.len() < 200 {
             let mut line = String::new();

@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use crate::program::{code_of, program, words};
 
-/// Prepares `command` so that [`tell_to_end`] stops it.
-pub(crate) fn until_told(command: &mut Command) -> &mut Command {
+/// Prepares `command` so that [`ask_to_end`] stops it.
+pub(crate) fn until_stopped(command: &mut Command) -> &mut Command {
     if cfg!(windows) {
         command.arg("--until-eof").stdin(Stdio::piped());
     }
@@ -28,15 +28,15 @@ pub(crate) fn until_told(command: &mut Command) -> &mut Command {
 
 /// Stops a program that runs until it is stopped.
 #[cfg(unix)]
-pub(crate) fn tell_to_end(child: &mut Child) {
+pub(crate) fn ask_to_end(child: &mut Child) {
     signal(child, Signal::INT);
 }
 
 /// Stops a program that runs until it is stopped.
 #[cfg(windows)]
-pub(crate) fn tell_to_end(child: &mut Child) {
+pub(crate) fn ask_to_end(child: &mut Child) {
     let input = child.stdin.take();
-    drop(input.expect("it was started with until_told"));
+    drop(input.expect("it was started with until_stopped"));
 }
 
 #[cfg(unix)]
@@ -45,14 +45,14 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
     rustix::process::kill_process(pid, signal).expect("it runs until told to stop");
     #[cfg(target_os = "linux")]
     if signal == Signal::STOP {
-        until_stopped(child);
+        wait_until_still(child);
     }
 }
 
 /// Waits until every thread stands still. One of them takes the signal, and the others go on until
 /// it has: on a busy machine a server once served two thousand peers meanwhile.
 #[cfg(target_os = "linux")]
-fn until_stopped(child: &Child) {
+fn wait_until_still(child: &Child) {
     let give_up_at = Instant::now() + Duration::from_secs(180);
     loop {
         let tasks = format!("/proc/{}/task", child.id());
@@ -118,7 +118,7 @@ impl Server {
     pub(crate) fn start_command(mut command: Command) -> Self {
         command.args(["--format", "json"]);
         command.stdout(Stdio::piped()).stdin(Stdio::null());
-        let mut child = until_told(&mut command)
+        let mut child = until_stopped(&mut command)
             .spawn()
             .expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -150,12 +150,12 @@ impl Server {
         connect_to(self.address())
     }
 
-    pub(crate) fn connect_so_many(&self, count: usize) -> Vec<TcpStream> {
+    pub(crate) fn connect_many(&self, count: usize) -> Vec<TcpStream> {
         (0..count).map(|_| self.connect()).collect()
     }
 
-    pub(crate) fn tell_to_end(&mut self) {
-        tell_to_end(&mut self.child);
+    pub(crate) fn ask_to_end(&mut self) {
+        ask_to_end(&mut self.child);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -164,7 +164,7 @@ impl Server {
 
     /// Stops it as Ctrl-C does; returns the account, which balances.
     pub(crate) fn stop(mut self) -> Value {
-        self.tell_to_end();
+        self.ask_to_end();
         self.account()
     }
 

@@ -13,7 +13,7 @@ fn hold_accounts_for_each_connection() {
         let mut server = Server::start(&["hold", "127.0.0.1:0", "--driver", &driver, "-v"]);
         assert_eq!(server.listening["driver"], driver.as_str());
         assert!(server.listening["passed_over"].is_array());
-        let mut clients = server.connect_so_many(500);
+        let mut clients = server.connect_many(500);
         server.wait_for("accepted", 500);
         clients.drain(..200).for_each(drop);
         server.wait_for("left", 200);
@@ -168,7 +168,7 @@ fn crowds_come_and_go_without_a_trace() {
         let mut server = Server::start(&[&["hold", "127.0.0.1:0"], &options[..]].concat());
         let mut settled = 0;
         for round in 0..ROUNDS {
-            let clients = server.connect_so_many(count);
+            let clients = server.connect_many(count);
             server.wait_for("accepted", count);
             drop(clients);
             server.wait_for("left", count);
@@ -196,7 +196,7 @@ fn two_thousand_are_held_at_once() {
     let _ = rlimit::increase_nofile_limit(8192);
     for driver in drivers() {
         let mut server = Server::start(&["hold", "127.0.0.1:0", "-v", "--driver", &driver]);
-        let clients = server.connect_so_many(COUNT);
+        let clients = server.connect_many(COUNT);
         server.wait_for("accepted", COUNT);
         let account = server.stop();
         drop(clients);
@@ -211,7 +211,7 @@ fn hold_without_notice_keeps_what_has_left() {
     for driver in drivers() {
         let options = ["hold", "127.0.0.1:0", "--notice", "never", "-v"];
         let mut server = Server::start(&[&options[..], &["--driver", &driver]].concat());
-        let mut clients = server.connect_so_many(20);
+        let mut clients = server.connect_many(20);
         server.wait_for("accepted", 20);
         clients.drain(..10).for_each(drop);
         clients.drain(..).for_each(reset);
@@ -267,7 +267,7 @@ fn a_thousand_peers_that_never_read_leave_a_hundred_others_alone() {
     let _ = rlimit::increase_nofile_limit(4096);
     for driver in drivers() {
         let server = Server::start(&["echo", "127.0.0.1:0", "--driver", &driver]);
-        let mut others = server.connect_so_many(100);
+        let mut others = server.connect_many(100);
         let stuck: Vec<Socket> = (0..1000).map(|_| stuck_client(&server)).collect();
         for round in 0..20u8 {
             for other in &mut others {

@@ -14,7 +14,7 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
             let options = ["--max-connections", "3", "-v", "--threads", threads];
             let place = ["hold", "127.0.0.1:0", "--driver", &driver];
             let mut server = Server::start(&[&place[..], &options[..]].concat());
-            let mut clients = server.connect_so_many(5);
+            let mut clients = server.connect_many(5);
             if threads == "1" {
                 server.wait_for("accepted", 3);
                 clients.drain(..3).for_each(drop);
@@ -70,7 +70,7 @@ fn out_of_descriptors_it_says_so_once_and_serves_the_others_later() {
     for driver in drivers() {
         let arguments = ["hold", "127.0.0.1:0", "-v", "--driver", &driver];
         let mut server = Server::start_command(with_descriptors(64, &arguments));
-        let mut clients = server.connect_so_many(100);
+        let mut clients = server.connect_many(100);
         let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
         let mut complaint = String::new();
         complaints.read_line(&mut complaint).expect("a line");
@@ -131,7 +131,7 @@ fn what_connects_and_closes_gets_by_with_few_descriptors() {
 /// With few descriptors each driver fails at another step, and none of them is the kernel's fault.
 #[cfg(target_os = "linux")]
 #[test]
-fn too_few_descriptors_are_told_as_that() {
+fn too_few_descriptors_are_reported_as_that() {
     if !needs_native() {
         return;
     }

@@ -66,7 +66,7 @@ fn a_server_whose_output_is_not_read_serves_on_and_ends() {
             served(&server, COUNT);
             let admin = server.admin();
             while asked(&admin, b"")["left_by_reset"] != COUNT {}
-            server.tell_to_end();
+            server.ask_to_end();
             all.push((format!("{driver} {processes}"), server));
         }
     }
@@ -106,7 +106,7 @@ fn lines_that_are_not_read_in_time_are_counted() {
                 let status = program().args(words(&load)).stdout(Stdio::null()).status();
                 assert_eq!(code_of(status.expect("it runs")), Some(0), "{driver}");
             }
-            server.tell_to_end();
+            server.ask_to_end();
             let (text, account) = rest(&mut server);
             let code = code_of(server.wait());
             assert_eq!(code, Some(0), "{driver} {processes}: {account}");
@@ -150,7 +150,7 @@ fn a_second_signal_ends_every_process_at_once() {
     windows,
     ignore = "no program of Windows ends at once and reads nothing, as true does"
 )]
-fn a_pipe_that_is_closed_loses_the_account_which_is_told() {
+fn a_closed_pipe_loses_the_account_and_is_reported() {
     for driver in drivers() {
         let mut command = program();
         command.args(["echo", "127.0.0.1:0", "--driver", &driver, "-v"]);
@@ -171,7 +171,7 @@ fn a_pipe_that_is_closed_loses_the_account_which_is_told() {
             let mut back = [0; 10];
             client.read_exact(&mut back).expect("the echo");
         }
-        server.tell_to_end();
+        server.ask_to_end();
         let code = code_of(server.wait());
         let mut complaint = String::new();
         let stderr = server.child.stderr.as_mut().expect("a pipe");

@@ -45,7 +45,7 @@ pub(crate) const CASES: &[Case] = &[
         "contract: mio and compio have AsFd"
     ),
     case!(
-        a_close_while_a_descriptor_is_lent_waits_for_nobody,
+        a_close_while_a_descriptor_is_lent_does_not_wait,
         [C11, C19],
         "contract"
     )
@@ -258,7 +258,7 @@ fn a_lent_descriptor_sets_options(at: &Where) {
     rig.hear_finish(&mut peer);
 }
 
-fn a_close_while_a_descriptor_is_lent_waits_for_nobody(at: &Where) {
+fn a_close_while_a_descriptor_is_lent_does_not_wait(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();
     let socket = stream.set_aside();

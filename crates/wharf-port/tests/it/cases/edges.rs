@@ -65,7 +65,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// A connect whose peer has sent and closed before this thread looks for the first time.
-fn told_late(rig: &mut Rig, host: &mut Box<dyn Host>, said: &[u8]) -> Stream {
+fn connected_late(rig: &mut Rig, host: &mut Box<dyn Host>, said: &[u8]) -> Stream {
     let op = rig.port.connect(host.address(), Key(5)).expect("room");
     // It pumps only if a waiter submits the connect.
     let mut peer = taken(rig, host);
@@ -77,11 +77,11 @@ fn told_late(rig: &mut Rig, host: &mut Box<dyn Host>, said: &[u8]) -> Stream {
 fn a_peer_that_sent_and_left_before_the_connect_packet_ends(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
-    let stream = told_late(&mut rig, &mut host, b"bye");
+    let stream = connected_late(&mut rig, &mut host, b"bye");
     let op = stream.socket().receive().expect("nothing else reads");
     assert_eq!(rig.receive(stream.socket(), 3), b"bye");
     assert_eq!(rig.ended(op).how, End::Finished);
-    let stream = told_late(&mut rig, &mut host, b"bye");
+    let stream = connected_late(&mut rig, &mut host, b"bye");
     let first = stream.socket().receive_into(vec![0; 100]).expect("room");
     let second = stream.socket().receive_into(vec![0; 100]).expect("room");
     let packet = rig.expect("the bytes", |packet| packet.op == first);
@@ -93,7 +93,7 @@ fn a_peer_that_sent_and_left_before_the_connect_packet_ends(at: &Where) {
 fn a_watch_sees_a_peer_that_left_before_the_connect_packet(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
-    let stream = told_late(&mut rig, &mut host, b"bye");
+    let stream = connected_late(&mut rig, &mut host, b"bye");
     stream.socket().watch().expect("nothing else reads");
     let packet = rig.next("the peer's leaving");
     assert!(matches!(packet.event, Event::PeerLeft(Leave::Finished)));
@@ -107,7 +107,7 @@ fn a_watch_sees_a_peer_that_left_before_the_connect_packet(at: &Where) {
 fn a_watch_sees_a_silent_peer_that_left_before_the_connect_packet(at: &Where) {
     let mut rig = Rig::new(at);
     let mut host = rig.network.listen();
-    let stream = told_late(&mut rig, &mut host, b"");
+    let stream = connected_late(&mut rig, &mut host, b"");
     stream.socket().watch().expect("nothing else reads");
     let packet = rig.next("the peer's leaving");
     assert!(matches!(packet.event, Event::PeerLeft(Leave::Finished)));

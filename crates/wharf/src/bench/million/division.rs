@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn no_source_has_so_many_ports_in_use_that_they_are_hard_to_find() {
+    fn every_source_keeps_enough_free_ports() {
         for connections in [1, 1_000_000, 1_000_001, 4_000_000] {
             let network: ipnet::IpNet = sources(connections).parse().expect("a network");
             let each = connections.div_ceil(network.hosts().count() as u32);

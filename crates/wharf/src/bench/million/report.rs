@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_connection_can_take_of_the_kernel_is_not_told() {
+    fn implausible_kernel_memory_is_left_out() {
         let of_each = |after| kernel_of_each(Some(1_000_000), after, 100);
         assert_eq!(of_each(Some(1_800_000)), Some(8_000.0));
         // Too little, too much, less than before, and unknown.

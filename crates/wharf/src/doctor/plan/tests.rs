@@ -151,7 +151,7 @@ fn the_hard_limit_may_not_pass_what_the_system_allows_a_process() {
 }
 
 #[test]
-fn a_container_is_told_where_its_lines_belong() {
+fn commands_for_the_host_of_a_container_say_so() {
     let mut facts = fresh_linux();
     facts.open_files.system_max = Some(500_000);
     facts.rights = Rights {

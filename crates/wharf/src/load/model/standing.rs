@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_died_is_counted_and_the_ledger_balances() {
+    fn dead_processes_are_counted_and_the_ledger_balances() {
         let members = [
             member(Some(standing(5, 0, 1)), Status::Over),
             member(Some(standing(3, 1, 1)), Status::Died),

@@ -68,7 +68,7 @@ impl Run {
         });
         let besides = |number| {
             let common = Arc::clone(&common);
-            std::thread::spawn(move || wait_besides(&common, 100 + number))
+            std::thread::spawn(move || wait_additionally(&common, 100 + number))
         };
         let threads = (0..threads).map(besides).collect();
         Run {
@@ -212,7 +212,7 @@ fn wait(
 
 /// The work of an additional thread. Several threads do it for a while each, because a thread's
 /// requests may end with it.
-fn wait_besides(common: &Common, number: usize) {
+fn wait_additionally(common: &Common, number: usize) {
     while !common.stop.load(Ordering::Relaxed) && lock(&common.failed).is_none() {
         let waits = || {
             let mut waiter = common.port.waiter().expect("room for a waiter");

@@ -54,7 +54,7 @@ fn with_worker_on(
 }
 
 #[test]
-fn one_timer_is_set_for_the_next_connect_whoever_asks() {
+fn one_timer_is_set_for_the_next_connect() {
     let pace = Pace {
         per_second: 0.001,
         ramp: Duration::ZERO,
