@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let socket = listener.socket();
     socket.with_descriptor(|descriptor| bench_common::set_options(descriptor))?;
     listener.socket().accept()?;
-    let address = listener.local_address()?;
+    let address = listener.local_addr()?;
     bench_common::announce(address.internet().ok_or("no port")?.port());
     std::thread::scope(|scope| {
         for _ in 1..threads {

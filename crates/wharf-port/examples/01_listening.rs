@@ -34,7 +34,7 @@ fn listen() -> Result<(), Box<dyn Error>> {
     let port = Port::builder().build()?;
     let listener = port.listen(address, LISTENER)?;
 
-    println!("LISTENING ON {}", listener.local_address()?);
+    println!("LISTENING ON {}", listener.local_addr()?);
     println!("SUCCESS");
     Ok(())
 }

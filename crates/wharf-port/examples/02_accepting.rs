@@ -37,7 +37,7 @@ fn accept_one() -> Result<(), Box<dyn Error>> {
     let listener = port.listen(address, LISTENER)?.accept()?; // Dropping it closes it.
     let mut connection = None;
 
-    println!("LISTENING ON {}", listener.local_address()?);
+    println!("LISTENING ON {}", listener.local_addr()?);
     let mut deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -44,7 +44,7 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     if has("--stray") {
         port.post(Key(7), 0)?;
     }
-    println!("LISTENING ON {}", listener.local_address()?);
+    println!("LISTENING ON {}", listener.local_addr()?);
     let mut key = Key(100);
     println!("WAITING FOR CONNECTION {key}");
     while !INTERRUPTED.load(Ordering::Relaxed) {

@@ -36,7 +36,7 @@ fn echo() -> Result<(), Box<dyn Error>> {
         let port = PORT.lock().unwrap();
         _ = port.as_ref().map(|port| port.post(INTERRUPT, 0));
     })?;
-    println!("LISTENING ON {}", listener.local_address()?);
+    println!("LISTENING ON {}", listener.local_addr()?);
     let mut key = Key(100);
     while let Wait::Packets(packets) = waiter.wait(None)? {
         for packet in packets {

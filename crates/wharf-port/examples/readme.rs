@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = Port::builder().build()?;
     let mut waiter = port.waiter()?;
     let listener = port.listen(address, Key(90))?.accept()?;
-    println!("{} on {}", listener.local_address()?, port.driver());
+    println!("{} on {}", listener.local_addr()?, port.driver());
 
     let mut next_key = 100;
     while let Wait::Packets(packets) = waiter.wait(None)? {

@@ -36,7 +36,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
     ctrlc::set_handler(move || {
         _ = weak.upgrade().map(|port| port.close());
     })?;
-    println!("LISTENING ON {}", listener.local_address()?);
+    println!("LISTENING ON {}", listener.local_addr()?);
     thread::scope(|scope| {
         for number in 1..=THREADS {
             let port = &port;

@@ -59,7 +59,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
     ctrlc::set_handler(move || {
         _ = weak.upgrade().map(|port| port.close());
     })?;
-    println!("LISTENING ON {}", listener.local_address()?);
+    println!("LISTENING ON {}", listener.local_addr()?);
     let sessions = Table::new(&port);
     thread::scope(|scope| {
         for _ in 0..THREADS {

@@ -29,7 +29,7 @@ use crate::sys::{self, OwnedDescriptor};
 /// let address = bound.local_addr()?;
 /// let port = Port::builder().build()?;
 /// let listener = port.listen(bound, 90.into())?;
-/// assert_eq!(listener.local_address()?, address.into());
+/// assert_eq!(listener.local_addr()?, address.into());
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use crate::reference::SocketRef;
 /// # fn main() -> wharf_port::Result<()> {
 /// let port = wharf_port::Port::builder().build()?;
 /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
-/// assert_ne!(listener.local_address()?.internet().unwrap().port(), 0);
+/// assert_ne!(listener.local_addr()?.internet().unwrap().port(), 0);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -71,11 +71,11 @@ impl Listener {
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().build()?;
-    /// println!("{}", port.listen(([127, 0, 0, 1], 0), 90.into())?.local_address()?);
+    /// println!("{}", port.listen(([127, 0, 0, 1], 0), 90.into())?.local_addr()?);
     /// # Ok(()) }
     /// ```
-    pub fn local_address(&self) -> Result<Address> {
-        self.socket.local_address()
+    pub fn local_addr(&self) -> Result<Address> {
+        self.socket.local_addr()
     }
 
     /// The reference that packets about this listener carry.
@@ -113,7 +113,7 @@ impl Listener {
     /// let (first, second) = (Port::builder().build()?, Port::builder().build()?);
     /// let listener = first.listen(([127, 0, 0, 1], 0), 90.into())?;
     /// let shared = listener.share_with(&second, 90.into())?;
-    /// assert_eq!(shared.local_address()?, listener.local_address()?);
+    /// assert_eq!(shared.local_addr()?, listener.local_addr()?);
     /// # Ok(()) }
     /// ```
     pub fn share_with(&self, port: &Port, key: Key) -> Result<Listener> {

@@ -35,7 +35,7 @@ use crate::waiter::Waiter;
 /// let mut waiter = port.waiter()?;
 /// let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
 /// let listener = listener.accept()?;
-/// let client = std::net::TcpStream::connect(listener.local_address()?.internet().unwrap());
+/// let client = std::net::TcpStream::connect(listener.local_addr()?.internet().unwrap());
 /// if let Wait::Packets(packets) = waiter.wait(None)? {
 ///     for packet in packets {
 ///         assert_eq!(packet.key, Key(90)); // an accept carries the listener's key
@@ -99,7 +99,7 @@ impl Port {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
-    /// println!("listening on {}", listener.local_address()?);
+    /// println!("listening on {}", listener.local_addr()?);
     /// # Ok(()) }
     /// ```
     pub fn listen(&self, at: impl Into<ListenOptions>, key: Key) -> Result<Listener> {

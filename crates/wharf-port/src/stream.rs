@@ -210,7 +210,7 @@ impl Stream {
     /// The address on this side.
     ///
     /// # Errors
-    /// As for [`SocketRef::local_address`].
+    /// As for [`SocketRef::local_addr`].
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -218,11 +218,11 @@ impl Stream {
     /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
     /// # let port = wharf_port::Port::builder().build()?;
     /// let stream = port.associate(socket, 100.into())?;
-    /// assert!(stream.local_address()?.internet().unwrap().ip().is_loopback());
+    /// assert!(stream.local_addr()?.internet().unwrap().ip().is_loopback());
     /// # Ok(()) }
     /// ```
-    pub fn local_address(&self) -> Result<Address> {
-        self.socket.local_address()
+    pub fn local_addr(&self) -> Result<Address> {
+        self.socket.local_addr()
     }
 
     /// The peer's address.

@@ -90,7 +90,7 @@ fn listen(port: &Port) -> (Listener, SocketAddr) {
         .socket()
         .accept()
         .expect("a fresh listener accepts");
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     (listener, address.internet().expect("an internet address"))
 }
 

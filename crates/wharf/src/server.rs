@@ -133,7 +133,7 @@ impl Server {
             deals,
             files,
         } = opened;
-        let addresses = listeners[0].iter().map(Listener::local_address);
+        let addresses = listeners[0].iter().map(Listener::local_addr);
         let addresses: Vec<Address> = addresses.collect::<Result<_, _>>().map_err(text)?;
         let output = Output::new(options);
         let tells = output.is_verbose();

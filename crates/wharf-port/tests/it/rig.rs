@@ -241,7 +241,7 @@ impl Rig {
     pub(crate) fn address(&mut self) -> Address {
         if self.listener.is_none() {
             let listener = self.listen(([127, 0, 0, 1], 0));
-            let address = listener.local_address().expect("a listener has an address");
+            let address = listener.local_addr().expect("a listener has an address");
             self.listener = Some((listener, address));
         }
         self.listener.as_ref().expect("set above").1.clone()

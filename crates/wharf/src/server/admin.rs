@@ -62,7 +62,7 @@ impl Admin {
             _ => port.listen(at, LISTENER),
         };
         let listener = listener.map_err(told)?;
-        let address = listener.local_address().map_err(told)?;
+        let address = listener.local_addr().map_err(told)?;
         Ok(Admin {
             port,
             address,

@@ -159,7 +159,7 @@ impl Opening<'_> {
             let mut listeners = Vec::new();
             for (number, address) in self.addresses.iter().enumerate() {
                 // The first thread may have port 0, and the others use the port that it got.
-                let address = match all.first().map(|first| first[number].local_address()) {
+                let address = match all.first().map(|first| first[number].local_addr()) {
                     Some(Ok(chosen)) => chosen,
                     _ => address.clone(),
                 };

@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 /// let mut waiter = port.waiter()?;
 /// let listener = port.listen(([127, 0, 0, 1], 10101), Key(90))?;
 /// let listener = listener.accept()?;
-/// let mut client = network.connect(&listener.local_address()?)?;
+/// let mut client = network.connect(&listener.local_addr()?)?;
 /// client.send(b"hello")?;
 /// client.finish();
 /// let echoed = loop {
@@ -88,7 +88,7 @@ pub enum Heard {
 /// # fn main() -> wharf_port::Result<()> {
 /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
 /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-/// let peer: Peer = port.sim().unwrap().connect(&listener.local_address()?)?;
+/// let peer: Peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
 /// # Ok(()) }
 /// ```
 pub struct Peer {
@@ -301,7 +301,7 @@ impl Peer {
     /// let options = SimOptions { buffer_bytes: 3, ..SimOptions::new(1) };
     /// let port = wharf_port::Port::builder().sim(options).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// let mut peer = port.sim().unwrap().connect(&listener.local_address()?)?;
+    /// let mut peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
     /// assert_eq!(peer.send(b"hello")?, 3);
     /// assert_eq!(peer.send(b"lo")?, 0);
     /// # Ok(()) }
@@ -340,7 +340,7 @@ impl Peer {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// let mut peer = port.sim().unwrap().connect(&listener.local_address()?)?;
+    /// let mut peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
     /// assert_eq!(peer.try_receive(1024), Heard::Nothing);
     /// # Ok(()) }
     /// ```
@@ -376,7 +376,7 @@ impl Peer {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// let mut peer = port.sim().unwrap().connect(&listener.local_address()?)?;
+    /// let mut peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
     /// peer.finish();
     /// assert!(peer.send(b"more").is_err());
     /// # Ok(()) }
@@ -392,7 +392,7 @@ impl Peer {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// port.sim().unwrap().connect(&listener.local_address()?)?.reset();
+    /// port.sim().unwrap().connect(&listener.local_addr()?)?.reset();
     /// # Ok(()) }
     /// ```
     pub fn reset(self) {
@@ -406,7 +406,7 @@ impl Peer {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// let peer = port.sim().unwrap().connect(&listener.local_address()?)?;
+    /// let peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
     /// assert!(peer.address().internet().unwrap().ip().is_loopback());
     /// # Ok(()) }
     /// ```
@@ -424,8 +424,8 @@ impl Peer {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
-    /// let peer = port.sim().unwrap().connect(&listener.local_address()?)?;
-    /// assert_eq!(peer.peer_address(), listener.local_address()?);
+    /// let peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
+    /// assert_eq!(peer.peer_address(), listener.local_addr()?);
     /// # Ok(()) }
     /// ```
     #[must_use]

@@ -142,7 +142,7 @@ fn an_accept_carries_the_listeners_key(at: &Where) {
     let _first = rig.dial();
     let _second = rig
         .network
-        .connect(&other.local_address().expect("an address"));
+        .connect(&other.local_addr().expect("an address"));
     let mut keys = HashSet::new();
     for _ in 0..2 {
         let packet = rig.next("an accepted connection");
@@ -164,7 +164,7 @@ fn several_listeners_may_share_a_key(at: &Where) {
     let _first = rig.dial();
     let _second = rig
         .network
-        .connect(&other.local_address().expect("an address"));
+        .connect(&other.local_addr().expect("an address"));
     drop((rig.accepted(), rig.accepted()));
 }
 
@@ -207,7 +207,7 @@ fn an_accept_not_yet_taken_survives_the_listeners_close(at: &Where) {
     let listener = rig.listen(([127, 0, 0, 1], 0));
     let mut peer = rig
         .network
-        .connect(&listener.local_address().expect("an address"));
+        .connect(&listener.local_addr().expect("an address"));
     leave_a_batch(rig.waiter());
     let socket = listener.socket();
     listener.close().expect("it is open");
@@ -242,7 +242,7 @@ fn a_second_accept_is_refused_as_busy(at: &Where) {
     );
     let _peer = rig
         .network
-        .connect(&listener.local_address().expect("an address"));
+        .connect(&listener.local_addr().expect("an address"));
     drop(rig.accepted());
     rig.expect_nothing();
 }
@@ -289,7 +289,7 @@ fn a_client_that_resets_first_leaves_the_listener_armed(at: &Where) {
         .port
         .listen(([127, 0, 0, 1], 0), LISTENER)
         .expect("loopback");
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     for _ in 0..3 {
         rig.network.connect(&address).reset();
     }
@@ -310,7 +310,7 @@ fn both_addresses_are_known(rig: &mut Rig, address: &Address, peer: &dyn Peer) {
         stream.peer_address().expect("the peer stays"),
         peer.address()
     );
-    assert_eq!(stream.local_address().expect("it is open"), *address);
+    assert_eq!(stream.local_addr().expect("it is open"), *address);
 }
 
 fn both_addresses_are_known_v4(at: &Where) {
@@ -323,7 +323,7 @@ fn both_addresses_are_known_v4(at: &Where) {
 fn both_addresses_are_known_v6(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen((Ipv6Addr::LOCALHOST, 0));
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     let peer = rig.network.connect(&address);
     both_addresses_are_known(&mut rig, &address, &*peer);
 }
@@ -350,7 +350,7 @@ fn a_cancelled_accept_leaves_clients_waiting_for_the_next(at: &Where) {
     assert_eq!(rig.ended(accept).how, End::Cancelled);
     let _peer = rig
         .network
-        .connect(&listener.local_address().expect("an address"));
+        .connect(&listener.local_addr().expect("an address"));
     rig.expect_nothing();
     listener.socket().accept().expect("the first is over");
     drop(rig.accepted());
@@ -404,7 +404,7 @@ fn cancelling_in_a_loop_loses_no_client_and_no_descriptor(at: &Where) {
         .port
         .listen(([127, 0, 0, 1], 0), LISTENER)
         .expect("loopback");
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     let mut seen = HashSet::new();
     for round in 0..200 {
         let accept = listener.socket().accept().expect("the one before is over");
@@ -475,7 +475,7 @@ fn unix_sockets_are_accepted(at: &Where) {
     let directory = system::Directory::new();
     let address = Address::unix(directory.path().join("socket"));
     let listener = rig.listen(address.clone());
-    assert_eq!(listener.local_address().expect("it is open"), address);
+    assert_eq!(listener.local_addr().expect("it is open"), address);
     let mut peer = rig.network.connect(&address);
     let accepted = rig.accepted();
     let stream = rig.port.associate(accepted, Key(1)).expect("room");

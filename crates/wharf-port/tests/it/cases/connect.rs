@@ -182,7 +182,7 @@ fn a_connect_without_a_source_gets_one(at: &Where) {
     let op = rig.port.connect(host.address(), Key(5)).expect("room");
     let stream = connected(&mut rig, op);
     let peer = taken(&mut rig, &mut host);
-    let local = stream.local_address().expect("it is open").internet();
+    let local = stream.local_addr().expect("it is open").internet();
     assert!(local.is_some_and(|local| local.ip().is_loopback() && local.port() != 0));
     assert_eq!(
         stream.peer_address().expect("the peer stays"),
@@ -199,7 +199,7 @@ fn a_connect_comes_from_the_source_it_names(at: &Where) {
     let first = connected(&mut rig, op);
     let _first_peer = taken(&mut rig, &mut host);
     let local = first
-        .local_address()
+        .local_addr()
         .expect("it is open")
         .internet()
         .expect("of the internet");
@@ -324,7 +324,7 @@ fn a_port_may_connect_to_its_own_listener(at: &Where) {
 fn a_connect_over_version_6(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen((std::net::Ipv6Addr::LOCALHOST, 0));
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     let op = rig.port.connect(address.clone(), Key(5)).expect("room");
     let client = connected(&mut rig, op);
     assert_eq!(client.peer_address().expect("it is open"), address);

@@ -160,9 +160,9 @@ fn a_listener_of_the_caller_accepts(at: &Where) {
     }
     let options = ListenOptions::from(OwnedDescriptor::from(theirs)).no_delay(true);
     let listener = rig.listen(options);
-    assert_eq!(listener.local_address(), Ok(address));
+    assert_eq!(listener.local_addr(), Ok(address));
     for _ in 0..3 {
-        let address = listener.local_address().expect("it is open");
+        let address = listener.local_addr().expect("it is open");
         let mut peer = rig.network.connect(&address);
         let accepted = rig.accepted();
         let no_delay = accepted
@@ -174,7 +174,7 @@ fn a_listener_of_the_caller_accepts(at: &Where) {
         assert_eq!(rig.hear(&mut peer, 5), b"hello");
     }
     // Without another owner it is gone with the port's.
-    let address = listener.local_address().expect("it is open");
+    let address = listener.local_addr().expect("it is open");
     let address = address.internet().expect("an internet listener");
     drop(listener);
     rig.until("the listener is closed", |_| {

@@ -193,7 +193,7 @@ fn a_listener_leaves_places_to_others(at: &Where) {
     rig.address();
     rig.pump(std::time::Duration::ZERO);
     let second = rig.listen(([127, 0, 0, 1], 0));
-    let address = second.local_address().expect("it listens");
+    let address = second.local_addr().expect("it listens");
     let _peer = rig.network.connect(&address);
     let accepted = rig.accepted();
     rig.port.connect(address, Key(1)).expect("a free place");
@@ -331,8 +331,8 @@ fn addresses_are_readable_on_the_rings_thread_only(at: &Where) {
     assert!(error.to_string().contains("thread that waits"), "{error}");
     let stream = rig.port.associate(accepted, Key(1)).expect("room");
     assert_eq!(stream.peer_address().expect("here"), peer.address());
-    assert_eq!(stream.local_address().expect("here"), address);
-    let elsewhere = thread::scope(|scope| scope.spawn(|| stream.local_address()).join());
+    assert_eq!(stream.local_addr().expect("here"), address);
+    let elsewhere = thread::scope(|scope| scope.spawn(|| stream.local_addr()).join());
     let error = elsewhere.expect("no panic").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
@@ -436,8 +436,8 @@ fn full_ports_leave_connections_of_a_shared_listener_to_others(at: &Where) {
     let shared = listener
         .share_with(&second.port, LISTENER)
         .expect("one kind of driver");
-    let address = listener.local_address().expect("it listens");
-    assert_eq!(shared.local_address().expect("it listens"), address);
+    let address = listener.local_addr().expect("it listens");
+    assert_eq!(shared.local_addr().expect("it listens"), address);
     listener.socket().accept().expect("a fresh listener");
     shared.socket().accept().expect("a fresh listener");
     let mut clients: Vec<Box<dyn Peer>> = Vec::new();
@@ -473,7 +473,7 @@ fn one_port_leaves_a_shared_listener_and_the_other_goes_on(at: &Where) {
     let listener = first.port.listen(([127, 0, 0, 1], 0), LISTENER);
     let listener = listener.expect("loopback");
     let accept = listener.socket().accept().expect("a fresh listener");
-    let address = listener.local_address().expect("it listens");
+    let address = listener.local_addr().expect("it listens");
     let shared = listener
         .share_with(&second.port, LISTENER)
         .expect("one kind of driver");

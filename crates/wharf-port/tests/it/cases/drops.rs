@@ -206,7 +206,7 @@ fn a_close_delivers_what_is_in_the_batch_before_its_closed(at: &Where) {
 fn after_the_drop_of_a_listener_none_of_its_connections_comes(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen(([127, 0, 0, 1], 0));
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     let mut peers: Vec<_> = (0..4).map(|_| rig.network.connect(&address)).collect();
     leave(&mut rig, 4);
     let mut listener = Some(listener);

@@ -162,7 +162,7 @@ fn waiting_clients(rig: &Rig, count: usize) -> (wharf_port::Listener, Vec<Box<dy
         .port
         .listen(([127, 0, 0, 1], 0), LISTENER)
         .expect("loopback");
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     let clients = (0..count).map(|_| rig.network.connect(&address)).collect();
     (listener, clients)
 }

@@ -199,7 +199,7 @@ fn a_forks_child_neither_uses_nor_ends_what_its_parent_has(at: &Where) {
         packets: Vec::new(),
     };
     let listener = rig.listen(([127, 0, 0, 1], 0));
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     let mut ends: Vec<_> = (0..3).map(|_| told.connection(&rig, &address)).collect();
     let mut leases = Vec::new();
     for (stream, peer) in &mut ends {

@@ -192,7 +192,7 @@ fn small_sends_go_out_at_once_unless_asked_otherwise(at: &Where) {
             options = options.no_delay(no_delay);
         }
         let listener = rig.listen(options);
-        let address = listener.local_address().expect("a listener has an address");
+        let address = listener.local_addr().expect("a listener has an address");
         let mut options = ConnectOptions::new(address);
         if let Some(no_delay) = asked {
             options = options.no_delay(no_delay);
@@ -232,7 +232,7 @@ fn congestion_control_is_set_at_both_ends_or_refused(at: &Where) {
         return;
     }
     let listener = rig.listen(listening);
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     let to = ConnectOptions::new(address.clone()).congestion_control("reno");
     rig.port.connect(to, Key(1)).expect("room");
     let connected = rig.expect("the stream", |packet| {
@@ -265,7 +265,7 @@ fn silent_peers_are_asked_where_that_is_wanted(at: &Where) {
         let mut options = ListenOptions::new(([127, 0, 0, 1], 0));
         options = asked.map_or(options.clone(), |asked| options.keepalive(asked));
         let listener = rig.listen(options);
-        let address = listener.local_address().expect("a listener has an address");
+        let address = listener.local_addr().expect("a listener has an address");
         let mut options = ConnectOptions::new(address);
         options = asked.map_or(options.clone(), |asked| options.keepalive(asked));
         rig.port.connect(options, Key(1)).expect("room");
@@ -295,7 +295,7 @@ fn keepalive_may_be_asked_for_on_every_system(at: &Where) {
     let keepalive = Keepalive::after(Duration::from_secs(60));
     let options = ListenOptions::new(([127, 0, 0, 1], 0)).keepalive(keepalive);
     let listener = rig.listen(options);
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     let options = ConnectOptions::new(address).keepalive(keepalive);
     rig.port.connect(options, Key(1)).expect("it is taken");
     rig.expect("the stream", |packet| {
@@ -307,7 +307,7 @@ fn keepalive_may_be_asked_for_on_every_system(at: &Where) {
 fn a_listener_may_start_again_at_once(at: &Where) {
     let mut rig = Rig::new(at);
     let listener = rig.listen(([127, 0, 0, 1], 0));
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     let mut peer = rig.network.connect(&address);
     let accepted = rig.accepted();
     let stream = rig.port.associate(accepted, Key(1)).expect("room");
@@ -353,7 +353,7 @@ fn listeners_share_a_port_where_asked_to(at: &Where) {
         return;
     }
     let first = rig.listen(options);
-    let address = first.local_address().expect("a listener has an address");
+    let address = first.local_addr().expect("a listener has an address");
     let second = rig.listen(ListenOptions::new(address.clone()).share_port(true));
     let clients: Vec<_> = (0..64).map(|_| rig.network.connect(&address)).collect();
     let mut taken = [0, 0];

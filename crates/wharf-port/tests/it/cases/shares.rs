@@ -198,7 +198,7 @@ fn a_storm_of_connections_leaves_room_for_a_stream(at: &Where) {
         .port
         .listen(([127, 0, 0, 1], 0), BUSY_KEY)
         .expect("loopback");
-    let address = storm.local_address().expect("an address");
+    let address = storm.local_addr().expect("an address");
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| rig.network.connect(&address))
         .collect();

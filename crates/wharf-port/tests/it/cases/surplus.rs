@@ -33,7 +33,7 @@ const PLACES: usize = 5;
 /// A listener with accepts in the system, and other listeners that have then taken all the slots.
 fn without_places(rig: &mut Rig) -> (Listener, Address, Vec<Listener>) {
     let listener = rig.listen(([127, 0, 0, 1], 0));
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     rig.pump(Duration::ZERO);
     (listener, address, take_places(rig))
 }

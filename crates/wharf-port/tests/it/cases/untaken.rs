@@ -163,7 +163,7 @@ fn connections_that_are_not_taken_stay_in_the_backlog(at: &Where) {
     let mut rig = rig(at);
     let listener = rig.port.listen(([127, 0, 0, 1], 0), LISTENER);
     let listener = listener.expect("loopback");
-    let address = listener.local_address().expect("an address");
+    let address = listener.local_addr().expect("an address");
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| rig.network.connect(&address))
         .collect();

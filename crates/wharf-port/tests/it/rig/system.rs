@@ -452,7 +452,7 @@ impl Passed {
 
 /// The port number of a listener on an internet address.
 pub(crate) fn port_of(listener: &Listener) -> u16 {
-    let address = listener.local_address().expect("a listener has an address");
+    let address = listener.local_addr().expect("a listener has an address");
     address.internet().expect("an internet address").port()
 }
 

@@ -40,7 +40,7 @@ impl Server {
         let waiter = port.waiter().expect("the first waiter");
         let listener = port.listen(([127, 0, 0, 1], 0), Key(90));
         let listener = listener.expect("a free port of the loopback");
-        let address = listener.local_address().expect("it listens");
+        let address = listener.local_addr().expect("it listens");
         let address = address.internet().expect("an internet address");
         Server {
             listener,

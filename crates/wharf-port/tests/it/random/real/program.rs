@@ -70,7 +70,7 @@ impl Program {
     pub(crate) fn new(port: Port, plan: Plan, dice: Dice) -> Self {
         let listener = port.listen(([127, 0, 0, 1], 0), LISTENER);
         let listener = listener.expect("loopback listens");
-        let address = listener.local_address().expect("a listener has an address");
+        let address = listener.local_addr().expect("a listener has an address");
         let host = plan.connects_out.then(|| System.listen());
         Program {
             world: World {

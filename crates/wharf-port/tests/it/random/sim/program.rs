@@ -198,7 +198,7 @@ impl Program {
     /// A connect succeeded, and the far side takes it.
     fn connected(&mut self, stream: Stream, crowd: &mut Crowd, dice: &mut Dice, plan: &Plan) {
         self.take_visitors(crowd, dice);
-        let address = stream.local_address().expect("an open socket");
+        let address = stream.local_addr().expect("an open socket");
         let client = crowd.clients.iter().rposition(|it| it.address == address);
         let client = client.expect("the far side has it in its backlog");
         crowd.clients[client].accepted = true;

@@ -42,7 +42,7 @@ impl Scene {
         let listener = listener.accept().expect("a fresh listener accepts");
         Arc::new(Scene {
             seed,
-            address: listener.local_address().expect("it listens"),
+            address: listener.local_addr().expect("it listens"),
             listener: Mutex::new(Some(listener)),
             plan,
             port,
