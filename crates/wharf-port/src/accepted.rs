@@ -47,10 +47,10 @@ impl Accepted {
     ///
     /// ```
     /// fn greet(accepted: &wharf_port::Accepted) -> String {
-    ///     accepted.peer().map_or("somebody".into(), |peer| peer.to_string())
+    ///     accepted.peer_addr().map_or("somebody".into(), |peer| peer.to_string())
     /// }
     /// ```
-    pub fn peer(&self) -> Result<Address> {
+    pub fn peer_addr(&self) -> Result<Address> {
         let peer = match (&self.peer, &self.place) {
             (Some(peer), _) => return Ok(peer.clone()),
             (None, Some(place)) => place.peer_of(&self.handle),

@@ -291,10 +291,10 @@ impl SocketRef {
     /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
     /// # let port = wharf_port::Port::builder().build()?;
     /// let stream = port.associate(socket, 100.into())?;
-    /// assert_eq!(stream.peer_address()?, listener.local_addr()?.into());
+    /// assert_eq!(stream.peer_addr()?, listener.local_addr()?.into());
     /// # Ok(()) }
     /// ```
-    pub fn peer_address(&self) -> Result<Address> {
+    pub fn peer_addr(&self) -> Result<Address> {
         self.address(|driver, socket| driver.peer_address(socket))
     }
 

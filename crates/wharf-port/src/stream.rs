@@ -228,7 +228,7 @@ impl Stream {
     /// The peer's address.
     ///
     /// # Errors
-    /// As for [`SocketRef::peer_address`].
+    /// As for [`SocketRef::peer_addr`].
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -236,11 +236,11 @@ impl Stream {
     /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
     /// # let port = wharf_port::Port::builder().build()?;
     /// let stream = port.associate(socket, 100.into())?;
-    /// assert_eq!(stream.peer_address()?, listener.local_addr()?.into());
+    /// assert_eq!(stream.peer_addr()?, listener.local_addr()?.into());
     /// # Ok(()) }
     /// ```
-    pub fn peer_address(&self) -> Result<Address> {
-        self.socket.peer_address()
+    pub fn peer_addr(&self) -> Result<Address> {
+        self.socket.peer_addr()
     }
 
     /// Gives the connection to the port: it stays open until it is closed by reference, or until

@@ -132,7 +132,11 @@ impl Met {
             |peer: &Address| !matches!(peer, Address::Unix(path) if path.as_os_str().is_empty());
         Met {
             socket: accepted.raw_number(),
-            peer: accepted.peer().ok().filter(named).map(|it| it.to_string()),
+            peer: accepted
+                .peer_addr()
+                .ok()
+                .filter(named)
+                .map(|it| it.to_string()),
             listener,
         }
     }

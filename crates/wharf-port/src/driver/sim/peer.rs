@@ -425,11 +425,11 @@ impl Peer {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
     /// let peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
-    /// assert_eq!(peer.peer_address(), listener.local_addr()?);
+    /// assert_eq!(peer.peer_addr(), listener.local_addr()?);
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn peer_address(&self) -> Address {
+    pub fn peer_addr(&self) -> Address {
         let address =
             |world: &mut super::World| world.sockets.at(self.id).and_then(|it| it.peer.clone());
         self.shared.with(address).expect("it was connected")

@@ -254,7 +254,7 @@ fn find_the_one_that_says(rig: &mut Rig, word: &[u8]) {
         match packet.event {
             Event::Accepted(accepted) => {
                 // The peer may be gone, and with it its address.
-                let peer = accepted.peer().map_err(|error| error.kind());
+                let peer = accepted.peer_addr().map_err(|error| error.kind());
                 assert!(
                     peer.is_ok() || peer == Err(ErrorKind::NotConnected),
                     "{peer:?}"
@@ -304,12 +304,12 @@ fn a_client_that_resets_first_leaves_the_listener_armed(at: &Where) {
 
 fn both_addresses_are_known(rig: &mut Rig, address: &Address, peer: &dyn Peer) {
     let accepted: Accepted = rig.accepted();
-    assert_eq!(accepted.peer().expect("the peer stays"), peer.address());
-    let stream = rig.port.associate(accepted, Key(1)).expect("room");
     assert_eq!(
-        stream.peer_address().expect("the peer stays"),
+        accepted.peer_addr().expect("the peer stays"),
         peer.address()
     );
+    let stream = rig.port.associate(accepted, Key(1)).expect("room");
+    assert_eq!(stream.peer_addr().expect("the peer stays"), peer.address());
     assert_eq!(stream.local_addr().expect("it is open"), *address);
 }
 
@@ -333,7 +333,7 @@ fn sixty_four_clients_are_accepted_once_each(at: &Where) {
     let peers: Vec<_> = (0..64).map(|_| rig.dial()).collect();
     let mut left: HashSet<_> = peers.iter().map(|peer| peer.address()).collect();
     for _ in 0..64 {
-        let peer = rig.accepted().peer().expect("the peers stay");
+        let peer = rig.accepted().peer_addr().expect("the peers stay");
         assert!(left.remove(&peer), "{peer} was accepted twice");
     }
     rig.expect_nothing();
@@ -422,7 +422,7 @@ fn cancelling_in_a_loop_loses_no_client_and_no_descriptor(at: &Where) {
             rig.port.cancel(again);
             assert_eq!(rig.ended(again).how, End::Cancelled);
         }
-        let accepted = accepted.and_then(|accepted| accepted.peer().ok());
+        let accepted = accepted.and_then(|accepted| accepted.peer_addr().ok());
         assert_eq!(accepted, Some(peer.address()), "the client of this round");
         assert!(seen.insert(peer.address()), "once");
         // Clients must not use up their port numbers.

@@ -245,7 +245,7 @@ fn a_stale_reference_is_answered_closed(at: &Where) {
     assert_eq!(socket.shutdown().unwrap_err().kind(), closed);
     assert_eq!(socket.key().unwrap_err().kind(), closed);
     assert_eq!(socket.local_addr().unwrap_err().kind(), closed);
-    assert_eq!(socket.peer_address().unwrap_err().kind(), closed);
+    assert_eq!(socket.peer_addr().unwrap_err().kind(), closed);
     let refused = socket.send(vec![5; 5]).unwrap_err();
     assert_eq!(
         (refused.error.kind(), &*refused.value),

@@ -184,10 +184,7 @@ fn a_connect_without_a_source_gets_one(at: &Where) {
     let peer = taken(&mut rig, &mut host);
     let local = stream.local_addr().expect("it is open").internet();
     assert!(local.is_some_and(|local| local.ip().is_loopback() && local.port() != 0));
-    assert_eq!(
-        stream.peer_address().expect("the peer stays"),
-        peer.address()
-    );
+    assert_eq!(stream.peer_addr().expect("the peer stays"), peer.address());
 }
 
 fn a_connect_comes_from_the_source_it_names(at: &Where) {
@@ -327,7 +324,7 @@ fn a_connect_over_version_6(at: &Where) {
     let address = listener.local_addr().expect("a listener has an address");
     let op = rig.port.connect(address.clone(), Key(5)).expect("room");
     let client = connected(&mut rig, op);
-    assert_eq!(client.peer_address().expect("it is open"), address);
+    assert_eq!(client.peer_addr().expect("it is open"), address);
     drop(rig.accepted());
 }
 

@@ -153,7 +153,7 @@ fn neither_accepted_nor_connected_sockets_take_descriptors(at: &Where) {
 fn accepted_by(rig: &mut Rig, taken: &mut Vec<wharf_port::Stream>, peers: &mut HashSet<Address>) {
     rig.pump(std::time::Duration::from_millis(1));
     while let Some(accepted) = rig.find_accepted() {
-        peers.insert(accepted.peer().expect("the clients stay"));
+        peers.insert(accepted.peer_addr().expect("the clients stay"));
         taken.push(
             rig.port
                 .associate(accepted, Key(7))
@@ -321,8 +321,8 @@ fn addresses_are_readable_on_the_rings_thread_only(at: &Where) {
     let address = rig.address();
     let peer = rig.dial();
     let accepted = rig.accepted();
-    assert_eq!(accepted.peer().expect("here"), peer.address());
-    let elsewhere = thread::scope(|scope| scope.spawn(|| accepted.peer()).join());
+    assert_eq!(accepted.peer_addr().expect("here"), peer.address());
+    let elsewhere = thread::scope(|scope| scope.spawn(|| accepted.peer_addr()).join());
     let error = elsewhere.expect("no panic").unwrap_err();
     assert_eq!(
         (error.kind(), error.operation()),
@@ -330,7 +330,7 @@ fn addresses_are_readable_on_the_rings_thread_only(at: &Where) {
     );
     assert!(error.to_string().contains("thread that waits"), "{error}");
     let stream = rig.port.associate(accepted, Key(1)).expect("room");
-    assert_eq!(stream.peer_address().expect("here"), peer.address());
+    assert_eq!(stream.peer_addr().expect("here"), peer.address());
     assert_eq!(stream.local_addr().expect("here"), address);
     let elsewhere = thread::scope(|scope| scope.spawn(|| stream.local_addr()).join());
     let error = elsewhere.expect("no panic").unwrap_err();

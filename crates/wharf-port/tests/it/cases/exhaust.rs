@@ -123,7 +123,7 @@ impl Seen {
     }
 
     fn peers(&self) -> HashSet<Address> {
-        let peer = |accepted: &Accepted| accepted.peer().expect("the clients stay");
+        let peer = |accepted: &Accepted| accepted.peer_addr().expect("the clients stay");
         self.accepted.iter().map(peer).collect()
     }
 }

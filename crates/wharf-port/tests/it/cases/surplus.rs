@@ -77,7 +77,7 @@ fn connections_beyond_the_slots_are_delivered_in_order(at: &Where) {
         for client in &clients {
             drop(others.pop());
             let accepted = rig.accepted();
-            let peer = accepted.peer().expect("the clients stay");
+            let peer = accepted.peer_addr().expect("the clients stay");
             assert_eq!(peer, client.address(), "in their order");
             taken.push(accepted);
         }
@@ -100,7 +100,7 @@ fn connections_beyond_the_slots_come_before_later_ones(at: &Where) {
     drop(others.pop());
     for client in [first, second] {
         let accepted = rig.accepted();
-        let peer = accepted.peer().expect("the clients stay");
+        let peer = accepted.peer_addr().expect("the clients stay");
         assert_eq!(peer, client.address(), "in their order");
         drop(accepted);
     }

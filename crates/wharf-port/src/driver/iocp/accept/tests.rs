@@ -190,7 +190,7 @@ fn what_finds_no_room_waits_and_is_not_lost() {
     server.pump(|event| {
         match event {
             Event::Accepted(accepted) => {
-                peers.push(accepted.peer().expect("told by the accept"));
+                peers.push(accepted.peer_addr().expect("told by the accept"));
                 held.push(accepted);
             }
             Event::Closed | Event::Resumed | Event::Paused { .. } => {}
@@ -238,7 +238,7 @@ fn what_is_posted_stays_when_the_accept_is_cancelled() {
         assert!(Instant::now() < until, "the accept never ends");
     }
     server.listener.socket().accept().expect("accepts again");
-    let peer = server.accepted().peer().expect("told by the accept");
+    let peer = server.accepted().peer_addr().expect("told by the accept");
     let address = meanwhile.local_addr().expect("connected");
     assert_eq!(peer, crate::Address::from(address));
     assert_eq!(server.port.stats().foreign_packets, 0);

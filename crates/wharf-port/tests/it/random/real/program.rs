@@ -182,7 +182,7 @@ impl Program {
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        let address = accepted.peer().expect("no far end leaves before");
+        let address = accepted.peer_addr().expect("no far end leaves before");
         let far = self.fars.iter().rposition(|it| it.address == address);
         let far = far.expect("C1: nobody has this address");
         assert!(!self.fars[far].taken, "C2: a connection is accepted once");

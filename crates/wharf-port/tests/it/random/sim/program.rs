@@ -103,7 +103,7 @@ impl Program {
 
     fn note(&mut self, packet: &Packet) {
         let what = match &packet.event {
-            Event::Accepted(accepted) => format!("Accepted {:?}", accepted.peer()),
+            Event::Accepted(accepted) => format!("Accepted {:?}", accepted.peer_addr()),
             Event::ReceivedInto { count, buffer, .. } => {
                 format!("ReceivedInto {count} of {}", buffer.len())
             }
@@ -161,7 +161,9 @@ impl Program {
     }
 
     fn accepted(&mut self, accepted: Accepted, crowd: &mut Crowd, dice: &mut Dice, plan: &Plan) {
-        let address = accepted.peer().expect("simulated accepts tell who it is");
+        let address = accepted
+            .peer_addr()
+            .expect("simulated accepts tell who it is");
         let client = crowd.clients.iter().rposition(|it| it.address == address);
         let client = client.expect("C1: nobody has this address");
         let link = &mut crowd.clients[client];
@@ -210,7 +212,7 @@ impl Program {
     /// The far side accepts what the port has connected.
     fn take_visitors(&mut self, crowd: &mut Crowd, dice: &mut Dice) {
         while let Some(peer) = self.host.as_mut().and_then(PeerListener::try_accept) {
-            let address = peer.peer_address();
+            let address = peer.peer_addr();
             crowd.join(peer, address, dice);
         }
     }
