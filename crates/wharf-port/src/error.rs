@@ -217,7 +217,7 @@ impl Error {
     ///
     /// ```
     /// use wharf_port::{Error, ErrorKind, Operation};
-    /// assert_eq!(Error::new(Operation::Post, ErrorKind::Full).os(), None);
+    /// assert_eq!(Error::new(Operation::Post, ErrorKind::Full).raw_os_error(), None);
     /// ```
     #[must_use]
     pub fn new(operation: Operation, kind: ErrorKind) -> Self {
@@ -234,7 +234,7 @@ impl Error {
     /// ```
     /// use wharf_port::{Error, Operation};
     /// let error = Error::from_os(Operation::Receive, 104);
-    /// assert_eq!(error.os(), Some(104));
+    /// assert_eq!(error.raw_os_error(), Some(104));
     /// ```
     #[must_use]
     pub fn from_os(operation: Operation, code: i32) -> Self {
@@ -333,15 +333,15 @@ impl Error {
     ///
     /// ```
     /// use wharf_port::{Error, ErrorKind, Operation};
-    /// assert_eq!(Error::new(Operation::Send, ErrorKind::Full).os(), None);
+    /// assert_eq!(Error::new(Operation::Send, ErrorKind::Full).raw_os_error(), None);
     /// ```
     #[must_use]
-    pub fn os(&self) -> Option<i32> {
+    pub fn raw_os_error(&self) -> Option<i32> {
         self.os.map(NonZeroI32::get)
     }
 
     fn cure(&self) -> Option<&'static str> {
-        if let Some(cure) = sys::cure(self.kind, self.operation, self.os()) {
+        if let Some(cure) = sys::cure(self.kind, self.operation, self.raw_os_error()) {
             return Some(cure);
         }
         match (self.kind, self.operation) {
@@ -359,7 +359,7 @@ impl Error {
             (ErrorKind::Full, Operation::Send) if self.os.is_none() => {
                 Some("wait for SendReady, then send again")
             }
-            (ErrorKind::Full, _) => Some(self.os().map_or(AT_BOUND, sys::full_advice)),
+            (ErrorKind::Full, _) => Some(self.raw_os_error().map_or(AT_BOUND, sys::full_advice)),
             (ErrorKind::Busy, Operation::Waiter) => {
                 Some("a single-waiter port has one waiter: build a shared port for several")
             }
@@ -381,7 +381,7 @@ impl fmt::Display for Error {
             return f.write_str(&sys::descriptor_advice());
         }
         if self.kind == ErrorKind::Other {
-            if let Some(code) = self.os() {
+            if let Some(code) = self.raw_os_error() {
                 write!(f, ": {}", io::Error::from_raw_os_error(code))?;
             }
         }
@@ -397,7 +397,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("operation", &self.operation)
             .field("kind", &self.kind)
-            .field("os", &self.os())
+            .field("os", &self.raw_os_error())
             .finish()
     }
 }
@@ -407,7 +407,7 @@ impl std::error::Error for Error {}
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = io_kind(error.kind);
-        let Some(code) = error.os() else {
+        let Some(code) = error.raw_os_error() else {
             return error.wrapped();
         };
         let plain = io::Error::from_raw_os_error(code);

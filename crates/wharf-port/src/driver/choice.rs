@@ -34,7 +34,11 @@ fn make(
     options: &Options,
     sim: &SimAsked,
 ) -> Result<Box<dyn Driver>, PassedOver> {
-    let passed = |(reason, os): Unavailable| PassedOver { kind, reason, os };
+    let passed = |(reason, raw_os_error): Unavailable| PassedOver {
+        kind,
+        reason,
+        raw_os_error,
+    };
     match kind {
         #[cfg(windows)]
         DriverKind::Iocp => super::iocp::Iocp::new(options)
@@ -90,5 +94,5 @@ pub(crate) fn choose(options: &Options, sim: &SimAsked) -> Result<(Box<dyn Drive
     }
     // The last candidate is the one that works everywhere: what stops it is what has to be mended.
     let last = passed_over.pop().expect("there is a candidate");
-    Err(Error::unavailable(last.reason, last.os))
+    Err(Error::unavailable(last.reason, last.raw_os_error))
 }

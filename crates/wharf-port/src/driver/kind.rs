@@ -142,7 +142,7 @@ pub struct PassedOver {
     /// Why it does not work here, with what would change that.
     pub reason: &'static str,
     /// The system's code, where one was given.
-    pub os: Option<i32>,
+    pub raw_os_error: Option<i32>,
 }
 
 impl fmt::Display for DriverReport {

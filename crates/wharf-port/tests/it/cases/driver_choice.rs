@@ -78,7 +78,10 @@ fn auto_takes_the_best_that_works_and_says_why(at: &Where) {
             .iter()
             .find(|it| it.kind == DriverKind::Uring);
         let passed = passed.expect("uring is passed over by name");
-        assert!(passed.os.is_some(), "and with what the system said");
+        assert!(
+            passed.raw_os_error.is_some(),
+            "and with what the system said"
+        );
     }
 }
 

@@ -231,7 +231,10 @@ fn every_error_names_its_operation_and_keeps_the_systems_code(at: &Where) {
         (error.operation(), error.kind()),
         (Operation::Receive, ErrorKind::Reset)
     );
-    assert!(error.os().is_some(), "the system said it: {error:?}");
+    assert!(
+        error.raw_os_error().is_some(),
+        "the system said it: {error:?}"
+    );
     assert_eq!(error.to_string(), "receive: connection reset by the peer");
     let (address, _guard) = rig.network.refusing();
     rig.port.connect(address, Key(1)).expect("room");
@@ -243,7 +246,10 @@ fn every_error_names_its_operation_and_keeps_the_systems_code(at: &Where) {
     else {
         panic!("nobody listens there: {packet:?}");
     };
-    assert!(error.os().is_some(), "the system said it: {error:?}");
+    assert!(
+        error.raw_os_error().is_some(),
+        "the system said it: {error:?}"
+    );
     assert_eq!(error.to_string(), "connect: connection refused");
 }
 
