@@ -13,7 +13,7 @@ use crate::keepalive::Keepalive;
 /// ```
 /// use std::time::Duration;
 /// use wharf_port::ConnectOptions;
-/// let options = ConnectOptions::new(([127, 0, 0, 1], 10101)).at_most(Duration::from_secs(3));
+/// let options = ConnectOptions::new(([127, 0, 0, 1], 10101)).timeout(Duration::from_secs(3));
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -63,9 +63,9 @@ impl ConnectOptions {
     /// ```
     /// use std::time::Duration;
     /// use wharf_port::ConnectOptions;
-    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).at_most(Duration::from_secs(1));
+    /// let options = ConnectOptions::new(([127, 0, 0, 1], 80)).timeout(Duration::from_secs(1));
     /// ```
-    pub fn at_most(mut self, limit: Duration) -> Self {
+    pub fn timeout(mut self, limit: Duration) -> Self {
         self.at_most = Some(limit);
         self
     }

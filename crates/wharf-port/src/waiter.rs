@@ -70,7 +70,7 @@ impl Waiter {
         Ok(Waiter { core, seat })
     }
 
-    /// Waits until there are packets, `at_most` so long; without a limit when it is `None`.
+    /// Waits until there are packets, at most for `timeout`; without a limit when it is `None`.
     ///
     /// Ends the turns of the packets handed out before. Packets that were not taken from the last
     /// batch come first.
@@ -90,12 +90,12 @@ impl Waiter {
     /// assert!(matches!(waiter.wait(None)?, Wait::Packets(_)));
     /// # Ok(()) }
     /// ```
-    pub fn wait(&mut self, at_most: Option<Duration>) -> Result<Wait<'_>> {
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wait<'_>> {
         if !self.seat.is_taken() {
             return Ok(Wait::Closed);
         }
         self.core.wait_begins();
-        let found = self.seat.taking.borrow_mut().wait(&self.core, at_most)?;
+        let found = self.seat.taking.borrow_mut().wait(&self.core, timeout)?;
         Ok(match found {
             Found::Packets => Wait::Packets(Batch::of(self)),
             Found::Nothing => Wait::TimedOut,

@@ -269,7 +269,7 @@ impl LoadOptions {
 
     /// How each connection is opened, except for its source.
     pub(crate) fn connect_to(&self, target: &Address) -> ConnectOptions {
-        let to = ConnectOptions::new(target.clone()).at_most(self.connect_timeout);
+        let to = ConnectOptions::new(target.clone()).timeout(self.connect_timeout);
         match &self.congestion_control {
             Some(name) => to.congestion_control(name.as_str()),
             None => to,

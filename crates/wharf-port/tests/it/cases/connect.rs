@@ -271,7 +271,7 @@ fn a_connect_that_was_cancelled_is_not_found(at: &Where) {
 fn a_connect_runs_into_its_deadline(at: &Where) {
     let mut rig = Rig::new(at);
     let (address, _guard) = rig.network.silent();
-    let options = ConnectOptions::new(address).at_most(Duration::from_millis(30));
+    let options = ConnectOptions::new(address).timeout(Duration::from_millis(30));
     let op = rig.port.connect(options, Key(5)).expect("room");
     let ended = rig.ended(op);
     assert_eq!(failed_as(ended.how), ErrorKind::TimedOut);
@@ -284,7 +284,7 @@ fn a_deadline_that_is_not_reached_does_nothing(at: &Where) {
     // A machine that stands still reaches a deadline before it has connected: that is no fault.
     let mut in_time = |at_most| {
         let host = rig.network.listen();
-        let options = ConnectOptions::new(host.address()).at_most(at_most);
+        let options = ConnectOptions::new(host.address()).timeout(at_most);
         let op = rig.port.connect(options, Key(5)).expect("room");
         let packet = rig.expect("the end of a connect", |packet| packet.op == op);
         match packet.event {
@@ -379,7 +379,7 @@ fn a_unix_connect_waits_for_room_in_the_backlog(at: &Where) {
         assert_eq!(system::threads_named("iou-wrk"), 0, "threads of the kernel");
     }
     // A connect that times out, and one that is cancelled, end as they do elsewhere.
-    let limited = to().at_most(Duration::from_millis(30));
+    let limited = to().timeout(Duration::from_millis(30));
     let limited = rig.port.connect(limited, Key(77)).expect("room");
     let cancelled = rig.port.connect(to(), Key(78)).expect("room");
     assert_eq!(failed_as(rig.ended(limited).how), ErrorKind::TimedOut);

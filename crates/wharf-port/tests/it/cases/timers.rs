@@ -287,7 +287,7 @@ fn limits_that_are_over_leave_no_timer(at: &Where) {
     // More than goes out before the peer reads.
     let bytes = noise(2 << 20);
     for round in 0..5 {
-        let to = ConnectOptions::new(host.address()).at_most(Duration::from_secs(3_600));
+        let to = ConnectOptions::new(host.address()).timeout(Duration::from_secs(3_600));
         let op = rig.port.connect(to, Key(7)).expect("room for one");
         let packet = rig.expect("the connect", |packet| packet.op == op);
         let Event::Connected(stream) = packet.event else {
@@ -373,7 +373,7 @@ fn a_connect_with_a_limit_needs_a_timer(at: &Where) {
         .timer(soon(3_600_000), Key(1))
         .expect("room for it");
     let to = ConnectOptions::new(host.address());
-    let limited = to.clone().at_most(Duration::from_secs(3_600));
+    let limited = to.clone().timeout(Duration::from_secs(3_600));
     let refused = rig
         .port
         .connect(limited.clone(), Key(7))

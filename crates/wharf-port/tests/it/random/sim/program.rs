@@ -354,7 +354,7 @@ impl Program {
         let number = dice.pick(&[80, 80, 80, 81]);
         let to = ConnectOptions::new(([127, 0, 0, 1], number));
         let to = if dice.chance(300) {
-            to.at_most(super::some_time(dice))
+            to.timeout(super::some_time(dice))
         } else {
             to
         };
