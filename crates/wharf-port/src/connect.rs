@@ -73,10 +73,10 @@ impl ConnectOptions {
     /// Whether small sends go out at once (`TCP_NODELAY`); yes by default.
     ///
     /// ```
-    /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 80)).no_delay(false);
+    /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 80)).nodelay(false);
     /// ```
-    pub fn no_delay(mut self, no_delay: bool) -> Self {
-        self.no_delay = no_delay;
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.no_delay = nodelay;
         self
     }
 

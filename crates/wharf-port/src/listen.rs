@@ -122,10 +122,10 @@ impl ListenOptions {
     /// Whether small sends of accepted connections go out at once (`TCP_NODELAY`); yes by default.
     ///
     /// ```
-    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).no_delay(false);
+    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).nodelay(false);
     /// ```
-    pub fn no_delay(mut self, no_delay: bool) -> Self {
-        self.no_delay = no_delay;
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.no_delay = nodelay;
         self
     }
 

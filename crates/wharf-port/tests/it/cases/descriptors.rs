@@ -158,7 +158,7 @@ fn a_listener_of_the_caller_accepts(at: &Where) {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         return;
     }
-    let options = ListenOptions::from(OwnedDescriptor::from(theirs)).no_delay(true);
+    let options = ListenOptions::from(OwnedDescriptor::from(theirs)).nodelay(true);
     let listener = rig.listen(options);
     assert_eq!(listener.local_addr(), Ok(address));
     for _ in 0..3 {

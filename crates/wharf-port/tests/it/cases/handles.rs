@@ -189,13 +189,13 @@ fn small_sends_go_out_at_once_unless_asked_otherwise(at: &Where) {
     for asked in [None, Some(true), Some(false)] {
         let mut options = ListenOptions::new(([127, 0, 0, 1], 0));
         if let Some(no_delay) = asked {
-            options = options.no_delay(no_delay);
+            options = options.nodelay(no_delay);
         }
         let listener = rig.listen(options);
         let address = listener.local_addr().expect("a listener has an address");
         let mut options = ConnectOptions::new(address);
         if let Some(no_delay) = asked {
-            options = options.no_delay(no_delay);
+            options = options.nodelay(no_delay);
         }
         rig.port.connect(options, Key(1)).expect("room");
         let connected = rig.expect("the stream", |packet| {
