@@ -86,7 +86,7 @@
 //!   Microsoft leaves undefined what the connection does afterwards: close it.
 //! - A clone of an associated socket may be associated as well, except on Windows, which gives a
 //!   socket to one port, whichever of its handles asks: share its [`SocketRef`] instead.
-//! - `share_port` deals connections out evenly on Linux only, and is refused on Windows.
+//! - `reuse_port` deals connections out evenly on Linux only, and is refused on Windows.
 //! - `congestion_control` is an option of Linux and FreeBSD, and refused elsewhere.
 //! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is
 //!   said there.

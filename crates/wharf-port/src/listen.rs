@@ -12,7 +12,7 @@ use crate::sys::{self, OwnedDescriptor};
 /// So does a socket that listens already: a listener of `std`, or an owned descriptor, such as one
 /// that a service manager passed (socket activation). It keeps its address and its backlog, and
 /// [`backlog`](Self::backlog), [`dual_stack`](Self::dual_stack) and
-/// [`share_port`](Self::share_port) say nothing about it. The port takes a second descriptor of it
+/// [`reuse_port`](Self::reuse_port) say nothing about it. The port takes a second descriptor of it
 /// and never shuts the socket down, because another process may accept from it too; the first one
 /// closes with these options. The port sets whether the socket blocks, for all who have it.
 ///
@@ -112,9 +112,9 @@ impl ListenOptions {
     /// Only Linux deals connections out evenly; Windows refuses it as unsupported.
     ///
     /// ```
-    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).share_port(true);
+    /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).reuse_port(true);
     /// ```
-    pub fn share_port(mut self, share: bool) -> Self {
+    pub fn reuse_port(mut self, share: bool) -> Self {
         self.share_port = share;
         self
     }

@@ -95,7 +95,7 @@ impl Listener {
     /// Lets another port accept from this listener's backlog too: a port that has no room for a
     /// connection leaves it to the others. Each has to be told to [`accept`](Listener::accept).
     ///
-    /// With [`share_port`](crate::ListenOptions::share_port) instead, each listener has a backlog of its
+    /// With [`reuse_port`](crate::ListenOptions::reuse_port) instead, each listener has a backlog of its
     /// own, and a connection stays with the one that the system dealt it to.
     ///
     /// # Portability

@@ -168,7 +168,7 @@ impl Opening<'_> {
                 let share = share && !(self.first && all.is_empty() && is_in_use(&address));
                 let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
-                    .share_port(share);
+                    .reuse_port(share);
                 if !self.options.keepalive.is_zero() && address.internet().is_some() {
                     at = at.keepalive(Keepalive::after(self.options.keepalive));
                 }

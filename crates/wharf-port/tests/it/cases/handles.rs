@@ -343,7 +343,7 @@ fn two_listeners_never_share_by_accident(at: &Where) {
 
 fn listeners_share_a_port_where_asked_to(at: &Where) {
     let mut rig = Rig::new(at);
-    let options = ListenOptions::new(([127, 0, 0, 1], 0)).share_port(true);
+    let options = ListenOptions::new(([127, 0, 0, 1], 0)).reuse_port(true);
     if at.driver == Driver::Iocp {
         let error = rig
             .port
@@ -354,7 +354,7 @@ fn listeners_share_a_port_where_asked_to(at: &Where) {
     }
     let first = rig.listen(options);
     let address = first.local_addr().expect("a listener has an address");
-    let second = rig.listen(ListenOptions::new(address.clone()).share_port(true));
+    let second = rig.listen(ListenOptions::new(address.clone()).reuse_port(true));
     let clients: Vec<_> = (0..64).map(|_| rig.network.connect(&address)).collect();
     let mut taken = [0, 0];
     for _ in &clients {
