@@ -56,7 +56,7 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn Error>> {
                 // The series associated the new socket first, expected the accept under that
                 // socket's key, and saw the listener's. Here an accepted socket has no key yet.
                 (LISTENER, Event::Accepted(accepted)) => {
-                    let socket = accepted.raw_number();
+                    let socket = accepted.raw_descriptor();
                     // No `?`: one peer's fault is not the server's. The key waits for the next
                     // peer.
                     if let Ok(stream) = port.associate(accepted, key) {

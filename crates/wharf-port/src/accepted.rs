@@ -82,11 +82,11 @@ impl Accepted {
     ///
     /// ```
     /// fn line(accepted: &wharf_port::Accepted) -> String {
-    ///     format!("socket {}", accepted.raw_number())
+    ///     format!("socket {}", accepted.raw_descriptor())
     /// }
     /// ```
     #[must_use]
-    pub fn raw_number(&self) -> u64 {
+    pub fn raw_descriptor(&self) -> u64 {
         sys::raw_number(&self.handle)
     }
 }

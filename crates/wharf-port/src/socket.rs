@@ -355,10 +355,10 @@ impl SocketRef {
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
-    /// assert!(listener.socket().raw_number()? > 0);
+    /// assert!(listener.socket().raw_descriptor()? > 0);
     /// # Ok(()) }
     /// ```
-    pub fn raw_number(&self) -> Result<u64> {
+    pub fn raw_descriptor(&self) -> Result<u64> {
         self.state(Operation::Address, |state| {
             let handle = state.handle.as_ref();
             let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;

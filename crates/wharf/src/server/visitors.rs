@@ -131,7 +131,7 @@ impl Met {
         let named =
             |peer: &Address| !matches!(peer, Address::Unix(path) if path.as_os_str().is_empty());
         Met {
-            socket: accepted.raw_number(),
+            socket: accepted.raw_descriptor(),
             peer: accepted
                 .peer_addr()
                 .ok()

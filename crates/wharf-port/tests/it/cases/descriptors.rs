@@ -88,7 +88,7 @@ fn an_accepted_connection_becomes_one_of_the_standard_library(at: &Where) {
     for bytes in [b"first", b"again", b"third", b"forth", b"fifth"] {
         let mut peer = rig.dial();
         let accepted = rig.accepted();
-        let number = accepted.raw_number();
+        let number = accepted.raw_descriptor();
         assert!(accepted.descriptor().is_some());
         let stream = TcpStream::try_from(accepted).expect("it is one");
         assert_eq!(number, number_of(&stream));

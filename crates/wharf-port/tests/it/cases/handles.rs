@@ -181,7 +181,7 @@ fn handles_of(process: u32) -> Vec<String> {
 }
 
 fn goes_out_at_once(socket: SocketRef) -> bool {
-    system::no_delay(socket.raw_number().expect("it is open"))
+    system::no_delay(socket.raw_descriptor().expect("it is open"))
 }
 
 fn small_sends_go_out_at_once_unless_asked_otherwise(at: &Where) {
@@ -241,7 +241,7 @@ fn congestion_control_is_set_at_both_ends_or_refused(at: &Where) {
     let accepted = rig.accepted();
     let server = rig.port.associate(accepted, Key(2)).expect("room");
     for end in [server.socket(), connected.socket] {
-        let number = end.raw_number().expect("it is open");
+        let number = end.raw_descriptor().expect("it is open");
         assert_eq!(system::congestion_control(number), "reno");
     }
     let unknown = ListenOptions::new(place).congestion_control("no-such-name");
@@ -275,7 +275,7 @@ fn silent_peers_are_asked_where_that_is_wanted(at: &Where) {
         let accepted = rig.accepted();
         let server = rig.port.associate(accepted, Key(2)).expect("room");
         for end in [server.socket(), connected.socket] {
-            let number = end.raw_number().expect("it is open");
+            let number = end.raw_descriptor().expect("it is open");
             assert_eq!(system::keepalive(number), expected, "{asked:?}");
         }
     }
