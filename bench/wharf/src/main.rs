@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     socket.with_descriptor(|descriptor| bench_common::set_options(descriptor))?;
     listener.socket().accept()?;
     let address = listener.local_addr()?;
-    bench_common::announce(address.internet().ok_or("no port")?.port());
+    bench_common::announce(address.as_socket_addr().ok_or("no port")?.port());
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| {

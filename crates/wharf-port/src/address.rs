@@ -44,7 +44,7 @@ impl Address {
     ///
     /// ```
     /// use wharf_port::Address;
-    /// assert!(Address::unix("/run/wharf").internet().is_none());
+    /// assert!(Address::unix("/run/wharf").as_socket_addr().is_none());
     /// ```
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Address::Unix(path.into())
@@ -54,10 +54,10 @@ impl Address {
     ///
     /// ```
     /// use wharf_port::Address;
-    /// assert_eq!(Address::from(([127, 0, 0, 1], 80)).internet().unwrap().port(), 80);
+    /// assert_eq!(Address::from(([127, 0, 0, 1], 80)).as_socket_addr().unwrap().port(), 80);
     /// ```
     #[must_use]
-    pub fn internet(&self) -> Option<SocketAddr> {
+    pub fn as_socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Internet(address) => Some(*address),
             Address::Unix(_) => None,

@@ -11,7 +11,7 @@
 //! let mut waiter = port.waiter()?;
 //! let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
 //! let listener = listener.accept()?;
-//! # let address = listener.local_addr()?.internet().unwrap();
+//! # let address = listener.local_addr()?.as_socket_addr().unwrap();
 //! # let client = std::thread::spawn(move || {
 //! #     use std::io::{Read, Write};
 //! #     let mut client = std::net::TcpStream::connect(address).unwrap();

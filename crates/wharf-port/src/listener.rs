@@ -18,7 +18,7 @@ use crate::reference::SocketRef;
 /// # fn main() -> wharf_port::Result<()> {
 /// let port = wharf_port::Port::builder().build()?;
 /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
-/// assert_ne!(listener.local_addr()?.internet().unwrap().port(), 0);
+/// assert_ne!(listener.local_addr()?.as_socket_addr().unwrap().port(), 0);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]

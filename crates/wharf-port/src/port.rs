@@ -35,7 +35,7 @@ use crate::waiter::Waiter;
 /// let mut waiter = port.waiter()?;
 /// let listener = port.listen(([127, 0, 0, 1], 0), Key(90))?;
 /// let listener = listener.accept()?;
-/// let client = std::net::TcpStream::connect(listener.local_addr()?.internet().unwrap());
+/// let client = std::net::TcpStream::connect(listener.local_addr()?.as_socket_addr().unwrap());
 /// if let Wait::Packets(packets) = waiter.wait(None)? {
 ///     for packet in packets {
 ///         assert_eq!(packet.key, Key(90)); // an accept carries the listener's key

@@ -272,7 +272,7 @@ impl SocketRef {
     /// # let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
     /// # let port = wharf_port::Port::builder().build()?;
     /// let stream = port.associate(socket, 100.into())?;
-    /// assert!(stream.local_addr()?.internet().unwrap().ip().is_loopback());
+    /// assert!(stream.local_addr()?.as_socket_addr().unwrap().ip().is_loopback());
     /// # Ok(()) }
     /// ```
     pub fn local_addr(&self) -> Result<Address> {

@@ -91,7 +91,10 @@ fn listen(port: &Port) -> (Listener, SocketAddr) {
         .accept()
         .expect("a fresh listener accepts");
     let address = listener.local_addr().expect("a listener has an address");
-    (listener, address.internet().expect("an internet address"))
+    (
+        listener,
+        address.as_socket_addr().expect("an internet address"),
+    )
 }
 
 /// Passes every packet to `handle` until it returns that it has seen enough. It hangs if nothing

@@ -73,7 +73,7 @@ fn drive(options: &LoadOptions) -> Result<u8, String> {
     // Report a file that cannot be created before the load, and not after it.
     let hdr = options.hdr.as_deref().map(HdrFile::create).transpose()?;
     let plan = split::plan(options)?;
-    let admin = options.admin.as_ref().and_then(Address::internet);
+    let admin = options.admin.as_ref().and_then(Address::as_socket_addr);
     let server = admin.map(Asked::before).transpose()?;
     // If other processes work, one port shows which driver they have, or that there is none.
     let threads = match plan.processes {

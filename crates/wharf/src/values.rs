@@ -99,7 +99,7 @@ pub(crate) fn parse_driver(text: &str) -> Result<DriverChoice, String> {
 pub(crate) fn parse_one_address(text: &str) -> Result<Address, String> {
     let place: Place = text.parse()?;
     match <[Address; 1]>::try_from(place.addresses) {
-        Ok([address]) if address.internet().is_some() => Ok(address),
+        Ok([address]) if address.as_socket_addr().is_some() => Ok(address),
         _ => Err("name one host:port or [v6]:port".into()),
     }
 }

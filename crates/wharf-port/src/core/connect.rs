@@ -156,7 +156,7 @@ impl Locked<'_> {
         };
         let local = self.core.driver.local_address(self);
         let same_port = |local: &Address| {
-            let local = local.internet();
+            let local = local.as_socket_addr();
             local.is_some_and(|local| local.port() == to.port())
         };
         let Some(local) = local.ok().filter(same_port) else {

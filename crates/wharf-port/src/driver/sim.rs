@@ -114,7 +114,7 @@ fn in_use() -> std::io::Error {
 
 /// The same address with a number that nobody listens at, where it has none.
 fn with_number(world: &mut World, address: &Address) -> Address {
-    let Some(mut internet) = address.internet() else {
+    let Some(mut internet) = address.as_socket_addr() else {
         return address.clone();
     };
     while internet.port() == 0 {
@@ -181,7 +181,7 @@ impl Driver for Sim {
             return Err(std::io::ErrorKind::Unsupported.into());
         }
         self.shared.with(|world| {
-            let local = match (to.source, to.address.internet()) {
+            let local = match (to.source, to.address.as_socket_addr()) {
                 (Some(source), _) => source.into(),
                 (None, Some(address)) => peer::unspecified_like(address).into(),
                 (None, None) => Address::unix(""),

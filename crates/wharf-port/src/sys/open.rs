@@ -64,7 +64,7 @@ fn inherit(socket: &Socket, at: &ListenOptions, is_internet: bool) -> std::io::R
 
 fn open_listener(address: &Address, at: &ListenOptions) -> std::io::Result<Handle> {
     let name = address.to_system()?;
-    let internet = address.internet();
+    let internet = address.as_socket_addr();
     let protocol = internet.map(|_| socket2::Protocol::TCP);
     let socket = new_socket(address.domain(), protocol)?;
     if internet.is_some_and(|address| address.is_ipv6()) {
@@ -85,7 +85,7 @@ fn open_listener(address: &Address, at: &ListenOptions) -> std::io::Result<Handl
 
 /// Opens the socket the way every driver on a real network does.
 pub(crate) fn connector(to: &ConnectOptions) -> std::io::Result<Handle> {
-    let internet = to.address.internet();
+    let internet = to.address.as_socket_addr();
     let protocol = internet.map(|_| socket2::Protocol::TCP);
     let socket = new_socket(to.address.domain(), protocol)?;
     if internet.is_some() && to.no_delay {

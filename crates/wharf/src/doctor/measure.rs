@@ -107,7 +107,7 @@ fn kernel_bytes(count: u64) -> wharf_port::Result<Option<Taken>> {
     };
     let listener = port.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), LISTENER)?;
     listener.socket().accept()?;
-    let address = listener.local_addr()?.internet();
+    let address = listener.local_addr()?.as_socket_addr();
     // The first connections include objects that are created once.
     let taken = match address {
         Some(address) if trial.open(address, AT_ONCE)? => {

@@ -307,12 +307,12 @@ impl LoadOptions {
             .map(|target| self.check(target).map(|()| target))
             .collect();
         // Sources may be of one IP version, and the name of both.
-        let suits = |it: &&Address| match it.internet() {
+        let suits = |it: &&Address| match it.as_socket_addr() {
             Some(address) => self.sources_suit(address.ip()).is_ok(),
             None => true,
         };
         let all: Vec<Address> = all?.into_iter().filter(suits).cloned().collect();
-        match (all.is_empty(), target.internet()) {
+        match (all.is_empty(), target.as_socket_addr()) {
             (true, Some(address)) => self.sources_suit(address.ip()).map(|()| all),
             _ => Ok(all),
         }
@@ -320,7 +320,7 @@ impl LoadOptions {
 
     /// Whether the load may connect to this target.
     fn check(&self, target: &Address) -> Result<(), String> {
-        match target.internet() {
+        match target.as_socket_addr() {
             Some(address) if address.port() == 0 => {
                 Err(format!("{address}: name the port to connect to"))
             }
@@ -361,7 +361,7 @@ impl LoadOptions {
     pub(crate) fn sources(&self, target: &Address) -> Vec<SocketAddr> {
         let named = self.source.iter().flat_map(|source| &source.0);
         let named: Vec<SocketAddr> = named.map(|address| (*address, 0).into()).collect();
-        let on_loopback = target.internet().map(|address| address.ip());
+        let on_loopback = target.as_socket_addr().map(|address| address.ip());
         match on_loopback {
             Some(IpAddr::V4(address)) if named.is_empty() && address.is_loopback() => {
                 let count = self.connections.div_ceil(CONNECTIONS_PER_SOURCE);

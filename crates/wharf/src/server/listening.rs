@@ -85,7 +85,9 @@ pub(super) fn open(
     addresses: &[Address],
 ) -> Result<Opened, String> {
     let ports = build_ports(options, threads, addresses.len())?;
-    let internet = addresses.iter().all(|address| address.internet().is_some());
+    let internet = addresses
+        .iter()
+        .all(|address| address.as_socket_addr().is_some());
     // No other thread can use a direct descriptor. A separate listener of a full thread would keep
     // its backlog waiting. So all threads accept from one listener.
     let direct = options.division.descriptors == Descriptors::Direct;
@@ -169,7 +171,7 @@ impl Opening<'_> {
                 let mut at = ListenOptions::new(address.clone())
                     .backlog(self.options.backlog)
                     .reuse_port(share);
-                if !self.options.keepalive.is_zero() && address.internet().is_some() {
+                if !self.options.keepalive.is_zero() && address.as_socket_addr().is_some() {
                     at = at.keepalive(Keepalive::after(self.options.keepalive));
                 }
                 if let Some(name) = &self.options.congestion_control {
@@ -220,7 +222,7 @@ fn is_in_use(address: &Address) -> bool {
         }
         socket.bind(&address.into())
     };
-    let bound = address.internet().map(bound);
+    let bound = address.as_socket_addr().map(bound);
     matches!(bound, Some(Err(error)) if error.kind() == io::ErrorKind::AddrInUse)
 }
 

@@ -96,7 +96,7 @@ fn divided(options: &ServingOptions, processes: u32) -> Plan {
 /// Checks that several processes can share these addresses; the error says why not.
 fn can_share(options: &ServingOptions) -> Result<(), String> {
     let addresses = listening::addresses(options);
-    if let Some(path) = addresses.iter().find(|it| it.internet().is_none()) {
+    if let Some(path) = addresses.iter().find(|it| it.as_socket_addr().is_none()) {
         return Err(format!(
             "{path} is no address that processes can share: use --threads"
         ));

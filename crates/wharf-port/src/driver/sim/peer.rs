@@ -145,7 +145,7 @@ impl Network {
     pub fn connect(&self, to: &Address) -> Result<Peer> {
         let failed = |kind| Error::new(Operation::Connect, kind);
         self.shared.with(|world| {
-            let local = match to.internet() {
+            let local = match to.as_socket_addr() {
                 Some(address) => {
                     let mut local = unspecified_like(address);
                     local.set_port(world.fresh_number());
@@ -407,7 +407,7 @@ impl Peer {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
     /// let listener = port.listen(([127, 0, 0, 1], 7), 90.into())?;
     /// let peer = port.sim().unwrap().connect(&listener.local_addr()?)?;
-    /// assert!(peer.address().internet().unwrap().ip().is_loopback());
+    /// assert!(peer.address().as_socket_addr().unwrap().ip().is_loopback());
     /// # Ok(()) }
     /// ```
     #[must_use]

@@ -87,7 +87,8 @@ impl Sockets {
             let generation = self.entries[index].0;
             Some(SocketId { index, generation })
         };
-        let is_wildcard = |local: &Address| match (local.internet(), address.internet()) {
+        let is_wildcard = |local: &Address| match (local.as_socket_addr(), address.as_socket_addr())
+        {
             (Some(local), Some(address)) => {
                 local.ip().is_unspecified() && local.port() == address.port()
             }

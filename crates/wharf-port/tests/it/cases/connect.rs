@@ -182,7 +182,7 @@ fn a_connect_without_a_source_gets_one(at: &Where) {
     let op = rig.port.connect(host.address(), Key(5)).expect("room");
     let stream = connected(&mut rig, op);
     let peer = taken(&mut rig, &mut host);
-    let local = stream.local_addr().expect("it is open").internet();
+    let local = stream.local_addr().expect("it is open").as_socket_addr();
     assert!(local.is_some_and(|local| local.ip().is_loopback() && local.port() != 0));
     assert_eq!(stream.peer_addr().expect("the peer stays"), peer.address());
 }
@@ -198,7 +198,7 @@ fn a_connect_comes_from_the_source_it_names(at: &Where) {
     let local = first
         .local_addr()
         .expect("it is open")
-        .internet()
+        .as_socket_addr()
         .expect("of the internet");
     assert_eq!(local.ip(), source.ip());
     // The port number too, if one is given: here it is in use, which has its own kind.

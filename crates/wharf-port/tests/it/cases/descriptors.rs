@@ -175,7 +175,7 @@ fn a_listener_of_the_caller_accepts(at: &Where) {
     }
     // Without another owner it is gone with the port's.
     let address = listener.local_addr().expect("it is open");
-    let address = address.internet().expect("an internet listener");
+    let address = address.as_socket_addr().expect("an internet listener");
     drop(listener);
     rig.until("the listener is closed", |_| {
         let refused = TcpStream::connect(address).err()?;

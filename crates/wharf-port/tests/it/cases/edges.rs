@@ -157,7 +157,7 @@ fn data_that_came_during_a_pause_is_delivered(at: &Where) {
 /// A read stops before the urgent byte, and the data after it needs no further event.
 fn urgent_data_holds_up_no_stream(at: &Where) {
     let mut rig = Rig::new(at);
-    let address = rig.address().internet().expect("an internet address");
+    let address = rig.address().as_socket_addr().expect("an internet address");
     let mut far = TcpStream::connect(address).expect("the rig listens");
     far.set_nodelay(true).expect("an open socket");
     let accepted = rig.accepted();

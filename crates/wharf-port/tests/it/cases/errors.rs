@@ -317,7 +317,7 @@ fn a_connect_to_the_address_of_all_interfaces_stays_here(at: &Where) {
     let mut host = rig.network.listen();
     let port = host
         .address()
-        .internet()
+        .as_socket_addr()
         .expect("an internet address")
         .port();
     let op = rig.port.connect(([0, 0, 0, 0], port), Key(5));

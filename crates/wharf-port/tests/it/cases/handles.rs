@@ -77,7 +77,7 @@ pub(crate) const CASES: &[Case] = &[
 /// one port for good.
 fn a_clone_of_an_associated_socket_is_taken_or_refused_with_a_hint(at: &Where) {
     let mut rig = Rig::new(at);
-    let socket = TcpStream::connect(rig.address().internet().expect("an internet address"));
+    let socket = TcpStream::connect(rig.address().as_socket_addr().expect("an internet address"));
     let socket = socket.expect("the rig listens");
     let clone = socket.try_clone().expect("a handle is free");
     let stream = rig.port.associate(socket, Key(1)).expect("room");
@@ -336,7 +336,7 @@ fn two_listeners_never_share_by_accident(at: &Where) {
     let foreign = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let foreign = foreign.expect("a socket");
     foreign.set_reuse_address(true).expect("a known option");
-    let taken: SocketAddr = address.internet().expect("an internet address");
+    let taken: SocketAddr = address.as_socket_addr().expect("an internet address");
     let both = foreign.bind(&taken.into()).and_then(|()| foreign.listen(1));
     assert!(both.is_err(), "two listen at {taken}");
 }

@@ -191,7 +191,7 @@ fn connections_during_a_pause_are_not_tried_one_by_one(at: &Where) {
         return;
     }
     let mut rig = Rig::new(at);
-    let address = rig.address().internet().expect("an internet address");
+    let address = rig.address().as_socket_addr().expect("an internet address");
     let clients: Vec<Socket> = (0..CONNECTIONS)
         .map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket"))
         .collect();

@@ -453,7 +453,10 @@ impl Passed {
 /// The port number of a listener on an internet address.
 pub(crate) fn port_of(listener: &Listener) -> u16 {
     let address = listener.local_addr().expect("a listener has an address");
-    address.internet().expect("an internet address").port()
+    address
+        .as_socket_addr()
+        .expect("an internet address")
+        .port()
 }
 
 /// Waits until the peer sees that its connection is over, in any way.

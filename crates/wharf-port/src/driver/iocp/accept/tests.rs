@@ -41,7 +41,7 @@ impl Server {
         let listener = port.listen(([127, 0, 0, 1], 0), Key(90));
         let listener = listener.expect("a free port of the loopback");
         let address = listener.local_addr().expect("it listens");
-        let address = address.internet().expect("an internet address");
+        let address = address.as_socket_addr().expect("an internet address");
         Server {
             listener,
             address,
