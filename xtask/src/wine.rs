@@ -5,7 +5,7 @@
 //! `target/wine`. Building and running are separate, because `wine10` runs the same binaries under
 //! a newer Wine.
 //!
-//! This leg runs builds with debug assertions. `wine10` builds and runs the release builds, with
+//! This leg runs builds with debug assertions. `wine10` builds and runs the profile `dist`, with
 //! all optimizations of the linker: that takes minutes, and once is enough.
 
 use std::ffi::OsString;
@@ -71,11 +71,11 @@ pub(crate) const DEBUG: Profile = Profile {
     options: &[],
 };
 
-/// The release build.
+/// The build that packages have.
 #[cfg(target_os = "linux")]
-pub(crate) const RELEASE: Profile = Profile {
-    directory: "release",
-    options: &["--release"],
+pub(crate) const DIST: Profile = Profile {
+    directory: "dist",
+    options: &["--profile", "dist"],
 };
 
 impl Profile {
@@ -223,13 +223,13 @@ impl Wine {
     }
 
     /// Runs the program's own suite as on Windows: both are Windows programs, and no signal stops
-    /// anything. The program is the release build.
+    /// anything. The program is the one that packages have.
     #[cfg(target_os = "linux")]
     pub(crate) fn serve_client_of_windows(&self, build: &Build) -> Result<()> {
         let mut suite = build.cargo(DEBUG, &PROGRAM_SUITE);
         suite.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program);
         // The name means that it runs under Wine.
-        suite.env("WHARF_TEST_PROGRAM", RELEASE.path(PROGRAM));
+        suite.env("WHARF_TEST_PROGRAM", DIST.path(PROGRAM));
         suite.env("WHARF_TEST_DRIVERS", "iocp");
         self.enter(&mut suite);
         command::run(&mut suite)

@@ -5,9 +5,9 @@
 //! connection that was reset fails at once. Without this leg that code would run nowhere before it
 //! runs on Windows.
 //!
-//! The suite runs twice: with debug assertions, because only this Wine reaches some code, and as a
-//! release build. The program with debug assertions serves a client of this system, and the release
-//! build a client of Windows.
+//! The suite runs twice: with debug assertions, because only this Wine reaches some code, and in the
+//! profile `dist`. The program with debug assertions serves a client of this system, and that of
+//! `dist` a client of Windows.
 //!
 //! The packages of Debian 13 are in a root directory below `target/wine10`: see [`crate::trixie`].
 //!
@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::debian;
 use crate::trixie::{self, skipped, starter};
-use crate::wine::{Build, RELEASE, Wine, timed};
+use crate::wine::{Build, DIST, Wine, timed};
 
 const WINE: &str = "/usr/lib/wine/wine64";
 const WINE_SERVER: &str = "/usr/lib/wine/wineserver64";
@@ -40,9 +40,9 @@ pub(crate) fn wine10() -> Result<()> {
     require_version(&wine.program)?;
     let build = Build::new()?;
     build.all()?;
-    build.program_and_suite(RELEASE)?;
+    build.program_and_suite(DIST)?;
     wine.exercise(&build)?;
-    wine.run_suite(&build, RELEASE)?;
+    wine.run_suite(&build, DIST)?;
     timed("run the program against a client of Windows", || {
         wine.serve_client_of_windows(&build)
     })
