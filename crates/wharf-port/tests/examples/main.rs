@@ -17,6 +17,7 @@ mod program;
 mod readme;
 #[cfg(target_os = "linux")]
 mod traced;
+mod usual;
 
 /// Ends a hang, and is far longer than needed.
 const PATIENCE: Duration = Duration::from_secs(180);
