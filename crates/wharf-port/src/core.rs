@@ -414,13 +414,14 @@ impl Locked<'_> {
             socket: self.core.socket(self.id),
             event,
         };
-        let passes = !self.has(flag::SILENT | flag::LISTENER | flag::QUEUED);
-        if passes && !self.has_packets() && self.may_take() {
-            if let Some(local) = &mut self.out.0 {
-                return local.take(self.id, &mut self.state, packet);
+        let packets_max = self.core.options.turn_packets_max;
+        let passes = !self.has(flag::SILENT | flag::LISTENER | flag::QUEUED) && !self.has_packets();
+        match &mut self.out.0 {
+            Some(local) if passes && local.may_take(&self.state, packets_max) => {
+                local.take(self.id, &mut self.state, packet);
             }
+            _ => self.deliver_otherwise(packet),
         }
-        self.deliver_otherwise(packet);
     }
 
     /// The same for what is not simply the next packet of a socket.

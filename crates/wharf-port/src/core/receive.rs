@@ -173,6 +173,7 @@ impl Locked<'_> {
     }
 
     /// Room for one more lease of a stream, or a pause until one returns.
+    #[inline]
     pub(crate) fn reserve_lease(&mut self) -> bool {
         // Marked first, because the lease that returns clears nothing under the slot's lock.
         let reserved = self
