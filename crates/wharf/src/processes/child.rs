@@ -53,17 +53,23 @@ impl Child {
         let (begin, begins) = mpsc::channel();
         let (handlers, receiver) = mpsc::channel::<OrderHandler>();
         threads::start("orders", move || {
+            let mut asked = false;
             while let Some(line) = next_line() {
                 match Order::of(&line) {
                     Some(Order::Begin) => break,
                     // No work has started, so there is no report.
                     Some(Order::Stop) => std::process::exit(0),
-                    Some(Order::Tell | Order::Leave) | None => {}
+                    // The parent waits for a reply, and asks no more before it has come.
+                    Some(Order::Tell) => asked = true,
+                    Some(Order::Leave) | None => {}
                 }
             }
             // The receiver ends with the process.
             let _ = begin.send(());
             if let Ok(carry_out) = receiver.recv() {
+                if asked {
+                    carry_out(Order::Tell);
+                }
                 while let Some(line) = next_line() {
                     if let Some(order) = Order::of(&line) {
                         carry_out(order);

@@ -1,6 +1,6 @@
 //! Servers and loads in several processes: one account, and one end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -180,6 +180,31 @@ fn what_cannot_be_divided_is_refused_in_one_line() {
         assert!(text.contains(cure), "{arguments:?}: {text}");
         assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
     }
+}
+
+/// An `--admin` client may ask before all processes have begun. The order was ignored, the reply
+/// never came, and every later question was answered with the counts of the start.
+#[test]
+fn a_child_that_is_asked_before_it_begins_replies_once_it_has_begun() {
+    if !can_share() {
+        return;
+    }
+    let mut command: Command = program();
+    command.args(["hold", "--part", "127.0.0.1:0", "--processes", "2"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut orders = child.stdin.take().expect("it is piped");
+    let part = "{\"process\":0,\"processes\":2}";
+    let all = format!("{part}\ntell\nbegin\nstop\n");
+    orders.write_all(all.as_bytes()).expect("it reads");
+    let reports = BufReader::new(child.stdout.take().expect("it is piped"));
+    let reports: Vec<String> = reports.lines().map_while(Result::ok).collect();
+    child.wait().expect("it has ended");
+    let standing = |line: &String| line.starts_with("{\"standing\"");
+    assert!(reports.iter().any(standing), "{reports:?}");
 }
 
 /// Two servers of one user could share an address, and each would get some of the clients.
