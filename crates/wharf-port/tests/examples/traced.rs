@@ -287,7 +287,7 @@ fn when_accepting_ends_connections_listener_and_port_are_closed_in_this_order() 
     let address = traced.program.address();
     traced.program.expect("WAITING FOR CONNECTION 100");
     let (mut clients, mut key) = (Vec::new(), 100);
-    // The call that fails may find nobody, and the listener closes while the next client connects.
+    // The call that fails may find no client, and the listener closes while the next one connects.
     while let Ok(client) = TcpStream::connect(address) {
         clients.push(client);
         if traced.program.line_or_end().is_none() {
