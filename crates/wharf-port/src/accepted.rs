@@ -1,11 +1,12 @@
-//! Sockets on their way into a port: accepted ones, and those of other libraries.
+//! Sockets before they belong to a port: accepted ones, and those of other libraries.
 //!
-//! An accepted socket belongs to no port yet, so that it may be associated with any: a program
-//! with a port per thread deals them out. It keeps a place in the table of the port that accepted
-//! it, which makes `sockets_max` exact.
+//! An accepted socket belongs to no port yet, so it may be associated with any port. A program with
+//! one port per thread (thread-per-core) distributes them this way. The socket reserves a place in
+//! the table of the port that accepted it. That makes `sockets_max` exact.
 //!
-//! `AsFd` was rejected for them: a connection in the table of a ring has no descriptor. So was
-//! `socket2`'s type in conversions, because its versions would become versions of this crate.
+//! `AsFd` was rejected for these types, because a connection in the table of a ring has no
+//! descriptor. Conversions from `socket2`'s type were rejected, because the versions of `socket2`
+//! would become part of this crate's API.
 
 use std::net::TcpStream;
 
@@ -19,10 +20,11 @@ const NO_DESCRIPTOR: &str = "this connection has no descriptor of its own: assoc
 const IS_UNIX: &str = "this is a Unix socket: convert it into a UnixStream";
 const IS_INTERNET: &str = "this is no Unix socket: convert it into a TcpStream";
 
-/// An accepted connection that no port knows yet; dropping it closes it.
+/// An accepted connection that is not associated yet. Dropping it closes it.
 ///
-/// It counts against `sockets_max` of the port that accepted it until it is dropped, associated, or
-/// converted: into a `TcpStream`, a `UnixStream`, or an [`OwnedDescriptor`](crate::OwnedDescriptor).
+/// It counts against `sockets_max` of the port that accepted it until it is dropped, associated or
+/// converted. It converts into a `TcpStream`, a `UnixStream` or an
+/// [`OwnedDescriptor`](crate::OwnedDescriptor).
 ///
 /// ```
 /// use wharf_port::{Accepted, Key, Port, SocketRef};
@@ -34,20 +36,22 @@ const IS_INTERNET: &str = "this is no Unix socket: convert it into a TcpStream";
 #[derive(Debug)]
 pub struct Accepted {
     pub(crate) handle: sys::Handle,
-    /// Where the accept itself told it (IOCP); elsewhere the system is asked when somebody is.
+    /// The peer, if the accept itself reported it (IOCP). Otherwise the system is asked on demand.
     pub(crate) peer: Option<Address>,
     pub(crate) place: Option<Place>,
 }
 
 impl Accepted {
-    /// Who connected. Asked only when called, so that an accept costs no system call more.
+    /// Returns the address of the peer. The system is asked only when this is called, so an accept
+    /// costs no additional system call.
     ///
     /// # Errors
-    /// [`ErrorKind::NotConnected`](crate::ErrorKind::NotConnected) when the peer has reset the connection already.
+    /// [`ErrorKind::NotConnected`](crate::ErrorKind::NotConnected) when the peer has already reset
+    /// the connection.
     ///
     /// ```
     /// fn greet(accepted: &wharf_port::Accepted) -> String {
-    ///     accepted.peer_addr().map_or("somebody".into(), |peer| peer.to_string())
+    ///     accepted.peer_addr().map_or("an unknown peer".into(), |peer| peer.to_string())
     /// }
     /// ```
     pub fn peer_addr(&self) -> Result<Address> {
@@ -59,12 +63,12 @@ impl Accepted {
         peer.map_err(|error| Error::from_io(Operation::Address, &error))
     }
 
-    /// The descriptor, to set an option or to read one; nothing where the connection has none.
+    /// Returns the descriptor, to set or read an option; `None` if the connection has none.
     ///
-    /// That is so in the table of a port with
-    /// [`direct_descriptors`](crate::Builder::direct_descriptors), and on the simulated network. For
-    /// these this is a method and no `AsFd`, which could only panic. To keep the descriptor, convert
-    /// the connection into an [`OwnedDescriptor`](crate::OwnedDescriptor).
+    /// A connection has no descriptor in the table of a port with
+    /// [`direct_descriptors`](crate::Builder::direct_descriptors), and on the simulated network.
+    /// Because of these, this is a method and not `AsFd`, which could only panic. To keep the
+    /// descriptor, convert the connection into an [`OwnedDescriptor`](crate::OwnedDescriptor).
     ///
     /// ```
     /// use wharf_port::Accepted;
@@ -78,7 +82,7 @@ impl Accepted {
         descriptor(&self.handle, self.place.as_ref())
     }
 
-    /// The system's number of the socket, for lines a person reads.
+    /// Returns the system's number of the socket, for log lines.
     ///
     /// ```
     /// fn line(accepted: &wharf_port::Accepted) -> String {
@@ -91,13 +95,13 @@ impl Accepted {
     }
 }
 
-/// A connected socket on its way into a port: what [`Port::associate`](crate::Port::associate)
-/// takes, and gives back when it refuses.
+/// A connected socket before it belongs to a port. [`Port::associate`](crate::Port::associate)
+/// takes it, and returns it if the port refuses it.
 ///
-/// Streams of `std` and owned descriptors convert into it. It converts back, and so does an
-/// [`Accepted`], into a socket that blocks. That fails as
-/// [`ErrorKind::Unsupported`] for a connection without a descriptor, as
-/// [`ErrorKind::InvalidInput`] where the stream is of another family, and gives the socket back.
+/// Streams of `std` and owned descriptors convert into it. It converts back into a blocking socket,
+/// and so does an [`Accepted`]. That conversion fails as [`ErrorKind::Unsupported`] for a
+/// connection without a descriptor, and as [`ErrorKind::InvalidInput`] if the stream is of another
+/// family. A conversion that fails returns the socket.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -125,7 +129,7 @@ impl Unassociated {
         }
     }
 
-    /// The descriptor; nothing where the connection has none. As
+    /// Returns the descriptor; `None` if the connection has none. See
     /// [`Accepted::descriptor`](crate::Accepted::descriptor).
     ///
     /// ```
@@ -140,8 +144,8 @@ impl Unassociated {
         descriptor(&self.handle, self.place.as_ref())
     }
 
-    /// The descriptor alone, of a socket that blocks as those of `std` do. The place in the table
-    /// of the port that accepted it is free then.
+    /// Converts into a descriptor that blocks, as those of `std` do. This frees the place in the
+    /// table of the port that accepted it.
     pub(crate) fn into_standard(
         self,
         wanted: Option<Family>,
@@ -195,7 +199,7 @@ pub(crate) enum Family {
     Unix,
 }
 
-/// The descriptor of a socket on its way, where it has one of its own.
+/// Returns the descriptor of a socket without a port, if the socket has one.
 fn descriptor<'a>(
     handle: &'a sys::Handle,
     place: Option<&Place>,

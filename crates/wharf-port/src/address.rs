@@ -1,7 +1,7 @@
-//! Addresses of sockets: internet and Unix, as one type for listening, connecting and asking.
+//! Addresses of sockets: internet and Unix, as one type for listening, connecting and queries.
 //!
-//! `std::net::SocketAddr` alone was rejected because Unix sockets are in the contract; the
-//! conversions let a caller write plain standard addresses everywhere.
+//! `std::net::SocketAddr` alone was rejected because the contract includes Unix sockets.
+//! Conversions let a caller pass standard addresses everywhere.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -14,13 +14,13 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Where a socket listens, or which peer it connects to.
 ///
-/// It prints as `host:port`, `[v6]:port` or `unix:path`, and reads what it prints. Names of hosts
-/// are not read, because looking one up may take seconds: use [`std::net::ToSocketAddrs`].
+/// It prints as `host:port`, `[v6]:port` or `unix:path`, and parses what it prints. It does not
+/// parse host names, because a lookup may take seconds. Use [`std::net::ToSocketAddrs`] for these.
 ///
 /// # Portability
-/// Unix addresses work on Unix systems; elsewhere they are refused as unsupported. On Linux a path
-/// that begins with a zero byte is a name in the abstract namespace. It prints as `unix:@name`, and
-/// a relative path that begins with `@` as `unix:./@path`.
+/// Unix addresses work on Unix systems. Other systems refuse them as unsupported. On Linux a path
+/// that begins with a zero byte is a name in the abstract namespace. It prints as `unix:@name`. A
+/// relative path that begins with `@` prints as `unix:./@path`.
 ///
 /// ```
 /// use wharf_port::Address;
@@ -40,7 +40,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The Unix socket at this path.
+    /// Makes the address of the Unix socket at this path.
     ///
     /// ```
     /// use wharf_port::Address;
@@ -50,7 +50,7 @@ impl Address {
         Address::Unix(path.into())
     }
 
-    /// The internet address, unless this is a Unix one.
+    /// Returns the internet address; `None` for a Unix address.
     ///
     /// ```
     /// use wharf_port::Address;

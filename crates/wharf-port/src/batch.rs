@@ -1,18 +1,19 @@
 //! The batch: the packets of one wait, as an iterator.
 //!
-//! Each packet is looked at once more when it is handed out, because the owner of its socket may
-//! have dropped it since it came (contract C11): in the loop over the batch, most often. To take
-//! such packets out of the batch at the drop was rejected, because a batch belongs to its thread and
-//! a drop may come from any; so was a lock for each packet: the mark is in an atomic.
+//! The batch checks each packet once more before it hands the packet out, because the owner of the
+//! socket may have dropped it since the packet came (contract C11). Most often that happens in the
+//! loop over the batch. Removing such packets from the batch at the drop was rejected: a batch
+//! belongs to its thread, and any thread may drop a socket. A lock for each packet was rejected
+//! too: the mark is an atomic.
 
 use crate::packet::Packet;
 use crate::waiter::Waiter;
 
 /// Packets, as an iterator; made by [`Waiter::wait`].
 ///
-/// Dropping it ends the turns of the packets taken from it; packets not taken come first at the
-/// next wait. A packet is passed over if its `Stream` or `Listener` was dropped after it came, also
-/// in the loop over this very batch.
+/// Dropping it ends the turns of the packets that were taken from it. The next wait delivers the
+/// other packets first. The batch skips a packet if its `Stream` or `Listener` was dropped after
+/// the packet came, also if that happened in the loop over this batch.
 ///
 /// ```
 /// use wharf_port::{Port, Wait};
@@ -61,7 +62,7 @@ impl Iterator for Batch<'_> {
 }
 
 impl Batch<'_> {
-    /// How many packets are left in it, those included that will be passed over.
+    /// Returns the number of packets left, including those that the batch will skip.
     ///
     /// ```
     /// use wharf_port::{Port, Wait};
@@ -78,7 +79,7 @@ impl Batch<'_> {
         self.waiter.seat.taking.borrow().local.packets.len()
     }
 
-    /// Whether no packet is left in it.
+    /// Returns whether no packet is left.
     ///
     /// ```
     /// fn is_done(batch: &wharf_port::Batch<'_>) -> bool {
@@ -93,7 +94,7 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // On a single-waiter port nobody else could have the turn: the next wait ends it.
+        // On a single-waiter port no other waiter could have the turn. The next wait ends it.
         if self.waiter.core.options().shared && self.waiter.seat.is_taken() {
             let waiter = &self.waiter;
             waiter

@@ -1,11 +1,11 @@
 //! Bytes that operations own: what a send takes, and what a receive lends.
 //!
-//! Contract C3: an operation owns its bytes until its outcome is out. So buffers move in and
-//! come back in packets; borrowed slices were rejected, because safe code may forget a guard and
-//! the kernel would go on writing (RUSTSEC-2020-0021).
+//! Contract C3: an operation owns its bytes until its outcome is delivered. So buffers move in and
+//! come back in packets. Borrowed slices were rejected: safe code may forget a guard, and the
+//! kernel would continue to write (RUSTSEC-2020-0021).
 //!
-//! A lease is a buffer of the pool. One that waits to be sent to a peer that does not read is
-//! copied out when the pool runs short, so that slow peers cannot take it hostage.
+//! A lease is a buffer of the pool. A lease that is queued for a peer that does not read is copied
+//! out when the pool runs short. So slow peers cannot exhaust the pool.
 
 use std::fmt;
 use std::mem;
@@ -34,7 +34,7 @@ enum Repr {
 }
 
 impl Buffer {
-    /// The bytes as a vector; copied unless they were one.
+    /// Returns the bytes as a vector. Copies them unless they are one already.
     ///
     /// ```
     /// assert_eq!(wharf_port::Buffer::from("ab").into_vec(), b"ab");
@@ -49,7 +49,8 @@ impl Buffer {
 }
 
 impl Buffer {
-    /// Copies a lease out of its pool, of whichever port, if it waits and others need the buffer.
+    /// Copies a queued lease out of its pool if that pool runs short. The pool may be another
+    /// port's.
     pub(crate) fn leave_scarce_pool(&mut self) {
         if let Repr::Lease(lease) = &mut self.0 {
             if matches!(lease.bytes, Bytes::Pool(_)) && lease.core.pool().is_scarce() {
@@ -136,9 +137,9 @@ impl From<Arc<[u8]>> for Buffer {
 
 /// Received bytes, lent by the port's pool until this value is dropped.
 ///
-/// It may be kept, sent on or dropped from any thread, on any port, also after its socket or its
-/// port is gone. At most `leases_per_socket` of one stream are out at a time; until one comes
-/// back, that stream alone is not read. It is never empty.
+/// Any thread may keep it, send it on or drop it, on any port, also after its socket or its port is
+/// gone. One stream has at most `leases_per_socket` leases out at a time. At that bound the port
+/// stops reading this stream, and only this one, until a lease comes back. A lease is never empty.
 ///
 /// ```
 /// use wharf_port::Lease;
@@ -156,18 +157,18 @@ pub struct Lease {
 /// Where the bytes of a lease are.
 enum Bytes {
     Pool(PoolBuffer),
-    /// Copied out of the pool, which others wait for.
+    /// Copied out of the pool, because other streams wait for the buffer.
     Heap(Box<[u8]>),
-    /// The same at its receipt, because it is small. The pool counts it.
+    /// Copied when it was received, because it is small. The pool counts it.
     Small(Box<[u8]>),
     /// Only while the lease is dropped.
     Returned,
 }
 
 impl Lease {
-    /// Wraps a buffer whose first `count` bytes hold data. The caller has counted the lease
-    /// against its socket. A few bytes do not hold a buffer of a pool that runs short: nobody knows
-    /// when the lease is read.
+    /// Wraps a buffer whose first `count` bytes hold data. The caller has counted the lease against
+    /// its socket. If the pool runs short, a few bytes are copied and do not hold a buffer, because
+    /// it is unknown when the program reads the lease.
     pub(crate) fn new(core: &Arc<Core>, buffer: PoolBuffer, count: usize, socket: SlotId) -> Self {
         debug_assert!(count <= core.pool().buffer_bytes());
         let bytes = if core.pool().copies_out(count) {
@@ -187,10 +188,10 @@ impl Lease {
         }
     }
 
-    /// Drops the first `count` bytes from view; they are still lent.
+    /// Removes the first `count` bytes from view. The buffer stays lent.
     ///
     /// # Panics
-    /// If `count` is more than there are.
+    /// If `count` is more than the lease holds.
     ///
     /// ```
     /// fn after_header(mut lease: wharf_port::Lease) -> wharf_port::Lease {
@@ -208,8 +209,8 @@ impl Lease {
         self.count -= count as u32;
     }
 
-    /// Copies the bytes out of the pool and gives the buffer back; the lease still counts
-    /// against its stream.
+    /// Copies the bytes out of the pool and returns the buffer. The lease still counts against its
+    /// stream.
     fn leave_pool(&mut self) {
         let copy = Bytes::Heap(Box::from(&**self));
         self.start = 0;

@@ -1,8 +1,8 @@
-//! How a port is built: its driver, its sharing, and every bound it will never pass.
+//! How a port is built: its driver, its sharing, and all its bounds.
 //!
-//! All limits are set here and nowhere else (contract C13); a request beyond one is refused with
-//! its value. Limits that grow by themselves were rejected: a bound nobody states is found in
-//! production.
+//! All limits are set here and nowhere else (contract C13). The port refuses a request beyond a
+//! limit and returns its value. Limits that grow by themselves were rejected: a program finds a
+//! bound that it does not state only in production.
 
 mod asked;
 
@@ -42,8 +42,8 @@ impl Builder {
         }
     }
 
-    /// Which driver: [`DriverChoice::Auto`] takes the best that works, and says why it passed
-    /// over the others.
+    /// Chooses the driver. [`DriverChoice::Auto`] takes the best that works, and reports why it
+    /// passed over the others.
     ///
     /// ```
     /// # use wharf_port::{DriverChoice, Port};
@@ -56,8 +56,8 @@ impl Builder {
         self
     }
 
-    /// A simulated network in memory that behaves as `options` say, for tests; [`Port::sim`] is its
-    /// far end. It needs the feature `sim` of this crate.
+    /// Builds the port on a simulated network in memory, for tests. `options` say how the network
+    /// behaves. [`Port::sim`] returns its far end. It needs the feature `sim` of this crate.
     ///
     /// ```
     /// use wharf_port::{DriverKind, Port, sim::SimOptions};
@@ -73,7 +73,7 @@ impl Builder {
         self
     }
 
-    /// Many threads may wait, each packet goes to one of them (the default).
+    /// Many threads may wait; each packet goes to one of them (the default).
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -86,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// One thread waits: the cheapest kind of port. A second waiter is refused.
+    /// One thread waits: the cheapest kind of port. The port refuses a second waiter.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -100,8 +100,9 @@ impl Builder {
         self
     }
 
-    /// How many sockets may be associated at once, 1 to 16,777,216; 1,048,576 by default. Accepted
-    /// connections that nobody has taken count too; at the bound further ones stay in the backlog.
+    /// Sets how many sockets may be associated at once, 1 to 16,777,216; 1,048,576 by default.
+    /// Accepted connections that are not associated yet count too. At the bound further connections
+    /// stay in the backlog.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().sockets_max(100);
@@ -111,25 +112,25 @@ impl Builder {
         self
     }
 
-    /// Puts accepted and connected sockets into a table of the port's own, with so many places, in
-    /// which they take no descriptor of the process; an experiment. Each port has its own table,
-    /// of at most as many places as the process may have open files, so that several ports hold
-    /// more connections than one process has descriptors.
+    /// Puts accepted and connected sockets into a table of the port's own with this number of
+    /// places. There they use no descriptor of the process. This is an experiment. Each port has
+    /// its own table. A table has at most as many places as the process may have open files. So
+    /// several ports hold more connections than one process has descriptors.
     ///
-    /// At the bound a listener pauses, as at `sockets_max`. Such a socket can be associated with
-    /// the port that accepted it and with no other; it tells its addresses on the thread of the
-    /// port's waiter alone; closes go out at the next wait; and it is gone when that thread ends.
+    /// At the bound a listener pauses, as at `sockets_max`. Such a socket has four limits. Only the
+    /// port that accepted it can associate it. Only the thread of the port's waiter can read its
+    /// addresses. A close goes out at the next wait. The socket is gone when that thread ends.
     /// `docs/library/direct-descriptors.md` has the rest.
     ///
     /// # Portability
     /// For single-waiter ports on `uring`, with Linux 6.8 or later. Elsewhere
-    /// [`build`](Builder::build) fails and says what is missing, also with
+    /// [`build`](Builder::build) fails and reports what is missing, also with
     /// [`DriverChoice::Auto`].
     ///
     /// ```
     /// use wharf_port::Port;
     /// let builder = Port::builder().single_waiter().direct_descriptors(10_000);
-    /// // Nobody but the one waiter's thread may touch the table.
+    /// // Only the thread of the one waiter may use the table.
     /// assert!(Port::builder().shared().direct_descriptors(10_000).build().is_err());
     /// ```
     pub fn direct_descriptors(mut self, places: u32) -> Self {
@@ -137,9 +138,9 @@ impl Builder {
         self
     }
 
-    /// How many timers may be set at once, at least 1; 16,777,216 by default. The port's own count, and what
-    /// takes one is refused where none is left; but a close that flushes, a listener that pauses and
-    /// a wait for memory have theirs in any case.
+    /// Sets how many timers may be set at once, at least 1; 16,777,216 by default. The port's own
+    /// timers count too. At the bound the port refuses an operation that needs a timer. A close
+    /// that flushes, a listener that pauses and a wait for memory get a timer in any case.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().timers_max(100);
@@ -149,7 +150,7 @@ impl Builder {
         self
     }
 
-    /// How many posted packets may wait to be taken; 65,536 by default.
+    /// Sets how many posted packets may wait to be taken; 65,536 by default.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().posts_max(100);
@@ -159,7 +160,7 @@ impl Builder {
         self
     }
 
-    /// How many waiters a shared port gives out at once, 1 to 65,535; 256 by default. A
+    /// Sets how many waiters a shared port has at once, 1 to 65,535; 256 by default. A
     /// single-waiter port has one, whatever this says.
     ///
     /// ```
@@ -175,8 +176,8 @@ impl Builder {
         self
     }
 
-    /// How many packets one wait hands out at most, 1 to 4,096; by default 8 on a shared port and
-    /// 256 on a single-waiter one.
+    /// Sets how many packets one wait returns at most, 1 to 4,096; by default 8 on a shared port
+    /// and 256 on a single-waiter one.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().batch_max(1);
@@ -186,7 +187,7 @@ impl Builder {
         self
     }
 
-    /// How many packets of one socket a batch holds at most, 1 to 255; 8 by default.
+    /// Sets how many packets of one socket a batch holds at most, 1 to 255; 8 by default.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().turn_packets_max(2);
@@ -196,7 +197,7 @@ impl Builder {
         self
     }
 
-    /// How many leases of one stream may be out, queued or being sent, 1 to 65,535; 4 by
+    /// Sets how many leases of one stream may be out, queued or being sent, 1 to 65,535; 4 by
     /// default.
     ///
     /// ```
@@ -207,8 +208,8 @@ impl Builder {
         self
     }
 
-    /// How many bytes one socket's send queue holds before it refuses; 1 MiB by default. One send
-    /// is taken whatever its size when the queue is empty.
+    /// Sets how many bytes one socket's send queue holds before it refuses; 1 MiB by default. An
+    /// empty queue takes one send of any size.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().send_queue_bytes_max(64 * 1024);
@@ -218,18 +219,19 @@ impl Builder {
         self
     }
 
-    /// How many sends, and how many receives into buffers, one socket queues, at least 1; 1,024 by
-    /// default.
+    /// Sets how many sends, and how many receives into buffers, one socket queues, at least 1;
+    /// 1,024 by default.
     ///
-    /// What nobody has taken counts as well. A reported send is refused as full while this many
-    /// packets of its socket wait to be taken; any other operation while this many ends of
-    /// operations of its kind do. A listener with this many connections that nobody has taken leaves
-    /// the others in its backlog, until half of them are taken.
+    /// Packets that wait to be taken count as well. The port refuses a reported send as full while
+    /// this many packets of its socket wait. It refuses any other operation while this many ends of
+    /// operations of its kind wait. When this many connections of a listener wait to be taken, the
+    /// listener leaves the others in its backlog until half of them are taken.
     ///
     /// # Portability
-    /// On io_uring the kernel accepts by one request what comes, so a bound of 512 or more may be
-    /// passed by what it accepts before a waiter looks: at most 8,192 connections, and never more
-    /// than [`sockets_max`](Builder::sockets_max). A smaller bound is exact to one connection.
+    /// On io_uring one request makes the kernel accept all that comes. So a bound of 512 or more
+    /// may be exceeded by what the kernel accepts before a waiter looks: at most 8,192 connections,
+    /// and never more than [`sockets_max`](Builder::sockets_max). A smaller bound is exact to one
+    /// connection.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().operations_per_socket_max(16);
@@ -239,11 +241,11 @@ impl Builder {
         self
     }
 
-    /// How many accepts are kept posted on a listener, up to 65,535; 16 by default. A number below 8
-    /// counts as 8.
+    /// Sets how many accepts are kept posted on a listener, up to 65,535; 16 by default. A number
+    /// below 8 counts as 8.
     ///
     /// # Portability
-    /// Only IOCP posts accepts ahead; elsewhere one request streams them all.
+    /// Only IOCP posts accepts ahead. On other drivers one request streams all accepts.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().accepts_posted(32);
@@ -253,8 +255,8 @@ impl Builder {
         self
     }
 
-    /// How long a closing socket may take to send what is queued; 5 s by default, 49 days at most,
-    /// in whole milliseconds. It takes one of the port's timers; where none is left, it has no limit.
+    /// Sets how long a closing socket may take to send what is queued; 5 s by default, 49 days at
+    /// most, in whole milliseconds. The limit has a timer even if `timers_max` timers are set.
     ///
     /// ```
     /// use std::time::Duration;
@@ -265,18 +267,19 @@ impl Builder {
         self
     }
 
-    /// How long a waiter that finds nothing busy-polls before it sleeps, at most 1 s and in whole
-    /// microseconds; 0 by default, which sleeps at once.
+    /// Busy-polls for up to this long before a waiter sleeps, at most 1 s and in whole
+    /// microseconds. With 0, the default, the waiter sleeps at once.
     ///
-    /// A thread that has not slept need not be woken: with few connections that cuts the round trip.
-    /// It costs a processor: a waiter that looks keeps one busy, and takes it from whoever else would
-    /// run there. Leave it off unless there is one to spare for each thread that waits, the other end
-    /// included if that is on this machine. Each thing that happens begins a new look, and so does
-    /// each wait; posts, timers, closes and the end of a wait's time are as they are without it.
+    /// Busy-polling saves the wake-up. That shortens the round trip when there are few connections,
+    /// but keeps one core busy per waiting thread, and takes that core from other threads. Enable
+    /// it only if every waiting thread has a core to itself, and the peer too if it is on this
+    /// machine. Each wait and each event restarts the time. Posts, timers, closes and timeouts work
+    /// as without it.
     ///
     /// # Portability
-    /// Where one waiter of a shared port leads (io_uring, kqueue), that one looks and the others
-    /// sleep; elsewhere each does. The simulated network, whose clock is its own, never looks.
+    /// If one waiter of a shared port leads (io_uring, kqueue), only that one busy-polls and the
+    /// others sleep. On other drivers each waiter does. The simulated network never busy-polls,
+    /// because its clock is virtual.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -291,7 +294,7 @@ impl Builder {
         self
     }
 
-    /// The receive pool.
+    /// Sets the size of the receive pool and its buffers.
     ///
     /// ```
     /// # use wharf_port::{PoolOptions, Port};
@@ -305,9 +308,9 @@ impl Builder {
     /// Builds the port.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a value that a bound does not
-    /// take, with both and the range, and what the driver met: with [`DriverChoice::Require`] the
-    /// reason why that driver does not work here.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a value outside the range of
+    /// its bound; the message has the bound, the value and the range. Errors of the driver: with
+    /// [`DriverChoice::Require`] the reason why that driver does not work here.
     ///
     /// ```
     /// use wharf_port::Port;
@@ -324,7 +327,8 @@ impl Builder {
     }
 }
 
-/// The drivers that work here, best first, as [`DriverChoice::Auto`] would try them.
+/// Returns the drivers that work here, best first, in the order in which [`DriverChoice::Auto`]
+/// tries them.
 ///
 /// ```
 /// let drivers = wharf_port::drivers_present();

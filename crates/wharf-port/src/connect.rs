@@ -27,10 +27,11 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Connects to this address. One at which nobody listens is refused, also where the system
-    /// connects the socket with itself: a source port that is by chance the one it connects to. A
-    /// Unix socket whose backlog is full makes the connect wait for room, for which it takes one of
-    /// the port's timers, and fail as full where none is left.
+    /// Connects to this address. The connect is refused if there is no listener at the address.
+    /// That includes a socket that the system connects with itself, because it chose the
+    /// destination port as source port. If the backlog of a Unix socket is full, the connect waits
+    /// for space. That wait needs one of the port's timers. If no timer is left, the connect fails
+    /// as full.
     ///
     /// ```
     /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 10101));
@@ -57,8 +58,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Ends the connect as timed out after this long; the system's own limit applies as well. It
-    /// takes one of the port's timers, and is refused as full where none is left.
+    /// Ends the connect as timed out after this long. The system's own limit applies as well. It
+    /// needs one of the port's timers; if none is left, the port refuses the connect as full.
     ///
     /// ```
     /// use std::time::Duration;
@@ -70,7 +71,7 @@ impl ConnectOptions {
         self
     }
 
-    /// Whether small sends go out at once (`TCP_NODELAY`); yes by default.
+    /// Sets whether small sends go out at once (`TCP_NODELAY`); yes by default.
     ///
     /// ```
     /// let options = wharf_port::ConnectOptions::new(([127, 0, 0, 1], 80)).nodelay(false);
@@ -80,9 +81,10 @@ impl ConnectOptions {
         self
     }
 
-    /// The algorithm that decides how fast the connection sends (`TCP_CONGESTION`), such as
-    /// `cubic`; the system's own choice by default. Where it is refused stands with
-    /// [`ListenOptions::congestion_control`](crate::ListenOptions::congestion_control).
+    /// Sets the algorithm that decides how fast the connection sends (`TCP_CONGESTION`), such as
+    /// `cubic`; the system's own choice by default.
+    /// [`ListenOptions::congestion_control`](crate::ListenOptions::congestion_control) lists the
+    /// systems that refuse it.
     ///
     /// ```
     /// use wharf_port::ConnectOptions;
@@ -93,8 +95,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Asks the peer whether it is still there when it is silent for long (`SO_KEEPALIVE`);
-    /// no by default. A figure that the system does not take is refused as
+    /// Sends probes to a peer that has been silent for long (`SO_KEEPALIVE`); off by default. A
+    /// value that the system does not take is refused as
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
     ///
     /// ```

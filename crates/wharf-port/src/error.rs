@@ -1,9 +1,10 @@
-//! One error type for every driver: which operation failed, why, and what cures it.
+//! One error type for every driver: which operation failed, why, and how to fix it.
 //!
 //! Completion packets, refused requests and set-up failures all carry [`Error`]. Its kind is the
-//! same on every driver for the same event (a peer's reset is [`ErrorKind::Reset`] on Windows, where
-//! the system says 10054, and on Linux, where it says 104); the system's own code is kept beside it.
-//! `std::io::Error` alone was rejected: it loses the operation, and its kinds differ by system.
+//! same on every driver for the same event. A reset by the peer is [`ErrorKind::Reset`] on Windows,
+//! where the system's code is 10054, and on Linux, where it is 104. The error keeps the system's
+//! own code as well. `std::io::Error` alone was rejected: it loses the operation, and its kinds
+//! differ by system.
 
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ pub(crate) use bound::Bound;
 use bound::OutOfRange;
 pub use refused::Refused;
 
-/// What was being done when an [`Error`] arose.
+/// The operation that an [`Error`] belongs to.
 ///
 /// ```
 /// use wharf_port::Operation;
@@ -48,7 +49,7 @@ pub enum Operation {
     Send,
     /// Ending the write side.
     Shutdown,
-    /// Watching for the peer's leaving.
+    /// Watching for the peer to leave.
     Watch,
     /// Closing a socket.
     Close,
@@ -95,11 +96,11 @@ impl fmt::Display for Operation {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The peer reset the connection (RST); never used for an orderly end.
+    /// The peer reset the connection (RST); never used for a clean end.
     Reset,
-    /// Nobody listens at the address, or a firewall answered for it.
+    /// No socket listens at the address, or a firewall refused the connection in its place.
     Refused,
-    /// Our own close, or an earlier failed send, ended the operation.
+    /// The program's own close, or an earlier failed send, ended the operation.
     Aborted,
     /// The operation was cancelled on request.
     Cancelled,
@@ -111,7 +112,7 @@ pub enum ErrorKind {
     AddressInUse,
     /// The address does not belong to this machine.
     AddressUnavailable,
-    /// The system forbids it to this user.
+    /// The system forbids the operation to this user.
     PermissionDenied,
     /// The process or the system is out of descriptors.
     TooManyOpenFiles,
@@ -125,13 +126,13 @@ pub enum ErrorKind {
     Closed,
     /// The socket is not connected.
     NotConnected,
-    /// The write side is over: our own shutdown came first.
+    /// The write side is shut down: the program's own shutdown came first.
     BrokenPipe,
-    /// This driver or this system cannot do it.
+    /// This driver or this system does not support the operation.
     Unsupported,
-    /// An argument makes no sense.
+    /// An argument is invalid.
     InvalidInput,
-    /// Anything else; the system's code tells more.
+    /// Anything else; see the system's code.
     Other,
 }
 
@@ -167,15 +168,15 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A failed operation: what was done, why it failed, and the system's code where there is one.
+/// A failed operation: which operation, why it failed, and the system's code if there is one.
 ///
-/// The text names the fix where one is known.
+/// The text names the fix if there is a known one.
 ///
-/// It converts into [`std::io::Error`], which holds either a system's code or another error. Where
+/// It converts into [`std::io::Error`], which holds either a system's code or another error. If
 /// there is a code, and `std` gives it the same kind, the conversion keeps the code, and
 /// `raw_os_error` returns it; operation and fix are lost. Otherwise it keeps this error, which
 /// [`get_ref`](std::io::Error::get_ref) returns. A cancelled operation is never
-/// [`Interrupted`](std::io::ErrorKind::Interrupted), because `std` repeats what was interrupted.
+/// [`Interrupted`](std::io::ErrorKind::Interrupted), because `std` repeats interrupted operations.
 ///
 /// ```
 /// use std::io;
@@ -189,22 +190,22 @@ impl fmt::Display for ErrorKind {
 pub struct Error {
     operation: Operation,
     kind: ErrorKind,
-    /// No system has an error with the code 0, which keeps packets small.
+    /// No system has an error with the code 0. The niche keeps packets small.
     os: Option<NonZeroI32>,
     detail: Detail,
 }
 
-/// What is said in place of the kind's own text.
+/// A text that replaces the text of the kind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Detail {
-    /// What a driver says of itself, or a call of what it was asked; empty for nothing.
+    /// What a driver reports of itself, or a call of its argument; empty for none.
     Advice(&'static str),
     Range(OutOfRange),
 }
 
 const NO_DETAIL: Detail = Detail::Advice("");
 
-/// What calls of this crate return.
+/// The result of calls of this crate.
 ///
 /// ```
 /// fn always() -> wharf_port::Result<u32> { Ok(7) }
@@ -213,7 +214,7 @@ const NO_DETAIL: Detail = Detail::Advice("");
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error that the library itself found, without a system code.
+    /// Makes an error that the library itself found, without a system code.
     ///
     /// ```
     /// use wharf_port::{Error, ErrorKind, Operation};
@@ -229,7 +230,7 @@ impl Error {
         }
     }
 
-    /// An error from a system code (`errno`, or a Win32 or Winsock code).
+    /// Makes an error from a system code (`errno`, or a Win32 or Winsock code).
     ///
     /// ```
     /// use wharf_port::{Error, Operation};
@@ -254,7 +255,7 @@ impl Error {
         }
     }
 
-    /// Like [`Error::from_io`], for a bind: its codes mean other things.
+    /// Like [`Error::from_io`], for a bind: there the codes mean other things.
     pub(crate) fn from_bind(operation: Operation, error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(code) => Error {
@@ -284,7 +285,7 @@ impl Error {
         }
     }
 
-    /// It cannot be done in this way; the advice tells which way it can.
+    /// The operation is not possible in this way; the advice names a way that is.
     pub(crate) fn advised(operation: Operation, kind: ErrorKind, advice: &'static str) -> Self {
         Error {
             operation,
@@ -294,7 +295,7 @@ impl Error {
         }
     }
 
-    /// A bound of the port to build does not take this value.
+    /// The value is outside the range of a bound of the port to build.
     pub(crate) fn out_of_range(bound: Bound, value: u32) -> Self {
         Error {
             detail: Detail::Range(OutOfRange { bound, value }),
@@ -302,12 +303,12 @@ impl Error {
         }
     }
 
-    /// This very error, on its way through a function that returns [`io::Error`].
+    /// Wraps this error, for a function that returns [`io::Error`].
     pub(crate) fn wrapped(self) -> io::Error {
         io::Error::new(io_kind(self.kind), self)
     }
 
-    /// What was being done.
+    /// Returns the operation that failed.
     ///
     /// ```
     /// use wharf_port::{Error, ErrorKind, Operation};
@@ -318,7 +319,7 @@ impl Error {
         self.operation
     }
 
-    /// Why it failed.
+    /// Returns why it failed.
     ///
     /// ```
     /// use wharf_port::{Error, ErrorKind, Operation};
@@ -329,7 +330,7 @@ impl Error {
         self.kind
     }
 
-    /// The system's own code, where the failure came from the system.
+    /// Returns the system's own code, if the failure came from the system.
     ///
     /// ```
     /// use wharf_port::{Error, ErrorKind, Operation};
@@ -340,9 +341,9 @@ impl Error {
         self.os.map(NonZeroI32::get)
     }
 
-    fn cure(&self) -> Option<&'static str> {
-        if let Some(cure) = sys::cure(self.kind, self.operation, self.raw_os_error()) {
-            return Some(cure);
+    fn hint(&self) -> Option<&'static str> {
+        if let Some(hint) = sys::cure(self.kind, self.operation, self.raw_os_error()) {
+            return Some(hint);
         }
         match (self.kind, self.operation) {
             (ErrorKind::AddressInUse, Operation::Connect) => Some(
@@ -385,8 +386,8 @@ impl fmt::Display for Error {
                 write!(f, ": {}", io::Error::from_raw_os_error(code))?;
             }
         }
-        match self.cure() {
-            Some(cure) => write!(f, ": {cure}"),
+        match self.hint() {
+            Some(hint) => write!(f, ": {hint}"),
             None => Ok(()),
         }
     }
@@ -411,7 +412,7 @@ impl From<Error> for io::Error {
             return error.wrapped();
         };
         let plain = io::Error::from_raw_os_error(code);
-        // What `std` has no kind for is as good as `Other`.
+        // If `std` has no kind for it, `Other` is as good.
         let unknown = io::Error::from_raw_os_error(i32::MAX).kind();
         match plain.kind() == kind || kind == io::ErrorKind::Other && plain.kind() == unknown {
             true => plain,

@@ -1,12 +1,12 @@
 //! Keepalive: noticing that a silent peer is gone.
 //!
-//! TCP sends nothing on an idle connection, so one whose peer lost power, or whose firewall forgot
-//! it, stays open for ever. Probes find that out. All three figures are set together, because the
-//! systems' own differ (Linux probes 9 times, Windows 10, one every second there and every 75
-//! here), and a program that names a time means the same time everywhere.
+//! TCP sends nothing on an idle connection. If its peer lost power, or a firewall forgot it, the
+//! connection stays open for ever. Probes detect that. All three values are set together, because
+//! the systems' defaults differ: Linux sends 9 probes, Windows 10; Windows sends one every second,
+//! Linux every 75. So a program that names a time means the same time everywhere.
 //!
-//! Taking `socket2`'s type was rejected: each of its parts is optional, and what is left out is
-//! the system's.
+//! Using `socket2`'s type was rejected: each of its parts is optional, and the system chooses the
+//! missing ones.
 
 use std::time::Duration;
 
@@ -15,26 +15,25 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::error::ErrorKind;
 use crate::sys;
 
-/// When to ask a silent peer whether it is still there, and when to give it up.
+/// When to probe a silent peer, and when to give it up.
 ///
-/// After `idle` without a byte from the peer the system sends a probe, then one every `interval`;
-/// after `probes` of them without an answer the connection ends as
+/// After `idle` without a byte from the peer the system sends a probe, then one every `interval`.
+/// After `probes` probes without a reply the connection ends as
 /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut): a receive with
-/// [`Event::Ended`](crate::Event::Ended), a watch with
-/// [`Leave::Broken`](crate::Leave::Broken). So a peer that vanished is known after
-/// `idle + interval * probes`.
+/// [`Event::Ended`](crate::Event::Ended), a watch with [`Leave::Broken`](crate::Leave::Broken). So
+/// the program learns that a peer vanished after `idle + interval * probes`.
 ///
 /// # Portability
 /// Parts of a second are rounded up to whole ones. Linux takes at most 32,767 seconds and 127
-/// probes. Windows before version 1703 of Windows 10, and Wine 8, know no count of probes: there
-/// the system's own holds, which is 10. On Unix sockets, whose ends are on one machine, it does
-/// nothing, nor on the simulated network. Sources: tcp(7), `SIO_KEEPALIVE_VALS` and `TCP_KEEPCNT`
+/// probes. Windows before version 1703 of Windows 10, and Wine 8, cannot set the number of probes:
+/// their own number, 10, applies. Keepalive has no effect on Unix sockets, whose ends are on one
+/// machine, and on the simulated network. Sources: tcp(7), `SIO_KEEPALIVE_VALS` and `TCP_KEEPCNT`
 /// of Winsock.
 ///
 /// ```
 /// use std::time::Duration;
 /// use wharf_port::{Keepalive, ListenOptions};
-/// // Gone for 90 s at most before it is noticed.
+/// // A vanished peer is detected after at most 90 s.
 /// let keepalive = Keepalive::after(Duration::from_secs(60));
 /// let options = ListenOptions::new(([127, 0, 0, 1], 0)).keepalive(keepalive);
 /// ```
@@ -47,8 +46,8 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// Probes after this long without a byte from the peer; then every 10 s, and gives up after 3
-    /// probes, unless told otherwise.
+    /// Sends the first probe after this long without a byte from the peer. By default the next ones
+    /// follow every 10 s, and the connection ends after 3 probes.
     ///
     /// ```
     /// let keepalive = wharf_port::Keepalive::after(std::time::Duration::from_secs(60));
@@ -61,7 +60,7 @@ impl Keepalive {
         }
     }
 
-    /// How long after a probe without an answer the next one goes out.
+    /// Sets the time between probes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -73,7 +72,7 @@ impl Keepalive {
         self
     }
 
-    /// How many probes without an answer end the connection.
+    /// Sets how many probes without a reply end the connection.
     ///
     /// ```
     /// use std::time::Duration;
@@ -84,7 +83,7 @@ impl Keepalive {
         self
     }
 
-    /// Sets it on a socket, where it is one of the internet.
+    /// Sets it on a socket. Has no effect unless it is an internet socket.
     pub(crate) fn set_on(&self, socket: &SockRef<'_>) -> std::io::Result<()> {
         let times = TcpKeepalive::new()
             .with_time(whole_seconds(self.idle))
@@ -99,7 +98,7 @@ impl Keepalive {
     }
 }
 
-/// The systems count in seconds, and take what is less than one for none.
+/// The systems count in seconds, and take less than one for none.
 fn whole_seconds(time: Duration) -> Duration {
     let more = u64::from(time.subsec_nanos() > 0);
     Duration::from_secs(time.as_secs().saturating_add(more))

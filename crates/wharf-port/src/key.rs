@@ -1,14 +1,14 @@
-//! The key: the value a caller chooses for a socket, and finds in every packet about it.
+//! The key: a value that the caller chooses for a socket. Every packet about the socket carries it.
 //!
-//! It is a plain number that is never dereferenced (contract C1): the series' first mistake was
-//! to take it for a pointer. A newtype rather than a bare `u64`, so that a key and the value of a
-//! posted packet cannot change places in a call.
+//! It is a plain number that is never dereferenced (contract C1). The first mistake of the article
+//! series was to use it as a pointer. It is a newtype and not a bare `u64`, so a call cannot swap a
+//! key and the value of a posted packet.
 
 use std::fmt;
 
 /// The value chosen at association; every packet about the socket carries it.
 ///
-/// Any value is legal on every target, several sockets may share one.
+/// Any value is legal on every target. Several sockets may share one.
 ///
 /// ```
 /// use wharf_port::Key;

@@ -1,7 +1,8 @@
 //! One completion port on Windows IOCP, Linux io_uring and readiness (epoll, kqueue).
 //!
-//! A [`Port`] takes operations on sockets and hands out packets that tell how they ended. You
-//! choose a [`Key`] for each socket; each packet brings it back, with a [`SocketRef`] to answer by.
+//! A [`Port`] takes operations on sockets and delivers packets that report how they ended. You
+//! choose a [`Key`] for each socket. Each packet carries that key, and a [`SocketRef`] for the next
+//! operation.
 //!
 //! ```
 //! use wharf_port::{Event, Key, Port, Wait};
@@ -55,61 +56,67 @@
 //! - **Associate** a socket with a key. **Submit** operations on it: accept, connect, receive,
 //!   send, watch, shutdown, close. **Wait** for packets. **Post** packets of your own, set
 //!   **timers**, **cancel** what takes too long.
-//! - Every accepted operation has **one outcome**. Accept and receive stream: packets, then one
-//!   `Ended`. A plain `send` is silent on success. [`Event`] has the table.
-//! - Operations **own** their buffers; these come back in packets, also on failure. Received bytes
-//!   are **lent**: drop the [`Lease`] and the stream goes on; an idle connection holds none.
-//! - A **shared** port has many waiters. While a waiter holds packets of a socket nobody else gets
-//!   any of that socket: a [`Table`] keeps state per connection without a lock of your own.
-//! - Every queue and table has a **bound** that the [`Builder`] sets. At a bound a request is
-//!   [`Refused`] with what it brought; a listener without descriptors or room pauses and resumes.
-//! - No error of one socket is an error of [`Waiter::wait`]: it is a packet of that socket, with the
-//!   operation, the kind and the cure.
-//! - Nothing here logs, sleeps or spawns a thread.
+//! - Every accepted operation has **one outcome**. Accept and receive stream: they deliver packets,
+//!   then one `Ended`. A plain `send` is silent on success. [`Event`] has the table.
+//! - Operations **own** their buffers. The buffers come back in packets, also on failure. Received
+//!   bytes are **lent**: drop the [`Lease`] and the stream continues. An idle connection holds no
+//!   buffer.
+//! - A **shared** port has many waiters. While a waiter holds packets of a socket, no other waiter
+//!   gets packets of that socket. So a [`Table`] keeps state per connection without a lock of your
+//!   own.
+//! - Every queue and table has a **bound** that the [`Builder`] sets. At a bound the port returns
+//!   [`Refused`] with the value that the call passed. A listener that lacks descriptors or space
+//!   pauses, and resumes later.
+//! - No error of one socket is an error of [`Waiter::wait`]. It is a packet of that socket, with
+//!   the operation, the kind and the fix.
+//! - The library logs nothing, sleeps nowhere and spawns no thread.
 //!
-//! The [driver](Port::driver) is the best that works here, and the port says which it passed over
-//! and why. The examples start at `01_listening`; `docs/library/threads.md` helps to choose between a shared
-//! port and one single-waiter port per thread.
+//! The port uses the best [driver](Port::driver) that works on this system, and reports which
+//! drivers it passed over and why. The examples start at `01_listening`. `docs/library/threads.md`
+//! helps to choose between a shared port and one single-waiter port per thread (thread-per-core).
 //!
 //! # Portability
 //!
-//! The same program behaves the same on every driver, but for these:
+//! The same program behaves the same on every driver, with these exceptions:
 //!
 //! - Unix sockets exist on Unix only.
-//! - A connection that its peer resets before it is accepted is delivered and then ends on Linux;
-//!   elsewhere it may never show.
-//! - Which sends share one request, and so where one packet of bytes ends and the next begins, is
-//!   the driver's affair; so is how long after its deadline a timer comes, but never before it.
-//! - What a peer sent before it reset the connection, and nobody had received yet, is delivered on
-//!   Linux and lost on Windows. Either way the receive ends as reset.
-//! - A send that is cancelled after its first byte tells how many went out, except on Windows. There
-//!   Microsoft leaves undefined what the connection does afterwards: close it.
-//! - A clone of an associated socket may be associated as well, except on Windows, which gives a
-//!   socket to one port, whichever of its handles asks: share its [`SocketRef`] instead.
-//! - `reuse_port` deals connections out evenly on Linux only, and is refused on Windows.
-//! - `congestion_control` is an option of Linux and FreeBSD, and refused elsewhere.
+//! - If a peer resets a connection before it is accepted, Linux delivers the connection and then
+//!   its end. Other systems may never deliver it.
+//! - The driver decides which sends share one request, and so where one packet of bytes ends and
+//!   the next begins. The driver also decides how long after its deadline a timer fires. A timer
+//!   never fires before its deadline.
+//! - A peer may send bytes and then reset the connection before the program receives them. Linux
+//!   delivers these bytes, Windows loses them. On both the receive ends as reset.
+//! - A send that is cancelled after its first byte reports how many bytes went out, except on
+//!   Windows. There Microsoft leaves undefined what the connection does afterwards: close it.
+//! - A clone of an associated socket may be associated as well, except on Windows. Windows lets
+//!   only one port have a socket, through whichever handle. Share the [`SocketRef`] instead.
+//! - `reuse_port` distributes connections evenly on Linux only. Windows refuses it.
+//! - `congestion_control` is an option of Linux and FreeBSD. Other systems refuse it.
 //! - Direct descriptors ([`Builder::direct_descriptors`]) exist on `uring` only, and change what is
 //!   said there.
-//! - [`Builder::spin_max`] has a waiter look for a while before it sleeps on every driver but the
-//!   simulated network, whose clock jumps to what comes next.
-//! - On `uring` requests go to the kernel with the next wait of a waiter's thread. A send of another
-//!   thread leaves at once, and so does one of a handler that runs long or follows one that did;
-//!   otherwise a send leaves at the latest with the thread's next send or packet after the clock has
-//!   ticked (1 to 10 ms). Call [`Port::submit`] before computing for longer without either. A connect
-//!   begins, and a receive or an accept goes on, when a thread waits or calls that. Sends on direct
+//! - [`Builder::spin_max`] makes a waiter busy-poll before it sleeps. The simulated network ignores
+//!   it, because its clock jumps to the next event.
+//! - On `uring` the waiter's thread submits its requests to the kernel at its next wait. A send
+//!   leaves earlier in three cases. A send of another thread leaves at once. A send of a handler
+//!   that runs long, or that follows one that did, leaves at once too. Any other send leaves at the
+//!   latest with the thread's next send or packet after the clock has ticked (1 to 10 ms). Call
+//!   [`Port::submit`] before the handler computes for longer without either. A connect begins, and
+//!   a receive or an accept continues, when a thread waits or calls `submit`. Sends on direct
 //!   descriptors leave when the thread of their ring waits or submits.
-//! - What [`Port::close`] still sends is what the system takes without waiting, which is more where
-//!   its buffers are larger. [`Port::shutdown`] sends the rest.
-//! - On a shared port on `uring`, what comes for a connection may wait while the thread that had
-//!   asked for it computes: until it enters the kernel, at the latest until the next tick of the
-//!   clock (1 to 10 ms). A thread that the kernel holds up where nothing interrupts it (a disk, the
-//!   start of a process) keeps it until it is let go. Elsewhere another waiter has it at once.
+//! - [`Port::close`] sends only what the system takes without waiting. That is more where the
+//!   system's buffers are larger. [`Port::shutdown`] sends the rest.
+//! - On a shared port on `uring`, data for a connection is processed on the thread that submitted
+//!   its receive. While that thread computes, other waiters do not get the data until the thread
+//!   enters the kernel, at the latest at the next tick of the clock (1 to 10 ms). If the kernel
+//!   blocks the thread where nothing interrupts it (disk access, the start of a process), the data
+//!   waits until the thread runs again. On other drivers another waiter gets the data at once.
 //!
-//! What a peer sends beside the bytes of a stream is delivered nowhere, on any driver: an urgent
-//! byte (`MSG_OOB`) is left out, unless the socket had `SO_OOBINLINE` set when it was associated, and
-//! descriptors that are passed over a Unix socket (`SCM_RIGHTS`) are closed.
+//! No driver delivers what a peer sends outside the bytes of a stream. An urgent byte (`MSG_OOB`)
+//! is left out, unless the socket had `SO_OOBINLINE` set when it was associated. Descriptors that
+//! arrive over a Unix socket (`SCM_RIGHTS`) are closed.
 
-// Each public type is open for more, or says why it is not.
+// Each public type is `non_exhaustive`, or gives the reason why it is not.
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
 // The words of the API: values that operations take and packets carry.
@@ -138,7 +145,7 @@ mod socket;
 mod table;
 mod waiter;
 
-// The core decides, a driver carries out, and sys is what drivers of one system share.
+// The core decides, a driver carries out. `sys` has what the drivers of one system share.
 mod core;
 mod driver;
 mod sys;
@@ -170,12 +177,13 @@ pub use sys::{BorrowedDescriptor, OwnedDescriptor};
 pub use table::Table;
 pub use waiter::{Wait, Waiter};
 
-/// What the README shows compiles, and what ends is run.
+/// The code in the README compiles. Examples that end are run as well.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Locks. A panic of another thread while it held the lock has lost its packet, not the port.
+/// Locks. If another thread panics while it holds the lock, only the packet at hand is lost. The
+/// port stays usable.
 #[inline]
 pub(crate) fn lock<T>(mutex: &parking_lot::Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
     mutex.lock()

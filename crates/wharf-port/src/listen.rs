@@ -9,16 +9,17 @@ use crate::sys::{self, OwnedDescriptor};
 
 /// How to listen: what [`Port::listen`](crate::Port::listen) takes. Any address converts into it.
 ///
-/// So does a socket that listens already: a listener of `std`, or an owned descriptor, such as one
-/// that a service manager passed (socket activation). It keeps its address and its backlog, and
-/// [`backlog`](Self::backlog), [`dual_stack`](Self::dual_stack) and
-/// [`reuse_port`](Self::reuse_port) say nothing about it. The port takes a second descriptor of it
-/// and never shuts the socket down, because another process may accept from it too; the first one
-/// closes with these options. The port sets whether the socket blocks, for all who have it.
+/// A socket that listens already converts into it too: a listener of `std`, or an owned descriptor,
+/// such as one that a service manager passed (socket activation). It keeps its address and its
+/// backlog. [`backlog`](Self::backlog), [`dual_stack`](Self::dual_stack) and
+/// [`reuse_port`](Self::reuse_port) have no effect on it. The port takes a second descriptor of the
+/// socket and never shuts the socket down, because another process may accept from it too. The
+/// first descriptor closes with these options. The port sets the socket to blocking or non-blocking
+/// mode, and that changes every descriptor of it.
 ///
 /// # Portability
-/// On Windows a socket belongs to one port, whichever of its handles comes: a second `listen` with
-/// a clone of these options fails. The simulated network takes addresses alone.
+/// On Windows a socket belongs to one port, through whichever handle: a second `listen` with a
+/// clone of these options fails. The simulated network takes only addresses.
 ///
 /// ```
 /// use wharf_port::{ListenOptions, Port};
@@ -44,7 +45,7 @@ pub struct ListenOptions {
     pub(crate) keepalive: Option<Keepalive>,
 }
 
-/// What to listen at.
+/// Where to listen.
 #[derive(Clone, Debug)]
 pub(crate) enum ListenAt {
     Address(Address),
@@ -52,8 +53,8 @@ pub(crate) enum ListenAt {
     Socket(Arc<sys::Handle>),
 }
 
-/// Connections the system keeps for a listener unless told otherwise; it caps the number by its
-/// own bound (`net.core.somaxconn` on Linux).
+/// The default backlog: how many connections the system keeps for a listener. The system caps the
+/// number (`net.core.somaxconn` on Linux).
 const BACKLOG: u32 = 4096;
 
 impl ListenOptions {
@@ -78,13 +79,13 @@ impl ListenOptions {
         }
     }
 
-    /// Whether the caller has brought the socket.
-    pub(crate) fn is_brought(&self) -> bool {
+    /// Whether the caller supplied the socket.
+    pub(crate) fn is_supplied(&self) -> bool {
         matches!(self.at, ListenAt::Socket(_))
     }
 
-    /// How many connections wait in the system until they are accepted; 4,096 by default. The
-    /// system's own bound (`net.core.somaxconn` on Linux, 200 and up on Windows) caps it.
+    /// Sets how many connections wait in the system until they are accepted; 4,096 by default. The
+    /// system caps the number (`net.core.somaxconn` on Linux, 200 and up on Windows).
     ///
     /// ```
     /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).backlog(16);
@@ -94,7 +95,7 @@ impl ListenOptions {
         self
     }
 
-    /// Whether a version 6 listener takes version 4 connections too; no by default.
+    /// Sets whether a version 6 listener takes version 4 connections too; no by default.
     ///
     /// ```
     /// use std::net::Ipv6Addr;
@@ -105,11 +106,11 @@ impl ListenOptions {
         self
     }
 
-    /// Whether other listeners may share the address, the system dealing the connections out
-    /// (`SO_REUSEPORT`); no by default.
+    /// Sets whether other listeners may use the same address (`SO_REUSEPORT`); no by default. The
+    /// system then distributes the connections among them.
     ///
     /// # Portability
-    /// Only Linux deals connections out evenly; Windows refuses it as unsupported.
+    /// Only Linux distributes connections evenly. Windows refuses the option as unsupported.
     ///
     /// ```
     /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).reuse_port(true);
@@ -119,7 +120,8 @@ impl ListenOptions {
         self
     }
 
-    /// Whether small sends of accepted connections go out at once (`TCP_NODELAY`); yes by default.
+    /// Sets whether small sends of accepted connections go out at once (`TCP_NODELAY`); yes by
+    /// default.
     ///
     /// ```
     /// let options = wharf_port::ListenOptions::new(([127, 0, 0, 1], 0)).nodelay(false);
@@ -129,13 +131,14 @@ impl ListenOptions {
         self
     }
 
-    /// The algorithm that decides how fast accepted connections send (`TCP_CONGESTION`), such as
-    /// `cubic`; the system's own choice by default.
+    /// Sets the algorithm that decides how fast accepted connections send (`TCP_CONGESTION`), such
+    /// as `cubic`; the system's own choice by default.
     ///
     /// # Portability
-    /// Linux and FreeBSD have it; elsewhere, and on Unix sockets, it is refused as unsupported. A
-    /// name that the system does not have is refused as [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), one that it
-    /// keeps to root as [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    /// Linux and FreeBSD have it. Elsewhere, and on Unix sockets, it is refused as unsupported. A
+    /// name that the system does not have is refused as
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), one that it reserves for root
+    /// as [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied).
     ///
     /// ```
     /// use wharf_port::ListenOptions;
@@ -146,8 +149,8 @@ impl ListenOptions {
         self
     }
 
-    /// Asks the peer of each accepted connection whether it is still there when it is silent for long (`SO_KEEPALIVE`);
-    /// no by default. A figure that the system does not take is refused as
+    /// Sends probes to the peer of an accepted connection that has been silent for long
+    /// (`SO_KEEPALIVE`); off by default. A value that the system does not take is refused as
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
     ///
     /// ```

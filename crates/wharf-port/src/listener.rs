@@ -1,6 +1,6 @@
-//! The listener: what a program holds to keep accepting.
+//! The listener: a program holds it to keep accepting.
 //!
-//! How it listens is in `listen`, and what becomes of a connection in `core::accept`.
+//! `listen` has the options for listening. `core::accept` handles the accepted connections.
 
 use std::mem;
 
@@ -34,8 +34,8 @@ impl Listener {
 
     /// Accepts continuously, as [`SocketRef::accept`] does; returns the listener.
     ///
-    /// It takes the listener so that one which is only a temporary value cannot start an accept
-    /// that its own drop ends in silence.
+    /// It takes the listener by value. So a listener that is only a temporary value cannot start an
+    /// accept that its own drop ends silently.
     ///
     /// # Errors
     /// As for [`SocketRef::accept`]; the listener comes back.
@@ -47,7 +47,7 @@ impl Listener {
     /// # Ok(()) }
     /// ```
     ///
-    /// A listener that is dropped at once is a warning, and an error where that lint is one:
+    /// A listener that is dropped at once causes a warning, or an error with `deny`:
     ///
     /// ```compile_fail
     /// #![deny(unused_must_use)]
@@ -63,10 +63,11 @@ impl Listener {
         }
     }
 
-    /// The address it listens at, with the port number the system chose.
+    /// Returns the address it listens at, with the port number that the system chose.
     ///
     /// # Errors
-    /// What the system says, [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the port is closed.
+    /// Errors of the system, and [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the port is
+    /// closed.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -78,7 +79,7 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// The reference that packets about this listener carry.
+    /// Returns the reference that packets about this listener carry.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -92,19 +93,20 @@ impl Listener {
         self.socket
     }
 
-    /// Lets another port accept from this listener's backlog too: a port that has no room for a
-    /// connection leaves it to the others. Each has to be told to [`accept`](Listener::accept).
+    /// Lets another port accept from this listener's backlog too. A port that has no space for a
+    /// connection leaves it to the other ports. Call [`accept`](Listener::accept) on each listener.
     ///
-    /// With [`reuse_port`](crate::ListenOptions::reuse_port) instead, each listener has a backlog of its
-    /// own, and a connection stays with the one that the system dealt it to.
+    /// With [`reuse_port`](crate::ListenOptions::reuse_port) instead, each listener has its own
+    /// backlog. A connection stays with the listener to which the system assigned it.
     ///
     /// # Portability
-    /// Both ports need the same driver; Windows refuses it as unsupported.
+    /// Both ports need the same driver. Windows refuses it as unsupported.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where that cannot be, [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for two kinds of
-    /// driver, [`ErrorKind::Full`](crate::ErrorKind::Full) at the other port's `sockets_max`, [`ErrorKind::Closed`](crate::ErrorKind::Closed) when
-    /// either port is closed.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the system cannot share
+    /// listeners, [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for two kinds of
+    /// driver, [`ErrorKind::Full`](crate::ErrorKind::Full) at the other port's `sockets_max`,
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when either port is closed.
     ///
     /// ```
     /// use wharf_port::Port;
@@ -123,7 +125,7 @@ impl Listener {
         port.core.listen_shared(shared, key).map(Listener::new)
     }
 
-    /// Stops accepting and closes, with a report: one `Closed` packet is the last about it.
+    /// Stops accepting and closes with a report: one `Closed` packet is the last about it.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the port is closed.

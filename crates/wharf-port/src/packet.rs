@@ -1,9 +1,9 @@
-//! Packets: what `wait` hands out, one for each thing that happened.
+//! Packets: `wait` returns one for each event.
 //!
-//! An event is an enum that owns what it brings, so that nothing has to be fetched with a second
-//! call and nothing is lost when a packet is dropped unread. The `(bool, code, pointer)` triple of
-//! `GetQueuedCompletionStatus` was rejected: its three meanings of false were merged by almost
-//! everyone who used it.
+//! An event is an enum that owns its data. So no second call has to fetch it, and nothing is lost
+//! when a packet is dropped unread. The `(bool, code, pointer)` triple of
+//! `GetQueuedCompletionStatus` was rejected: its `false` has three meanings, and almost every
+//! program that used it mixed them up.
 
 use std::time::Duration;
 
@@ -34,17 +34,18 @@ use crate::stream::Stream;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Packet {
-    /// The key of the socket, timer or post this is about; for an accept the *listener's*.
+    /// The key of the socket, timer or post that the packet is about; for an accept the
+    /// *listener's*.
     pub key: Key,
-    /// The operation this is about.
+    /// The operation that the packet is about.
     pub op: Op,
-    /// The socket this is about; a stale reference for timers and posts.
+    /// The socket that the packet is about; a stale reference for timers and posts.
     pub socket: SocketRef,
     /// What happened.
     pub event: Event,
 }
 
-/// The sides of a socket, which have their operations apart; a shutdown waits behind all sends.
+/// The sides of a socket; each has its own operations. A shutdown waits for all sends before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     Reading,
@@ -53,7 +54,8 @@ pub(crate) enum Side {
 }
 
 impl Packet {
-    /// Whether it ends an operation of this side: not what one of them brings, or tells in between.
+    /// Whether it ends an operation of this side. The data of an operation, and reports in between,
+    /// do not.
     pub(crate) fn is_outcome_of(&self, side: Side) -> bool {
         let own = match self.op.kind {
             OpKind::Send => Side::Writing,
@@ -71,7 +73,7 @@ impl Packet {
             )
     }
 
-    /// Whether it is the last about its socket, whose slot is free once it is taken.
+    /// Whether it is the last packet about its socket. The slot is free once this packet is taken.
     pub(crate) fn is_last(&self) -> bool {
         matches!(
             (self.op.kind, &self.event),
@@ -82,10 +84,10 @@ impl Packet {
 
 /// What happened.
 ///
-/// A streaming operation (accept, receive) gives any number of packets and then one
-/// [`Event::Ended`]; every other accepted operation gives exactly one, but a plain `send` that
-/// succeeds gives none. Each operation has events of its own, so that code which closes on
-/// [`Event::Ended`] does not close because a shutdown is done or a send was cancelled.
+/// A streaming operation (accept, receive) delivers any number of packets and then one
+/// [`Event::Ended`]. Every other accepted operation delivers exactly one packet, except that a
+/// plain `send` delivers none if it succeeds. Each operation has its own events. So code that
+/// closes on [`Event::Ended`] does not close because a shutdown is done or a send was cancelled.
 ///
 /// | operation | success | otherwise |
 /// |---|---|---|
@@ -128,22 +130,22 @@ pub enum Event {
         /// How many bytes arrived; 0 only when the buffer was empty.
         count: usize,
     },
-    /// A reported send is over: every byte is with the system.
+    /// A reported send is over: the system has taken every byte.
     #[non_exhaustive]
     Sent {
         /// What was sent.
         buffer: Buffer,
     },
-    /// After a send was refused as full, the queue is under half again.
+    /// After a send was refused as full: the queue is less than half full again.
     SendReady,
-    /// The peer left; the answer to `watch`.
+    /// The peer left; the outcome of `watch`.
     PeerLeft(Leave),
-    /// A listener stopped accepting for a while; connections wait in its backlog.
+    /// A listener stopped accepting for now. Connections wait in its backlog.
     #[non_exhaustive]
     Paused {
         /// Why.
         reason: PauseReason,
-        /// When the next try is due; it comes at once when a socket of the port closes.
+        /// When the next attempt is due. It comes at once when a socket of the port closes.
         retry_in: Duration,
     },
     /// A listener accepts again.
@@ -154,29 +156,28 @@ pub enum Event {
     Posted(u64),
     /// An explicit close is over; the last packet about its socket.
     Closed,
-    /// An accept, a receive, a receive into a buffer or a watch is over: nothing more arrives
-    /// by it.
+    /// An accept, a receive, a receive into a buffer or a watch is over: it delivers nothing more.
     #[non_exhaustive]
     Ended {
         /// How it ended; [`End::Finished`] is the peer's FIN.
         how: End,
-        /// The caller's buffer of a receive into one, with nothing new in it.
+        /// The caller's buffer of a receive into a buffer, with nothing new in it.
         buffer: Option<Vec<u8>>,
     },
-    /// A connect failed, was cancelled or ran out of time; its socket is gone.
+    /// A connect failed, was cancelled or timed out. Its socket is gone.
     #[non_exhaustive]
     ConnectFailed {
         /// How it ended; never [`End::Finished`].
         how: End,
     },
-    /// A send failed, was cancelled or was given up.
+    /// A send failed, was cancelled or was abandoned.
     #[non_exhaustive]
     SendFailed {
         /// How it ended; never [`End::Finished`].
         how: End,
-        /// What was to be sent.
+        /// The bytes to send.
         buffer: Buffer,
-        /// How many bytes of it went out, where the system tells.
+        /// How many of them went out, if the system reports that.
         count: Option<usize>,
     },
     /// A shutdown is over.
@@ -190,7 +191,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The end of a send or a shutdown that did not go through, or of a shutdown that did.
+    /// The event for a send or a shutdown that failed, or for a shutdown that succeeded.
     pub(crate) fn of_write_side(
         kind: OpKind,
         how: End,
@@ -204,8 +205,8 @@ impl Event {
         }
     }
 
-    /// How the operation ended, for the events that say so; nothing for success that brings
-    /// something, and for events that are no end.
+    /// Returns how the operation ended, for events that say so. Returns `None` for a success with
+    /// data, and for events that end nothing.
     ///
     /// ```
     /// use wharf_port::{End, Event};
@@ -250,18 +251,18 @@ impl Event {
     reason = "complete: `Failed` takes what the others do not, and a program counts each end"
 )]
 pub enum End {
-    /// In order: the peer sent FIN, or the shutdown was carried out.
+    /// Cleanly: the peer sent FIN, or the shutdown was carried out.
     Finished,
-    /// By request.
+    /// By a cancel.
     Cancelled,
-    /// By our own close, or because an earlier send failed.
+    /// By the program's own close, or because an earlier send failed.
     Aborted,
     /// By an error.
     Failed(Error),
 }
 
 impl End {
-    /// The kind of error that this end is; `None` for [`End::Finished`].
+    /// Returns the kind of error of this end; `None` for [`End::Finished`].
     ///
     /// ```
     /// use wharf_port::{End, ErrorKind};
@@ -290,11 +291,12 @@ impl End {
     reason = "complete: `Broken` takes what the others do not, and a program counts each way"
 )]
 pub enum Leave {
-    /// It sent FIN.
+    /// The peer sent FIN.
     Finished,
-    /// It reset the connection.
+    /// The peer reset the connection.
     Reset,
-    /// The connection broke in another way: timed out, unreachable, killed by the system.
+    /// The connection broke in another way: it timed out, the peer is unreachable, or the system
+    /// ended it.
     Broken(Error),
 }
 

@@ -1,7 +1,7 @@
-//! The port: the one object that is associated with, submitted to, posted to and waited on.
+//! The port: the central object. Programs associate, submit, post and wait on it.
 //!
-//! It is `Send + Sync` and cheap to clone; everything it does is in the modules it forwards to.
-//! Nothing here asks which system it runs on.
+//! It is `Send + Sync` and cheap to clone. Its methods forward to other modules. Nothing here asks
+//! which system it runs on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use crate::waiter::Waiter;
 
 /// A completion port.
 ///
-/// Clones are handles to the same port; when the last one is dropped the port closes.
+/// Clones are handles to the same port. The port closes when the last one is dropped.
 ///
 /// ```
 /// use wharf_port::{Event, Key, Port, Wait};
@@ -71,11 +71,12 @@ impl Port {
         })
     }
 
-    /// The right to wait, for the calling thread. A shared port gives out many.
+    /// Returns a waiter: the right to wait, for the calling thread. A shared port has many.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) for the second waiter of a single-waiter port, [`ErrorKind::Full`](crate::ErrorKind::Full) at
-    /// `waiters_max` of a shared one, [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) for the second waiter of a single-waiter port,
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `waiters_max` of a shared one,
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -91,7 +92,7 @@ impl Port {
     /// Accepting starts with [`Listener::accept`].
     ///
     /// # Errors
-    /// What the system says to the address, [`ErrorKind::Full`](crate::ErrorKind::Full) at
+    /// Errors of the system for the address, [`ErrorKind::Full`](crate::ErrorKind::Full) at
     /// `sockets_max`, [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a socket that
     /// does not listen.
     ///
@@ -106,15 +107,16 @@ impl Port {
         self.core.listen(&at.into(), key).map(Listener::new)
     }
 
-    /// Associates a connected socket: one just accepted, a stream of `std`, or an owned
-    /// descriptor, such as a `socket2::Socket` converts into. The port sets
-    /// whether it blocks, and turns its `SO_LINGER` off: how it closes is for
-    /// [`close`](crate::Stream::close) to say.
+    /// Associates a connected socket: one that was just accepted, a stream of `std`, or an owned
+    /// descriptor, which a `socket2::Socket` converts into. The port sets the socket to blocking or
+    /// non-blocking mode. It also turns `SO_LINGER` off, because [`close`](crate::Stream::close)
+    /// decides how the socket closes.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `sockets_max`, [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close,
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a socket that listens or has another type than stream, and
-    /// what the system says; the socket comes back.
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `sockets_max`,
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a socket that listens or is
+    /// no stream socket, and errors of the system. The socket comes back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -132,10 +134,11 @@ impl Port {
         self.core.associate(socket.into(), key).map(Stream::new)
     }
 
-    /// Connects to a peer; the packet `Connected` brings the stream.
+    /// Connects to a peer. The packet `Connected` carries the stream.
     ///
     /// # Errors
-    /// When the request is refused: a bound, a closed port, an address the system cannot take.
+    /// If the request is refused: at a bound, on a closed port, or for an address that the system
+    /// does not take.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -148,11 +151,12 @@ impl Port {
         self.core.connect(&to.into(), key)
     }
 
-    /// Sets a timer: a `Timer` packet once `at` has passed, never before.
+    /// Sets a timer: a `Timer` packet comes once `at` has passed, never before.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `timers_max`, which counts cancelled timers until their packets are
-    /// taken; [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `timers_max`, which counts cancelled timers
+    /// until their packets are taken; [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the
+    /// close.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -165,8 +169,8 @@ impl Port {
         self.core.start_timer(at, key)
     }
 
-    /// Posts a packet: `Posted(value)` with `key`, to one waiter. Never lost; packets posted by
-    /// one thread are dequeued in order.
+    /// Posts a packet, `Posted(value)` with `key`, to one waiter. It is never lost. Packets that
+    /// one thread posts are dequeued in order.
     ///
     /// # Errors
     /// [`ErrorKind::Full`](crate::ErrorKind::Full) at `posts_max`, [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the close.
@@ -181,7 +185,8 @@ impl Port {
         self.core.post(key, value)
     }
 
-    /// Asks for an operation to end. The outcome is in its last packet: it may still succeed.
+    /// Requests that an operation ends. The outcome is in its last packet: the operation may still
+    /// succeed.
     ///
     /// ```
     /// # use wharf_port::{Cancel, Port};
@@ -190,7 +195,7 @@ impl Port {
     /// let listener = port.listen(([127, 0, 0, 1], 0), 90.into())?;
     /// let op = listener.socket().accept()?;
     /// assert_eq!(port.cancel(op), Cancel::Requested);
-    /// drop(listener); // and what is left of its accept with it
+    /// drop(listener); // ends its accept too
     /// assert_eq!(port.cancel(op), Cancel::NotFound);
     /// # Ok(()) }
     /// ```
@@ -210,15 +215,16 @@ impl Port {
         }
     }
 
-    /// Hands over what the calling thread has asked for and what waits for its next wait; it never
-    /// waits itself.
+    /// Submits what the calling thread has requested, and what waits for its next wait. It never
+    /// blocks.
     ///
-    /// Call it in a handler that sends and then computes for more than some milliseconds without
-    /// another call on this port. Only `uring` keeps requests back for the next wait, and a send at
-    /// most until the thread's next send or packet after the clock has ticked (1 to 10 ms); a
-    /// thread that is no waiter's, and one whose handlers run long, sends at once. On `iocp` a send
-    /// leaves at once unless another of its socket is still queued; then this takes note of what
-    /// has ended and goes on with the queue. On the other drivers there is nothing to do.
+    /// Call it in a handler that sends and then computes for more than a few milliseconds without
+    /// another call on this port. Only `uring` keeps requests for the next wait. A send is kept at
+    /// most until the thread's next send or packet after the clock has ticked (1 to 10 ms). A
+    /// thread without a waiter, and a thread whose handlers run long, sends at once. On `iocp` a
+    /// send leaves at once unless another send of its socket is still queued. Then this call
+    /// processes completions and continues with the queue. On the other drivers this call has
+    /// nothing to do.
     ///
     /// ```
     /// # use std::io::Read;
@@ -239,23 +245,23 @@ impl Port {
         self.core.submit();
     }
 
-    /// Ends the port in order, within `grace`: it accepts nothing more, sends what is queued, ends
-    /// each stream with a FIN, and then closes, so that every wait returns `Closed`. It returns at
-    /// once, cannot fail, and works from any thread.
+    /// Shuts the port down gracefully, within `grace`. The port accepts nothing more, sends what is
+    /// queued, ends each stream with a FIN, and then closes, so every wait returns `Closed`. The
+    /// call returns at once, cannot fail, and works from any thread.
     ///
-    /// From the call on, `listen`, `associate`, `connect` and everything on a socket are refused as
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), and sockets are closed as if their owners had dropped them: nothing
-    /// more is told about them, and what their peers send is not read. Connects under way and
-    /// accepted connections that nobody has associated are closed. Posts, timers that are due, and
-    /// what was closed before, are still handed out: the port closes once all of it is taken, also
-    /// what a waiter has left in its batch.
+    /// From this call on, `listen`, `associate`, `connect` and every operation on a socket are
+    /// refused as [`ErrorKind::Closed`](crate::ErrorKind::Closed). Sockets close as if their owners
+    /// had dropped them: no packets about them come any more, and what their peers send is not
+    /// read. Connects in progress, and accepted connections that are not associated yet, are
+    /// closed. Posts, timers that are due, and packets of earlier closes are still delivered. The
+    /// port closes once all of these are taken, including those that a waiter has left in its
+    /// batch.
     ///
-    /// The threads that wait do the sending: let them wait, and take what comes, until they get
-    /// `Closed`. If there is no waiter, or the last one is dropped before the end, the port closes at
-    /// once, as by
-    /// [`close`](Self::close). What has not gone out when the
-    /// time is up is cut short: those streams are reset, and [`Stats::streams_cut`] and
-    /// [`Stats::bytes_unsent`] count them. Calling it again can only shorten the time.
+    /// The waiting threads do the sending: let them wait, and take what comes, until they get
+    /// `Closed`. If there is no waiter, or the last one is dropped before the end, the port closes
+    /// at once, as by [`close`](Self::close). Streams that have not sent everything when the time
+    /// is up are reset; [`Stats::streams_cut`] and [`Stats::bytes_unsent`] count them. A second
+    /// call can only shorten the time.
     ///
     /// ```
     /// # use std::io::Read;
@@ -281,15 +287,15 @@ impl Port {
         self.core.shutdown_port(grace);
     }
 
-    /// Closes the port: every wait, now and later, returns `Closed`, and everything the port holds
-    /// is ended, once the last waiter is dropped. It cannot fail, and works from any thread.
+    /// Closes the port: every wait, now and later, returns `Closed`. Everything that the port holds
+    /// is ended once the last waiter is dropped. The call cannot fail, and works from any thread.
     ///
-    /// It waits for nothing. Of what is queued for sending, what the system takes without waiting
-    /// goes out, and a stream that has nothing left ends with a FIN. What is lost: sends that wait
-    /// for a slow peer (their streams are reset, and counted in [`Stats::streams_cut`] and
-    /// [`Stats::bytes_unsent`]); packets that nobody has taken, with what they brought, such as
-    /// received bytes, posts and accepted connections (counted in [`Stats::accepted_untaken`]);
-    /// and the outcomes of what was under way. [`shutdown`](Self::shutdown) loses no sends.
+    /// It waits for nothing. Of the queued sends, it sends what the system takes without waiting. A
+    /// stream that has nothing left ends with a FIN. Three things are lost. Sends to a slow peer
+    /// are lost: their streams are reset, and counted in [`Stats::streams_cut`] and
+    /// [`Stats::bytes_unsent`]. Packets that are not taken yet are lost with their content, such as
+    /// received bytes, posts and accepted connections (counted in [`Stats::accepted_untaken`]). The
+    /// outcomes of operations in progress are lost. [`shutdown`](Self::shutdown) loses no sends.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -302,8 +308,8 @@ impl Port {
         self.core.close();
     }
 
-    /// What the port holds and has seen. In a process that was forked after the port was built all of
-    /// it is 0: the port is the parent's.
+    /// Returns what the port holds and has counted. In a process that was forked after the port was
+    /// built all of it is 0, because the port belongs to the parent.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -316,8 +322,8 @@ impl Port {
         self.core.stats()
     }
 
-    /// The far end of a port that was built on a simulated network with [`Builder::sim`]; nothing
-    /// on a real one. It needs the feature `sim` of this crate.
+    /// Returns the far end of a port that was built on a simulated network with [`Builder::sim`];
+    /// `None` on a real one. It needs the feature `sim` of this crate.
     ///
     /// ```
     /// use wharf_port::{Port, sim::SimOptions};
@@ -332,7 +338,7 @@ impl Port {
         self.core.driver().network()
     }
 
-    /// Which driver the port uses, and why it passed over the others.
+    /// Returns which driver the port uses, and why it passed over the others.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {

@@ -1,8 +1,8 @@
 //! The reference: a socket's number with a generation.
 //!
-//! A packet carries one, so an answer needs no dictionary, and a reference that outlived its socket
-//! finds nothing. The data is here, apart from the operations (`socket`), because packets carry it
-//! and the core makes it.
+//! A packet carries one, so a handler needs no dictionary to respond. A reference that outlived its
+//! socket finds nothing. The data is here, and the operations are in `socket`, because packets
+//! carry a reference and the core makes it.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl SocketRef {
         }
     }
 
-    /// Whether it stands for no socket: the packet is about a timer or a post.
+    /// Whether it refers to no socket: the packet is about a timer or a post.
     pub(crate) fn is_none(self) -> bool {
         self.slot == u32::MAX
     }

@@ -1,9 +1,10 @@
-//! What a caller asks of a socket: each method is one call of the core.
+//! The operations of a socket: each method is one call of the core.
 //!
-//! [`SocketRef`] is a number with a generation: a packet brings one, so answering needs no
-//! dictionary, and one that outlived its socket is answered `Closed`. The owner is
-//! [`Stream`](crate::Stream); [`Stream::set_aside`](crate::Stream::set_aside) gives the ownership
-//! to the port, as the series put its connections into a dictionary and forgot them.
+//! [`SocketRef`] is a number with a generation. A packet carries one, so a handler needs no
+//! dictionary to respond. A reference that outlived its socket gets `Closed`.
+//! [`Stream`](crate::Stream) owns the socket. [`Stream::set_aside`](crate::Stream::set_aside) gives
+//! the ownership to the port, as the article series put its connections into a dictionary and
+//! forgot them.
 
 use std::sync::Arc;
 
@@ -60,8 +61,8 @@ impl SocketRef {
         })
     }
 
-    /// Accepts continuously on a listener: one `Accepted` packet a connection, with the listener's
-    /// key. Pause by cancelling; accept again to resume.
+    /// Accepts continuously on a listener: one `Accepted` packet per connection, with the
+    /// listener's key. To pause, cancel it. To resume, call it again.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] while accepting, [`ErrorKind::InvalidInput`] for a connection,
@@ -102,11 +103,12 @@ impl SocketRef {
 
     /// Receives once into `buffer`, up to its length: one `ReceivedInto`, or `Ended` with the
     /// buffer. Several may be queued; they are filled in order. An empty buffer waits until there
-    /// is something to receive, and takes nothing.
+    /// is something to receive, and reads nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] while a streaming receive or a watch is on, [`ErrorKind::Full`] when
-    /// too many are queued, [`ErrorKind::Closed`] for a stale reference; the buffer comes back.
+    /// [`ErrorKind::Busy`] while a streaming receive or a watch is in progress, [`ErrorKind::Full`]
+    /// when too many are queued, [`ErrorKind::Closed`] for a stale reference. The buffer comes
+    /// back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -132,14 +134,15 @@ impl SocketRef {
         })
     }
 
-    /// Tells when the peer leaves, by FIN or RST, with one `PeerLeft`; reads nothing.
+    /// Reports with one `PeerLeft` when the peer leaves, by FIN or RST. It reads nothing.
     ///
     /// # Portability
-    /// Under Wine a FIN behind unread data is not seen.
+    /// Under Wine a FIN after unread data is not seen.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] while a receive is on, [`ErrorKind::Closed`] for a stale reference.
-    /// [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations wait to be taken.
+    /// [`ErrorKind::Busy`] while a receive is in progress, [`ErrorKind::Closed`] for a stale
+    /// reference. [`ErrorKind::Full`] while `operations_per_socket_max` ends of such operations
+    /// wait to be taken.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -154,13 +157,13 @@ impl SocketRef {
         self.with(Operation::Watch, Core::watch)
     }
 
-    /// Sends; silent on success, `SendFailed` with the buffer otherwise. Sends of one socket go out
-    /// whole and in order. An empty buffer is nothing to do.
+    /// Sends. It is silent on success, and delivers `SendFailed` with the buffer otherwise. Sends
+    /// of one socket go out whole and in order. Sending an empty buffer does nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Full`] when the queue is full (`SendReady` follows), [`ErrorKind::Aborted`]
-    /// after a send failed, [`ErrorKind::BrokenPipe`] after a shutdown, [`ErrorKind::Closed`] after a
-    /// close or for a stale reference; the buffer comes back.
+    /// after a send failed, [`ErrorKind::BrokenPipe`] after a shutdown, [`ErrorKind::Closed`] after
+    /// a close or for a stale reference. The buffer comes back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -204,7 +207,8 @@ impl SocketRef {
         })
     }
 
-    /// Ends the write side once the queued sends are out (FIN); one `ShutDown` tells when.
+    /// Ends the write side once the queued sends are out (FIN). One `ShutDown` reports when that is
+    /// done.
     ///
     /// # Errors
     /// [`ErrorKind::BrokenPipe`] after another shutdown, [`ErrorKind::Closed`] for a stale reference.
@@ -223,10 +227,10 @@ impl SocketRef {
         self.with(Operation::Shutdown, Core::shutdown)
     }
 
-    /// Closes a socket that was set aside; one `Closed` packet is the last about it.
+    /// Closes a socket that was set aside. One `Closed` packet is the last about it.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] for a stale reference or when a close is under way.
+    /// [`ErrorKind::Closed`] for a stale reference or when a close is in progress.
     ///
     /// ```
     /// use wharf_port::Close;
@@ -244,7 +248,7 @@ impl SocketRef {
         })
     }
 
-    /// The key the socket was associated with.
+    /// Returns the key that the socket was associated with.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] for a stale reference.
@@ -261,10 +265,10 @@ impl SocketRef {
         self.state(Operation::Address, |state| Ok(state.key))
     }
 
-    /// The address on this side.
+    /// Returns the address on this side.
     ///
     /// # Errors
-    /// What the system says, [`ErrorKind::Closed`] for a stale reference.
+    /// Errors of the system, and [`ErrorKind::Closed`] for a stale reference.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -279,7 +283,7 @@ impl SocketRef {
         self.address(|driver, socket| driver.local_address(socket))
     }
 
-    /// The peer's address. The peer may be gone: then there is none.
+    /// Returns the peer's address, unless the peer is gone.
     ///
     /// # Errors
     /// [`ErrorKind::NotConnected`] when the peer is gone, [`ErrorKind::Closed`] for a stale
@@ -298,19 +302,19 @@ impl SocketRef {
         self.address(|driver, socket| driver.peer_address(socket))
     }
 
-    /// Lends the socket's descriptor to `use_it`, to set an option or to read one.
+    /// Lends the socket's descriptor to `use_it`, to set or read an option.
     ///
-    /// It is another descriptor of the same socket, because the port may close its own meanwhile;
-    /// it closes at the end of this call. If the connection ends during the call, its peer learns
-    /// that at the end of it. To read, write, or change whether the socket blocks is an error that
-    /// the port cannot see.
+    /// It is a duplicate descriptor, because the port may close its own during the call. The
+    /// duplicate closes at the end of the call. If the connection ends during the call, its peer
+    /// learns that only at the end of the call. Do not read from it, write to it or change its
+    /// blocking mode: the port cannot detect that mistake.
     ///
-    /// A stream and a listener have this method in place of `AsFd`: the port owns the descriptor,
-    /// and any copy of this reference may close it.
+    /// A stream and a listener have this method in place of `AsFd`, because the port owns the
+    /// descriptor and any copy of this reference may close it.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] for a stale reference, [`ErrorKind::Unsupported`] for a socket in the
-    /// table of a ring and on the simulated network, [`ErrorKind::TooManyOpenFiles`] where no
+    /// table of a ring and on the simulated network, [`ErrorKind::TooManyOpenFiles`] if no
     /// descriptor is left.
     ///
     /// ```
@@ -345,8 +349,8 @@ impl SocketRef {
         Ok(use_it(lent))
     }
 
-    /// The system's number of the socket, for lines a person reads. It is no handle: the port owns
-    /// the socket, and the number may mean another one as soon as this call returns.
+    /// Returns the system's number of the socket, for log lines. It is no handle: the port owns the
+    /// socket, and the number may refer to another socket as soon as this call returns.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] for a stale reference.

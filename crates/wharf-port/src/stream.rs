@@ -1,12 +1,12 @@
-//! The owner of a connection: what a program holds to keep it open.
+//! The owner of a connection: a program holds it to keep the connection open.
 //!
-//! [`Stream`] closes when it is dropped, as the standard library's does. What starts to read takes
-//! the owner and returns it, because an owner that is only a temporary value would close what it
-//! had just started, and say nothing. Methods that borrow the owner were rejected for that: the
-//! borrow ends with the statement, and the statement compiles.
+//! [`Stream`] closes when it is dropped, like the standard library's. Methods that start to read
+//! take the owner and return it. An owner that is only a temporary value would close what it had
+//! just started, silently. Methods that borrow the owner were rejected for that reason: the borrow
+//! ends with the statement, and the statement compiles.
 //!
-//! `Deref` to [`SocketRef`] was rejected: both have `close`, and through a reference to the owner the
-//! other one was called.
+//! `Deref` to [`SocketRef`] was rejected: both have `close`, and through a reference to the owner
+//! the wrong one was called.
 
 use std::mem;
 
@@ -20,10 +20,10 @@ use crate::reference::SocketRef;
 
 /// An associated connection and its ownership.
 ///
-/// Dropping it closes quietly: what is queued is sent, then FIN; nothing more is delivered. So
-/// what starts to read takes the owner and returns it: an owner that is only a temporary value
-/// cannot start a receive that its own drop ends in silence. Those who need the operation, to
-/// cancel it, call the same methods of [`Stream::socket`].
+/// Dropping it closes quietly: the queued sends go out, then FIN; no more packets come. So methods
+/// that start to read take the owner and return it: an owner that is only a temporary value cannot
+/// start a receive that its own drop ends silently. A caller that needs the operation, to cancel
+/// it, calls the same method of [`Stream::socket`].
 ///
 /// ```
 /// use wharf_port::Stream;
@@ -42,7 +42,7 @@ impl Stream {
         Stream { socket }
     }
 
-    /// The reference that packets about this stream carry.
+    /// Returns the reference that packets about this stream carry.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,7 +74,7 @@ impl Stream {
     /// # Ok(()) }
     /// ```
     ///
-    /// A stream that is dropped at once is a warning, and an error where that lint is one:
+    /// A stream that is dropped at once causes a warning, or an error with `deny`:
     ///
     /// ```compile_fail
     /// #![deny(unused_must_use)]
@@ -115,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// Tells when the peer leaves, as [`SocketRef::watch`] does; returns the stream.
+    /// Reports when the peer leaves, as [`SocketRef::watch`] does; returns the stream.
     ///
     /// # Errors
     /// As for [`SocketRef::watch`]; the stream comes back.
@@ -189,7 +189,7 @@ impl Stream {
         self.socket.shutdown()
     }
 
-    /// The key that the stream was associated with.
+    /// Returns the key that the stream was associated with.
     ///
     /// # Errors
     /// As for [`SocketRef::key`].
@@ -207,7 +207,7 @@ impl Stream {
         self.socket.key()
     }
 
-    /// The address on this side.
+    /// Returns the address on this side.
     ///
     /// # Errors
     /// As for [`SocketRef::local_addr`].
@@ -225,7 +225,7 @@ impl Stream {
         self.socket.local_addr()
     }
 
-    /// The peer's address.
+    /// Returns the peer's address.
     ///
     /// # Errors
     /// As for [`SocketRef::peer_addr`].
@@ -243,8 +243,8 @@ impl Stream {
         self.socket.peer_addr()
     }
 
-    /// Gives the connection to the port: it stays open until it is closed by reference, or until
-    /// the port ends.
+    /// Gives the connection to the port. It stays open until a reference closes it, or until the
+    /// port ends.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -275,7 +275,8 @@ impl Stream {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the port is closed, or a close by reference came first.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the port is closed, or when a reference
+    /// has closed the connection before.
     pub fn close(self, how: Close) -> Result<Op> {
         self.set_aside().close(how)
     }

@@ -1,4 +1,5 @@
-//! What drivers share per operating system: the same names in the same order in each file.
+//! What the drivers of one operating system share. `sys/unix` and `sys/windows` have the same names
+//! in the same order.
 //!
 //! Nothing outside `sys` and `driver` asks which system it runs on.
 
@@ -13,11 +14,11 @@ pub(crate) mod open;
 
 pub(crate) use imp::*;
 
-/// What the system knows an open socket by, and who has it closes it: an `OwnedFd` on Unix, an
-/// `OwnedSocket` on Windows.
+/// The system's handle of an open socket, which closes the socket when it is dropped: an `OwnedFd`
+/// on Unix, an `OwnedSocket` on Windows.
 ///
-/// One name for both, so that portable code needs no `cfg`. Sockets of `std` and of `socket2`
-/// convert into it and from it.
+/// Both have one name, so portable code needs no `cfg`. Sockets of `std` and of `socket2` convert
+/// into it and from it.
 ///
 /// ```
 /// use std::net::TcpListener;
@@ -33,8 +34,8 @@ pub type OwnedDescriptor = std::os::fd::OwnedFd;
 #[allow(missing_docs, reason = "the text above is for both")]
 pub type OwnedDescriptor = std::os::windows::io::OwnedSocket;
 
-/// The same while something else has the socket: a `BorrowedFd` on Unix, a `BorrowedSocket` on
-/// Windows. `socket2::SockRef` and the calls of `rustix` take a reference to it.
+/// The same handle, borrowed: a `BorrowedFd` on Unix, a `BorrowedSocket` on Windows.
+/// `socket2::SockRef` and the calls of `rustix` take a reference to it.
 ///
 /// ```
 /// use wharf_port::BorrowedDescriptor;
@@ -48,14 +49,14 @@ pub type BorrowedDescriptor<'a> = std::os::fd::BorrowedFd<'a>;
 #[allow(missing_docs, reason = "the text above is for both")]
 pub type BorrowedDescriptor<'a> = std::os::windows::io::BorrowedSocket<'a>;
 
-/// What the program `wharf` needs of Windows; nothing elsewhere, where safe crates have it.
+/// What the program `wharf` needs of Windows. Empty on other systems, where safe crates have it.
 #[cfg(not(windows))]
 pub mod program {}
 #[cfg(windows)]
 #[path = "sys/windows/program.rs"]
 pub mod program;
 
-/// What the error of an accept says about the listener.
+/// What the error of an accept means for the listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AcceptFault {
     /// Only this connection is lost: accept the next.
@@ -68,12 +69,12 @@ pub(crate) enum AcceptFault {
     Listener,
 }
 
-/// What kind of socket a caller has brought.
+/// The kind of a socket that a caller supplied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SocketKind {
     /// One end of a connection, or what may become one.
     Stream,
-    /// It waits for connections.
+    /// It listens for connections.
     #[allow(dead_code, reason = "not every system says which sockets listen")]
     Listening,
     /// Datagrams and the like.

@@ -1,14 +1,14 @@
-//! State of connections: one value for each socket, found without a map, changed without waiting.
+//! State of connections: one value per socket, found without a map and changed without waiting.
 //!
 //! Turns (contract C18) give the packets of a socket to one thread at a time, but a type cannot
-//! see that: in safe Rust every program had to lock its own map for what no second thread touches.
-//! A [`Table`] has an entry for each place in the port's own table, so a packet finds its state by
-//! an index. Each entry has a lock of its own, which the turn keeps free: taking it is one atomic
-//! exchange on memory that only this connection uses.
+//! express that. So in safe Rust every program had to lock its own map, for state that no second
+//! thread touches. A [`Table`] has an entry for each place in the port's own table, so a packet
+//! finds its state by an index. Each entry has its own lock. The turn keeps that lock free: taking
+//! it is one atomic exchange on memory that only this connection uses.
 //!
 //! A cell without a lock was rejected: a packet may be kept, or sent to another thread, after its
 //! turn, and then two threads would have the same state. One map behind one lock was rejected
-//! because all connections would wait for it.
+//! because all connections would wait for that lock.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -21,20 +21,19 @@ use crate::packet::Packet;
 use crate::port::Port;
 use crate::reference::SocketRef;
 
-/// Entries in one chunk; chunks are made when the first socket in them gets its state.
+/// Entries in one chunk. A chunk is allocated when the first socket in it gets its state.
 const CHUNK_ENTRIES: u32 = 1024;
 
 /// The state of each connection of a port: a value that belongs to a socket.
 ///
 /// The turn of a packet makes it cheap: while a waiter holds packets of a connection no other
-/// thread has any of them, so [`Table::with`] finds the state free. A packet that was kept beyond
-/// its turn is no danger: then the call waits until the other thread is done.
+/// thread has any of them, so [`Table::with`] finds the state unlocked. A packet that was kept
+/// beyond its turn is safe: then the call waits until the other thread is done.
 ///
-/// The state of a connection goes in before its first operation and comes out with
-/// [`Table::remove`], before the connection is closed: a closed socket leaves its place to the
-/// next one, at the latest when its `Closed` is taken. State that nobody removed is dropped when
-/// the next socket in that place gets its own, so a table never holds more than `sockets_max`
-/// values.
+/// Insert the state of a connection before its first operation. Remove it with [`Table::remove`]
+/// before the connection is closed, because a closed socket leaves its place to the next one, at
+/// the latest when its `Closed` is taken. State that was not removed is dropped when the next
+/// socket in that place gets its own. So a table never holds more than `sockets_max` values.
 ///
 /// ```
 /// use wharf_port::{Close, Event, Packet, Port, Table};
@@ -74,33 +73,33 @@ type Chunk<T> = Box<[Entry<T>]>;
 
 /// The state of the socket in one place of the port's table.
 struct Entry<T> {
-    /// The thread that uses the state now, 0 for none: a second use on that thread is a mistake.
+    /// The thread that uses the state now; 0 for none. A second use on that thread is a bug.
     user: AtomicU32,
     value: Mutex<Option<Owned<T>>>,
 }
 
-/// A value, and which of the successive sockets in its place it belongs to.
+/// A value, and the generation of the socket in its place that it belongs to.
 struct Owned<T> {
     generation: u32,
     value: T,
 }
 
 impl<T> Owned<T> {
-    /// Whether it belongs to a socket that came into its place after that of this generation.
+    /// Whether it belongs to a later socket in the same place than the one of this generation.
     fn is_after(&self, generation: u32) -> bool {
         let later = self.generation.wrapping_sub(generation);
-        later != 0 && later < u32::MAX / 2 // They come around.
+        later != 0 && later < u32::MAX / 2 // Generations wrap.
     }
 }
 
-/// An entry in use; marks its thread as the user until it is dropped.
+/// An entry in use. Marks its thread as the user until it is dropped.
 struct Use<'a, T> {
     user: &'a AtomicU32,
     value: MutexGuard<'a, Option<Owned<T>>>,
 }
 
 impl<T: Send> Table<T> {
-    /// A table for the sockets of this port, with room for its `sockets_max`.
+    /// Makes a table for the sockets of this port, with space for its `sockets_max`.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -119,12 +118,13 @@ impl<T: Send> Table<T> {
         }
     }
 
-    /// Gives a socket its state; returns the state that it had before. Call it before the first
-    /// operation of the socket, whose packets may come to another thread at once.
+    /// Gives a socket its state, and returns the state that the socket had before. Call it before
+    /// the first operation of the socket, because another thread may get the packets of that
+    /// operation at once.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a socket of another port, [`ErrorKind::Closed`] for a stale
-    /// reference to a place where a later socket has its state; the state comes back.
+    /// reference to a place where a later socket has its state. The state comes back.
     ///
     /// # Panics
     /// Inside [`Table::with`] of the same socket.
@@ -153,12 +153,12 @@ impl<T: Send> Table<T> {
             generation: socket.generation,
             value: state,
         };
-        // The old value is dropped, or returned, when its entry is free again.
+        // The old value is dropped, or returned, after its entry is unlocked.
         let old = {
             let mut used = chunk[(socket.slot % CHUNK_ENTRIES) as usize].take();
-            let stands = used.value.as_ref();
-            if stands.is_some_and(|it| it.is_after(socket.generation)) {
-                // The place is another socket's, whose state it must not lose.
+            let present = used.value.as_ref();
+            if present.is_some_and(|it| it.is_after(socket.generation)) {
+                // The place belongs to another socket, which must not lose its state.
                 drop(used);
                 let kind = ErrorKind::Closed;
                 return Err(Refused::new(Operation::Associate, kind, new.value));
@@ -173,7 +173,8 @@ impl<T: Send> Table<T> {
             .map(|old| old.value))
     }
 
-    /// Runs `action` with the state of the packet's socket; returns `None` when it has none.
+    /// Runs `action` with the state of the packet's socket. Returns `None` if the socket has no
+    /// state.
     ///
     /// # Panics
     /// Inside another call for the same socket on the same thread.
@@ -214,7 +215,7 @@ impl<T: Send> Table<T> {
         Some(owned.value)
     }
 
-    /// How many values the table holds, those of sockets that are gone included.
+    /// Returns the number of values in the table, including those of sockets that are gone.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -228,7 +229,7 @@ impl<T: Send> Table<T> {
         self.length.load(Ordering::Relaxed)
     }
 
-    /// Whether the table holds no value.
+    /// Returns whether the table holds no value.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -258,12 +259,12 @@ impl<T> Entry<T> {
         }
     }
 
-    /// The entry for this thread alone. The turn keeps it free; a packet kept beyond its turn
-    /// waits here.
+    /// Locks the entry for this thread. The turn keeps it free; a packet kept beyond its turn waits
+    /// here.
     fn take(&self) -> Use<'_, T> {
         let thread = this_thread();
         let value = self.value.try_lock().unwrap_or_else(|| {
-            // Only this thread writes its own number here, and takes it back before it unlocks.
+            // Only this thread writes its own number here, and clears it before it unlocks.
             let again = self.user.load(Ordering::Relaxed) == thread;
             assert!(!again, "the state of this socket is in use on this thread");
             self.value.lock()
@@ -289,12 +290,13 @@ impl<T> fmt::Debug for Table<T> {
     }
 }
 
-/// A number of this thread, from 1.
+/// Returns the number of this thread, from 1.
 fn this_thread() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     thread_local! {
         static NUMBER: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
     }
-    // A thread that is past its own end shares a number that no other has, and finds no fault.
+    // Threads that have destroyed their thread-locals share `u32::MAX`, a number that no other
+    // thread gets.
     NUMBER.try_with(|number| *number).unwrap_or(u32::MAX)
 }

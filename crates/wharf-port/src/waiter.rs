@@ -1,9 +1,9 @@
-//! Waiting: the right to take packets, and the batch they come in.
+//! Waiting: the right to take packets, and their batch.
 //!
-//! A waiter belongs to the thread that made it, because some rings may only be entered by their
-//! own thread and because turns (contract C18) are counted per waiter. Its batch stays with it, so
-//! that a packet nobody took is still there at the next wait. How it takes packets is in `taking`,
-//! and what becomes of its place when it goes in `seat`.
+//! A waiter belongs to the thread that made it: only their own thread may enter some rings, and
+//! turns (contract C18) are counted per waiter. The batch stays with the waiter, so a packet that
+//! was not taken is still there at the next wait. `taking` has how it takes packets, `seat` what
+//! happens to its place when it goes.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::core::seat::Seat;
 use crate::core::taking::Found;
 use crate::error::Result;
 
-/// The right to wait on a port; made by [`Port::waiter`](crate::Port::waiter).
+/// The right to wait on a port; [`Port::waiter`](crate::Port::waiter) returns it.
 ///
-/// It stays on its thread. Dropping it gives back what it had not handed out. It may be kept in a
-/// thread-local: at the end of the thread it is given up like one that is dropped. One that is
-/// forgotten is given up there too, and counted in
-/// [`waiters_leaked`](crate::Stats::waiters_leaked). A single-waiter port closes with its waiter's
-/// thread unless the waiter was dropped before.
+/// It stays on its thread. Dropping it returns the packets that it had not handed out. It may be
+/// kept in a thread-local: the end of the thread gives it up like a drop. The end of the thread
+/// also gives up a waiter that was forgotten, and counts it in
+/// [`waiters_leaked`](crate::Stats::waiters_leaked). A single-waiter port closes with the thread of
+/// its waiter, unless the waiter was dropped before.
 ///
 /// ```
 /// use wharf_port::{Port, Wait};
@@ -57,9 +57,9 @@ pub struct Waiter {
 pub enum Wait<'a> {
     /// At least one packet, unless another thread drops its socket before it is taken.
     Packets(Batch<'a>),
-    /// The time was up; never before it was.
+    /// The time is up. It never returns early.
     TimedOut,
-    /// The port is closed; nothing more will come.
+    /// The port is closed. No more packets come.
     Closed,
 }
 
@@ -70,16 +70,17 @@ impl Waiter {
         Ok(Waiter { core, seat })
     }
 
-    /// Waits until there are packets, at most for `timeout`; without a limit when it is `None`.
+    /// Waits until there are packets, at most for `timeout`; without a limit if `timeout` is
+    /// `None`.
     ///
-    /// Ends the turns of the packets handed out before. Packets that were not taken from the last
-    /// batch come first.
+    /// It ends the turns of the packets handed out before. Packets that were not taken from the
+    /// last batch come first.
     ///
-    /// A waiter that a thread-local has kept until the end of its thread may be asked to wait by
-    /// another destructor: then it may find [`Wait::Closed`] though the port is not.
+    /// If a thread-local kept the waiter until the end of its thread, another destructor may call
+    /// `wait`. Then the call may return [`Wait::Closed`] though the port is open.
     ///
     /// # Errors
-    /// Only when the port itself is broken; a failed operation is a packet.
+    /// Only if the port itself is broken. A failed operation is a packet.
     ///
     /// ```
     /// # use wharf_port::{Port, Wait};

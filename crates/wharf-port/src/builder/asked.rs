@@ -1,8 +1,8 @@
-//! What a builder was asked for, and the check that turns it into the options of a port.
+//! The settings of a builder, and the check that turns them into the options of a port.
 //!
 //! The builder keeps every number as it was given and checks all of them at the end. Checks in the
-//! setters were rejected: each call would return a `Result`, and a value that a later call replaces
-//! is no mistake.
+//! setters were rejected: each call would return a `Result`, and a later call may still replace a
+//! wrong value.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::core::options::{Options, PoolOptions};
 use crate::driver::kind::{DriverChoice, DriverKind};
 use crate::error::{Bound, Error, ErrorKind, Operation, Result};
 
-/// Packets in one batch unless the builder says otherwise: few on a shared port, so that a slow
-/// thread holds few, and many where there is one thread anyway.
+/// Packets in one batch by default. A shared port has few, so a slow thread holds few. A
+/// single-waiter port has many, because there is only one thread.
 const BATCH_MAX_SHARED: u32 = 8;
 const BATCH_MAX_SINGLE: u32 = 256;
 
-/// The fewest accepts that are posted ahead; a smaller number is raised to it.
+/// The smallest number of accepts that are posted ahead. A smaller number is raised to it.
 const ACCEPTS_POSTED_LEAST: u32 = 8;
 
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl Default for Asked {
 }
 
 impl Asked {
-    /// The options, or the first bound that is wrong.
+    /// Returns the options, or an error for the first wrong bound.
     pub(super) fn options(&self) -> Result<Options> {
         let batch_max = self.batch_max.unwrap_or(match self.shared {
             true => BATCH_MAX_SHARED,
@@ -105,7 +105,8 @@ impl Asked {
         Ok(pool)
     }
 
-    /// Direct descriptors are for one kind of port; there `Auto` means the one driver that has them.
+    /// Direct descriptors need a single-waiter port. With them `Auto` means the one driver that has
+    /// them.
     fn descriptors(&self) -> Result<(DriverChoice, u32)> {
         let refuse = |advice| {
             let kind = ErrorKind::InvalidInput;
@@ -133,7 +134,7 @@ impl Asked {
     }
 }
 
-/// The value in the type that the core counts it in, if the bound takes it.
+/// Converts the value to the type that the core uses, if it is in the range of the bound.
 fn within<T: TryFrom<u32>>(bound: Bound, value: u32) -> Result<T> {
     let wrong = Error::out_of_range(bound, value);
     match bound.takes(value) {
@@ -142,7 +143,7 @@ fn within<T: TryFrom<u32>>(bound: Bound, value: u32) -> Result<T> {
     }
 }
 
-/// A time in units of the core, of which a part counts as a whole one.
+/// Converts a time to units of the core, rounded up.
 fn time(bound: Bound, time: Duration, unit: Duration) -> Result<u32> {
     let units = u32::try_from(time.as_nanos().div_ceil(unit.as_nanos()));
     let out_of_range = |_| Error::out_of_range(bound, u32::MAX);

@@ -21,7 +21,7 @@ impl Core {
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
         // What the caller has brought may be shared with other processes.
-        let shared = if at.is_brought() {
+        let shared = if at.is_supplied() {
             flag::SHARED_LISTENER
         } else {
             0

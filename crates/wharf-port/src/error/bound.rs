@@ -1,8 +1,8 @@
-//! The bounds of a port, as an error names them: the bound, the value that is wrong, and the range.
+//! The bounds of a port in error messages: the bound, the wrong value, and the range.
 //!
-//! A value is 32 bits wide and the bound is a number, so that an [`Error`](super::Error) stays as
-//! small as it was when its text was a constant: a packet carries one. A `String` was rejected for
-//! the same reason, and because an error is `Copy`.
+//! A value has 32 bits and the bound is a number. So an [`Error`](super::Error) is as small as with
+//! a constant text. That matters because packets carry errors. A `String` was rejected for the same
+//! reason, and because an error is `Copy`.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) enum Bound {
     PoolBytesMax,
 }
 
-/// What a bound counts, which decides how its values are written.
+/// What a bound counts. It decides how the values are printed.
 #[derive(Clone, Copy)]
 enum Unit {
     Pieces,
@@ -35,7 +35,7 @@ enum Unit {
 }
 
 impl Bound {
-    /// Its name at the builder, the range it takes, and what it counts.
+    /// Returns its name in the builder, its range and its unit.
     fn facts(self) -> (&'static str, (u32, u32), Unit) {
         let any = u32::MAX;
         match self {
@@ -49,14 +49,14 @@ impl Bound {
             Bound::OperationsPerSocketMax => ("operations_per_socket_max", (1, any), Unit::Pieces),
             Bound::AcceptsPosted => ("accepts_posted", (0, u16::MAX.into()), Unit::Pieces),
             Bound::FlushMax => ("flush_max", (0, any), Unit::Milliseconds),
-            // A waiter that sleeps through a second loses nothing.
+            // A waiter that sleeps after a second loses nothing.
             Bound::SpinMax => ("spin_max", (0, 1_000_000), Unit::Microseconds),
             Bound::BufferBytes => ("buffer_bytes of the pool", (512, 1 << 20), Unit::Bytes),
             Bound::PoolBytesMax => ("pool_bytes_max of the pool", (512, any), Unit::Bytes),
         }
     }
 
-    /// Whether it takes this value.
+    /// Whether the value is in its range.
     pub(crate) fn takes(self, value: u32) -> bool {
         let (_, (least, most), _) = self.facts();
         (least..=most).contains(&value)
@@ -74,11 +74,11 @@ impl Unit {
     }
 }
 
-/// A value that a bound does not take.
+/// A value outside the range of a bound.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct OutOfRange {
     pub(crate) bound: Bound,
-    /// The value in the bound's unit, and the largest number for everything above.
+    /// The value in the unit of the bound; the largest number stands for everything above.
     pub(crate) value: u32,
 }
 

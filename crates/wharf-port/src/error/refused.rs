@@ -1,10 +1,10 @@
-//! A refusal: an error, and what the call had brought.
+//! A refusal: an error, and the value that the call passed.
 
 use std::fmt;
 
 use super::{Error, ErrorKind, Operation};
 
-/// A request that was not accepted, with the value it brought: nothing is lost by a refusal.
+/// A request that was not accepted, with the value that the call passed. A refusal loses nothing.
 ///
 /// ```
 /// use wharf_port::{Error, ErrorKind, Operation, Refused};
@@ -19,7 +19,7 @@ use super::{Error, ErrorKind, Operation};
 pub struct Refused<T> {
     /// Why the request was refused.
     pub error: Error,
-    /// What the caller had handed in.
+    /// The value that the caller passed.
     pub value: T,
 }
 
@@ -40,7 +40,8 @@ impl<T> fmt::Display for Refused<T> {
 
 impl<T: fmt::Debug> std::error::Error for Refused<T> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // Not the error itself: its text is this one's, and a chain of causes would have it twice.
+        // Not the error itself: its text is the same as this one's, so a chain of causes would
+        // print it twice.
         std::error::Error::source(&self.error)
     }
 }
