@@ -1,7 +1,7 @@
 //! What the drivers of one operating system share. `sys/unix` and `sys/windows` have the same names
 //! in the same order.
 //!
-//! Nothing outside `sys` and `driver` asks which system it runs on.
+//! Only `sys` and `driver` ask which system this is.
 
 #[cfg(unix)]
 #[path = "sys/unix.rs"]
@@ -49,7 +49,8 @@ pub type BorrowedDescriptor<'a> = std::os::fd::BorrowedFd<'a>;
 #[allow(missing_docs, reason = "the text above is for both")]
 pub type BorrowedDescriptor<'a> = std::os::windows::io::BorrowedSocket<'a>;
 
-/// What the program `wharf` needs of Windows. Empty on other systems, where safe crates have it.
+/// What the program `wharf` needs from Windows. Empty on other systems, where safe crates
+/// have all that the program needs.
 #[cfg(not(windows))]
 pub mod program {}
 #[cfg(windows)]
@@ -72,9 +73,9 @@ pub(crate) enum AcceptFault {
 /// The kind of a socket that a caller supplied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SocketKind {
-    /// One end of a connection, or what may become one.
+    /// One end of a connection, or a socket that may become one.
     Stream,
-    /// It listens for connections.
+    /// A socket that listens for connections.
     #[allow(dead_code, reason = "not every system says which sockets listen")]
     Listening,
     /// Datagrams and the like.

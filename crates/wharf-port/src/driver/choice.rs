@@ -1,13 +1,13 @@
 //! The choice among the drivers of this system.
 //!
-//! Apart from the seam, so that the core, which knows the seam, knows no driver.
+//! It is separate from the seam, because the core imports the seam and may not import a driver.
 
 use super::kind::{DriverChoice, DriverKind, DriverReport, PassedOver};
 use super::{Driver, Unavailable};
 use crate::core::options::Options;
 use crate::error::{Error, Result};
 
-/// What the simulated network was asked for; nothing where it is not built in.
+/// The options of the simulated network. Empty if it is not built in.
 #[cfg(feature = "sim")]
 pub(crate) type SimAsked = super::sim::SimOptions;
 #[cfg(not(feature = "sim"))]
@@ -28,7 +28,7 @@ pub(crate) fn candidates() -> &'static [DriverKind] {
 const NOT_BUILT_IN: &str =
     "this build has no simulated network: turn on the feature sim of wharf-port";
 
-/// Makes a driver, or says why it does not work here.
+/// Makes a driver, or returns why it does not work here.
 fn make(
     kind: DriverKind,
     options: &Options,
@@ -92,7 +92,8 @@ pub(crate) fn choose(options: &Options, sim: &SimAsked) -> Result<(Box<dyn Drive
             Err(passed) => passed_over.push(passed),
         }
     }
-    // The last candidate is the one that works everywhere: what stops it is what has to be mended.
+    // The last candidate is the one that works everywhere, so the reason that stops it is the one
+    // to fix.
     let last = passed_over.pop().expect("there is a candidate");
     Err(Error::unavailable(last.reason, last.raw_os_error))
 }

@@ -1,4 +1,4 @@
-//! Which drivers there are, and what a port says of its own.
+//! The drivers, and what a port reports of its own.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// What a port can run on.
 ///
-/// It prints as its short name. It reads the names of the systems' own calls too: `io_uring`,
-/// `epoll` and `kqueue`.
+/// It prints as its short name. It also parses from the names of the systems' own calls:
+/// `io_uring`, `epoll` and `kqueue`.
 ///
 /// ```
 /// use wharf_port::DriverKind;
@@ -21,9 +21,10 @@ pub enum DriverKind {
     Iocp,
     /// io_uring (Linux 6.0 and later, where it is allowed).
     Uring,
-    /// Readiness: epoll on Linux, kqueue and its like elsewhere on Unix.
+    /// Readiness: epoll on Linux, kqueue and similar pollers on other Unix systems.
     Poll,
-    /// A network in memory, for tests; never chosen unless it is required. It needs the feature `sim`.
+    /// A network in memory, for tests. It is never chosen unless it is required. It needs the
+    /// feature `sim`.
     Sim,
 }
 
@@ -59,13 +60,13 @@ impl std::str::FromStr for DriverKind {
 const NO_SUCH_DRIVER: &str = "no driver has this name: write iocp, uring (io_uring), poll (epoll, \
                               kqueue) or sim";
 
-/// Which driver a port shall use.
+/// Which driver a port is to use.
 ///
-/// It prints and reads as `auto`, or as the name of a driver.
+/// It prints and parses as `auto`, or as the name of a driver.
 ///
 /// ```
 /// use wharf_port::{DriverChoice, DriverKind, Port};
-/// // Fails with a hint where this driver does not work.
+/// // Fails with a hint if this driver does not work here.
 /// let port = Port::builder().driver(DriverChoice::Require(DriverKind::Uring)).build();
 /// assert_eq!("io_uring".parse(), Ok(DriverChoice::Require(DriverKind::Uring)));
 /// assert_eq!(DriverChoice::Auto.to_string(), "auto");
@@ -73,10 +74,10 @@ const NO_SUCH_DRIVER: &str = "no driver has this name: write iocp, uring (io_uri
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum DriverChoice {
-    /// The best that works here.
+    /// The best driver that works here.
     #[default]
     Auto,
-    /// This one or none.
+    /// This driver or none.
     Require(DriverKind),
 }
 
@@ -119,9 +120,10 @@ impl std::str::FromStr for DriverChoice {
 pub struct DriverReport {
     /// The driver in use.
     pub kind: DriverKind,
-    /// Those that were tried first and do not work here.
+    /// The drivers that were tried first and do not work here.
     pub passed_over: Vec<PassedOver>,
-    /// What it found here and uses, where that differs between systems; each was tried out.
+    /// The features that the driver has found here and uses, where systems differ. It has tried out
+    /// each of them.
     pub features: Vec<&'static str>,
 }
 
@@ -139,9 +141,9 @@ pub struct DriverReport {
 pub struct PassedOver {
     /// The driver.
     pub kind: DriverKind,
-    /// Why it does not work here, with what would change that.
+    /// Why the driver does not work here, and what would change that.
     pub reason: &'static str,
-    /// The system's code, where one was given.
+    /// The system's code, if it returned one.
     pub raw_os_error: Option<i32>,
 }
 

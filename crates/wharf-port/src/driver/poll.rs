@@ -1,14 +1,14 @@
-//! Readiness: epoll on Linux, kqueue and its like elsewhere.
+//! Readiness: epoll on Linux, kqueue and similar pollers on other Unix systems.
 //!
-//! Each socket is registered once, edge-triggered, when its first operation needs it; operations
-//! cost no further registration calls. Reads happen when a waiter has the socket's turn, into a
-//! buffer that is taken only once there is something to read. Writes are tried at once and go on
-//! when the poller says so.
+//! Each socket is registered once, edge-triggered, when its first operation needs it. Later
+//! operations make no registration calls. The driver reads a socket when a waiter has its turn,
+//! into a buffer that it takes only once there is something to read. It tries a write at once, and
+//! continues when the poller reports that the socket is writable.
 //!
-//! One-shot registrations, two `epoll_ctl` per operation, were rejected: where io_uring is
-//! forbidden, in most containers, this driver *is* the product. So was one thread that polls for
-//! all: epoll wakes one of several waiting threads for each edge, last come first served, which is
-//! the completion port's own order.
+//! One-shot registrations, with two `epoll_ctl` per operation, were rejected: where io_uring is
+//! forbidden, as in most containers, this driver *is* the product. One thread that polls for all
+//! was rejected too. For each edge epoll wakes one of the waiting threads, the last one that began
+//! to wait. A completion port wakes threads in the same order.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use queue::{Interest, Poller};
 
 mod accept;
 mod completion;
-// With `--cfg wharf_polling` the contract suite meets here what other systems run on.
+// With `--cfg wharf_polling` the contract suite tests on Linux what other systems run on.
 #[cfg(all(target_os = "linux", not(wharf_polling)))]
 #[path = "poll/queue/epoll.rs"]
 mod queue;
@@ -41,21 +41,21 @@ mod queue;
 const WRITE_BLOCKED: u32 = 2 << flag::DRIVER_SHIFT;
 /// The peer has sent FIN.
 const PEER_ENDED: u32 = 4 << flag::DRIVER_SHIFT;
-/// The connection is broken; the socket's error says how.
+/// The connection is broken. The socket's pending error says how.
 const BROKEN: u32 = 8 << flag::DRIVER_SHIFT;
-/// What says that more may stand behind a short read: of data and a FIN that came together there is
-/// one event, and so there is of data with an urgent byte in it, before which a read stops. Where
-/// the poller does not tell of these, it may always be so.
-const MORE_MAY_FOLLOW: u32 = if Poller::TELLS_LEAVING {
+/// The flags that say that more may follow a short read. If data and a FIN arrive together, there
+/// is only one event for both. The same holds for data with an urgent byte in it, before which a
+/// read stops. On a poller that does not report a FIN or an urgent byte, more may always follow.
+const MORE_MAY_FOLLOW: u32 = if Poller::REPORTS_LEAVING {
     PEER_ENDED | BROKEN | URGENT | STOPS_SHORT
 } else {
     READABLE
 };
-/// Registered for the peer's leaving only.
+/// Registered only for the peer's leaving.
 const REGISTERED_WATCH: u32 = 16 << flag::DRIVER_SHIFT;
 /// Registered for everything.
 const REGISTERED_ALL: u32 = 32 << flag::DRIVER_SHIFT;
-/// An event told of an urgent byte that nobody has read past since.
+/// An event has reported an urgent byte, and no read has passed it yet.
 const URGENT: u32 = 64 << flag::DRIVER_SHIFT;
 /// Reads of this socket may stop anywhere, not only where it is empty.
 const STOPS_SHORT: u32 = 128 << flag::DRIVER_SHIFT;
@@ -63,10 +63,10 @@ const STOPS_SHORT: u32 = 128 << flag::DRIVER_SHIFT;
 /// The socket came from the caller, who may have another descriptor of it.
 const FOREIGN: u32 = 256 << flag::DRIVER_SHIFT;
 
-/// Bytes that go out at a time: the slot is locked meanwhile, and a peer that reads as fast as this
-/// side sends lets a call go on for as long as there are bytes.
+/// The most bytes that go out at a time. The slot is locked meanwhile, and if the peer reads as
+/// fast as this side sends, one call would last as long as there are bytes to send.
 const SEND_BYTES_MAX: usize = 1 << 20;
-/// Slices of the send queue that one call takes.
+/// The most slices of the send queue that one call takes.
 const SLICES_MAX: usize = 16;
 
 /// The readiness driver.
@@ -86,8 +86,8 @@ impl Poll {
         Ok(Poll { poller })
     }
 
-    /// Registers the socket for what its operation needs; answers whether a call was made, whose
-    /// first event tells how the socket stands.
+    /// Registers the socket for what its operation needs. Returns whether it made a call. The first
+    /// event after such a call reports the current state of the socket.
     fn register(&self, socket: &mut Locked<'_>, interest: Interest) -> Result<bool, i32> {
         let handle = socket.open_handle();
         match interest {
@@ -108,7 +108,8 @@ impl Poll {
         Ok(true)
     }
 
-    /// Tries to send what an event will tell to be possible: nobody may wait for that.
+    /// Tries to send although no event has reported space: there may be no waiter to take the
+    /// event.
     fn try_again(socket: &mut Locked<'_>) {
         let work = socket.work.as_ref();
         if work.is_some_and(|work| !work.sends.is_empty()) {
@@ -136,22 +137,22 @@ impl Poll {
         socket.connected(result);
     }
 
-    /// Stops sending although there is room. The poller tells of that room anew, behind what else
-    /// has happened meanwhile.
+    /// Stops sending although there is space. The poller reports that space again, after the other
+    /// events that have happened meanwhile.
     fn send_later(&self, socket: &mut Locked<'_>) {
         socket.set(WRITE_BLOCKED);
-        let told = match self.register(socket, Interest::All) {
+        let registered = match self.register(socket, Interest::All) {
             Ok(false) => self
                 .poller
                 .change(socket.open_handle(), socket.id, Interest::All),
-            registered => registered.map(|_| ()),
+            added => added.map(|_| ()),
         };
-        if let Err(code) = told {
+        if let Err(code) = registered {
             socket.send_failed(code);
         }
     }
 
-    fn tell_leave(&self, socket: &mut Locked<'_>) {
+    fn report_leave(&self, socket: &mut Locked<'_>) {
         let broken = socket.has(BROKEN);
         let code = broken.then(|| sys::take_error(socket.open_handle()));
         if let Some(code) = code.flatten() {
@@ -306,7 +307,7 @@ impl Driver for Poll {
             Receiving::Accept => self.accept_some(socket),
             Receiving::Stream => reading::stream(socket, MORE_MAY_FOLLOW),
             Receiving::Into => reading::into(socket, MORE_MAY_FOLLOW),
-            Receiving::Watch => self.tell_leave(socket),
+            Receiving::Watch => self.report_leave(socket),
         }
         if !socket.has(READABLE) {
             // It was read past the urgent byte; of a new one tells a new event.

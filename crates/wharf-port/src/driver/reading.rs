@@ -1,18 +1,19 @@
-//! Reading a socket at its turn, for the drivers that learn that it is readable: readiness, and the
-//! completion port, whose receive of no bytes tells the same.
+//! Reads a socket at its turn. Two drivers learn only that a socket is readable, and share this
+//! module: the readiness driver, and the completion port, whose receive of no bytes reports the
+//! same.
 //!
-//! A buffer of the pool is taken once there is something to read, and as many reads are made as the
-//! socket's turn has packets. Both drivers share these lines, so that what a pause, an end or a
-//! short read means cannot differ between them.
+//! A buffer is taken from the pool only once there is something to read. The module makes as many
+//! reads as the socket's turn may deliver packets. Because both drivers share these lines, a pause,
+//! an end and a short read have the same meaning in both.
 
 use crate::core::locked::Locked;
 use crate::core::slot::{Receiving, SocketState, flag};
 use crate::sys;
 
-/// The next read would bring something, as far as is known.
+/// As far as is known, the next read would return something.
 pub(super) const READABLE: u32 = 1 << flag::DRIVER_SHIFT;
 
-/// Whether a turn would bring what the socket reads.
+/// Whether a turn would deliver something from the socket.
 pub(super) fn has_more(socket: &Locked<'_>) -> bool {
     match socket.receiving {
         Receiving::Into => socket.has(READABLE),
@@ -23,10 +24,11 @@ pub(super) fn has_more(socket: &Locked<'_>) -> bool {
     }
 }
 
-/// Reads for a streaming receive. `more_flags` say that something may stand behind a short read.
+/// Reads for a streaming receive. If one of `more_flags` is set, something may follow a short read.
 pub(super) fn stream(socket: &mut Locked<'_>, more_flags: u32) {
     while socket.receiving == Receiving::Stream && socket.has(READABLE) && socket.may_take() {
-        // Whatever it waited for, it tries: another packet may have given it this turn.
+        // The stream tries again, whatever it waited for: a packet of another kind may have given
+        // it this turn.
         socket.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
         if !socket.reserve_lease() {
             return;
@@ -61,7 +63,7 @@ pub(super) fn into(socket: &mut Locked<'_>, more_flags: u32) {
         let capacity = into.buffer.len();
         let handle = handle.as_ref().expect("a socket that receives is open");
         let result = match capacity {
-            // After a read that filled its buffer exactly, `READABLE` is a guess: look.
+            // After a read that filled its buffer exactly, `READABLE` is only a guess, so check.
             0 => sys::peek(handle).map(|_| 0),
             _ => sys::receive(handle, &mut into.buffer),
         };
@@ -75,8 +77,8 @@ pub(super) fn into(socket: &mut Locked<'_>, more_flags: u32) {
     }
 }
 
-/// A read that did not fill its buffer has emptied the socket, unless something may stand behind
-/// the data, such as its end: of that no further edge would tell.
+/// A read that did not fill its buffer has emptied the socket, unless something may follow the
+/// data, such as the end of the stream. No further edge would report that end.
 fn note_short_read(socket: &mut Locked<'_>, short: bool, more_flags: u32) {
     if short && !socket.has(more_flags) {
         socket.clear(READABLE);

@@ -1,14 +1,15 @@
-//! How long the end of a port waits for the system while it gives nothing back.
+//! How long the end of a port waits for requests to come back while the system returns none.
 //!
-//! One deadline for all was rejected: a process that is stopped meanwhile, or not scheduled for
-//! seconds, has not waited for all of that time, and leaked what had come back long before. So each
-//! wait counts for a step at most, and what comes back begins the time anew.
+//! A single deadline for all was rejected. A process that is stopped in between, or not scheduled
+//! for seconds, has not really waited for all of that time, and it leaked requests that had come
+//! back long before. So each wait counts as one step at most, and every request that comes back
+//! restarts the time.
 
 use std::time::Duration;
 
-/// So long nothing may come back. What a thread that is gone had asked for comes back by way of a
-/// thread of the kernel: where there were eight busy threads for each processor, 2 s were once too
-/// short for that.
+/// The longest time in which no request comes back. A kernel thread returns the requests of a
+/// thread that has ended. With eight busy threads per processor, a limit of 2 s was once too short
+/// for that.
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -17,14 +18,14 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// How long one wait may take, and how much of the limit it uses up at most.
+    /// How long one wait may take, and the most that it uses up of the limit.
     pub(super) const STEP: Duration = Duration::from_millis(50);
 
     pub(super) fn is_too_long(&self) -> bool {
         self.waited >= LIMIT
     }
 
-    /// A wait is over that took so long, and brought something or nothing.
+    /// Records a wait that took this long, and whether anything came back.
     pub(super) fn waited(&mut self, took: Duration, came: bool) {
         self.waited = match came {
             true => Duration::ZERO,

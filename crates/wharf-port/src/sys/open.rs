@@ -1,8 +1,8 @@
-//! Opening sockets, as every driver on a real network does.
+//! Opens sockets for every driver on a real network.
 //!
-//! Binds are exclusive on Windows, where `SO_REUSEADDR` would let another program take the port,
-//! and set `SO_REUSEADDR` on Unix, where it only means that connections in TIME_WAIT do not stop a
-//! restart (contract C19).
+//! Binds are exclusive on Windows, because `SO_REUSEADDR` would let another program take the port
+//! there. On Unix they set `SO_REUSEADDR`, which only means that connections in TIME_WAIT do not
+//! prevent a restart (contract C19).
 
 use socket2::{Domain, SockRef, Socket};
 
@@ -18,7 +18,7 @@ use crate::listen::{ListenAt, ListenOptions};
 const NO_LISTENER: &str = "this socket does not listen: call its listen first, or associate it";
 const NO_STREAMS: &str = "only a socket of type stream can listen: this one has another type";
 
-/// Opens the socket the way every driver on a real network does.
+/// Opens a listening socket, for every driver on a real network.
 pub(crate) fn listener(at: &ListenOptions) -> std::io::Result<Handle> {
     match &at.at {
         ListenAt::Address(address) => open_listener(address, at),
@@ -26,7 +26,7 @@ pub(crate) fn listener(at: &ListenOptions) -> std::io::Result<Handle> {
     }
 }
 
-/// Takes another descriptor of a socket that listens already; the caller may keep the first.
+/// Takes another descriptor of a socket that already listens. The caller may keep the first one.
 fn take_listener(socket: &Handle, at: &ListenOptions) -> std::io::Result<Handle> {
     let unfit = |advice| {
         let error = Error::advised(Operation::Listen, ErrorKind::InvalidInput, advice);
@@ -41,12 +41,12 @@ fn take_listener(socket: &Handle, at: &ListenOptions) -> std::io::Result<Handle>
     socket.try_clone()
 }
 
-/// Whether an open socket is a Unix one.
+/// Whether an open socket is a Unix socket.
 pub(crate) fn is_unix(socket: &Handle) -> std::io::Result<bool> {
     Ok(SockRef::from(socket).local_addr()?.domain() == Domain::UNIX)
 }
 
-/// Sets what accepted sockets inherit.
+/// Sets the options that accepted sockets inherit.
 fn inherit(socket: &Socket, at: &ListenOptions, is_internet: bool) -> std::io::Result<()> {
     if is_internet {
         if at.no_delay {
@@ -83,7 +83,7 @@ fn open_listener(address: &Address, at: &ListenOptions) -> std::io::Result<Handl
     Ok(socket.into())
 }
 
-/// Opens the socket the way every driver on a real network does.
+/// Opens a socket that will connect, for every driver on a real network.
 pub(crate) fn connector(to: &ConnectOptions) -> std::io::Result<Handle> {
     let internet = to.address.as_socket_addr();
     let protocol = internet.map(|_| socket2::Protocol::TCP);

@@ -1,7 +1,7 @@
-//! Unix: descriptors, error numbers, and the non-blocking calls of the readiness driver.
+//! Unix: descriptors, error codes, and the non-blocking calls of the readiness driver.
 //!
-//! System calls go through `rustix`, whose safe wrappers leave one thing unsafe here: the pages of
-//! the buffer pool.
+//! System calls go through `rustix`, whose wrappers are safe. What remains unsafe here is the
+//! memory of the buffer pool, a socket option, and the count of forks.
 
 use std::ffi::c_void;
 use std::io::{self, IoSlice};
@@ -49,7 +49,7 @@ pub(crate) fn raw_number(handle: &Handle) -> u64 {
     u64::try_from(number).expect("open descriptors are not negative")
 }
 
-/// Whether the socket has no descriptor, but a place in the table of a ring.
+/// Whether the socket has no descriptor, but is an entry in a ring's own table.
 pub(crate) fn is_direct(handle: &Handle) -> bool {
     #[cfg(target_os = "linux")]
     return handle.place().is_some();
@@ -60,7 +60,7 @@ pub(crate) fn is_direct(handle: &Handle) -> bool {
     }
 }
 
-/// The descriptor, where the socket has one.
+/// Returns the descriptor, if the socket has one.
 pub(crate) fn descriptor(handle: &Handle) -> Option<BorrowedFd<'_>> {
     (!is_direct(handle)).then(|| handle.as_fd())
 }
@@ -72,7 +72,7 @@ pub(crate) fn from_descriptor(descriptor: OwnedFd) -> Handle {
     descriptor
 }
 
-/// The descriptor, or the handle again where the socket has none.
+/// Returns the descriptor. If the socket has none, returns the handle unchanged.
 pub(crate) fn into_descriptor(handle: Handle) -> Result<OwnedFd, Handle> {
     #[cfg(target_os = "linux")]
     return handle.into_descriptor();
@@ -80,12 +80,12 @@ pub(crate) fn into_descriptor(handle: Handle) -> Result<OwnedFd, Handle> {
     Ok(handle)
 }
 
-/// Another handle to the same socket.
+/// Returns another handle to the same socket.
 pub(crate) fn duplicate(handle: &Handle) -> io::Result<Handle> {
     handle.try_clone()
 }
 
-/// The kind of a system code; the same for the same event on every system.
+/// Returns the kind of a system code. An event has the same kind on every system.
 pub(crate) fn error_kind(code: i32) -> ErrorKind {
     match Errno::from_raw_os_error(code) {
         Errno::CONNRESET | Errno::PIPE => ErrorKind::Reset,
@@ -101,8 +101,8 @@ pub(crate) fn error_kind(code: i32) -> ErrorKind {
         Errno::ACCESS | Errno::PERM => ErrorKind::PermissionDenied,
         Errno::MFILE | Errno::NFILE => ErrorKind::TooManyOpenFiles,
         Errno::NOMEM | Errno::NOBUFS => ErrorKind::OutOfMemory,
-        // A Unix socket's backlog is full and no timer is left to try again, or an epoll set has as
-        // many members as it may.
+        // The backlog of a Unix socket is full and no timer is left for another try, or an epoll
+        // set has as many members as it may.
         Errno::AGAIN | Errno::NOSPC => ErrorKind::Full,
         Errno::NOTCONN => ErrorKind::NotConnected,
         Errno::INVAL => ErrorKind::InvalidInput,
@@ -113,8 +113,8 @@ pub(crate) fn error_kind(code: i32) -> ErrorKind {
     }
 }
 
-/// The kind of a code that a connect itself ended with, after its bind: connect(2) has EADDRNOTAVAIL
-/// for a source address all of whose port numbers are taken.
+/// Returns the kind of a code with which the connect itself failed, after its bind. connect(2)
+/// fails with EADDRNOTAVAIL if all ports of the source address are taken.
 pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
     match Errno::from_raw_os_error(code) {
         Errno::ADDRNOTAVAIL => ErrorKind::AddressInUse,
@@ -122,12 +122,12 @@ pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
     }
 }
 
-/// The kind of a code that a bind failed with.
+/// Returns the kind of a code with which a bind failed.
 pub(crate) fn bind_error_kind(code: i32) -> ErrorKind {
     error_kind(code)
 }
 
-/// What cures this here and nowhere else.
+/// Returns a hint that applies to this system only.
 pub(crate) fn cure(_: ErrorKind, _: Operation, _: Option<i32>) -> Option<&'static str> {
     None
 }
@@ -136,7 +136,7 @@ pub(crate) fn is_cancelled(code: i32) -> bool {
     code == Errno::CANCELED.raw_os_error()
 }
 
-/// Whether a send failed because nothing can be sent any more, without saying why.
+/// Whether this code of a failed send means that nothing can be sent any more, without a reason.
 pub(crate) fn is_broken_pipe(code: i32) -> bool {
     code == Errno::PIPE.raw_os_error()
 }
@@ -145,7 +145,7 @@ pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     match Errno::from_raw_os_error(code) {
         Errno::MFILE | Errno::NFILE => AcceptFault::Descriptors,
         Errno::NOBUFS | Errno::NOMEM => AcceptFault::Memory,
-        // accept(2), "Error handling": the new connection's own errors are passed on here.
+        // accept(2), "Error handling": accept also returns errors of the new connection itself.
         Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT => {
             AcceptFault::Listener
         }
@@ -153,28 +153,29 @@ pub(crate) fn accept_fault(code: i32) -> AcceptFault {
     }
 }
 
-/// Codes of what this machine lacks, in whatever it does: places in an epoll set, memory, buffers.
+/// Codes for what this machine lacks, in any operation: space in an epoll set, memory, buffers.
 #[cfg(test)]
 pub(crate) const LACKS: [i32; 3] = [libc::ENOSPC, libc::ENOMEM, libc::ENOBUFS];
-/// Codes of a send that failed without a word about how the connection ended.
+/// Codes of a send that failed without saying how the connection ended.
 #[cfg(test)]
 pub(crate) const WITHOUT_A_WORD: &[i32] = &[libc::EPIPE];
 /// The code of a connection that the peer has reset.
 #[cfg(test)]
 pub(crate) const RESET: i32 = libc::ECONNRESET;
 
-/// How often this process has forked, as seen from inside each fork.
+/// Returns a count of forks: a child process gets a larger number than its parent.
 pub(crate) fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
-    // No `Once`: in a child whose parent was at it another thread would be waited for. Where two
-    // threads register the handler a fork counts for two, which is as good.
+    // No `Once`: if the parent forked while another of its threads was inside it, the child would
+    // wait for that thread forever. If two threads register the handler, each fork counts twice,
+    // which does no harm.
     static COUNTING: AtomicBool = AtomicBool::new(false);
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     if !COUNTING.load(Ordering::Relaxed) {
-        // SAFETY: the handler only adds to an atomic, which is safe between fork and exec. Where
-        // there is no memory to register it, forks are not noticed, as without it.
+        // SAFETY: the handler only adds to an atomic, which is safe between fork and exec. If there
+        // is no memory to register the handler, forks are not noticed, and nothing else changes.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         COUNTING.store(true, Ordering::Relaxed);
     }
@@ -185,7 +186,7 @@ pub(crate) fn new_socket(domain: Domain, protocol: Option<Protocol>) -> io::Resu
     Socket::new(domain, Type::STREAM, protocol)
 }
 
-/// A restart must not wait for connections in TIME_WAIT; two live listeners are still refused.
+/// A restart must not wait for connections in TIME_WAIT. A second live listener is still refused.
 pub(crate) fn prepare_bind(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)
 }
@@ -194,8 +195,8 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
-/// tcp(7): `TCP_CONGESTION` fails with ENOENT for a name that the system does not have, which says
-/// nothing to whoever gave the name.
+/// tcp(7): `TCP_CONGESTION` fails with ENOENT for a name that the system does not have. That code
+/// would not tell the caller that the name is wrong.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 pub(crate) fn set_congestion_control(socket: &Socket, name: &str) -> io::Result<()> {
     socket
@@ -211,7 +212,7 @@ pub(crate) fn set_congestion_control(_socket: &Socket, _name: &str) -> io::Resul
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Binds a connecting socket, if asked to; without taking a port before the peer is known.
+/// Binds a connecting socket, if it has a source. Takes no port before the peer is known.
 pub(crate) fn bind_connector(
     socket: &Socket,
     source: Option<SocketAddr>,
@@ -220,7 +221,7 @@ pub(crate) fn bind_connector(
     let Some(source) = source else { return Ok(()) };
     #[cfg(target_os = "linux")]
     if source.port() == 0 {
-        // Without this, bind(2) takes one of 28,232 ports for itself, whatever the peer.
+        // Without this option, bind(2) takes one of 28,232 ports for this socket alone.
         let (level, option) = (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
         let on: libc::c_int = 1;
         let bytes = libc::socklen_t::try_from(size_of_val(&on)).expect("an int is small");
@@ -266,10 +267,10 @@ pub(crate) fn unix_path(address: &SockAddr) -> PathBuf {
     }
 }
 
-/// Whether the system says which sockets listen. Apple's declare the option and do not have it.
+/// Whether the system reports which sockets listen. Apple's declare the option but lack it.
 pub(crate) const KNOWS_LISTENERS: bool = cfg!(not(target_vendor = "apple"));
 
-/// What kind of socket this is.
+/// Returns what kind of socket this is.
 pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     use net::sockopt;
     let kind = sockopt::socket_type(handle).map_err(Errno::raw_os_error)?;
@@ -283,7 +284,8 @@ pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     Ok(SocketKind::Stream)
 }
 
-/// Has a close return at once whatever the caller had set, and end in order what is on its way.
+/// Resets SO_LINGER: a close returns at once and the connection still closes gracefully, whatever
+/// the caller had set.
 pub(crate) fn forget_linger(handle: &Handle) -> Result<(), i32> {
     SockRef::from(handle)
         .set_linger(None)
@@ -296,7 +298,7 @@ pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), 
         .map_err(|error| code_of(&error))
 }
 
-/// Accepts one connection, not inherited by child processes and not blocking.
+/// Accepts one connection as a non-blocking socket that child processes do not inherit.
 pub(crate) fn accept(handle: &Handle) -> Result<Handle, i32> {
     #[cfg(target_os = "linux")]
     {
@@ -316,14 +318,14 @@ pub(crate) fn accept(handle: &Handle) -> Result<Handle, i32> {
     }
 }
 
-/// Starts to connect a non-blocking socket; `EINPROGRESS` when it goes on by itself.
+/// Starts to connect a non-blocking socket. Fails with `EINPROGRESS` if the kernel continues it.
 pub(crate) fn connect(handle: &Handle, to: &SockAddr) -> Result<(), i32> {
     SockRef::from(handle)
         .connect(to)
         .map_err(|error| code_of(&error))
 }
 
-/// Connects a socket that may block, without waiting.
+/// Connects a blocking socket without waiting.
 #[cfg(target_os = "linux")]
 pub(crate) fn connect_at_once(handle: &Handle, to: &SockAddr) -> Result<(), i32> {
     set_nonblocking(handle, true)?;
@@ -332,7 +334,7 @@ pub(crate) fn connect_at_once(handle: &Handle, to: &SockAddr) -> Result<(), i32>
     connected
 }
 
-/// Receives into `bytes`, not blocking; 0 at the end of the stream.
+/// Receives into `bytes` without blocking. Returns 0 at the end of the stream.
 pub(crate) fn receive(handle: &Handle, bytes: &mut [u8]) -> Result<usize, i32> {
     match net::recv(handle, bytes, RecvFlags::DONTWAIT) {
         Ok((count, _)) => Ok(count),
@@ -340,7 +342,7 @@ pub(crate) fn receive(handle: &Handle, bytes: &mut [u8]) -> Result<usize, i32> {
     }
 }
 
-/// Looks at what a receive would bring, without taking it; 0 at the end of the stream.
+/// Looks at what a receive would return, without consuming it. 0 is the end of the stream.
 pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
     match net::recv(handle, &mut [0u8; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
         Ok((count, _)) => Ok(count),
@@ -348,7 +350,7 @@ pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
     }
 }
 
-/// Sends, not blocking and without a signal when the peer is gone.
+/// Sends without blocking, and without a signal if the peer is gone.
 pub(crate) fn send(handle: &Handle, slices: &[IoSlice<'_>]) -> Result<usize, i32> {
     match slices {
         [one] => send_one(handle, one),
@@ -366,7 +368,7 @@ pub(crate) fn send_one(handle: &Handle, bytes: &[u8]) -> Result<usize, i32> {
 }
 
 fn send_flags() -> SendFlags {
-    // Apple's systems have no such flag; there `std` and `socket2` set SO_NOSIGPIPE instead.
+    // Apple's systems have no such flag. There `std` and `socket2` set SO_NOSIGPIPE instead.
     #[cfg(not(target_vendor = "apple"))]
     return SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     #[cfg(target_vendor = "apple")]
@@ -385,7 +387,7 @@ pub(crate) fn in_progress(code: i32) -> bool {
     code == Errno::INPROGRESS.raw_os_error()
 }
 
-/// The error that waits on a socket; taking it clears it.
+/// Returns the pending error of a socket and clears it.
 pub(crate) fn take_error(handle: &Handle) -> Option<i32> {
     match SockRef::from(handle).take_error() {
         Ok(error) => error.and_then(|error| error.raw_os_error()),
@@ -397,29 +399,29 @@ pub(crate) fn shutdown_write(handle: &Handle) -> Result<(), i32> {
     net::shutdown(handle, Shutdown::Write).map_err(Errno::raw_os_error)
 }
 
-/// Ends both sides: the peer gets a FIN, and what waits for data or room comes back at once.
+/// Shuts both sides down: the peer gets a FIN, and pending requests end at once.
 #[cfg(target_os = "linux")]
 pub(crate) fn shutdown_both(handle: &Handle) -> Result<(), i32> {
     net::shutdown(handle, Shutdown::Both).map_err(Errno::raw_os_error)
 }
 
-/// Ends a TCP connection with a reset at once, while the socket stays open.
+/// Ends a TCP connection with a reset at once. The socket stays open.
 #[cfg(target_os = "linux")]
 pub(crate) fn disconnect(handle: &Handle) -> Result<(), i32> {
     net::connect_unspec(handle).map_err(Errno::raw_os_error)
 }
 
-/// Most unread bytes that a close reads away.
+/// The most unread bytes that a close reads and discards.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 
-/// Closes so that what was sent still arrives.
+/// Closes the socket so that everything sent before still arrives.
 pub(crate) fn close_in_order(handle: Handle) {
     finish_in_order(&handle);
     drop(handle);
 }
 
-/// Makes a socket fit for an orderly close: closing with unread bytes would reset the connection
-/// and destroy output that is on its way (measured: 24,576 of 300,000 bytes arrived).
+/// Prepares a socket for a graceful close. A close with unread bytes would reset the connection and
+/// destroy output that is on its way (measured: 24,576 of 300,000 bytes arrived).
 pub(crate) fn finish_in_order(handle: &Handle) {
     let unread = rustix::io::ioctl_fionread(handle).unwrap_or(0);
     if unread > 0 && shutdown_write(handle).is_ok() {
@@ -436,7 +438,7 @@ pub(crate) fn finish_in_order(handle: &Handle) {
 
 /// Closes with a reset: the peer gets RST and no FIN.
 pub(crate) fn close_with_reset(handle: Handle) {
-    // Without the option the close is an orderly one; there is nobody left to tell.
+    // If the option fails, the close is graceful. No caller is left to report it to.
     let _ = SockRef::from(&handle).set_linger(Some(std::time::Duration::ZERO));
     drop(handle);
 }
@@ -460,7 +462,8 @@ unsafe impl Send for Pages {}
 impl Pages {
     pub(crate) fn new(bytes: usize) -> Option<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a fresh private mapping at an address the kernel chooses touches nothing else.
+        // SAFETY: a fresh private mapping at an address that the kernel chooses touches nothing
+        // else.
         let pointer = unsafe {
             rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE)
         };
@@ -468,15 +471,15 @@ impl Pages {
         Some(Pages { pointer, bytes })
     }
 
-    /// The address so many bytes in.
+    /// Returns the address `offset` bytes into the pages.
     pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
         assert!(offset < self.bytes, "the offset is within the pages");
         // SAFETY: within the mapping, by the assertion.
         unsafe { self.pointer.add(offset) }
     }
 
-    /// Takes all access away: a later write by the kernel fails with EFAULT, a later access by
-    /// the program ends it.
+    /// Revokes all access. A later write by the kernel fails with EFAULT; a later access by the
+    /// program ends the program.
     pub(crate) fn revoke(&self) {
         let address: *mut c_void = self.pointer.as_ptr().cast();
         // SAFETY: the caller owns the only buffer in these pages and gives it up.
@@ -488,7 +491,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         let address: *mut c_void = self.pointer.as_ptr().cast();
-        // SAFETY: the mapping is this value's own, and every buffer in it is gone with the pool.
+        // SAFETY: this value owns the mapping, and every buffer in it is gone with the pool.
         let result = unsafe { rustix::mm::munmap(address, self.bytes) };
         debug_assert!(result.is_ok(), "a mapping can be unmapped");
     }

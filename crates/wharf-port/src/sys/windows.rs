@@ -1,8 +1,8 @@
-//! Windows: socket handles, and the calls that leave nothing behind.
+//! Windows: socket handles, and the calls that leave no request with the system.
 //!
-//! What the codes mean is in `windows/codes.rs`. `socket2` makes the sockets: overlapped, not
-//! inherited by child processes, and Winsock started before the first. What is missing beside `unix.rs` are the calls
-//! that only a readiness driver makes.
+//! `windows/codes.rs` has the meaning of the codes. `socket2` makes the sockets: they are
+//! overlapped, child processes do not inherit them, and Winsock is started before the first one.
+//! Compared with `unix.rs`, the calls that only a readiness driver makes are missing.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::io;
@@ -35,12 +35,12 @@ pub(crate) fn raw_number(handle: &Handle) -> u64 {
     handle.as_raw_socket()
 }
 
-/// Whether the socket has no descriptor, but a place in the table of a ring: never here.
+/// Whether the socket has no descriptor, but is an entry in the table of a ring: never here.
 pub(crate) fn is_direct(_handle: &Handle) -> bool {
     false
 }
 
-/// The socket itself: each handle is one.
+/// Returns the socket itself: each handle is one.
 #[allow(
     clippy::unnecessary_wraps,
     reason = "on Linux there are sockets without a descriptor"
@@ -61,29 +61,29 @@ pub(crate) fn into_descriptor(handle: Handle) -> Result<OwnedSocket, Handle> {
     Ok(handle)
 }
 
-/// Another handle to the same socket would belong to the same completion port.
+/// Unsupported: another handle to the same socket would belong to the same completion port.
 pub(crate) fn duplicate(_handle: &Handle) -> io::Result<Handle> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Codes of what this machine lacks, in whatever it does: buffers.
+/// Codes that say what this machine lacks, for any operation: buffers.
 #[cfg(test)]
 pub(crate) const LACKS: [i32; 1] = [winsock::WSAENOBUFS];
-/// Codes of a send that failed without a word about how the connection ended.
+/// Codes of a send that failed without saying how the connection ended.
 #[cfg(test)]
 pub(crate) const WITHOUT_A_WORD: &[i32] = &[];
 /// The code of a connection that the peer has reset.
 #[cfg(test)]
 pub(crate) const RESET: i32 = winsock::WSAECONNRESET;
 
-/// What to do about a bound that the system tells of.
+/// Returns what to do about a bound that the system reports.
 pub(crate) fn full_advice(_code: i32) -> &'static str {
     crate::error::AT_BOUND
 }
 
-/// What to do about too many open files, as the tail of a sentence.
+/// Returns what to do about too many open files, as the end of a sentence.
 pub(crate) fn descriptor_advice() -> String {
-    ": this process has used up its handles, end what leaks them".into()
+    ": this process has used up its handles, find what leaks them".into()
 }
 
 /// Windows has no fork.
@@ -98,22 +98,23 @@ pub(crate) fn new_socket(domain: Domain, protocol: Option<Protocol>) -> io::Resu
     Socket::new(domain, Type::STREAM, protocol)
 }
 
-/// No other program may take the address, whatever it asks for; `SO_REUSEADDR` would let it.
+/// No other program may take the address, whatever options it sets. With `SO_REUSEADDR` it could.
 pub(crate) fn prepare_bind(socket: &Socket) -> io::Result<()> {
     set_option(socket.as_raw_socket(), winsock::SO_EXCLUSIVEADDRUSE, 1)
 }
 
-/// Windows deals nothing out between listeners: what it calls sharing is taking over.
+/// Unsupported: Windows does not distribute connections among listeners. What it calls sharing lets
+/// one socket take the address from another.
 pub(crate) fn share_port(_socket: &Socket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Windows chooses for the whole system.
+/// Unsupported: the algorithm is a setting of the whole system.
 pub(crate) fn set_congestion_control(_socket: &Socket, _name: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Binds a connecting socket, as `ConnectEx` demands.
+/// Binds a connecting socket, because `ConnectEx` requires it.
 pub(crate) fn bind_connector(
     socket: &Socket,
     source: Option<SocketAddr>,
@@ -125,8 +126,8 @@ pub(crate) fn bind_connector(
     };
     let source = source.unwrap_or(any);
     if source.port() == 0 {
-        // Without this each connector takes one of 16,384 ports for itself, whatever the peer.
-        // Versions before Windows 10 do not know it, and there that bound stays.
+        // Without this option, each connector reserves one of 16,384 ports for itself, whatever its
+        // peer. Versions before Windows 10 do not know the option, and that bound remains there.
         let _ = set_option(socket.as_raw_socket(), winsock::SO_REUSE_UNICASTPORT, 1);
     }
     let taken = |error| Error::from_bind(Operation::Connect, &error).wrapped();
@@ -164,15 +165,15 @@ pub(crate) fn peer_address(handle: &Handle) -> io::Result<crate::Address> {
         .map(|address| crate::Address::from_system(&address))
 }
 
-/// A Unix socket of another library may be associated; its path is not read.
+/// A Unix socket of another library may be associated. Its path is not read.
 pub(crate) fn unix_path(_address: &SockAddr) -> PathBuf {
     PathBuf::new()
 }
 
-/// Whether the system says which sockets listen.
+/// Whether the system reports which sockets listen.
 pub(crate) const KNOWS_LISTENERS: bool = true;
 
-/// What kind of socket this is.
+/// Returns what kind of socket this is.
 pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     let kind = SockRef::from(handle).r#type();
     if kind.map_err(|error| code_of(&error))? != Type::STREAM {
@@ -183,7 +184,7 @@ pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     let socket = handle.as_raw_socket() as winsock::SOCKET;
     let (level, option) = (winsock::SOL_SOCKET, winsock::SO_ACCEPTCONN);
     let value = (&raw mut listens).cast();
-    // SAFETY: the option is four bytes, which live through the call, and so does their count.
+    // SAFETY: the option is four bytes, which live through the call. So does their count.
     let result = unsafe { winsock::getsockopt(socket, level, option, value, &raw mut bytes) };
     match (result, listens) {
         (0, 0) => Ok(SocketKind::Stream),
@@ -192,26 +193,27 @@ pub(crate) fn socket_kind(handle: &Handle) -> Result<SocketKind, i32> {
     }
 }
 
-/// Has a close return at once whatever the caller had set, and end in order what is on its way.
+/// Resets SO_LINGER: a close returns at once and the connection still closes gracefully, whatever
+/// the caller had set.
 pub(crate) fn forget_linger(handle: &Handle) -> Result<(), i32> {
     SockRef::from(handle)
         .set_linger(None)
         .map_err(|error| code_of(&error))
 }
 
-/// Concerns plain calls only: overlapped requests wait on either kind of socket.
+/// Affects plain calls only. Overlapped requests wait on either kind of socket.
 pub(crate) fn set_nonblocking(handle: &Handle, nonblocking: bool) -> Result<(), i32> {
     SockRef::from(handle)
         .set_nonblocking(nonblocking)
         .map_err(|error| code_of(&error))
 }
 
-/// Receives into `bytes`, not blocking; 0 at the end of the stream.
+/// Receives into `bytes` without blocking. Returns 0 at the end of the stream.
 pub(crate) fn receive(handle: &Handle, bytes: &mut [u8]) -> Result<usize, i32> {
     receive_with(handle, bytes, 0)
 }
 
-/// Looks at what a receive would bring, without taking it; 0 at the end of the stream.
+/// Looks at what a receive would return, without consuming it. Returns 0 at the end of the stream.
 pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
     receive_with(handle, &mut [0], winsock::MSG_PEEK)
 }
@@ -219,7 +221,7 @@ pub(crate) fn peek(handle: &Handle) -> Result<usize, i32> {
 fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, i32> {
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     let socket = handle.as_raw_socket() as winsock::SOCKET;
-    // SAFETY: the bytes are borrowed for the call, which fills `length` of them at most.
+    // SAFETY: the bytes are borrowed for the call, which fills at most `length` of them.
     let count = unsafe { winsock::recv(socket, bytes.as_mut_ptr(), length, flags) };
     match usize::try_from(count) {
         Ok(0) if hides_resets() && has_failed(socket) => Err(winsock::WSAECONNRESET),
@@ -228,11 +230,11 @@ fn receive_with(handle: &Handle, bytes: &mut [u8], flags: i32) -> Result<usize, 
     }
 }
 
-/// Sends from `bytes`, not blocking.
+/// Sends from `bytes` without blocking.
 pub(crate) fn send_one(handle: &Handle, bytes: &[u8]) -> Result<usize, i32> {
     let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
     let socket = handle.as_raw_socket() as winsock::SOCKET;
-    // SAFETY: the bytes are borrowed for the call, which reads `length` of them at most.
+    // SAFETY: the bytes are borrowed for the call, which reads at most `length` of them.
     let count = unsafe { winsock::send(socket, bytes.as_ptr(), length, 0) };
     usize::try_from(count).map_err(|_| socket_error())
 }
@@ -242,7 +244,7 @@ pub(crate) fn lacks_buffers(code: i32) -> bool {
     code == winsock::WSAENOBUFS
 }
 
-/// Whether the connection failed, which Wine 8 knows when it is polled.
+/// Whether the connection has failed. Wine 8 reports this only if the socket is polled.
 fn has_failed(socket: winsock::SOCKET) -> bool {
     let mut poll = winsock::WSAPOLLFD {
         fd: socket,
@@ -254,27 +256,28 @@ fn has_failed(socket: winsock::SOCKET) -> bool {
     count == 1 && poll.revents & winsock::POLLERR != 0
 }
 
-/// The version of Wine, such as "10.0", where this is Wine in place of Windows.
+/// Returns the version of Wine, such as "10.0", if this is Wine and not Windows.
 pub(crate) fn wine_version() -> Option<&'static str> {
     static VERSION: OnceLock<Option<String>> = OnceLock::new();
     let version = VERSION.get_or_init(|| {
         type Version = unsafe extern "C" fn() -> *const c_char;
-        // SAFETY: both names end in a zero byte; a module that every process has is looked up, and
-        // a function in it that only Wine has, of this type.
+        // SAFETY: both names end in a zero byte. The first call looks up a module that every
+        // process has. The second looks up a function in it that only Wine has, and which has this
+        // type.
         let version = unsafe {
             let ntdll = GetModuleHandleA(c"ntdll.dll".as_ptr().cast());
             let function = GetProcAddress(ntdll, c"wine_get_version".as_ptr().cast())?;
             std::mem::transmute::<unsafe extern "system" fn() -> isize, Version>(function)
         };
-        // SAFETY: it returns a text of its own that stays.
+        // SAFETY: the function returns a text of its own that is never freed.
         let text = unsafe { CStr::from_ptr(version()) };
         Some(text.to_string_lossy().into_owned())
     });
     version.as_deref()
 }
 
-/// Whether this is a Wine that tells a reset which found nobody receiving as the end of the stream.
-/// Windows and Wine 10 tell it as a reset.
+/// Whether this is a version of Wine that reports a reset as the end of the stream if no receive
+/// was pending when the reset came. Windows and Wine 10 report a reset.
 fn hides_resets() -> bool {
     static HIDES: OnceLock<bool> = OnceLock::new();
     *HIDES.get_or_init(|| {
@@ -292,16 +295,16 @@ pub(crate) fn interrupted(code: i32) -> bool {
     code == winsock::WSAEINTR
 }
 
-/// What the last call of Windows in this thread failed with.
+/// Returns the code with which the last call of Windows on this thread failed.
 pub(crate) fn last_error() -> i32 {
-    // SAFETY: reads a value of the thread's own.
+    // SAFETY: reads a value that belongs to this thread.
     let code = unsafe { win32::GetLastError() };
     code as i32
 }
 
-/// What the last call of Winsock in this thread failed with.
+/// Returns the code with which the last call of Winsock on this thread failed.
 pub(crate) fn socket_error() -> i32 {
-    // SAFETY: reads a value of the thread's own.
+    // SAFETY: reads a value that belongs to this thread.
     unsafe { winsock::WSAGetLastError() }
 }
 
@@ -311,14 +314,14 @@ pub(crate) fn shutdown_write(handle: &Handle) -> Result<(), i32> {
         .map_err(|error| code_of(&error))
 }
 
-/// Most unread bytes that a close reads away.
+/// The most unread bytes that a close reads and discards.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 
-/// Closes so that what was sent still arrives: closing with unread bytes would reset the
-/// connection and destroy output that is on its way.
+/// Closes the socket so that everything sent before still arrives. A close with unread bytes would
+/// reset the connection and destroy output that is on its way.
 pub(crate) fn close_in_order(handle: Handle) {
     if unread_bytes(&handle) > 0 {
-        // It fails where the peer has reset, and then there is nothing to lose either.
+        // It fails if the peer has reset the connection. Then there is nothing to lose either.
         let _ = shutdown_write(&handle);
         let mut away = [0; 16 * 1024];
         let mut discarded = 0;
@@ -335,14 +338,14 @@ pub(crate) fn close_in_order(handle: Handle) {
 fn unread_bytes(handle: &Handle) -> u32 {
     let mut unread = 0;
     let socket = handle.as_raw_socket() as winsock::SOCKET;
-    // SAFETY: the call writes one word, which lives through it.
+    // SAFETY: the call writes one word, which lives through the call.
     let result = unsafe { winsock::ioctlsocket(socket, winsock::FIONREAD, &raw mut unread) };
     if result == 0 { unread } else { 0 }
 }
 
 /// Closes with a reset: the peer gets RST and no FIN.
 pub(crate) fn close_with_reset(handle: Handle) {
-    // Without the option the close is an orderly one; there is nobody left to tell.
+    // If the option fails, the close is graceful. No caller is left to report it to.
     let _ = SockRef::from(&handle).set_linger(Some(std::time::Duration::ZERO));
     drop(handle);
 }
@@ -366,22 +369,22 @@ unsafe impl Send for Pages {}
 impl Pages {
     pub(crate) fn new(bytes: usize) -> Option<Self> {
         let kind = memory::MEM_RESERVE | memory::MEM_COMMIT;
-        // SAFETY: a fresh reservation at an address the system chooses touches nothing else.
+        // SAFETY: a fresh reservation at an address that the system chooses touches nothing else.
         let pointer =
             unsafe { memory::VirtualAlloc(ptr::null(), bytes, kind, memory::PAGE_READWRITE) };
         let pointer = NonNull::new(pointer.cast())?;
         Some(Pages { pointer, bytes })
     }
 
-    /// The address so many bytes in.
+    /// Returns the address `offset` bytes into the pages.
     pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
         assert!(offset < self.bytes, "the offset is within the pages");
         // SAFETY: within the reservation, by the assertion.
         unsafe { self.pointer.add(offset) }
     }
 
-    /// Takes all access away: a later write by the system fails as a fault, a later access by the
-    /// program ends it.
+    /// Revokes all access. A later write by the system fails with a fault; a later access by the
+    /// program ends the program.
     pub(crate) fn revoke(&self) {
         let address: *mut c_void = self.pointer.as_ptr().cast();
         let mut before = 0;
@@ -396,8 +399,8 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         let address: *mut c_void = self.pointer.as_ptr().cast();
-        // SAFETY: the reservation is this value's own, and every buffer in it is gone with the
-        // pool. It is released whole, which is what a length of 0 says.
+        // SAFETY: this value owns the reservation, and every buffer in it is gone with the pool. A
+        // length of 0 releases the whole reservation.
         let result = unsafe { memory::VirtualFree(address, 0, memory::MEM_RELEASE) };
         debug_assert!(result != 0, "a reservation can be released");
     }

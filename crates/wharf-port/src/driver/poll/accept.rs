@@ -1,4 +1,4 @@
-//! Accepting, as long as the backlog has connections and the batch has room.
+//! Accepts, as long as the backlog has connections and the batch has space.
 
 use super::{Poll, READABLE};
 use crate::accepted::Accepted;
@@ -28,7 +28,7 @@ impl Poll {
                 Err(code) if sys::would_block(code) => {
                     place.give_up();
                     socket.clear(READABLE);
-                    // Room and a descriptor were there: edges count again from here on.
+                    // There was a free slot and a descriptor: edges count again from now on.
                     socket.accept_works();
                 }
                 Err(code) => {

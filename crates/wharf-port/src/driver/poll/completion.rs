@@ -1,4 +1,4 @@
-//! Events: what the poller tells of a socket, where other drivers have completions.
+//! Events: what the poller reports of a socket. Other drivers have completions in their place.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::driver::Driver;
 use crate::sys;
 
 impl Poll {
-    /// Takes note of one event; the socket joins those that are ready if that brings something.
+    /// Records one event. If the socket then has something to deliver, it takes its turn or joins
+    /// the ready queue.
     pub(super) fn note(&self, core: &Arc<Core>, id: SlotId, seen: Seen, local: &mut Local) {
         let Some(mut socket) = core.lock(id, Out::batch(local)) else {
             return;
@@ -34,14 +35,14 @@ impl Poll {
             socket.clear(WRITE_BLOCKED);
             if socket.receiving == Receiving::Connect {
                 let result = sys::take_error(socket.open_handle()).map_or(Ok(()), Err);
-                // The kernel reports the rest of this event only once, so it is kept.
+                // The kernel reports the rest of this event only once, so the flags are kept.
                 socket.connected(result);
             } else if socket.has_sends() {
                 socket.go_on_sending();
                 socket.settle();
             }
         }
-        // The slot may have been freed by what the event brought.
+        // The event may have ended the socket, and its slot may be free.
         if socket.is_gone()
             || !self.has_more(&socket)
             || !socket.turn_is_free()
@@ -50,15 +51,15 @@ impl Poll {
             return;
         }
         if !socket.waits_behind_others() && socket.may_take() {
-            // Its turn is now, with the socket locked and in the cache already.
+            // The socket gets its turn at once, while it is locked and in the cache.
             return socket.take_turn();
         }
         socket.join_ready();
     }
 
-    /// Looks whether the peer of a watched socket has left, where no event tells that.
+    /// Checks whether the peer of a watched socket has left, on pollers that do not report it.
     pub(super) fn look_for_leaving(&self, socket: &mut Locked<'_>) {
-        if Poller::TELLS_LEAVING || socket.receiving != Receiving::Watch {
+        if Poller::REPORTS_LEAVING || socket.receiving != Receiving::Watch {
             return;
         }
         match sys::peek(socket.open_handle()) {

@@ -1,11 +1,12 @@
-//! What to do about limits of the system, in the words of errors.
+//! What to do about limits of the system, as it is worded in errors.
 //!
-//! The limit of descriptors is read when the words are wanted: it may have changed since the error.
+//! The limit on descriptors is read when an error is formatted, because it may have changed since
+//! the error happened.
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// What to do about too many open files, as the tail of a sentence.
+/// Returns what to do about too many open files, as the end of a sentence.
 pub(crate) fn descriptor_advice() -> String {
     let limit = getrlimit(Resource::Nofile);
     for_limits(limit.current, limit.maximum)
@@ -25,10 +26,11 @@ fn for_limits(soft: Option<u64>, hard: Option<u64>) -> String {
     }
 }
 
-/// What to do about a bound that the system tells of.
+/// Returns what to do about a bound that the system reports.
 pub(crate) fn full_advice(code: i32) -> &'static str {
     match Errno::from_raw_os_error(code) {
-        // epoll_ctl(2); and a table of direct descriptors without a free place says the same.
+        // epoll_ctl(2). A table of direct descriptors without a free entry fails with the same
+        // code.
         Errno::NOSPC => {
             "raise fs.epoll.max_user_watches; with direct descriptors raise the bound where the \
              port is built"
@@ -39,7 +41,7 @@ pub(crate) fn full_advice(code: i32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    //! The words for each limit that descriptors can come to.
+    //! The advice for each limit on descriptors.
 
     use super::*;
 

@@ -1,8 +1,8 @@
-//! An open socket on Linux: a descriptor of the process, or a place in the table of a ring.
+//! An open socket on Linux: a descriptor of the process, or an entry in the table of a ring.
 //!
-//! One number holds either, so that an idle socket costs no byte more for a kind of descriptor
-//! that most ports never have; an enum would take eight bytes where this takes four. System calls
-//! take descriptors alone: only the driver that has the ring looks at places.
+//! One number holds either. So an idle socket pays no byte for a kind of descriptor that most ports
+//! never use. An enum was rejected: it would take eight bytes instead of four. System calls take
+//! descriptors only; the driver that has the ring is the only code that looks at entries.
 
 use std::io;
 use std::net::TcpStream;
@@ -14,30 +14,31 @@ use socket2::Socket;
 
 /// An open socket.
 ///
-/// Invariant: a negative number is the complement of a descriptor that this value owns; a positive
-/// one is a place in a ring's own table, counted from 1, which the driver of that ring frees.
+/// Invariant: a negative number is the bitwise complement of a descriptor that this value owns. A
+/// positive number is a place in a ring's own table, counted from 1, which the driver of that ring
+/// frees.
 #[derive(Debug)]
 pub(crate) struct Handle(NonZeroI32);
 
 impl Handle {
-    /// The socket in this place of a ring's table.
+    /// Makes the handle of the socket in this place of a ring's table.
     pub(crate) fn direct(place: u32) -> Self {
         let place = i32::try_from(place).ok().and_then(|it| it.checked_add(1));
         let place = place.and_then(NonZeroI32::new);
         Handle(place.expect("a table has far fewer places"))
     }
 
-    /// Its place in a ring's table, if it has no descriptor.
+    /// Returns the place in a ring's table, if the socket has no descriptor.
     pub(crate) fn place(&self) -> Option<u32> {
         u32::try_from(self.0.get() - 1).ok()
     }
 
-    /// Another descriptor of the same socket.
+    /// Returns another descriptor of the same socket.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         self.as_fd().try_clone_to_owned().map(Handle::from)
     }
 
-    /// The descriptor itself, or this handle again where it has none.
+    /// Returns the descriptor. If the socket has none, returns this handle unchanged.
     pub(crate) fn into_descriptor(self) -> Result<OwnedFd, Self> {
         if self.place().is_some() {
             return Err(self);
@@ -48,7 +49,7 @@ impl Handle {
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 
-    /// The number that requests to a ring carry: a descriptor, or a place in its table.
+    /// Returns the number that requests to a ring carry: a descriptor, or a place in its table.
     pub(crate) fn number(&self) -> i32 {
         match self.0.get() {
             complement @ ..0 => !complement,
@@ -60,7 +61,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.place().is_none() {
-            // SAFETY: by the invariant this value owns the descriptor, and it goes with it.
+            // SAFETY: by the invariant this value owns the descriptor, and nothing uses this value
+            // afterwards.
             drop(unsafe { OwnedFd::from_raw_fd(self.number()) });
         }
     }
@@ -68,7 +70,7 @@ impl Drop for Handle {
 
 impl AsFd for Handle {
     /// # Panics
-    /// Without a descriptor; those who ask looked.
+    /// If the socket has no descriptor. Callers check that first.
     fn as_fd(&self) -> BorrowedFd<'_> {
         assert!(self.place().is_none(), "the socket has a descriptor");
         // SAFETY: by the invariant the descriptor is open as long as this value lives.

@@ -1,6 +1,7 @@
-//! Unix sockets of the standard library on their way into a port and out of it again.
+//! Conversions of the standard library's Unix sockets into those of a port and back.
 //!
-//! Those of the internet are in `accepted` and `listen`: every system has them.
+//! The conversions of internet sockets are in `accepted` and `listen`, because every system has
+//! them.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};

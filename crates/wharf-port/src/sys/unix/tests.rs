@@ -1,8 +1,8 @@
-//! What Linux shows of a process's own memory.
+//! Memory of the buffer pool, as Linux lists it for this process.
 
 use super::*;
 
-/// Whether one mapping of this process holds all of this.
+/// Whether a single mapping of this process covers all of this range.
 fn is_mapped(start: usize, bytes: usize) -> bool {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("this is Linux");
     maps.lines().any(|line| {
@@ -14,8 +14,8 @@ fn is_mapped(start: usize, bytes: usize) -> bool {
 }
 
 #[test]
-fn pages_that_go_are_the_systems_again() {
-    // So many that nothing else of this process comes to lie in all of their place.
+fn dropped_pages_are_unmapped() {
+    // So much memory that nothing else in this process can be mapped over all of its range.
     let bytes = 256 << 20;
     let pages = Pages::new(bytes).expect("they are not touched");
     let start = pages.at(0).addr().get();

@@ -1,10 +1,10 @@
-//! What the codes of Windows mean: the kinds of errors, and what cures some of them.
+//! What the error codes of Windows mean: their kinds, and hints for some of them.
 //!
-//! Three lists of codes tell of the same events. Calls of Winsock return 10054 for a reset, calls
-//! of Win32 64, and a request that ends later leaves an NTSTATUS (0xC000020D) in its block. The
-//! status is the most exact of the three, so that it is translated here, to the code that a call of
-//! Winsock would have returned. `RtlNtStatusToDosError` alone was rejected: it has one code, 59 or
-//! 64, for events of several kinds, and others that no program for sockets knows.
+//! Three lists of codes describe the same events. For a reset, calls of Winsock return 10054, calls
+//! of Win32 return 64, and a request that ends later leaves an NTSTATUS (0xC000020D) in its block.
+//! The status is the most exact of the three. So this module translates it to the code that a call
+//! of Winsock would have returned. `RtlNtStatusToDosError` alone was rejected: it has one code, 59
+//! or 64, for events of several kinds, and it has codes that no socket program knows.
 
 use windows_sys::Win32::Foundation as win32;
 use windows_sys::Win32::Networking::WinSock as winsock;
@@ -12,7 +12,7 @@ use windows_sys::Win32::Networking::WinSock as winsock;
 use crate::error::{ErrorKind, Operation};
 use crate::sys::AcceptFault;
 
-/// A code by the list it is from; the two do not overlap.
+/// A code, by the list that it is from. The two lists do not overlap.
 #[derive(Clone, Copy)]
 enum Code {
     Win32(u32),
@@ -28,7 +28,7 @@ impl Code {
     }
 }
 
-/// The kind of a system code; the same for the same event on every system.
+/// Returns the kind of a system code. An event has the same kind on every system.
 pub(crate) fn error_kind(code: i32) -> ErrorKind {
     match Code::of(code) {
         Code::Win32(code) => win32_kind(code),
@@ -38,7 +38,7 @@ pub(crate) fn error_kind(code: i32) -> ErrorKind {
 
 fn win32_kind(code: u32) -> ErrorKind {
     match code {
-        // Our own close never meets a request, because it cancels first: 1236 is the peer's doing.
+        // 1236 is always the peer's doing: before we close a socket, we cancel its requests.
         win32::ERROR_NETNAME_DELETED
         | win32::ERROR_CONNECTION_ABORTED
         | win32::ERROR_PIPE_NOT_CONNECTED => ErrorKind::Reset,
@@ -79,7 +79,8 @@ fn win32_kind(code: u32) -> ErrorKind {
 
 fn socket_kind(code: winsock::WSA_ERROR) -> ErrorKind {
     match code {
-        // 10058 is how Wine tells that a peer has reset: our own shutdown refuses sends earlier.
+        // Wine reports a peer's reset as 10058. It cannot come from our own shutdown, after which
+        // the port refuses sends without a call.
         winsock::WSAECONNRESET
         | winsock::WSAECONNABORTED
         | winsock::WSAENETRESET
@@ -108,8 +109,9 @@ fn socket_kind(code: winsock::WSA_ERROR) -> ErrorKind {
     }
 }
 
-/// The kind of a code that a bind failed with. Windows refuses a port that another socket holds for
-/// itself as forbidden, and has no other word for an address without a free port than for memory.
+/// Returns the kind of a code with which a bind failed. If another socket has the port exclusively,
+/// Windows reports that access is forbidden. If an address has no free port, it reports a lack of
+/// buffers.
 pub(crate) fn bind_error_kind(code: i32) -> ErrorKind {
     match code {
         winsock::WSAEACCES | winsock::WSAENOBUFS => ErrorKind::AddressInUse,
@@ -117,12 +119,12 @@ pub(crate) fn bind_error_kind(code: i32) -> ErrorKind {
     }
 }
 
-/// The kind of a code that a connect itself ended with, after its bind.
+/// Returns the kind of a code with which the connect itself failed, after its bind.
 pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
     error_kind(code)
 }
 
-/// What cures this here and nowhere else.
+/// Returns a hint that applies to Windows only.
 pub(crate) fn cure(
     kind: ErrorKind,
     operation: Operation,
@@ -130,18 +132,18 @@ pub(crate) fn cure(
 ) -> Option<&'static str> {
     match (kind, operation) {
         (ErrorKind::AddressInUse, Operation::Listen) if code == Some(winsock::WSAEACCES) => Some(
-            "choose another port, end the program that holds it, or look whether Windows keeps it \
-             for itself: netsh int ipv4 show excludedportrange protocol=tcp",
+            "choose another port, end the program that holds it, or check whether Windows reserves \
+             it: netsh int ipv4 show excludedportrange protocol=tcp",
         ),
         (ErrorKind::AddressInUse, Operation::Connect) => Some(
             "no source port is free: name another source, close connections, or allow more ports: \
              netsh int ipv4 set dynamicport tcp start=10000 num=55536",
         ),
         (ErrorKind::InvalidInput, Operation::Associate) => Some(
-            "Windows gives a socket to one port, whichever of its handles asks: share its \
-             SocketRef in place of a clone, and associate no handle that was opened as blocking",
+            "Windows associates a socket with one port, through all of its handles: share its \
+             SocketRef instead of a clone, and associate no handle that was opened as blocking",
         ),
-        // Windows has no ports that are kept for the administrator.
+        // Windows has no privileged ports.
         (ErrorKind::PermissionDenied, Operation::Listen) => {
             Some("let the program through the firewall, or run with more rights")
         }
@@ -149,12 +151,12 @@ pub(crate) fn cure(
     }
 }
 
-/// The code of a request that ended with this status, which is none of success.
+/// Returns the code for the status of a request that failed.
 ///
-/// Those that are not named here become what Win32 has for them.
+/// A status that is not listed here becomes the code that Win32 has for it.
 pub(crate) fn code_of_status(status: win32::NTSTATUS) -> i32 {
     match status {
-        // Wine says `HANDLES_CLOSED` where a handle was closed under a request.
+        // Wine reports `HANDLES_CLOSED` if a handle was closed while a request was pending.
         win32::STATUS_CANCELLED | win32::STATUS_REQUEST_ABORTED | win32::STATUS_HANDLES_CLOSED => {
             winsock::WSA_OPERATION_ABORTED
         }
@@ -174,7 +176,7 @@ pub(crate) fn code_of_status(status: win32::NTSTATUS) -> i32 {
         win32::STATUS_NETWORK_UNREACHABLE
         | win32::STATUS_PROTOCOL_UNREACHABLE
         | win32::STATUS_BAD_NETWORK_PATH => winsock::WSAENETUNREACH,
-        // A router gave up on the packet: as on Linux, the host cannot be reached.
+        // A router dropped the packet: the host is unreachable, as on Linux.
         win32::STATUS_HOST_UNREACHABLE | win32::STATUS_HOPLIMIT_EXCEEDED => {
             winsock::WSAEHOSTUNREACH
         }
@@ -212,21 +214,22 @@ pub(crate) fn code_of_status(status: win32::NTSTATUS) -> i32 {
             winsock::WSAEWOULDBLOCK
         }
         status => {
-            // SAFETY: a translation of one number into another.
+            // SAFETY: the call translates one number into another and accesses no memory of ours.
             let code = unsafe { win32::RtlNtStatusToDosError(status) };
             code as i32
         }
     }
 }
 
-/// What the driver itself reports when a request that was asked to end has ended.
+/// The code that the driver itself reports for a request that ended because it was cancelled.
 pub(crate) const CANCELLED: i32 = winsock::WSA_OPERATION_ABORTED;
 
 pub(crate) fn is_cancelled(code: i32) -> bool {
     error_kind(code) == ErrorKind::Cancelled
 }
 
-/// Whether a send failed because nothing can be sent any more, without saying why: Windows says.
+/// Whether this code of a failed send means that nothing can be sent any more, without a reason. On
+/// Windows every code has a reason.
 pub(crate) fn is_broken_pipe(_code: i32) -> bool {
     false
 }

@@ -1,11 +1,12 @@
-//! What the program `wharf` needs of Windows besides sockets: the events of a console, its memory,
-//! and its processor time.
+//! What the program `wharf` needs from Windows besides sockets: console events, the memory of the
+//! machine, and its own processor time.
 //!
-//! No part of the port: it is here because each of these takes a call that is not safe, and the
-//! program has none. Crates that have them were tried first. `ctrlc` answers an event at once, upon
-//! which Windows ends the process; `tokio` never answers one, a logoff neither, and is a runtime.
-//! `sysinfo` brings `shell32.dll` and so `user32.dll` into the process, and Windows tells a process that
-//! has that one nothing of a shutdown. See `docs/decisions/0012-a-console-handler-of-our-own.md`.
+//! This is not part of the port. It is here because each of these needs an unsafe call, and the
+//! program has no unsafe code. We tried existing crates first. `ctrlc` returns from an event at
+//! once, and then Windows ends the process. `tokio` never returns from an event, not even from a
+//! logoff, and it is a whole runtime. `sysinfo` loads `shell32.dll`, which loads `user32.dll`, and
+//! Windows does not notify a process that has loaded it of a shutdown. See
+//! `docs/decisions/0012-a-console-handler-of-our-own.md`.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -18,35 +19,37 @@ use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORY
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessTimes};
 use windows_sys::core::BOOL;
 
-/// What the console or the system asks of this process.
+/// What the console or the system requests of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(
     clippy::exhaustive_enums,
     reason = "hidden, and the program handles each of them"
 )]
 pub enum ConsoleEvent {
-    /// Ctrl-C or Ctrl-Break. It ends in its own time.
+    /// Ctrl-C or Ctrl-Break. The process may take as long as it needs.
     Interrupt,
-    /// The console closes, or the system shuts down: it has less than five seconds to end.
+    /// The console closes, or the system shuts down: the process has less than five seconds to end.
     Close,
 }
 
-/// How long Windows is kept from ending the process, which it does after 5 seconds in any case.
+/// How long the handler keeps Windows from ending the process. After 5 seconds Windows ends it in
+/// any case.
 const ENDS_WITHIN: Duration = Duration::from_millis(4500);
 
 type Handler = Box<dyn FnMut(ConsoleEvent) + Send>;
 
-/// What is told of events; nothing before somebody wants to know of them.
+/// The handler of events; `None` until one is set.
 static HANDLER: Mutex<Option<Handler>> = Mutex::new(None);
 
-/// Tells `handler` of each event that asks this process to end, on a thread of the system's.
+/// Calls `handler` for each event that asks this process to end, on a thread of the system.
 ///
-/// After [`ConsoleEvent::Close`] that thread stays for 4.5 seconds, and with it the process, which ends
-/// before with its own exit code if `main` returns. A logoff is nobody's event: it is any user's, and
-/// a service goes on. There is one handler in a process, the latest.
+/// After [`ConsoleEvent::Close`] that thread blocks for 4.5 seconds, which keeps the process alive.
+/// If `main` returns within this time, the process ends with its own exit code. A logoff is
+/// ignored: it may be any user's, and a service continues to run. A process has one handler, the
+/// latest.
 ///
 /// # Errors
-/// Where the system does not call it.
+/// If the system refuses to register the handler.
 pub fn on_console_event(handler: impl FnMut(ConsoleEvent) + Send + 'static) -> io::Result<()> {
     let mut place = HANDLER.lock().unwrap_or_else(PoisonError::into_inner);
     if place.replace(Box::new(handler)).is_some() {
@@ -61,15 +64,15 @@ pub fn on_console_event(handler: impl FnMut(ConsoleEvent) + Send + 'static) -> i
     Ok(())
 }
 
-/// Called by the system, on a thread that it starts for each event.
+/// The system calls this on a new thread for each event.
 extern "system" fn on_event(event: u32) -> BOOL {
-    answer(event, ENDS_WITHIN).into()
+    handle(event, ENDS_WITHIN).into()
 }
 
-/// Whether this event is dealt with; one that is not ends the process. With the answer to a closing
-/// the process ends too.
-fn answer(event: u32, ends_within: Duration) -> bool {
-    let told = match event {
+/// Returns whether this event has been handled. If it has not, the system ends the process. The
+/// system also ends the process when this returns for a close.
+fn handle(event: u32, ends_within: Duration) -> bool {
+    let event = match event {
         console::CTRL_C_EVENT | console::CTRL_BREAK_EVENT => ConsoleEvent::Interrupt,
         console::CTRL_CLOSE_EVENT | console::CTRL_SHUTDOWN_EVENT => ConsoleEvent::Close,
         console::CTRL_LOGOFF_EVENT => return true,
@@ -77,34 +80,34 @@ fn answer(event: u32, ends_within: Duration) -> bool {
     };
     let mut handler = HANDLER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handler) = &mut *handler {
-        handler(told);
+        handler(event);
     }
     drop(handler);
-    if told == ConsoleEvent::Close {
+    if event == ConsoleEvent::Close {
         thread::sleep(ends_within);
     }
     true
 }
 
-/// The memory of the machine, in bytes: all of it, and what is free for programs.
+/// Returns the memory of the machine in bytes: the total, and what is available to programs.
 #[must_use]
 pub fn machine_memory() -> Option<(u64, u64)> {
     let mut status = MEMORYSTATUSEX {
         dwLength: size_of::<MEMORYSTATUSEX>() as u32,
         ..Default::default()
     };
-    // SAFETY: the structure says how long it is and lives through the call.
-    let told = unsafe { GlobalMemoryStatusEx(&raw mut status) };
-    (told != 0).then_some((status.ullTotalPhys, status.ullAvailPhys))
+    // SAFETY: the structure states its own length and lives through the call.
+    let succeeded = unsafe { GlobalMemoryStatusEx(&raw mut status) };
+    (succeeded != 0).then_some((status.ullTotalPhys, status.ullAvailPhys))
 }
 
-/// The processor time of all threads of this process, in the kernel too.
+/// Returns the processor time of all threads of this process, including time in the kernel.
 #[must_use]
 pub fn processor_time() -> Option<Duration> {
     let [mut created, mut exited, mut kernel, mut user] = [FILETIME::default(); 4];
-    // SAFETY: the handle stands for this process and needs no closing; each structure lives through
+    // SAFETY: the handle denotes this process and needs no closing; each structure lives through
     // the call.
-    let told = unsafe {
+    let succeeded = unsafe {
         GetProcessTimes(
             GetCurrentProcess(),
             &raw mut created,
@@ -113,9 +116,9 @@ pub fn processor_time() -> Option<Duration> {
             &raw mut user,
         )
     };
-    // In tenths of a microsecond.
+    // In units of 100 nanoseconds.
     let time = |of: FILETIME| u64::from(of.dwHighDateTime) << 32 | u64::from(of.dwLowDateTime);
-    (told != 0).then(|| Duration::from_nanos((time(kernel) + time(user)) * 100))
+    (succeeded != 0).then(|| Duration::from_nanos((time(kernel) + time(user)) * 100))
 }
 
 #[cfg(test)]
@@ -125,33 +128,36 @@ mod tests {
 
     use super::*;
 
-    /// As the system calls it: each event on a thread of its own.
+    /// Calls the handler as the system does: each event on a thread of its own.
     fn sent(event: u32, ends_within: Duration) -> (bool, Duration) {
         let began = Instant::now();
-        let answered = thread::spawn(move || answer(event, ends_within)).join();
-        (answered.expect("no panic"), began.elapsed())
+        let handled = thread::spawn(move || handle(event, ends_within)).join();
+        (handled.expect("no panic"), began.elapsed())
     }
 
     #[test]
-    fn only_closing_keeps_the_system_waiting_and_a_logoff_is_nobodys() {
-        let (events, told) = mpsc::channel();
+    fn only_a_close_keeps_the_system_waiting_and_a_logoff_is_ignored() {
+        let (events, received) = mpsc::channel();
         on_console_event(move |event| events.send(event).expect("it is read")).expect("a handler");
-        let told = || told.try_iter().collect::<Vec<_>>();
+        let received = || received.try_iter().collect::<Vec<_>>();
         let patience = Duration::from_millis(50);
         for event in [console::CTRL_C_EVENT, console::CTRL_BREAK_EVENT] {
-            // It would be waited for an hour.
+            // If the handler waited, the test would take an hour.
             assert!(sent(event, Duration::from_secs(3600)).0);
-            assert_eq!(told(), [ConsoleEvent::Interrupt]);
+            assert_eq!(received(), [ConsoleEvent::Interrupt]);
         }
         for event in [console::CTRL_CLOSE_EVENT, console::CTRL_SHUTDOWN_EVENT] {
-            let (answered, took) = sent(event, patience);
-            assert!(answered && took >= patience, "{took:?}");
-            assert_eq!(told(), [ConsoleEvent::Close]);
+            let (handled, took) = sent(event, patience);
+            assert!(handled && took >= patience, "{took:?}");
+            assert_eq!(received(), [ConsoleEvent::Close]);
         }
         assert!(sent(console::CTRL_LOGOFF_EVENT, Duration::from_secs(3600)).0);
-        assert_eq!(told(), []);
-        assert!(!sent(99, Duration::from_secs(3600)).0, "the next handler's");
-        assert_eq!(told(), []);
+        assert_eq!(received(), []);
+        assert!(
+            !sent(99, Duration::from_secs(3600)).0,
+            "it is left to the next handler"
+        );
+        assert_eq!(received(), []);
     }
 
     #[test]
@@ -160,12 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_and_the_process_have_is_told() {
-        let (total, available) = machine_memory().expect("Windows tells it");
+    fn memory_and_processor_time_are_reported() {
+        let (total, available) = machine_memory().expect("Windows reports it");
         assert!(total >= available && available > 0, "{total}, {available}");
         let give_up_at = Instant::now() + Duration::from_secs(60);
-        while processor_time().expect("Windows tells it").is_zero() {
-            assert!(Instant::now() < give_up_at, "it has computed all the time");
+        while processor_time().expect("Windows reports it").is_zero() {
+            assert!(
+                Instant::now() < give_up_at,
+                "this thread has computed all the time"
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
-//! epoll, called directly: `polling` adds a timer descriptor and two `epoll_ctl` to every wait.
+//! epoll, called directly. The crate `polling` was rejected here: it adds a timer descriptor and
+//! two `epoll_ctl` to every wait.
 //!
-//! Registrations are edge-triggered and never removed: closing the descriptor does it. Wake-ups
-//! are an eventfd that counts (`EFD_SEMAPHORE`), level-triggered, so that n of them wake n threads
-//! (epoll(7), eventfd(2)).
+//! Registrations are edge-triggered and never removed; closing the descriptor removes them.
+//! Wake-ups are an eventfd that counts (`EFD_SEMAPHORE`), level-triggered, so that `n` wake-ups
+//! wake `n` threads (epoll(7), eventfd(2)).
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -19,12 +20,12 @@ use crate::sys::Handle;
 /// What a socket is registered for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Interest {
-    /// The peer's leaving only, so that data wakes nobody.
+    /// Only that the peer leaves. Data wakes no thread.
     Watch,
     All,
 }
 
-/// What an event tells.
+/// What an event reports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) readable: bool,
@@ -40,19 +41,20 @@ pub(super) struct Poller {
     wakes: OwnedFd,
 }
 
-/// The name of the wake-up descriptor; no slot has it.
+/// The data of the wake-up descriptor in its events. No slot has this number.
 const WAKE: u64 = u64::MAX;
 const EVENTS_MAX: usize = 256;
 
 impl Poller {
     /// Several threads may wait: each edge wakes one of them.
     pub(super) const CONCURRENT: bool = true;
-    /// An event tells that the peer left.
-    pub(super) const TELLS_LEAVING: bool = true;
+    /// An event reports that the peer has left.
+    pub(super) const REPORTS_LEAVING: bool = true;
 
-    /// Whether a read may stop before the socket is empty without an event that says so: a Unix
-    /// socket's stops behind each message that brought a descriptor (unix(7), `SCM_RIGHTS`). One
-    /// of TCP stops before an urgent byte alone, and of that an event tells (tcp(7)).
+    /// Whether a read may stop before the socket is empty although no event reports the rest. A
+    /// read of a Unix socket stops after each message that carries a descriptor (unix(7),
+    /// `SCM_RIGHTS`). A read of a TCP socket stops early only before an urgent byte, and an event
+    /// reports that byte (tcp(7)).
     pub(super) fn stops_short(handle: &Handle) -> bool {
         let domain = socket2::SockRef::from(handle).domain();
         !domain.is_ok_and(|domain| domain == Domain::IPV4 || domain == Domain::IPV6)
@@ -72,8 +74,8 @@ impl Poller {
 
     pub(super) fn add(&self, handle: &Handle, id: SlotId, interest: Interest) -> Result<(), i32> {
         match epoll::add(&self.epoll, handle, data_of(id), flags_of(interest)) {
-            // The same socket was here before under the same number, and the caller kept a
-            // duplicate of it: a registration goes with the last descriptor (epoll(7), Q6).
+            // The same socket was registered under the same number before, and the caller has kept
+            // a duplicate of it: a registration ends with the last descriptor (epoll(7), Q6).
             Err(Errno::EXIST) => self.change(handle, id, interest),
             added => added.map_err(Errno::raw_os_error),
         }
@@ -89,26 +91,27 @@ impl Poller {
             .map_err(Errno::raw_os_error)
     }
 
-    /// The descriptor is about to be closed, which ends its registration, unless another port or
-    /// the caller has a descriptor of the same socket.
+    /// The descriptor is about to be closed. That ends its registration, unless another port or the
+    /// caller has a descriptor of the same socket.
     pub(super) fn forget(&self, handle: &Handle, is_shared: bool) {
         if is_shared {
-            // A socket that was never registered is not found, and that is well.
+            // A socket that was never registered is not found. That is fine.
             let _ = epoll::delete(&self.epoll, handle);
         }
     }
 
-    /// Waits for events, at most so long and so many, and tells each, with how many there still
-    /// are; answers the wake-ups used.
+    /// Waits for at most `events_max` events, at most this long. Calls `report` with each event and
+    /// with the number of events left, including this one. Returns the number of wake-ups used.
     pub(super) fn wait(
         &self,
         at_most: Option<Duration>,
         events_max: usize,
-        mut tell: impl FnMut(usize, SlotId, Seen),
+        mut report: impl FnMut(usize, SlotId, Seen),
     ) -> Result<u32, i32> {
         let mut space = [MaybeUninit::<Event>::uninit(); EVENTS_MAX];
         let space = &mut space[..events_max.clamp(1, EVENTS_MAX)];
-        // Half a million years is as good as for ever, and the kernel can add it to its clock.
+        // Half a million years is as good as forever, and the kernel can add it to its clock
+        // without overflow.
         let timeout = at_most.map(|limit| Timespec {
             tv_sec: i64::try_from(limit.as_secs())
                 .unwrap_or(i64::MAX)
@@ -134,7 +137,7 @@ impl Poller {
             };
             let flags = event.flags;
             let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-            tell(
+            report(
                 found - place,
                 id,
                 Seen {
@@ -150,7 +153,7 @@ impl Poller {
     }
 
     pub(super) fn wake(&self, threads: u32) {
-        // It fails only when 2^64 wake-ups wait already.
+        // It fails only if 2^64 wake-ups are already pending.
         let _ = rustix::io::write(&self.wakes, &u64::from(threads).to_ne_bytes());
     }
 }

@@ -1,8 +1,8 @@
-//! kqueue and its like, through the crate `polling`.
+//! kqueue and similar pollers, through the crate `polling`.
 //!
-//! One thread may wait at a time, so that the port's leader and followers take turns. The crate
-//! tells readable and writable only: who watches for a peer's leaving looks at the socket itself,
-//! and does not see a FIN that stands behind unread data (a named difference).
+//! Only one thread may wait at a time, so the port has one leader and parks the other waiters. The
+//! crate reports only "readable" and "writable". So a watch for the peer's leaving looks at the
+//! socket itself, and does not see a FIN that is queued after unread data (a named difference).
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,12 +16,12 @@ use crate::sys::{self, Handle};
 /// What a socket is registered for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Interest {
-    /// The peer's leaving only; data wakes all the same here.
+    /// Only that the peer leaves. Here data wakes a thread too.
     Watch,
     All,
 }
 
-/// What an event tells.
+/// What an event reports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub(super) readable: bool,
@@ -34,17 +34,17 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Poller {
     poller: polling::Poller,
-    /// Wake-ups asked for and not yet told.
+    /// Wake-ups that were requested and that no call of `wait` has returned.
     wakes: AtomicU32,
 }
 
 impl Poller {
     /// `polling` documents that only one thread may wait.
     pub(super) const CONCURRENT: bool = false;
-    /// An event does not tell that the peer left.
-    pub(super) const TELLS_LEAVING: bool = false;
+    /// No event reports that the peer has left.
+    pub(super) const REPORTS_LEAVING: bool = false;
 
-    /// No read is taken for the last here, whatever it brings.
+    /// No read is taken for the last one here, whatever it returns.
     pub(super) fn stops_short(_handle: &Handle) -> bool {
         false
     }
@@ -59,8 +59,8 @@ impl Poller {
 
     pub(super) fn add(&self, handle: &Handle, id: SlotId, interest: Interest) -> Result<(), i32> {
         let (event, mode) = (event_of(id, interest), PollMode::Edge);
-        // SAFETY: the socket is deleted by `forget`, which `Poll::release` calls before it closes
-        // the handle, on every path.
+        // SAFETY: `forget` deletes the socket from the poller, and `Poll::release` calls `forget`
+        // before it closes the handle, on every path.
         let added = unsafe { self.poller.add_with_mode(handle, event, mode) };
         added.map_err(|error| sys::code_of(&error))
     }
@@ -78,17 +78,17 @@ impl Poller {
 
     /// The descriptor is about to be closed.
     pub(super) fn forget(&self, handle: &Handle, _is_shared: bool) {
-        // A socket that was never registered is not found, and that is well.
+        // A socket that was never registered is not found. That is fine.
         let _ = self.poller.delete(handle.as_fd());
     }
 
-    /// Waits for events, at most so long, and tells each, with how many there still are; answers
-    /// the wake-ups used.
+    /// Waits for events, at most this long. Calls `report` with each event and with the number of
+    /// events left, including this one. Returns the number of wake-ups used.
     pub(super) fn wait(
         &self,
         at_most: Option<Duration>,
         events_max: usize,
-        mut tell: impl FnMut(usize, SlotId, Seen),
+        mut report: impl FnMut(usize, SlotId, Seen),
     ) -> Result<u32, i32> {
         let capacity = std::num::NonZeroUsize::new(events_max.clamp(1, 256)).expect("one or more");
         let mut events = Events::with_capacity(capacity);
@@ -105,7 +105,7 @@ impl Poller {
                 generation,
             };
             let broken = event.is_err().unwrap_or(false);
-            tell(
+            report(
                 found - place,
                 id,
                 Seen {
@@ -122,7 +122,7 @@ impl Poller {
 
     pub(super) fn wake(&self, threads: u32) {
         self.wakes.fetch_add(threads, Ordering::AcqRel);
-        // The poller remembers a notification until somebody waits.
+        // The poller remembers a notification until a thread waits.
         let _ = self.poller.notify();
     }
 }

@@ -1,12 +1,12 @@
-//! Every status that a request on a socket may end with, by its number, and what it means.
+//! Every status with which a request on a socket may end, by number, and what it means.
 //!
-//! The numbers are those of ntstatus.h, so that a name that was taken for another shows.
+//! The numbers are from ntstatus.h, so that the test finds a name that was confused with another.
 
 use crate::error::ErrorKind::{self, *};
 
 use super::{bind_error_kind, code_of_status, error_kind, winsock};
 
-/// Status, and its kind for a stream.
+/// Statuses, each with its kind for a stream.
 const STATUSES: [(u32, ErrorKind); 59] = [
     (0x0000_0102, TimedOut),           // STATUS_TIMEOUT
     (0x8000_0005, InvalidInput),       // STATUS_BUFFER_OVERFLOW
@@ -77,7 +77,7 @@ fn every_status_has_its_kind() {
     }
 }
 
-/// Calls that fail at once bring these, in place of a status.
+/// Calls that fail at once return these codes instead of a status.
 #[test]
 fn every_code_has_its_kind() {
     let codes = [
@@ -110,7 +110,7 @@ fn every_code_has_its_kind() {
     }
 }
 
-/// A port that another socket holds for itself is refused as forbidden.
+/// A port that another socket holds exclusively is reported as forbidden.
 #[test]
 fn a_bind_has_kinds_of_its_own() {
     assert_eq!(bind_error_kind(winsock::WSAEACCES), AddressInUse);
