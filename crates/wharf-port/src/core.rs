@@ -1,12 +1,12 @@
-//! The heart of a port: every table and queue, and how a packet finds its waiter.
+//! The core of a port: every table and queue, and how a packet finds its waiter.
 //!
-//! One `Core` is behind each port, whatever the driver; what it does is spread over the modules
-//! named after it (`accept`, `receive`, `send`, `close`, `connect`, `listen`, `deadlines`). Its
-//! fields are private to them; what a driver does to a socket, it does to a `Locked`.
+//! Each port has one `Core`, whatever the driver. Its methods are in the modules named after what
+//! they do (`accept`, `receive`, `send`, `close`, `connect`, `listen`, `deadlines`). Its fields are
+//! private to these modules. A driver works on a socket only through a `Locked`.
 //!
-//! Locks, in the order in which they may be taken: one slot; then, each alone, the ready queue,
-//! the timers, the pool, the driver's own. No thread holds two slots, and only non-blocking system
-//! calls are made under one.
+//! Locks, in the order in which they may be taken: one slot; then, each alone, the ready queue, the
+//! timers, the pool, the driver's own. No thread holds two slots. Under a slot's lock only
+//! non-blocking system calls are made.
 
 #[cfg(test)]
 mod tests;
@@ -74,42 +74,42 @@ pub(crate) struct Core {
     pub(in crate::core) timers: Mutex<Timers<TimerTarget>>,
     pub(in crate::core) pool: Pool,
     pub(in crate::core) driver: Box<dyn Driver>,
-    /// Whether what is asked for waits until a thread enters the driver.
+    /// Whether requests wait until a thread enters the driver.
     pub(in crate::core) defers: bool,
     pub(in crate::core) report: DriverReport,
     pub(in crate::core) counters: Counters,
     pub(in crate::core) ending: Ending,
     pub(in crate::core) paused: Mutex<Vec<accept::PausedListener>>,
-    /// How many `Port` handles there are; the last one closes the port.
+    /// How many `Port` handles exist. The drop of the last one closes the port.
     pub(in crate::core) handles: AtomicUsize,
     #[allow(
         clippy::vec_box,
         reason = "a work block keeps its address while the system uses it"
     )]
     pub(in crate::core) spare: Mutex<Vec<Box<Work>>>,
-    /// The system gave no memory; a timer is set to ask again.
+    /// The system had no memory, and a timer is set to ask again.
     pub(in crate::core) lacks_memory: AtomicBool,
     ended: Mutex<bool>,
-    /// How often the process had forked when the port was built: a fork has another count.
+    /// How often the process had forked when the port was built. A fork has another count.
     forks: u32,
 }
 
-/// Where a packet goes: into the batch of the waiter that found it, or into the queue.
+/// The destination of a packet: the batch of the waiter that found it, or the queue.
 #[derive(Debug)]
 pub(crate) struct Out<'a>(pub(crate) Option<&'a mut Local>);
 
 impl<'a> Out<'a> {
-    /// Every packet into the queue: the caller is no waiter.
+    /// All packets go to the queue: the caller is no waiter.
     pub(crate) fn queue() -> Self {
         Out(None)
     }
 
-    /// Packets into this batch, as far as it takes them.
+    /// Packets go into this batch, as far as it takes them.
     pub(crate) fn batch(local: &'a mut Local) -> Self {
         Out(Some(local))
     }
 
-    /// The same place, for a step that this one takes.
+    /// The same destination, for a step that this step takes.
     pub(crate) fn reborrow(&mut self) -> Out<'_> {
         Out(self.0.as_deref_mut())
     }
@@ -148,17 +148,17 @@ impl Core {
         core
     }
 
-    /// The number by which handles find this port.
+    /// Returns the number by which handles find this port.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
-    /// The bounds that the port was built with.
+    /// Returns the bounds that the port was built with.
     pub(crate) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// The pool of receive buffers.
+    /// Returns the pool of receive buffers.
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -183,7 +183,7 @@ impl Core {
     pub(crate) fn wake(&self, wake: Wake) {
         match wake {
             Wake::Nobody => {}
-            // What wakes there would wake the parent's threads.
+            // A wake-up in a fork would wake the parent's threads.
             _ if self.is_forked() => {}
             Wake::Driver(threads) => self.driver.wake(threads),
             Wake::Parked(thread) => self.driver.unpark(&thread),
@@ -196,8 +196,8 @@ impl Core {
         }
     }
 
-    /// Whether a packet that stands in a batch is handed out: not if its socket was dropped after
-    /// it came. The last one of a socket takes the slot with it.
+    /// Whether a packet in a batch is handed out. It is not if its socket was dropped after it
+    /// came. The last packet of a socket frees the slot.
     #[inline]
     pub(crate) fn hand_out(self: &Arc<Self>, packet: &Packet) -> bool {
         if packet.socket.is_none() {
@@ -219,8 +219,8 @@ impl Core {
         told
     }
 
-    /// Drops a packet that nobody will be told of, with no slot locked. An accepted socket that it
-    /// brings is closed, and counted.
+    /// Drops a packet that no caller gets, with no slot locked. If it carries an accepted socket,
+    /// that socket is closed and counted.
     #[cold]
     pub(crate) fn discard(&self, packet: Packet) {
         if matches!(packet.event, Event::Accepted(_)) {
@@ -231,7 +231,7 @@ impl Core {
         drop(packet);
     }
 
-    /// Forgets what was left in a batch about sockets that were dropped since.
+    /// Removes the packets left in a batch whose sockets were dropped since.
     pub(crate) fn forget_dropped(&self, packets: &mut VecDeque<Packet>) {
         for _ in 0..packets.len() {
             let packet = packets.pop_front().expect("as many as were counted");
@@ -243,7 +243,7 @@ impl Core {
         }
     }
 
-    /// A lease was dropped: if its stream waited for that, it goes on.
+    /// A lease was dropped. If its stream waited for that, it continues.
     pub(crate) fn lease_returned(&self, socket: SlotId) {
         if self.is_forked() {
             return;
@@ -257,7 +257,7 @@ impl Core {
         }
     }
 
-    /// A buffer of the pool is free again: the stream that waited longest for one goes on.
+    /// A buffer of the pool is free again. The stream that has waited longest for one continues.
     pub(crate) fn buffer_returned(&self, buffer: PoolBuffer) {
         if self.is_forked() {
             return;
@@ -267,48 +267,48 @@ impl Core {
         }
     }
 
-    /// Whether nothing can be asked of this port any more: it was closed, or this process is a
-    /// fork of the one that built it.
+    /// Whether the port takes no requests any more: it was closed, or this process is a fork of the
+    /// one that built it.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_forked() || self.ready.is_closed()
     }
 
-    /// Whether this process is a fork of the one that built the port. What asks for this does so
-    /// before it takes any lock: a thread that is none of this process may have held it.
+    /// Whether this process is a fork of the one that built the port. Callers check this before
+    /// they take any lock, because a thread that does not exist in this process may hold the lock.
     pub(crate) fn is_forked(&self) -> bool {
         sys::forks() != self.forks
     }
 
-    /// Hands over what is queued, without waiting.
+    /// Submits what is queued, without waiting.
     pub(crate) fn submit(self: &Arc<Self>) {
         self.driver.submit(self);
     }
 
-    /// Lets the calling thread into the driver aside, if no thread is inside.
+    /// Lets the calling thread into the driver without a waiter, if no thread is inside.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn enter_aside(&self) -> Option<Entered> {
         self.ready.enter_aside()
     }
 
-    /// The share of a waiter that is inside the driver, of what is ready and `extra` more.
+    /// Returns the share of a waiter that is inside the driver, of what is ready and `extra` more.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn share_inside(&self, extra: usize) -> usize {
         self.ready.share_inside(extra)
     }
 
-    /// Counts a port handle that was made.
+    /// Counts a new port handle.
     pub(crate) fn handle_made(&self) {
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a port handle that goes; the last one closes the port.
+    /// Counts a port handle that was dropped. The last one closes the port.
     pub(crate) fn handle_gone(self: &Arc<Self>) {
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.close();
         }
     }
 
-    /// Closes the port: every waiter is told, and what is left is ended once nobody waits.
+    /// Closes the port: every waiter is notified. What is left is ended once no waiter is left.
     pub(crate) fn close(self: &Arc<Self>) {
         if self.is_forked() {
             return self.let_go();
@@ -328,7 +328,7 @@ impl Core {
         }
     }
 
-    /// Hands over what is queued if the calling thread has been away from `wait` for long.
+    /// Submits what is queued if the calling thread has been away from `wait` for long.
     #[inline]
     pub(crate) fn submit_if_late(self: &Arc<Self>) {
         if self.defers {
@@ -336,8 +336,8 @@ impl Core {
         }
     }
 
-    /// A thread that had entered the driver aside, to hand over what is queued, left it and used
-    /// these wake-ups there.
+    /// A thread without a waiter had entered the driver to submit what is queued. It left the
+    /// driver and used `wakes` wake-ups there.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn leave_aside(self: &Arc<Self>, entered: Entered, wakes: u32) {
         self.wake(self.ready.woke(entered, wakes));
@@ -347,8 +347,9 @@ impl Core {
         }
     }
 
-    /// The last who was in the driver or might have come there went: a closed port is ended, and one
-    /// that ends in order closes, since nobody is left who would do its work or keep its time.
+    /// The last thread that was in the driver, or might have entered it, went. A closed port is
+    /// ended. A port that shuts down is closed, because no thread is left that would do its work or
+    /// keep its time.
     pub(crate) fn nobody_is_left(self: &Arc<Self>, closed: bool) {
         if closed {
             self.end();
@@ -386,12 +387,12 @@ impl Core {
     }
 
     /// In a fork: closes this process's copies of the descriptors, and touches nothing that the
-    /// parent goes on using. A shutdown here would end the parent's connections.
+    /// parent still uses. A shutdown here would end the parent's connections.
     fn let_go(&self) {
         self.slots.let_handles_go();
     }
 
-    /// Closes accepted sockets that nobody took, while the driver can still do it.
+    /// Closes accepted sockets that no waiter took, while the driver can still do it.
     fn drop_untaken(&self, packets: &mut Vec<Packet>) {
         let before = packets.len();
         packets.retain(|packet| !matches!(packet.event, Event::Accepted(_)));
@@ -403,8 +404,8 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Hands a packet about a socket to a waiter: at once when the thread at hand may have it,
-    /// else through the queue, behind what already waits there.
+    /// Hands a packet about a socket to a waiter: at once if the current thread may have it,
+    /// otherwise through the queue, after the packets that wait there.
     #[inline]
     pub(crate) fn deliver(&mut self, (sequence, kind): (u32, OpKind), event: Event) {
         let op = Op::of(self.core.id, self.id, sequence, kind);
@@ -424,7 +425,7 @@ impl Locked<'_> {
         }
     }
 
-    /// The same for what is not simply the next packet of a socket.
+    /// The same for a packet that is not simply the next one of a socket.
     #[inline(never)]
     fn deliver_otherwise(&mut self, packet: Packet) {
         if self.has(flag::SILENT) {
@@ -440,8 +441,8 @@ impl Locked<'_> {
         self.enqueue();
     }
 
-    /// Whether as many ends of operations of one side wait to be taken as the socket may have there.
-    /// What it accepts and receives has bounds of its own.
+    /// Whether `operations_per_socket_max` ends of operations of one side wait to be taken. What a
+    /// socket accepts and receives has its own bounds.
     pub(crate) fn has_many_outcomes(&self, side: Side) -> bool {
         let most = self.core.options.operations_per_socket_max;
         let pending = self.work.as_ref().map(|work| &work.pending);
@@ -453,7 +454,7 @@ impl Locked<'_> {
     }
 }
 
-/// Not the tables: a packet that is printed names its port in one word.
+/// It omits the tables: a packet that is printed names its port in one word.
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Core({} on {})", self.id, self.report.kind)

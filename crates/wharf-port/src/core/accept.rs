@@ -1,10 +1,11 @@
-//! Accepting: a stream of connections that no error of one of them can end.
+//! Accepting: a stream of connections that the error of one connection cannot end.
 //!
-//! An accept that failed for its own connection's sake is skipped. Out of descriptors, memory or
-//! room, the listener pauses: connections wait in its backlog, nothing spins, and it tries again
-//! after 10 ms, doubling to a second, or at once when a socket of the port closes (contract C12).
-//! Both are regressions of others: re-arming at once made 352,218 failures in 200 ms, and many a
-//! server went deaf after one client that reset early (cpython #93821).
+//! An accept that failed because of its own connection is skipped. If descriptors, memory or places
+//! in the table run out, the listener pauses. Connections wait in its backlog and nothing spins.
+//! The listener tries again after 10 ms, doubling up to a second, or at once when a socket of the
+//! port closes (contract C12). Other libraries had both bugs: re-arming at once made 352,218
+//! failures in 200 ms, and many servers stopped accepting after one client that reset early
+//! (cpython #93821).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +26,15 @@ use crate::sys::{self, AcceptFault};
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_LAST: Duration = Duration::from_secs(1);
 
-/// A listener that waits, and how long before it tries again.
+/// A paused listener, and how long it waits before it tries again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PausedListener {
     pub(crate) id: SlotId,
     retry: Duration,
-    /// When it tries again by itself. One timer, however often it tries in vain before that.
+    /// The timer of its next attempt. It has one timer, however often it tries and fails before
+    /// that.
     timer: Option<TimerId>,
-    /// It stands in the ready queue, called by a socket that went.
+    /// It is in the ready queue, because a socket of the port closed.
     called: bool,
 }
 
@@ -75,12 +77,14 @@ impl Core {
         self.rearm(id, out);
     }
 
-    /// A listener was called because a socket went. From here on the next one calls it again.
+    /// A listener was queued because a socket closed. From here on the next socket that closes
+    /// queues it again.
     pub(crate) fn heard_the_call(&self, id: SlotId) {
         self.with_pause(id, |paused| paused.called = false);
     }
 
-    /// A socket of the port closed: whoever waited for a descriptor or for room tries at once.
+    /// A socket of the port closed: each listener that waits for a descriptor or a place tries at
+    /// once.
     pub(crate) fn socket_gone(&self) {
         let called: Vec<SlotId> = {
             let mut paused = lock(&self.paused);
@@ -98,7 +102,7 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// A place for one more accepted socket, or a pause when the table is full.
+    /// Reserves a place for one more accepted socket, or pauses if the table is full.
     pub(crate) fn place(&mut self) -> Option<Place> {
         let place = Place::keep(self.core);
         if place.is_none() {
@@ -107,21 +111,22 @@ impl Locked<'_> {
         place
     }
 
-    /// The driver brings an accepted socket.
+    /// The driver reports an accepted socket.
     pub(crate) fn accepted(&mut self, accepted: Accepted) {
         self.accept_works();
         let name = (self.receive_sequence, OpKind::Accept);
         self.deliver(name, Event::Accepted(accepted));
     }
 
-    /// An attempt to accept met no lack of anything: a pause is over, and it says so.
+    /// An attempt to accept found enough descriptors, memory and places. A pause is over, and the
+    /// listener reports that.
     pub(crate) fn accept_works(&mut self) {
         if self.has(flag::PAUSED_ACCEPT) {
             self.resumed();
         }
     }
 
-    /// The driver brings the error of one accept. Answers whether to go on accepting.
+    /// The driver reports the error of one accept. Returns whether to continue to accept.
     pub(crate) fn accept_failed(&mut self, code: i32) -> bool {
         match sys::accept_fault(code) {
             AcceptFault::ThisConnection => true,
@@ -151,12 +156,13 @@ impl Locked<'_> {
         self.deliver(name, event);
     }
 
-    /// Stops accepting for a while; the first time since the last success it says so.
+    /// Stops accepting for now. Reports that only the first time since the last success.
     pub(crate) fn pause_accept(&mut self, reason: PauseReason) {
         let (retry_in, has_timer) = {
             let mut paused = lock(&self.core.paused);
             match paused.iter_mut().find(|paused| paused.id == self.id) {
-                // A socket that went has called it, and in vain: the next try is due as it was.
+                // A closed socket made it try in vain: the timer of the next attempt stays as it
+                // was.
                 Some(paused) if paused.timer.is_some() => (paused.retry, true),
                 Some(paused) => {
                     paused.retry = (paused.retry * 2).min(RETRY_LAST);
@@ -182,14 +188,15 @@ impl Locked<'_> {
             return;
         }
         if let Some(retry_at) = self.core.driver.now().checked_add(retry_in) {
-            // Whoever finds it due waits for this slot's lock before it takes note of that.
+            // A thread that finds the timer due waits for this slot's lock before it clears
+            // `timer`.
             let timer = self.core.set_timer(retry_at, TimerTarget::Accept(self.id));
             self.core.with_pause(self.id, |paused| paused.timer = timer);
         }
     }
 
-    /// Whether as many of the listener's connections wait to be taken as it may have operations:
-    /// then the others stay in its backlog, until half of these are taken.
+    /// Whether as many of the listener's connections wait to be taken as it may have operations.
+    /// Then it leaves the others in its backlog until half of these are taken.
     pub(crate) fn has_many_untaken_accepts(&mut self) -> bool {
         let untaken = self.untaken();
         let full = untaken >= self.core.options.operations_per_socket_max;
@@ -199,7 +206,7 @@ impl Locked<'_> {
         full
     }
 
-    /// Connections of a listener were taken: it goes on if it had stopped for them.
+    /// Connections of a listener were taken. It continues if it had stopped because of them.
     pub(crate) fn accepts_were_taken(&mut self) {
         let untaken = self.untaken();
         if self.has(flag::PAUSED_UNTAKEN)

@@ -16,7 +16,7 @@ const DATAGRAMS: &str = "only a socket of type stream can be associated: this on
 
 const LISTENS: &str = "a listening socket cannot be associated: give it to Port::listen";
 
-/// Looks at a socket that the caller has made, before a port takes it.
+/// Checks a socket that the caller made, before a port takes it.
 fn take_foreign(handle: &sys::Handle) -> Result<()> {
     let failed = |code| Error::from_os(Operation::Associate, code);
     let unfit = |advice| Error::advised(Operation::Associate, ErrorKind::InvalidInput, advice);
@@ -25,7 +25,7 @@ fn take_foreign(handle: &sys::Handle) -> Result<()> {
         SocketKind::Listening => return Err(unfit(LISTENS)),
         SocketKind::Other => return Err(unfit(DATAGRAMS)),
     }
-    // How a socket closes is the port's affair, which closes it with its slot locked.
+    // The port decides how a socket closes, because it closes the socket with its slot locked.
     sys::forget_linger(handle).map_err(failed)
 }
 
@@ -42,7 +42,7 @@ impl Core {
                 socket,
             ));
         }
-        // A place kept by this port at the accept becomes the socket's own.
+        // A place that this port reserved at the accept becomes the socket's own.
         let kept = socket.place.as_ref().is_some_and(|place| place.is_of(self));
         if !kept && sys::is_direct(&socket.handle) {
             let error = Error::advised(Operation::Associate, ErrorKind::Unsupported, ELSEWHERE);

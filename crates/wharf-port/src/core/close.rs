@@ -1,7 +1,7 @@
 //! Closing: how a socket leaves a port.
 //!
-//! `close(2)` alone does not end what io_uring has armed, it goes on
-//! stealing bytes and the peer gets no FIN; so a close first ends what the driver holds, waits for
+//! `close(2)` alone does not end a request that io_uring has armed: the request continues to
+//! consume bytes, and the peer gets no FIN. So a close first ends what the driver holds, waits for
 //! its reports, and closes the handle last (contract C11). The slot is free again when its last
 //! packet is taken.
 
@@ -62,12 +62,13 @@ impl Core {
         Ok(Op::of(self.id, id, sequence, OpKind::Close))
     }
 
-    /// A closing socket has had its time: what is still queued is given up.
+    /// The time limit of a closing socket is over: it abandons what is still queued.
     pub(crate) fn flush_over(self: &Arc<Self>, id: SlotId, out: Out<'_>) {
         let Some(mut socket) = self.lock(id, out) else {
             return;
         };
-        // All may be out, and only the driver's reports be waited for: then nothing is cut short.
+        // Perhaps everything is sent, and the close waits only for reports of the driver. Then
+        // nothing is cut short.
         if socket.has(flag::CLOSING) && socket.has_sends() {
             debug_assert!(
                 !socket.has(flag::HUNG_UP | flag::HANDLE_CLOSED),
@@ -83,14 +84,14 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Takes the next step of a close: wait for the queue, end what the driver holds, wait for
-    /// that, close the handle, tell.
+    /// Takes the next step of a close: wait for the queue of sends, end what the driver holds, wait
+    /// for its reports, close the handle, report `Closed`.
     pub(crate) fn settle(&mut self) {
         if !self.has(flag::CLOSING) || self.has(flag::HANDLE_CLOSED) {
             return;
         }
         if self.has_sends() && !self.has(flag::CLOSE_RESET) {
-            return; // The flush goes on, for as long as its timer allows.
+            return; // The flush continues as long as its timer allows.
         }
         if self.has(flag::ARMED | flag::SENDING | flag::GUARDED) {
             if !self.has(flag::HUNG_UP) {
@@ -114,19 +115,19 @@ impl Locked<'_> {
             self.free_slot();
             return;
         }
-        // No operation follows a close, so that the last number is the close's own.
+        // No operation follows a close, so the last sequence number is that of the close.
         let name = (self.sequence, OpKind::Close);
         self.deliver(name, Event::Closed);
     }
 
-    /// Gives a slot back; a listener that waits for room tries at once.
+    /// Frees the slot. A listener that waits for a place tries at once.
     pub(crate) fn free_slot(&mut self) {
         self.core.slots.free(self.id, &mut self.state);
         self.core.socket_gone();
         self.core.last_may_be_gone();
     }
 
-    /// Ends a socket because the port ends: nothing is told, nothing is flushed.
+    /// Ends a socket because the port ends: it reports nothing and flushes nothing.
     pub(crate) fn abort(&mut self) {
         if self.has(flag::HANDLE_CLOSED) {
             self.work = None;
@@ -135,8 +136,9 @@ impl Locked<'_> {
         }
         self.set(flag::CLOSING);
         if self.has_sends() {
-            // A stream that is cut short must not look like one that came to its end. And what
-            // the driver holds has to be asked to end: nobody waits for a flush any more.
+            // A stream that is cut short must not look complete to its peer, so it is reset. The
+            // reset also makes `settle` ask the driver to end what it holds: no thread waits for a
+            // flush any more.
             self.set(flag::CLOSE_RESET);
         }
         if !self.has(flag::ARMED) {
@@ -162,7 +164,7 @@ impl SocketState {
 
 pub(crate) fn close_quietly(socket: SocketRef) {
     with_core(socket.port, |core| {
-        // A socket that is gone, or being closed already, is what the drop wanted.
+        // If the socket is gone or closing already, the drop has nothing to do.
         let _ = core.close_socket(socket.slot_id(), Close::Flush, true);
     });
 }
@@ -177,8 +179,8 @@ mod tests {
     use crate::core::slot::flag;
     use crate::{Close, DriverChoice, DriverKind, Event, Port, Wait};
 
-    /// On io_uring a close waits for a receive that it has ended. When its time runs out meanwhile,
-    /// the stream that was sent whole must not be reset.
+    /// On io_uring a close waits for a receive that it has cancelled. If its time runs out
+    /// meanwhile, a stream that was sent completely must not be reset.
     #[test]
     fn a_flush_that_runs_out_after_the_last_byte_cuts_nothing() {
         let uring = DriverChoice::Require(DriverKind::Uring);

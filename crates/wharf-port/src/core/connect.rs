@@ -1,4 +1,4 @@
-//! Connecting: attempts, retries and their limit in time.
+//! Connecting: attempts, retries and their time limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::packet::{End, Event};
 use crate::stream::Stream;
 use crate::{lock, sys};
 
-/// How long a connect to a Unix socket waits before it tries again; doubled each time.
+/// How long a connect to a Unix socket waits before it tries again. The wait doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(1);
 const RETRY_LAST: Duration = Duration::from_millis(100);
 
@@ -67,7 +67,7 @@ impl Core {
             .unwrap_or(Error::new(Operation::Connect, ErrorKind::Other)))
     }
 
-    /// A connect that found no room tries again.
+    /// A connect that found the backlog full tries again.
     pub(crate) fn connect_again(self: &Arc<Self>, id: SlotId, out: Out<'_>) {
         let Some(mut socket) = self.lock(id, out) else {
             return;
@@ -77,7 +77,7 @@ impl Core {
         }
     }
 
-    /// A connect ran into its deadline.
+    /// A connect reached its deadline.
     pub(crate) fn connect_overdue(self: &Arc<Self>, id: SlotId, out: Out<'_>) {
         let Some(mut socket) = self.lock(id, out) else {
             return;
@@ -114,7 +114,7 @@ impl Locked<'_> {
                 self.clear(flag::CONNECTING | flag::CANCEL_RECEIVE | flag::DEADLINE);
                 let stream = Stream::new(self.core.socket(self.id));
                 self.deliver(name, Event::Connected(stream));
-                // A connection that is only held needs none of it.
+                // A connection that is only held needs no work block.
                 return self.recycle();
             }
             Err(_) if self.has(flag::DEADLINE) => {
@@ -126,7 +126,7 @@ impl Locked<'_> {
         self.connect_failed(how);
     }
 
-    /// Tells that there will be no stream, and closes the socket that was to be one.
+    /// Reports that there will be no stream, and closes the socket of the connect.
     pub(crate) fn connect_failed(&mut self, how: End) {
         let name = (self.receive_sequence, OpKind::Connect);
         self.receiving = Receiving::Nothing;
@@ -142,14 +142,15 @@ impl Locked<'_> {
             self.free_slot();
             return;
         }
-        // `Closed` is not for the caller, who never had the stream: the slot goes with this packet.
+        // The caller never had the stream, so there is no `Closed`. The slot is freed with this
+        // packet.
         self.set(flag::HANDLE_CLOSED);
         self.deliver(name, Event::ConnectFailed { how });
     }
 
-    /// Whether a connection has this socket at both ends. TCP opens one where nobody listens and
-    /// the system chose the very port number that the connect goes to (RFC 9293, 3.5: simultaneous
-    /// open): whoever wrote to it would read its own bytes back.
+    /// Whether a connection has this socket at both ends. TCP opens such a connection if no socket
+    /// listens and the system chose the destination port as the source port (RFC 9293, 3.5:
+    /// simultaneous open). A program that wrote to it would read its own bytes back.
     fn meets_itself(&self, to: Option<&SockAddr>) -> bool {
         let Some(to) = to.and_then(SockAddr::as_socket) else {
             return false;
@@ -166,11 +167,12 @@ impl Locked<'_> {
         peer.is_ok_and(|peer| peer == local)
     }
 
-    /// A driver has tried to connect a Unix socket, which succeeds or fails at once. Where the
-    /// listener's backlog is full no event ever tells that there is room: it tries again, a little
-    /// later each time, until the connect is cancelled or its time is over.
+    /// A driver has tried to connect a Unix socket. Such a connect succeeds or fails at once. If
+    /// the listener's backlog is full, no event reports when it has space. So the connect tries
+    /// again, a little later each time, until it is cancelled or its time is over.
     ///
-    /// Letting the system wait was rejected: a kernel thread of io_uring sleeps in each such connect.
+    /// Letting the system wait was rejected: in each such connect a kernel thread of io_uring
+    /// sleeps.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn connect_tried(&mut self, result: Result<(), i32>) {
         if result.is_err_and(sys::would_block) && self.try_later() {
@@ -179,7 +181,7 @@ impl Locked<'_> {
         self.connected(result);
     }
 
-    /// Sets the timer of the next try, unless there are `timers_max`.
+    /// Sets the timer of the next attempt, unless `timers_max` timers are set.
     fn try_later(&mut self) -> bool {
         let last = self.work.as_ref().and_then(|work| work.connect_retry);
         let wait = last.map_or(RETRY_FIRST, |(_, wait)| (wait * 2).min(RETRY_LAST));
@@ -189,11 +191,11 @@ impl Locked<'_> {
         timer.is_some()
     }
 
-    /// Takes back the next try of a connect that is over.
+    /// Cancels the next attempt of a connect that is over.
     fn end_retry(&mut self) {
         let work = self.work.as_mut();
         if let Some((timer, _)) = work.and_then(|work| work.connect_retry.take()) {
-            // One that has run self.out is not found.
+            // A timer that has expired is not found.
             lock(&self.core.timers).cancel(timer);
         }
     }

@@ -1,6 +1,6 @@
-//! What a port counts: for `Port::stats`, and for its own bounds.
+//! The counts of a port: for `Port::stats`, and for its own bounds.
 //!
-//! Atomics and no lock: a count is read by itself, and orders nothing.
+//! They are atomics without a lock: each count is read by itself, and orders nothing.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -9,7 +9,7 @@ use crate::core::locked::Locked;
 use crate::lock;
 use crate::stats::Stats;
 
-/// Things counted for `Port::stats`.
+/// Numbers for `Port::stats`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) foreign_packets: AtomicU64,
@@ -25,7 +25,7 @@ pub(crate) struct Counters {
 }
 
 impl Core {
-    /// Copies the counts; all are 0 in a fork of the process that built the port.
+    /// Returns a copy of the counts. All are 0 in a fork of the process that built the port.
     pub(crate) fn stats(&self) -> Stats {
         if self.is_forked() {
             return Stats::default();
@@ -49,7 +49,7 @@ impl Core {
         }
     }
 
-    /// The system reported something that belongs to nothing the port knows.
+    /// The system reported something that belongs to nothing that the port knows.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn count_foreign(&self) {
         self.counters
@@ -57,19 +57,19 @@ impl Core {
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many sockets the table still has room for.
+    /// How many free places the table still has.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn places_left(&self) -> u32 {
         self.options.sockets_max.saturating_sub(self.slots.live())
     }
 
-    /// Places of the table that were ever used: `lock_index` takes the numbers below it.
+    /// How many places of the table were ever used. `lock_index` takes the numbers below that.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn places_used(&self) -> u32 {
         self.slots.used()
     }
 
-    /// Whether something waits in the ready queue.
+    /// Whether the ready queue has an entry.
     #[cfg(feature = "sim")]
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -81,7 +81,7 @@ impl Core {
         lock(&self.timers).next_deadline()
     }
 
-    /// The ready queue, for tests of what stands in it.
+    /// Returns the ready queue, for tests of its entries.
     #[cfg(test)]
     #[allow(dead_code, reason = "not every system has a driver with such a test")]
     pub(crate) fn ready(&self) -> &crate::core::ready::Ready {
@@ -90,7 +90,7 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// The driver has posted an accept, or armed one that goes on by itself.
+    /// The driver has posted an accept, or has armed one that continues by itself.
     pub(crate) fn accept_begun_there(&self) {
         let posted = &self.core.counters.accepts_posted;
         posted.fetch_add(1, Ordering::Relaxed);

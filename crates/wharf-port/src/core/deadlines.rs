@@ -1,7 +1,7 @@
-//! What is due: the timers of callers and those of the port's own, and what becomes of them.
+//! Timers that are due: those of callers, those of the port, and what each of them starts.
 //!
-//! How timers are kept is in `timer`; here is whom they are for. Apart from `core` because neither
-//! needs to know how the other works.
+//! `timer` keeps the timers; this module knows what they are for. It is not in `core`, because
+//! neither needs to know how the other works.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,24 +23,25 @@ use crate::reference::SocketRef;
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TimerTarget {
-    /// The caller's, with its key.
+    /// A timer of the caller, with its key.
     Caller(Key),
-    /// A closing socket has had its time to send what is queued.
+    /// The time for a closing socket to send what is queued is over.
     Flush(SlotId),
-    /// A connect has had its time.
+    /// The time for a connect is over.
     Deadline(SlotId),
     /// A connect that found the backlog of a Unix socket full tries again.
     Connect(SlotId),
     /// A paused listener tries again.
     Accept(SlotId),
-    /// The system gave no memory for receives, and is asked again.
+    /// The system had no memory for receives. The port asks again.
     Memory,
 }
 
 impl TimerTarget {
-    /// Whether there is one also where `timers_max` are set. What takes one can be refused to a
-    /// caller; but a listener without it stayed deaf when it had found no descriptor, a stream when
-    /// there was no memory, and a close waited for a deaf peer for ever.
+    /// Whether it is set even if `timers_max` timers are set. The port can refuse a caller's
+    /// request that needs a timer. But without its timer a listener that had found no descriptor
+    /// never accepted again, a stream that had found no memory never read again, and a close waited
+    /// for ever for a peer that does not read.
     fn is_always_set(self) -> bool {
         match self {
             TimerTarget::Flush(_) | TimerTarget::Accept(_) | TimerTarget::Memory => true,
@@ -49,8 +50,8 @@ impl TimerTarget {
     }
 }
 
-/// How many timers may be set beyond `timers_max`: one of each socket, which flushes or accepts, and
-/// that of the memory.
+/// How many timers may be set beyond `timers_max`: one for each socket, which flushes or accepts,
+/// and the one for memory.
 pub(crate) fn timers_beyond(options: &Options) -> u32 {
     options.sockets_max.saturating_add(1)
 }
@@ -88,13 +89,14 @@ impl Core {
         untaken.fetch_add(1, Ordering::Relaxed);
         let Some(wake) = self.ready.push_loose(packet) else {
             untaken.fetch_sub(1, Ordering::Relaxed);
-            return Cancel::NotFound; // Its end would be told to nobody.
+            return Cancel::NotFound; // No waiter would get its end.
         };
         self.wake(wake);
         Cancel::Requested
     }
 
-    /// Sets a timer, unless there are `timers_max`. Sleepers learn of a deadline nearer than theirs.
+    /// Sets a timer, unless `timers_max` timers are set. Wakes the sleepers if its deadline is
+    /// nearer than theirs.
     pub(crate) fn set_timer(&self, deadline: Instant, target: TimerTarget) -> Option<TimerId> {
         let (timer, news) = {
             let mut timers = lock(&self.timers);
@@ -110,7 +112,7 @@ impl Core {
         Some(timer)
     }
 
-    /// Turns timers that are due into packets, as long as the batch has room.
+    /// Turns timers that are due into packets, as long as the batch has space.
     pub(crate) fn expire_timers(self: &Arc<Self>, local: &mut Local) {
         while let Some(target) = self.expire_timers_of_callers(local) {
             match target {
@@ -125,8 +127,9 @@ impl Core {
         self.close_when_ended(local);
     }
 
-    /// Takes the timers of callers, as far as there is room, up to one of the port's own. With a
-    /// lock for each of them, threads that set timers without end held up a waiter at every one.
+    /// Takes the timers of callers, as far as there is space, until the first one of the port's
+    /// own. All are taken under one lock. With a lock for each timer, threads that set timers in a
+    /// loop delayed a waiter at every one.
     fn expire_timers_of_callers(&self, local: &mut Local) -> Option<TimerTarget> {
         let mut timers = lock(&self.timers);
         if timers.len() == 0 {
@@ -149,7 +152,7 @@ impl Core {
         None
     }
 
-    /// How long a sleep may last before a look at the timers.
+    /// Returns how long a waiter may sleep before it has to look at the timers.
     pub(crate) fn until_next_timer(&self) -> Option<Duration> {
         let now = self.driver.now();
         let until = lock(&self.timers).sleep_until(now, !self.options.shared);
@@ -162,10 +165,10 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Sets the limit of what a socket with work does from now on; answers whether it has one, or
-    /// needs none.
+    /// Sets the time limit of the socket's next operation. The socket has a work block. Returns
+    /// false if there was no free timer.
     pub(crate) fn set_limit(&mut self, time: Duration, target: TimerTarget) -> bool {
-        // Later than the clock goes is never.
+        // A deadline beyond the range of the clock never comes.
         let Some(deadline) = self.core.driver.now().checked_add(time) else {
             return true;
         };
@@ -174,14 +177,15 @@ impl Locked<'_> {
         limit.is_some()
     }
 
-    /// Takes back the limit of what is over. Left to run out, those of a program that connects and
-    /// closes without end were hundreds of thousands, and each was looked at when it was due.
+    /// Cancels the timer of a connect or flush that has finished. Without this, a program that
+    /// connects and closes in a loop piled up hundreds of thousands of dead timers, and the port
+    /// processed each one when it expired.
     pub(crate) fn end_limit(&mut self) {
         let limit = self.work.as_mut().and_then(|work| work.limit.take());
         let Some(timer) = limit else {
             return;
         };
-        // One that has run self.out is not found.
+        // A timer that has expired is not found.
         lock(&self.core.timers).cancel(timer);
     }
 }

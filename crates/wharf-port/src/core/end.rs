@@ -1,10 +1,11 @@
-//! The end of a port in order: accept nothing more, send what is queued, FIN, and only then close.
+//! The graceful shutdown of a port: it accepts nothing more, sends what is queued, sends FIN, and
+//! only then closes.
 //!
 //! Every socket is closed as if its owner had dropped it. The port closes once the last socket is
-//! gone and every packet is taken, also those in the batches of waiters, or once the time is up. The
-//! waiters do the work, as always. They find out that it is done by looking, because the last socket
-//! goes under its lock, and there the port cannot be ended. A limit for each socket was rejected: the
-//! caller gave one for all of them.
+//! gone and every packet is taken, including those in the batches of waiters, or once the time is
+//! up. The waiters do the work, as always. The waiters also check whether it is done: the last
+//! socket goes under its slot's lock, and the port cannot be closed under that lock. A limit for
+//! each socket was rejected, because the caller gave one limit for all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,16 +21,17 @@ use crate::error::ErrorKind;
 use crate::lock;
 use crate::op::Close;
 
-/// Whether the port is ending in order, and until when.
+/// Whether the port shuts down gracefully, and until when.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     begun: AtomicBool,
-    /// When it closes whatever is left; nothing if that is later than the clock goes.
+    /// When it closes regardless of what is left; `None` if that is beyond the range of the clock.
     at_latest: Mutex<Option<Instant>>,
 }
 
 impl Core {
-    /// Ends the port in order, within `grace`; at once if nobody waits who could do the work.
+    /// Shuts the port down gracefully within `grace`. Closes it at once if it has no waiter that
+    /// could do the work.
     pub(crate) fn shutdown_port(self: &Arc<Self>, grace: Duration) {
         if self.is_closed() {
             return;
@@ -47,7 +49,7 @@ impl Core {
         for index in 0..self.slots.used() {
             let socket = self.slots.lock_index(index).map(|(id, _)| id);
             if let Some(id) = socket {
-                // One that closes already goes on with that.
+                // A socket that closes already continues its close.
                 let _ = self.close_socket(id, Close::Flush, true);
             }
         }
@@ -59,19 +61,21 @@ impl Core {
         }
     }
 
-    /// Whether the port takes no new sockets: it ends, or has ended, or is not this process's.
+    /// Whether the port takes no new sockets: it shuts down, or is closed, or belongs to the parent
+    /// of this process.
     pub(crate) fn takes_no_sockets(&self) -> bool {
         self.is_ending() || self.is_closed()
     }
 
-    /// A slot for a socket that comes in, locked.
+    /// Returns a locked slot for a new socket.
     ///
-    /// Whether the port takes sockets is asked with the slot locked: whoever ends the port looks at
-    /// every slot after it has said so, and closes what it finds. A socket that was let in by an
-    /// earlier answer held up the end of the port for all of its grace.
+    /// The check whether the port takes sockets is made with the slot locked. A shutdown first sets
+    /// its mark and then looks at every slot and closes what it finds. So it finds each socket that
+    /// passed the check. With an earlier check, a socket that came in at that moment delayed the
+    /// end of the port for all of its grace.
     ///
-    /// A table that is full is looked at twice: sockets that were dropped keep their slots until
-    /// somebody takes note of what the system has told about them, and nobody may have waited since.
+    /// A full table is looked at twice. Sockets that were dropped keep their slots until a thread
+    /// processes the system's reports about them. Perhaps no thread has waited since.
     pub(crate) fn admit(self: &Arc<Self>, kept: bool) -> Result<Locked<'_>, ErrorKind> {
         let allocated = self.slots.allocate(kept).or_else(|| {
             self.driver.submit(self);
@@ -86,13 +90,13 @@ impl Core {
         Ok(socket)
     }
 
-    /// Whether the port ends in order.
+    /// Whether the port shuts down gracefully.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.begun.load(Ordering::SeqCst)
     }
 
-    /// Closes a port that ends in order, once nothing is left or the time is up. The calling waiter
-    /// has taken what timers are due, unless its batch is full.
+    /// Closes a port that shuts down, once nothing is left or the time is up. The calling waiter
+    /// has taken the timers that are due, unless its batch is full.
     pub(crate) fn close_when_ended(self: &Arc<Self>, local: &Local) {
         if !self.is_ending() || self.is_closed() {
             return;
@@ -102,14 +106,14 @@ impl Core {
             self.close();
         } else if self.slots.open() == 0 && local.packets.is_empty() {
             if let Some(wake) = self.ready.close_if_idle() {
-                // A waiter ends it: this one, at the latest.
+                // A waiter ends the port: this one, at the latest.
                 self.wake(wake);
             }
         }
     }
 
-    /// Packets were taken out of a batch. If it is empty now, those who wait for the end of the port
-    /// look again.
+    /// Packets were taken out of a batch. If it is empty now, the waiters that sleep until the end
+    /// of the port look again.
     #[inline]
     pub(crate) fn was_handed_out(&self, local: &mut Local) {
         if local.packets.is_empty() && self.ready.note_handed_out(local) {
@@ -117,20 +121,20 @@ impl Core {
         }
     }
 
-    /// A socket of a port that ends went, or a packet: if it was the last, those who sleep find that
-    /// out.
+    /// A socket of a port that shuts down went, or a packet. If it was the last, wakes the
+    /// sleepers, so they find that out.
     pub(crate) fn last_may_be_gone(&self) {
         if self.nothing_is_left() {
             self.wake(self.ready.wake_all());
         }
     }
 
-    /// Whether the port ends in order and holds neither a socket nor a packet outside its queue.
+    /// Whether the port shuts down and has neither a socket nor a packet outside its queue.
     pub(crate) fn nothing_is_left(&self) -> bool {
         self.is_ending() && self.slots.open() == 0 && !self.ready.is_any_at_hand()
     }
 
-    /// How long a port that ends in order may still take.
+    /// Returns the time left for a port that shuts down.
     pub(crate) fn until_end(&self) -> Option<Duration> {
         if !self.is_ending() {
             return None;
@@ -145,13 +149,13 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Takes back the slot of a socket that did not come in after all.
+    /// Frees the slot of a socket that did not come in after all.
     pub(crate) fn turn_away(mut self, kept: bool) {
         self.core.slots.unallocate(self.id, &mut self.state, kept);
         self.core.last_may_be_gone();
     }
 
-    /// Counts what a socket was to send and cannot any more, because the port ends.
+    /// Counts what a socket had to send and will not, because the port ends.
     pub(crate) fn count_unsent(&self) {
         let work = self.work.as_ref();
         let Some(work) = work.filter(|work| !work.sends.is_empty()) else {

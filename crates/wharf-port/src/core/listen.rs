@@ -20,7 +20,7 @@ impl Core {
             return Err(Error::new(Operation::Listen, ErrorKind::Closed));
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
-        // What the caller has brought may be shared with other processes.
+        // A socket that the caller supplied may be shared with other processes.
         let shared = if at.is_supplied() {
             flag::SHARED_LISTENER
         } else {
@@ -34,7 +34,7 @@ impl Core {
         Ok(listener)
     }
 
-    /// Takes a socket that listens.
+    /// Adds a listening socket to the port.
     fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<SocketRef> {
         let mut socket = match self.admit(false) {
             Ok(admitted) => admitted,
@@ -55,7 +55,7 @@ impl Core {
         Ok(self.socket(socket.id))
     }
 
-    /// Another handle to the listener `id`, for the port `with`.
+    /// Returns another handle to the listener `id`, for the port `with`.
     pub(crate) fn share_listener(self: &Arc<Self>, id: SlotId, with: &Self) -> Result<sys::Handle> {
         let closed = Error::new(Operation::Listen, ErrorKind::Closed);
         let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
@@ -63,7 +63,7 @@ impl Core {
             return Err(closed);
         }
         if self.report.kind != with.report.kind {
-            // Each wants another mode of a socket that is one and the same.
+            // Both ports would use one socket, and each driver needs another mode of it.
             let kind = ErrorKind::InvalidInput;
             return Err(Error::advised(Operation::Listen, kind, SAME_DRIVER));
         }
@@ -73,7 +73,7 @@ impl Core {
         Ok(shared)
     }
 
-    /// Takes a listener that another port shares.
+    /// Adds a listener that another port shares.
     pub(crate) fn listen_shared(
         self: &Arc<Self>,
         handle: sys::Handle,

@@ -1,7 +1,7 @@
-//! What a waiter has at hand: the batch it fills, and the sockets whose turn it has.
+//! What a waiter has at hand: the batch that it fills, and the sockets whose turn it has.
 //!
-//! It is apart from the waiter because drivers fill it, and because it outlives a waiter that was
-//! forgotten: the end of the thread gives back what is in it (`seat`).
+//! It is separate from the waiter for two reasons. Drivers fill it. And it outlives a waiter that
+//! was forgotten: the end of the thread gives back its packets (`seat`).
 
 use std::collections::VecDeque;
 
@@ -9,31 +9,31 @@ use crate::core::slot::{SlotId, SocketState, flag};
 use crate::packet::Packet;
 
 /// Bytes that are read into a batch before it is handed out: a quarter of a common second-level
-/// cache, where 256 buffers of 64 KiB would pass through all of it and more.
+/// cache. 256 buffers of 64 KiB would not fit into that cache.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
-/// Events that a driver is asked for beside a batch that is full already. With one, sockets that
-/// always have more kept the others from being found: 40 that became ready took 631 waits.
+/// Events that a driver is asked for if the batch is full already. With one event, sockets that
+/// always have more data hid the others: finding 40 sockets that became ready took 631 waits.
 const EVENTS_BESIDE_MIN: usize = 64;
 
 /// What a waiter has at hand.
 #[derive(Debug)]
 pub(crate) struct Local {
-    /// What marks a socket's turn as this waiter's: its number, or, where nobody else waits, the
-    /// number of its wait.
+    /// The mark of a turn of this waiter: the waiter's number. On a port with a single waiter it is
+    /// the number of the wait.
     pub(crate) mark: u16,
-    /// Nobody else waits on this port, so that a turn ends by itself with the wait it was taken in.
+    /// No other waiter uses this port. So a turn ends with the wait that took it.
     alone: bool,
     pub(crate) packets: VecDeque<Packet>,
-    /// Sockets whose turn this waiter has, and has to end.
+    /// Sockets whose turn this waiter has and must end.
     pub(crate) held: Vec<SlotId>,
-    /// Listeners with packets in this batch, and how many these are.
+    /// Listeners with packets in this batch, and the number of these packets.
     pub(crate) shares: Vec<(SlotId, u8)>,
-    /// Sockets that had their share of this wait and have more, marked as queued.
+    /// Sockets that had their share of this wait and have more. They are marked as queued.
     pub(crate) later: Vec<u32>,
-    /// Sockets that a readiness driver found ready in this wait, marked as queued.
+    /// Sockets that a readiness driver found ready in this wait. They are marked as queued.
     pub(crate) ready: VecDeque<u32>,
-    /// This batch has, or had, packets that stood in no socket's queue (`Ready::note_at_hand`).
+    /// This batch has, or had, packets that were in no socket's queue (`Ready::note_at_hand`).
     pub(crate) has_loose: bool,
     limit: usize,
     /// Bytes that were read into this batch.
@@ -59,25 +59,25 @@ impl Local {
         }
     }
 
-    /// A wait begins, whose batch takes so many packets.
+    /// A wait begins. Its batch takes at most `batch_max` packets.
     pub(crate) fn begin(&mut self, batch_max: usize) {
         self.limit = batch_max;
         self.bytes = 0;
         self.filled_by = None;
     }
 
-    /// Nothing was taken yet: the batch takes so many packets again.
+    /// Nothing was taken yet: the batch takes `batch_max` packets again.
     pub(crate) fn widen(&mut self, batch_max: usize) {
         self.limit = batch_max;
     }
 
-    /// How many packets the batch still takes.
+    /// Returns how many more packets the batch takes.
     pub(crate) fn room(&self) -> usize {
         self.limit.saturating_sub(self.packets.len())
     }
 
-    /// How many events a driver is asked for. What comes of them beyond the batch stands in the
-    /// queue, behind what waits there.
+    /// Returns how many events to ask a driver for. Events beyond the batch go to the queue, after
+    /// its entries.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn events_max(&self) -> usize {
         if self.packets.is_empty() {
@@ -92,8 +92,8 @@ impl Local {
         self.limit = self.limit.min(packets);
     }
 
-    /// Bytes were read into the batch: it takes nothing more once it is as much as the cache keeps
-    /// until its packets are handled.
+    /// Bytes were read into the batch. It takes nothing more once it has as many bytes as the cache
+    /// keeps until the packets are handled.
     #[allow(
         dead_code,
         reason = "not every system has a driver that reads at a turn"
@@ -105,8 +105,9 @@ impl Local {
         }
     }
 
-    /// A socket had its turn, before which the batch had so many bytes. It fills the batch if most
-    /// of it is its own: the last of several equals would stand behind them for nothing.
+    /// A socket had its turn; the batch had `bytes_before` bytes before it. The socket counts as
+    /// the one that fills the batch only if most bytes are its own. Otherwise the last of several
+    /// equal sockets would be queued after the others without reason.
     pub(crate) fn note_turn(&mut self, index: u32, bytes_before: usize) {
         let own = self.bytes - bytes_before;
         if self.bytes >= BATCH_BYTES_MAX && own > BATCH_BYTES_MAX / 2 {
@@ -160,8 +161,8 @@ impl Local {
         self.packets.push_back(packet);
     }
 
-    /// Where nobody else waits, all turns end at once: what is marked with another number has no
-    /// turn. A mark that comes around again costs its socket one wait.
+    /// On a port with a single waiter all turns end at once: a socket with another mark has no
+    /// turn. The mark wraps. A socket that still has the same mark then waits for one more wait.
     pub(crate) fn end_turns_alone(&mut self) {
         debug_assert!(self.held.is_empty(), "nothing is held alone");
         self.mark = self.mark.checked_add(1).unwrap_or(1);

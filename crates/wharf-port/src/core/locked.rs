@@ -1,11 +1,11 @@
-//! A socket under its lock: what a driver gets to see of one, and what it reports to.
+//! A socket under its lock: drivers see a socket only through this type, and report to it.
 //!
-//! The port, the socket's name, its locked state and the place where its packets go belong together
-//! in every step that a socket takes. They were four parameters of 120 functions; here they are one
-//! value, and the steps are its methods, each in the module that is named after what it does.
+//! Every step of a socket needs the port, the socket's name, its locked state, and the destination
+//! of its packets. These were four parameters of 120 functions. Here they are one value, and the
+//! steps are its methods. Each method is in the module named after what it does.
 //!
-//! The lock is held for as long as the value lives. It gives the state by `Deref`, because what a
-//! socket is doing is plain data that every step reads; a method for each field was rejected.
+//! The value holds the lock as long as it lives. `Deref` gives access to the state, because the
+//! state is plain data that every step reads. A method for each field was rejected.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -34,7 +34,7 @@ impl Core {
         Some(self.locked(id, state, out))
     }
 
-    /// Locks the socket that has this place in the table, if there is one.
+    /// Locks the socket in this place of the table, if there is one.
     #[inline]
     pub(crate) fn lock_index<'a>(
         self: &'a Arc<Self>,
@@ -45,7 +45,7 @@ impl Core {
         Some(self.locked(id, state, out))
     }
 
-    /// The same for a socket that is locked already.
+    /// Wraps a socket that is locked already.
     #[inline]
     pub(in crate::core) fn locked<'a>(
         self: &'a Arc<Self>,
@@ -63,7 +63,7 @@ impl Core {
 }
 
 impl<'a> Locked<'a> {
-    /// What the driver keeps of this socket at a stable address.
+    /// Returns what the driver keeps for this socket at a stable address.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn block(&self) -> &'a SlotBlock {
         &self.core.slots.slot(self.id.index).driver
@@ -71,12 +71,12 @@ impl<'a> Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Whether the slot is free again, or another socket's: a step has ended this one.
+    /// Whether a step has ended this socket: the slot is free again, or belongs to another socket.
     pub(crate) fn is_gone(&self) -> bool {
         self.state.generation != self.id.generation
     }
 
-    /// The batch of the waiter that takes this step, if it is one.
+    /// Returns the batch of the waiter that takes this step, if the caller is a waiter.
     #[inline]
     pub(crate) fn local(&mut self) -> Option<&mut Local> {
         self.out.0.as_deref_mut()
@@ -105,7 +105,7 @@ impl Locked<'_> {
         local.is_some_and(|local| !local.ready.is_empty())
     }
 
-    /// The socket joins those that this waiter found ready. A caller that is no waiter queues it.
+    /// Adds the socket to those that this waiter found ready. Queues it if the caller is no waiter.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn join_ready(&mut self) {
         match &mut self.out.0 {

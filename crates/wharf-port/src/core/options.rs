@@ -1,15 +1,15 @@
-//! The bounds of a port, as its builder has set them.
+//! The bounds of a port, as set by its builder.
 
 use crate::driver::kind::DriverChoice;
 
-/// The receive pool: how large a buffer is, and how large all of them may grow.
+/// The receive pool: the size of a buffer, and of all buffers together.
 ///
 /// ```
 /// use wharf_port::{PoolOptions, Port};
 /// # fn main() -> wharf_port::Result<()> {
 /// let pool = PoolOptions::new().buffer_bytes(4096);
 /// let port = Port::builder().pool(pool).build()?;
-/// assert_eq!(port.stats().pool_bytes, 0); // nothing until there is data
+/// assert_eq!(port.stats().pool_bytes, 0); // none until there is data
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub struct PoolOptions {
 }
 
 impl PoolOptions {
-    /// Buffers of 16 KiB, and 64 MiB of them.
+    /// Buffers of 16 KiB, 64 MiB in total.
     ///
     /// ```
     /// use wharf_port::PoolOptions;
@@ -31,7 +31,7 @@ impl PoolOptions {
         PoolOptions::default()
     }
 
-    /// Bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
+    /// Sets the bytes of one buffer, 512 to 1 MiB; 16 KiB by default.
     ///
     /// ```
     /// let pool = wharf_port::PoolOptions::new().buffer_bytes(4096);
@@ -41,10 +41,10 @@ impl PoolOptions {
         self
     }
 
-    /// Bytes of all buffers together; 64 MiB by default. At this bound streams wait for a buffer.
-    /// Once more than half of the buffers are lent, the port copies what it receives in small
-    /// pieces, so that a few bytes do not hold a buffer. Such copies take at most a quarter of this
-    /// bound in addition.
+    /// Sets the bytes of all buffers together; 64 MiB by default. At this bound streams wait for a
+    /// buffer. Once more than half of the buffers are lent, the port copies what it receives in
+    /// small pieces, so a few bytes do not hold a buffer. Such copies take at most a quarter of
+    /// this bound in addition.
     ///
     /// ```
     /// let pool = wharf_port::PoolOptions::new().pool_bytes_max(1 << 30);
@@ -54,8 +54,9 @@ impl PoolOptions {
         self
     }
 
-    /// Whether the pages of a returned buffer become inaccessible and are never used again, so that
-    /// any late access faults; no by default. For tests: each buffer then costs a mapping of its own.
+    /// Sets whether the pages of a returned buffer become inaccessible and are never used again, so
+    /// any late access faults; no by default. This is for tests: each buffer then costs a mapping
+    /// of its own.
     ///
     /// ```
     /// let pool = wharf_port::PoolOptions::new().revoke_returned(true);
@@ -76,7 +77,7 @@ impl Default for PoolOptions {
     }
 }
 
-/// Every bound of a port, as the builder leaves it.
+/// All bounds of a port, as set by the builder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) driver: DriverChoice,

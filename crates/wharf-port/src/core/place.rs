@@ -1,7 +1,7 @@
-//! A place in the table of sockets, kept for one that is not associated yet.
+//! A place in the table of sockets, reserved for a socket that is not associated yet.
 //!
-//! A connection takes it when it is accepted, which makes `sockets_max` exact; it gives the place
-//! back when it is dropped.
+//! A connection gets a place when it is accepted. That makes `sockets_max` exact. The connection
+//! frees the place when it is dropped.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::core::Core;
 use crate::driver::kind::DriverKind;
 use crate::sys;
 
-/// A place kept in a port's table for a socket that was accepted and not yet associated.
+/// A reserved place in a port's table for a socket that is accepted and not associated yet.
 #[derive(Debug)]
 pub(crate) struct Place {
     core: Arc<Core>,
     spent: bool,
-    /// By which the driver knows the socket, where a drop must be told to it.
+    /// The driver's name of the socket, if the driver must be notified of a drop.
     token: Option<u64>,
 }
 
 impl Place {
-    /// Takes a place of this port's table, if there is one.
+    /// Reserves a place of this port's table, if one is free.
     pub(crate) fn keep(core: &Arc<Core>) -> Option<Self> {
         core.slots.reserve().then(|| Place {
             core: Arc::clone(core),
@@ -29,7 +29,7 @@ impl Place {
         })
     }
 
-    /// Marks the place with the driver's own name of the socket that has it.
+    /// Marks the place with the driver's name of its socket.
     pub(crate) fn mark(&mut self, token: u64) {
         self.token = Some(token);
     }
@@ -39,7 +39,7 @@ impl Place {
         self.core.id == core.id
     }
 
-    /// Whether the sockets of its port are the system's own.
+    /// Whether the sockets of its port are real sockets of the system.
     pub(crate) fn is_real(&self) -> bool {
         self.core.report.kind != DriverKind::Sim
     }
@@ -49,13 +49,13 @@ impl Place {
         self.spent = true;
     }
 
-    /// No socket came; nobody has to be told.
+    /// No socket came. No listener and no driver needs to know.
     pub(crate) fn give_up(mut self) {
         self.spent = true;
         self.core.slots.unreserve();
     }
 
-    /// The peer of a socket that was accepted into this place.
+    /// Returns the peer of a socket that was accepted into this place.
     pub(crate) fn peer_of(&self, handle: &sys::Handle) -> std::io::Result<Address> {
         self.core.driver.peer_of(handle)
     }
@@ -80,7 +80,7 @@ mod tests {
     use crate::packet::PauseReason;
     use crate::{Key, Port};
 
-    /// A case cannot tell this call from that of the listener's own timer, but by time.
+    /// A case can tell this call from that of the listener's own timer only by time.
     #[test]
     fn a_connection_that_is_dropped_calls_the_listener_that_waits() {
         let port = Port::builder().sockets_max(2).build();

@@ -1,14 +1,15 @@
 //! The pool of receive buffers: a small hot set that grows in blocks up to a bound.
 //!
-//! Buffers are lent while there is data, and only then, so an idle connection holds none
-//! (contract C8). The free list is last in, first out: the buffer used next is the one whose bytes
-//! are still in the cache. A buffer per connection was rejected for its memory, and an unbounded
-//! pool because a hundred peers that never read would own the machine; at the bound a stream waits
-//! its turn here, first come first served.
+//! Buffers are lent only while there is data, so an idle connection holds none (contract C8). The
+//! free list is last in, first out: the next buffer is the one whose bytes are still in the cache.
+//! A buffer per connection was rejected because of its memory. An unbounded pool was rejected
+//! because a hundred peers that never read would use up all memory. At the bound a stream waits
+//! here, first come first served (backpressure).
 //!
-//! The *checked* pool (`PoolOptions::revoke_returned`) takes the pages of a returned buffer away
-//! and never uses them again. A kernel that still writes to one gets EFAULT and a program that
-//! still reads one is stopped at once: a use after free is seen every time, not once in a million.
+//! The *checked* pool (`PoolOptions::revoke_returned`) makes the pages of a returned buffer
+//! inaccessible and never uses them again. A kernel that still writes to one gets EFAULT, and a
+//! program that still reads one is stopped at once. So a use after free is detected every time, and
+//! not once in a million.
 
 use std::collections::{HashSet, VecDeque};
 use std::ptr::NonNull;
@@ -23,26 +24,27 @@ use crate::sys::Pages;
 
 /// How many buffers a block holds: 256 KiB at the default size.
 const BLOCK_BUFFERS: u32 = 16;
-/// A lease that fills no more than this part of its buffer is copied out of a pool that runs short.
+/// A lease that fills at most this part of its buffer is copied out of a pool that runs short.
 const SMALL_PART: usize = 4;
-/// All such copies together are no more than this part of the pool.
+/// All such copies together take at most this part of the pool.
 const COPIES_PART: usize = 4;
-/// What a copy costs besides its bytes.
+/// The cost of a copy in addition to its bytes.
 const COPY_BYTES: usize = 64;
-/// With more streams than this in the line, doubles are looked for.
+/// If more streams than this wait, duplicates are removed.
 const KEEP_WAITING: usize = 64;
 
-/// One buffer of the pool, owned by whoever holds this value.
+/// One buffer of the pool. Whichever thread has this value owns the buffer.
 ///
 /// Invariant: `pointer` is the start of `buffer_bytes` bytes that live as long as the pool, and no
-/// other `PoolBuffer` has the same `id`. Not `Clone`: handing it on hands on the ownership.
+/// other `PoolBuffer` has the same `id`. It is not `Clone`: passing it on passes on the ownership.
 #[derive(Debug)]
 pub(crate) struct PoolBuffer {
     pub(crate) pointer: NonNull<u8>,
     pub(crate) id: u32,
 }
 
-// SAFETY: a `PoolBuffer` is the only owner of the bytes it points to, which no thread is tied to.
+// SAFETY: a `PoolBuffer` is the only owner of the bytes that it points to, and these bytes belong
+// to no thread.
 unsafe impl Send for PoolBuffer {}
 // SAFETY: a shared reference gives no access to the bytes.
 unsafe impl Sync for PoolBuffer {}
@@ -51,7 +53,8 @@ unsafe impl Sync for PoolBuffer {}
 pub(crate) struct Pool {
     options: PoolOptions,
     state: Mutex<State>,
-    /// Whether more than half of it is lent; written under the lock, and asked for each message.
+    /// Whether more than half of it is lent. It is written under the lock, and read for each
+    /// message.
     scarce: AtomicBool,
     /// Bytes of small leases that were copied out.
     copied: AtomicUsize,
@@ -60,15 +63,15 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct State {
     free: Vec<PoolBuffer>,
-    /// The memory itself; a block never moves, and goes when the pool goes.
+    /// The memory itself. A block never moves, and is freed with the pool.
     blocks: Vec<Pages>,
-    /// Buffers made so far, and their bytes without those that were revoked.
+    /// The number of buffers made so far, and their bytes without those that were revoked.
     made: u32,
     bytes: usize,
-    /// The system gave no memory when it was asked last.
+    /// The system had no memory when the pool last asked.
     lacks_memory: bool,
     waiting: VecDeque<SlotId>,
-    /// With so many of them, doubles are looked for.
+    /// At this length of `waiting`, duplicates are removed.
     waiting_max: usize,
 }
 
@@ -95,12 +98,12 @@ impl Pool {
         self.options.buffer_bytes as usize
     }
 
-    /// Bytes of buffers that exist now, lent or free.
+    /// Returns the bytes of buffers that exist now, lent or free.
     pub(crate) fn bytes(&self) -> usize {
         lock(&self.state).bytes
     }
 
-    /// A buffer, or nothing when the pool has grown to its bound and all of it is lent.
+    /// Returns a buffer; `None` if the pool has grown to its bound and all of it is lent.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn take(&self) -> Option<PoolBuffer> {
         self.take_from(&mut lock(&self.state))
@@ -115,7 +118,7 @@ impl Pool {
         buffer
     }
 
-    /// Takes note of whether the pool runs short, for those who ask without its lock.
+    /// Records whether the pool runs short, for threads that ask without its lock.
     fn note_lent(&self, state: &State) {
         let free = state.free.len() * self.buffer_bytes();
         let scarce = state.bytes - free.min(state.bytes) > self.options.pool_bytes_max / 2;
@@ -124,7 +127,7 @@ impl Pool {
         }
     }
 
-    /// Up to so many buffers, under one lock.
+    /// Takes up to `count` buffers, under one lock.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn take_many(&self, count: usize, mut each: impl FnMut(PoolBuffer)) {
         let mut state = lock(&self.state);
@@ -136,7 +139,7 @@ impl Pool {
         }
     }
 
-    /// Like `take`; when there is none, `waiter` is remembered and comes back from a later `give`.
+    /// Like `take`. If there is no buffer, `waiter` is remembered, and a later `give` returns it.
     pub(crate) fn take_or_wait(&self, waiter: SlotId, slots: &Slots) -> Option<PoolBuffer> {
         let mut state = lock(&self.state);
         let buffer = self.take_from(&mut state);
@@ -146,18 +149,18 @@ impl Pool {
         buffer
     }
 
-    /// Whether the system gave no memory when the pool grew last.
+    /// Whether the system had no memory when the pool last grew.
     pub(crate) fn lacks_memory(&self) -> bool {
         lock(&self.state).lacks_memory
     }
 
-    /// Puts a stream in the line of those that wait for a buffer.
+    /// Adds a stream to those that wait for a buffer.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wait(&self, waiter: SlotId, slots: &Slots) {
         lock(&self.state).wait(waiter, slots);
     }
 
-    /// Takes the stream that waited longest for a buffer out of the line.
+    /// Removes the stream that has waited longest for a buffer, and returns it.
     pub(crate) fn next_waiting(&self) -> Option<SlotId> {
         lock(&self.state).waiting.pop_front()
     }
@@ -172,26 +175,26 @@ impl Pool {
         state.waiting.pop_front()
     }
 
-    /// The bytes of a buffer.
+    /// Returns the bytes of a buffer.
     pub(crate) fn bytes_of<'b>(&self, buffer: &'b PoolBuffer) -> &'b [u8] {
-        // SAFETY: a `PoolBuffer` is the only owner of its bytes, which are initialised from the
-        // first moment and live as long as the pool, which outlives every buffer.
+        // SAFETY: a `PoolBuffer` is the only owner of its bytes. The bytes are initialised from the
+        // start. They live as long as the pool, and the pool outlives every buffer.
         unsafe { std::slice::from_raw_parts(buffer.pointer.as_ptr(), self.buffer_bytes()) }
     }
 
-    /// The bytes of a buffer, to be filled.
+    /// Returns the bytes of a buffer, to fill them.
     pub(crate) fn bytes_of_mut<'b>(&self, buffer: &'b mut PoolBuffer) -> &'b mut [u8] {
-        // SAFETY: as in `bytes_of`, and the buffer is borrowed alone.
+        // SAFETY: as in `bytes_of`, and the borrow of the buffer is exclusive.
         unsafe { std::slice::from_raw_parts_mut(buffer.pointer.as_ptr(), self.buffer_bytes()) }
     }
 
-    /// Whether so much of the pool is lent that what merely waits should leave it.
+    /// Whether so much of the pool is lent that queued leases should leave it.
     pub(crate) fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed)
     }
 
-    /// Whether a lease of so many bytes is to be copied, so that it does not hold a whole buffer of
-    /// a pool that runs short. The copy is counted until `copy_is_gone`.
+    /// Whether a lease of this many bytes is to be copied, so it does not hold a whole buffer of a
+    /// pool that runs short. The copy is counted until `copy_is_gone`.
     pub(crate) fn copies_out(&self, bytes: usize) -> bool {
         if !self.is_scarce() || bytes > self.buffer_bytes() / SMALL_PART {
             return false;
@@ -205,12 +208,12 @@ impl Pool {
         room
     }
 
-    /// A copy of so many bytes was dropped.
+    /// A copy of this many bytes was dropped.
     pub(crate) fn copy_is_gone(&self, bytes: usize) {
         self.copied.fetch_sub(bytes + COPY_BYTES, Ordering::Relaxed);
     }
 
-    /// Takes a buffer back. Answers the stream that waited longest for one, if any did.
+    /// Takes a buffer back. Returns the stream that has waited longest for one, if any did.
     pub(crate) fn give(&self, buffer: PoolBuffer) -> Option<SlotId> {
         let mut state = lock(&self.state);
         if self.options.revoke_returned {
@@ -225,7 +228,7 @@ impl Pool {
     }
 
     fn grow(&self, state: &mut State) {
-        // Revoked buffers are pages of their own, so that taking one away leaves the others.
+        // A revoked buffer is a mapping of its own, so revoking it leaves the others.
         let buffers = if self.options.revoke_returned {
             1
         } else {
@@ -254,9 +257,10 @@ impl Pool {
 }
 
 impl State {
-    /// Puts a stream at the end of the line. One that was given a turn for another reason tries
-    /// again, and stands here twice then; one that has closed left its entry. So that neither makes
-    /// the line longer than there are streams, all entries are looked at once it has doubled.
+    /// Adds a stream at the end of the queue. A stream may be in it twice: one that got a turn for
+    /// another reason tries again. A stream that has closed leaves its entry. So that neither makes
+    /// the queue longer than the number of streams, all entries are checked once the queue has
+    /// doubled.
     fn wait(&mut self, waiter: SlotId, slots: &Slots) {
         if self.waiting.len() >= self.waiting_max {
             let mut seen = HashSet::new();
@@ -288,7 +292,7 @@ mod tests {
         }
         assert!(lock(&pool.state).waiting.len() <= 2 * KEEP_WAITING);
         assert_eq!(pool.next_to_serve(), None, "no buffer is free");
-        // The order is that in which they came.
+        // The order is that of arrival.
         assert_eq!(pool.give(held), Some(streams[0]));
         assert_eq!(pool.next_to_serve(), Some(streams[1]));
         assert_eq!(pool.next_to_serve(), Some(streams[2]));

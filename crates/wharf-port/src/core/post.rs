@@ -1,4 +1,4 @@
-//! Posting: packets that the program makes itself.
+//! Posting: packets that the program makes.
 
 use crate::core::Core;
 use crate::core::ready::Unposted;

@@ -1,19 +1,20 @@
-//! What is ready to be taken, and who sleeps until something is.
+//! What is ready to be taken, and which threads sleep until something is.
 //!
-//! One queue for the whole port, in the order in which things became ready. Sockets stand in it by
-//! number, at most once each but for those that closed there, so that the table bounds it. Sockets
-//! whose bulk filled most of a batch stand behind all others, and the first of them is read until it
-//! is empty, or until it has had `RUN_BYTES_MAX`: read by turns, none of them was ever emptied,
-//! megabytes stood in each, and came from memory instead of the cache at twice the price. The ends
-//! of cancelled timers, which have no socket, stand in it themselves. Posts have a lane beside it and
-//! every second place in a batch: in one line with them, sockets stood behind as many posts as
-//! there may be. Lanes and the count of sleepers share one lock, so "nobody is ready, I go to
-//! sleep" and "something is ready, wake somebody" cannot pass each other unseen.
+//! There is one queue for the whole port, in the order in which things became ready. It holds
+//! socket indices, each at most once (a socket that closes while queued may appear twice), so the
+//! slot table bounds its length. Sockets whose bulk filled most of a batch are in a second queue,
+//! after all others. We read the first of them until it is empty, or until `RUN_BYTES_MAX` bytes
+//! have been read. Round-robin is slower: with many bulk senders no socket ever drains. Each then
+//! has megabytes to read, and these come from memory instead of the cache, at twice the cost. The
+//! ends of cancelled timers have no socket and are queued directly. Posts have a lane of their own
+//! and every second place in a batch. In one queue with them, sockets waited for all posts before
+//! them. The lanes and the count of sleepers share one lock. So "nothing is ready, I go to sleep"
+//! and "something is ready, wake a waiter" cannot miss each other.
 //!
-//! A waiter sleeps inside the driver where the driver lets several in at once (IOCP, epoll).
-//! Elsewhere one of them, the leader, sleeps there and the others are parked, last in first out,
-//! so that the thread whose stack is warm runs next. One condition variable for all was rejected:
-//! the kernel's events would need a thread of their own.
+//! If the driver lets several waiters in at once (IOCP, epoll), a waiter sleeps inside the driver.
+//! Otherwise one of them, the leader, sleeps there and the others are parked, last in first out, so
+//! the thread whose stack is in the cache runs next. One condition variable for all was rejected,
+//! because the kernel's events would need a thread of their own.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::AtomicU32;
@@ -28,17 +29,17 @@ use crate::packet::Packet;
 use numbers::Numbers;
 pub(crate) use waking::Entered;
 
-/// A queue longer than this gives its memory back once it is empty.
+/// A queue longer than this frees its memory once it is empty.
 const KEEP_ENTRIES: usize = 64;
 
-/// Bytes that a socket is read before the next one with as much has its turn. With 2 MiB the gain was
-/// three quarters of that with 4 MiB, and 8 MiB brought no more.
+/// Bytes that are read from one bulk socket before the next one gets its turn. 2 MiB gave three
+/// quarters of the gain of 4 MiB, and 8 MiB gave no more.
 const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Entries taken before one of those behind them is, if there are any.
+/// Entries taken before one of the bulk queue is, if it has any.
 const TAKEN_BEFORE_BULK_MAX: u32 = 16;
 
-/// What stands in the queue.
+/// An entry of the queue.
 #[derive(Debug)]
 enum Entry {
     Socket(u32),
@@ -53,37 +54,37 @@ pub(crate) enum Taken {
     Socket(u32),
     /// A packet that needs no turn.
     Loose(Packet),
-    /// A socket that may go on receiving or accepting.
+    /// A socket that may continue to receive or accept.
     Rearm(SlotId),
 }
 
-/// Whom to wake after a change; done by the caller once the lock is released.
+/// Which threads to wake after a change. The caller wakes them once the lock is released.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Wake {
     Nobody,
-    /// So many threads that sleep in the driver.
+    /// This many threads that sleep in the driver.
     Driver(u32),
     Parked(Thread),
-    /// So many in the driver, and these.
+    /// This many in the driver, and these parked threads.
     Many(u32, Vec<Thread>),
 }
 
 /// What a waiter that found nothing does next.
 #[derive(Debug)]
 pub(crate) enum Rest {
-    /// Something became ready meanwhile.
+    /// Something became ready in the meantime.
     Ready,
-    /// Sleep in the driver; `Ready::woke` must follow, with this.
+    /// Sleep in the driver. `Ready::woke` must follow, with this value.
     Poll(Entered),
-    /// Sleep until unparked; `Ready::unparked` must follow.
+    /// Sleep until unparked. `Ready::unparked` must follow.
     Park,
 }
 
 #[derive(Debug)]
 pub(crate) struct Ready {
     state: Mutex<State>,
-    /// Waiters whose batches have packets that stood in no socket's queue.
+    /// The number of waiters whose batches have packets that were in no socket's queue.
     at_hand: AtomicU32,
     /// Whether the driver lets only one thread in at a time.
     leader_only: bool,
@@ -92,14 +93,14 @@ pub(crate) struct Ready {
 #[derive(Debug, Default)]
 struct State {
     order: VecDeque<Entry>,
-    /// Sockets whose bulk filled a batch, behind all of `order`.
+    /// Sockets whose bulk filled a batch: the queue after all of `order`.
     behind: VecDeque<u32>,
-    /// With so many of them, doubles are looked for.
+    /// At this length of `behind`, duplicates are removed.
     behind_max: usize,
-    /// Sockets taken from there that stay at its head, one for each waiter, with the bytes that they
-    /// have had of their run.
+    /// Sockets taken from `behind` that return to its head, at most one per waiter, with the bytes
+    /// read in their run.
     runs: VecDeque<(u32, usize)>,
-    /// Entries taken from `order` since one was taken from behind it.
+    /// Entries taken from `order` since the last one was taken from `behind`.
     taken_before_bulk: u32,
     loose: VecDeque<Packet>,
     posts: VecDeque<Packet>,
@@ -108,14 +109,14 @@ struct State {
     /// Threads asleep in the driver, and how many of them are being woken.
     polling: u32,
     waking: u32,
-    /// How often those in the driver were woken for a nearer deadline, and how many of them have
-    /// been there since before the last of these times.
+    /// How often the threads in the driver were woken for a nearer deadline, and how many of them
+    /// were there before the last of these times.
     news: Entered,
     behind_news: u32,
     /// Threads parked until the leader leaves or there is work.
     parked: Vec<(u16, Thread)>,
     numbers: Numbers,
-    /// Threads in the driver that are no waiters, or are not waiting.
+    /// Threads in the driver that have no waiter, or are not waiting.
     aside: u16,
     closed: bool,
 }
@@ -133,7 +134,7 @@ impl Ready {
         self.push(|state| state.order.push_back(Entry::Socket(index)))
     }
 
-    /// A socket has filled a batch with so many `bytes`, and has more.
+    /// A socket has filled a batch with `bytes` bytes and has more.
     pub(crate) fn push_bulk(&self, index: u32, bytes: usize) -> Wake {
         self.push(|state| state.push_bulk(index, bytes))
     }
@@ -153,7 +154,7 @@ impl Ready {
         Some(state.wake_one())
     }
 
-    /// Queues a posted packet, unless `posts_max` wait already or the port is closed.
+    /// Queues a posted packet, unless `posts_max` posts wait already or the port is closed.
     pub(crate) fn push_post(&self, packet: Packet, posts_max: usize) -> Result<Wake, Unposted> {
         let mut state = lock(&self.state);
         if state.closed {
@@ -166,7 +167,7 @@ impl Ready {
         Ok(state.wake_one())
     }
 
-    /// Puts packets back at the head, in their order: a waiter went without having taken them.
+    /// Puts packets back at the head, in their order, because a waiter went and had not taken them.
     pub(crate) fn push_loose_front(&self, packets: Vec<Packet>) -> Wake {
         let mut state = lock(&self.state);
         let count = packets.len();
@@ -187,8 +188,8 @@ impl Ready {
         state.wake_one()
     }
 
-    /// Takes posts, as many as come next and the batch has room for, and then the next entry that
-    /// is none, if there still is room.
+    /// Takes the posts that come next, as far as the batch has space. Then returns the next other
+    /// entry, if there is still space.
     pub(crate) fn take(&self, local: &mut Local) -> Option<Taken> {
         let mut state = lock(&self.state);
         while local.room() > 0 {
@@ -209,8 +210,8 @@ impl Ready {
         None
     }
 
-    /// How many packets a waiter outside the driver may take of `extra` new things and all that is
-    /// queued, so that those who wait get theirs: an equal share, rounded up.
+    /// Returns how many packets a waiter outside the driver may take of `extra` new things and all
+    /// queued ones. It is an equal share, rounded up, so other waiters get theirs.
     pub(crate) fn share(&self, extra: usize) -> usize {
         lock(&self.state).share(extra, 0)
     }
@@ -234,15 +235,15 @@ impl Ready {
         Rest::Poll(state.enter())
     }
 
-    /// Enters the driver without sleeping, as `rest` does, when nobody else is in there.
+    /// Enters the driver without sleeping, as `rest` does, if no other thread is inside.
     pub(crate) fn try_enter(&self) -> Option<Entered> {
         let mut state = lock(&self.state);
         let led = self.leader_only && state.polling > 0;
         (!led).then(|| state.enter())
     }
 
-    /// Enters the driver without sleeping and without being a waiter, when nobody else is in there
-    /// and the port is open; it does not end before `leave_aside`, which must follow.
+    /// Enters the driver without sleeping and without being a waiter, if no other thread is inside
+    /// and the port is open. The port does not end before `leave_aside`, which must follow.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn enter_aside(&self) -> Option<Entered> {
         let mut state = lock(&self.state);
@@ -253,14 +254,15 @@ impl Ready {
         Some(state.enter())
     }
 
-    /// Who entered aside left the driver, and has told that by `woke`; answers as `dismiss` does.
+    /// The thread that called `enter_aside` left the driver, and has called `woke`. Returns what
+    /// `dismiss` returns.
     pub(crate) fn leave_aside(&self) -> (u16, bool) {
         let mut state = lock(&self.state);
         state.aside -= 1;
         (state.users(), state.closed)
     }
 
-    /// The calling waiter left the driver; `wakes` are the wake-ups it consumed there.
+    /// The calling waiter left the driver. `wakes` is the number of wake-ups it consumed there.
     pub(crate) fn woke(&self, entered: Entered, wakes: u32) -> Wake {
         let mut state = lock(&self.state);
         state.leave(entered, wakes);
@@ -275,7 +277,7 @@ impl Ready {
         }
     }
 
-    /// The calling waiter is no longer parked; answers whether somebody woke it.
+    /// The calling waiter is no longer parked. Returns whether a thread woke it.
     pub(crate) fn unparked(&self, number: u16) -> bool {
         let mut state = lock(&self.state);
         let place = state.parked.iter().position(|parked| parked.0 == number);
@@ -283,7 +285,7 @@ impl Ready {
     }
 
     /// The calling waiter was woken while it was parked, and does not go to sleep again now. If it
-    /// was called to lead, another one leads.
+    /// was called to lead, another waiter leads.
     pub(crate) fn hand_over(&self) -> Wake {
         let mut state = lock(&self.state);
         if self.leader_only && state.polling == 0 {
@@ -298,13 +300,13 @@ impl Ready {
         lock(&self.state).wake_all()
     }
 
-    /// Wakes all who sleep in the driver, because a deadline was set before they look at the timers
-    /// again. Those who are parked look at none.
+    /// Wakes all waiters that sleep in the driver, because a deadline was set before their next
+    /// look at the timers. Parked waiters do not look at timers.
     pub(crate) fn wake_drivers(&self) -> Wake {
         lock(&self.state).wake_drivers()
     }
 
-    /// Wakes whoever sleeps in the driver, because it has requests to submit.
+    /// Wakes the waiter that sleeps in the driver, because the driver has requests to submit.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wake_driver(&self) -> Wake {
         let mut state = lock(&self.state);
@@ -330,8 +332,8 @@ impl Ready {
         lock(&self.state).closed
     }
 
-    /// Closes the queue; answers whether this call did it, whom to wake, and how many waiters
-    /// there are.
+    /// Closes the queue. Returns whether this call did it, which threads to wake, and the number of
+    /// waiters.
     pub(crate) fn close(&self) -> (bool, Wake, u16) {
         let mut state = lock(&self.state);
         let first = !state.closed;
@@ -339,20 +341,21 @@ impl Ready {
         (first, state.wake_all(), state.users())
     }
 
-    /// Counts a new waiter, unless there are `waiters_max`; answers its number from 1.
+    /// Counts a new waiter, unless there are `waiters_max`. Returns its number, from 1.
     pub(crate) fn enlist(&self, waiters_max: u16) -> Option<u16> {
         lock(&self.state).numbers.give(waiters_max)
     }
 
-    /// The waiter of this number went; answers how many are left, and whether the port is closed.
+    /// The waiter of this number went. Returns the number of waiters left, and whether the port is
+    /// closed.
     pub(crate) fn dismiss(&self, number: u16) -> (u16, bool) {
         let mut state = lock(&self.state);
         state.numbers.take_back(number);
         (state.users(), state.closed)
     }
 
-    /// Counts a thread that has no waiter and enters the driver all the same, so that the port does
-    /// not end meanwhile; answers whether it has not ended already.
+    /// Counts a thread that has no waiter and enters the driver anyway, so the port does not end
+    /// meanwhile. Returns `None` if the port has already ended.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn enlist_again(&self) -> Option<u16> {
         let mut state = lock(&self.state);
@@ -366,7 +369,7 @@ impl Ready {
         lock(&self.state).posts.len()
     }
 
-    /// Empties the queue for good and hands back what it held.
+    /// Empties the queue for good and returns its packets.
     pub(crate) fn drain(&self) -> VecDeque<Packet> {
         let mut state = lock(&self.state);
         state.order = VecDeque::new();
@@ -385,7 +388,7 @@ pub(crate) enum Unposted {
 }
 
 impl State {
-    /// Waiters, and others who keep the port from ending.
+    /// Returns the number of waiters, and of other threads that keep the port from ending.
     fn users(&self) -> u16 {
         self.numbers.given() + self.aside
     }
@@ -394,7 +397,7 @@ impl State {
         self.order.len() + self.behind.len() + self.posts.len()
     }
 
-    /// The next post, unless the last entry was one and others wait.
+    /// Returns the next post, unless the last entry was a post and other entries wait.
     fn take_post(&mut self) -> Option<Packet> {
         if self.took_post && self.order.len() + self.behind.len() > 0 {
             return None;
@@ -427,7 +430,7 @@ impl State {
         Some(taken)
     }
 
-    /// A socket that is read until it is empty stays at the head, unless its run is over.
+    /// A socket in a run returns to the head, unless its run is over.
     fn push_bulk(&mut self, index: u32, bytes: usize) {
         let run = self.runs.iter().position(|run| run.0 == index);
         if let Some(run) = run {
@@ -443,8 +446,8 @@ impl State {
         self.behind.push_back(index);
     }
 
-    /// A socket that closed here left its entry, and the next in its place may bring another. Once
-    /// there are twice as many as there were, each is looked at.
+    /// A socket that closed while it was queued left its entry, and the next socket in its place
+    /// may add another. Once the queue has doubled, each entry is checked.
     fn forget_doubles(&mut self) {
         let mut seen = HashSet::new();
         self.behind.retain(|index| seen.insert(*index));
@@ -456,7 +459,7 @@ impl State {
         let index = self.behind.pop_front()?;
         give_back_room(&mut self.behind);
         if self.runs.iter().all(|run| run.0 != index) {
-            // One that was in a run and does not stand here was emptied, or is gone.
+            // A socket that was in a run and is not in `behind` was emptied, or is gone.
             self.runs
                 .truncate(usize::from(self.numbers.given()).saturating_sub(1));
             self.runs.push_front((index, 0));
@@ -464,7 +467,7 @@ impl State {
         Some(index)
     }
 
-    /// Without anybody idle there is nothing to share.
+    /// With no idle waiter there is nothing to share.
     fn share(&self, extra: usize, polling_self: u32) -> usize {
         let asleep = self.polling.saturating_sub(polling_self.max(self.waking));
         let idle = asleep as usize + self.parked.len();

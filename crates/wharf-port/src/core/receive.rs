@@ -1,8 +1,8 @@
-//! Receiving and watching: one request per socket at a time, and its end told exactly once.
+//! Receiving and watching: one request per socket at a time, whose end is reported exactly once.
 //!
-//! io_uring fills concurrent receives in any order, so that each socket has one request in the
-//! kernel and a queue here (contract C6). Streams stop by themselves at their bound of leases, or
-//! when the pool is empty, and go on when a lease returns: back-pressure instead of an error.
+//! io_uring fills concurrent receives in any order. So each socket has one request in the kernel
+//! and a queue here (contract C6). A stream stops at its bound of leases, or when the pool is
+//! empty, and continues when a lease returns: backpressure instead of an error.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ impl Core {
         Ok(Op::of(self.id, id, sequence, OpKind::ReceiveInto))
     }
 
-    /// A lease or a descriptor is free again, or a retry is due: the socket that waited goes on.
+    /// A lease or a descriptor is free again, or a retry is due: the socket that waited continues.
     pub(crate) fn rearm(self: &Arc<Self>, id: SlotId, out: Out<'_>) {
         let waiting = flag::PAUSED_LEASES | flag::PAUSED_POOL | flag::PAUSED_ACCEPT;
         let socket = self.lock(id, out);
@@ -91,7 +91,8 @@ impl Core {
             self.heard_the_call(id);
         }
         let Some(mut socket) = socket.filter(|it| it.has(waiting) && !it.has(flag::ARMED)) else {
-            // It has left the line, closed or cancelled, and its call may be for a buffer.
+            // The socket no longer waits: it has closed or was cancelled. Its call may have been
+            // for a buffer.
             return self.pass_on_buffer();
         };
         // A listener stays marked as paused until an accept succeeds.
@@ -101,8 +102,9 @@ impl Core {
         }
     }
 
-    /// A stream that may have been called for a buffer does not take it: the next one in the line
-    /// is called instead. Without this it would wait for a buffer to return, and none may be out.
+    /// A stream that may have been called for a buffer does not take it: the next stream in the
+    /// queue is called instead. Otherwise that stream would wait for a buffer to return, and
+    /// perhaps none is out.
     pub(crate) fn pass_on_buffer(&self) {
         if let Some(waiting) = self.pool.next_to_serve() {
             self.wake(self.ready.push_rearm(waiting));
@@ -158,7 +160,7 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Lets the driver go on with what the socket reads, unless the peer is known to be gone.
+    /// Lets the driver continue what the socket reads, unless the peer is known to be gone.
     pub(crate) fn go_on_receiving(&mut self) {
         while self.has(flag::WAS_RESET) && self.receiving != Receiving::Nothing {
             let reset = Error::new(operation_of(self.receiving), ErrorKind::Reset);
@@ -172,10 +174,11 @@ impl Locked<'_> {
         }
     }
 
-    /// Room for one more lease of a stream, or a pause until one returns.
+    /// Reserves one more lease of a stream, or pauses the stream until one returns.
     #[inline]
     pub(crate) fn reserve_lease(&mut self) -> bool {
-        // Marked first, because the lease that returns clears nothing under the slot's lock.
+        // On refusal `reserve_lease` has marked the stream as waiting, in the atomic. A lease may
+        // return at once, and it does not take the slot's lock.
         let reserved = self
             .core
             .slots
@@ -193,26 +196,26 @@ impl Locked<'_> {
         self.core.slots.return_lease(self.id, leases_max);
     }
 
-    /// How many more leases the stream may have out.
+    /// Returns how many more leases the stream may have out.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn leases_free(&self) -> u32 {
         let leases_max = self.core.options.leases_per_socket;
         self.core.slots.leases_free(self.id, leases_max)
     }
 
-    /// The driver brings a filled buffer of a stream, its lease already counted.
+    /// The driver reports a filled buffer of a stream. Its lease is already counted.
     pub(crate) fn received(&mut self, (buffer, count): (PoolBuffer, usize)) {
         use std::sync::atomic::Ordering;
         self.core.counters.leases.fetch_add(1, Ordering::Relaxed);
         let lease = Lease::new(self.core, buffer, count, self.id);
         if self.has(flag::CLOSING) {
-            return; // The caller has closed: these bytes are nobody's.
+            return; // The caller has closed: it gets no more bytes.
         }
         let name = (self.receive_sequence, OpKind::Receive);
         self.deliver(name, Event::Received(lease));
     }
 
-    /// The driver has filled the head of the callers' buffers.
+    /// The driver has filled the first of the callers' buffers.
     pub(crate) fn received_into(&mut self, count: usize) {
         let work = self
             .work
@@ -231,8 +234,8 @@ impl Locked<'_> {
         self.deliver((sequence, OpKind::ReceiveInto), event);
     }
 
-    /// What the socket was reading is over without the event it asked for; of several queued
-    /// receives, the first.
+    /// The socket's operation ended without the event that it waits for. Of several queued
+    /// receives, the first one ended.
     pub(crate) fn receive_ended(&mut self, how: End) {
         let receiving = self.receiving;
         let how = match how {
@@ -286,8 +289,8 @@ impl Locked<'_> {
         self.deliver(name, event);
     }
 
-    /// The driver reports that a request of the reading side ended with a system code, or in
-    /// order when there is none. Decides what that means, and goes on if it means nothing.
+    /// The driver reports that a request of the reading side ended, with a system code or cleanly.
+    /// Decides what that means, and continues if it ends nothing.
     pub(crate) fn receive_stopped(&mut self, code: Option<i32>) {
         self.clear(flag::ARMED);
         if self.has(flag::CLOSING) {
@@ -306,7 +309,7 @@ impl Locked<'_> {
         self.go_on_receiving();
     }
 
-    /// Ends everything the reading side has queued, because the socket closes.
+    /// Ends everything that the reading side has queued, because the socket closes.
     pub(crate) fn abort_receiving(&mut self) {
         while self.receiving != Receiving::Nothing && !self.has(flag::HANDLE_CLOSED) {
             let last = self.receiving == Receiving::Connect;

@@ -1,17 +1,18 @@
-//! Which ports there are: how a plain number finds its port.
+//! The registry of ports: it finds the port of a number.
 //!
-//! Handles such as [`SocketRef`](crate::SocketRef) are numbers; they find the core here, so that a
-//! stale handle is answered `Closed`. A pointer in each handle was rejected: either it keeps the port
-//! alive from a dictionary somebody forgot, or it dangles.
+//! Handles such as [`SocketRef`](crate::SocketRef) are numbers. They find the core here, so a stale
+//! handle gets `Closed`. A pointer in each handle was rejected. It would either keep the port alive
+//! from a forgotten dictionary, or dangle.
 //!
-//! A thread that waits on a port finds it without counting anything: its waiter keeps the port alive.
-//! Other threads remember the port they asked for last without keeping it: as long as they did, a
-//! thread that had once sent something kept the ring and the eventfd of an ended port open.
+//! A thread that waits on a port finds it without a change of a count, because its waiter keeps the
+//! port alive. Other threads cache their last port as a weak reference. A strong reference kept the
+//! ring and the eventfd of an ended port open in any thread that had once sent something.
 //!
-//! In a fork no number finds a port of the parent. It has a registry of its own, and never comes to
-//! that of its parent: a thread that is none of its process may have locked that one for ever, and
-//! then the child could not build a port. Handlers of `pthread_atfork` that take the lock before each
-//! fork were rejected: every fork of the program would wait for the ports.
+//! In a fork no number finds a port of the parent. The fork has its own registry and never uses
+//! that of its parent: a thread that does not exist in the fork may have locked the parent's
+//! registry for ever, and then the fork could not build a port. Handlers of `pthread_atfork` that
+//! take the lock before each fork were rejected, because every fork of the program would wait for
+//! the ports.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,10 +24,10 @@ use crate::sys;
 
 /// The ports of one process.
 struct Ports {
-    /// How often it had forked, as seen from inside.
+    /// How many forks led to this process, counted from the first one.
     forks: u32,
     by_number: RwLock<Option<HashMap<u32, Weak<Core>>>>,
-    /// Those of a fork of it, in that fork.
+    /// The registry of a fork of it, in that fork.
     of_child: OnceLock<Box<Ports>>,
 }
 
@@ -48,7 +49,8 @@ impl Ports {
         }
     }
 
-    /// Those of this process: past one for each of its ancestors that had any, mostly none.
+    /// Returns the registry of this process. The chain has one entry for each ancestor that had a
+    /// registry, usually none.
     fn of_this_process() -> &'static Self {
         let forks = sys::forks();
         let mut ports = &FIRST;
@@ -60,7 +62,7 @@ impl Ports {
     }
 }
 
-/// A number for a new port; none is used twice.
+/// Returns a number for a new port. No number is used twice.
 pub(crate) fn next_port() -> u32 {
     NEXT_PORT.fetch_add(1, Ordering::Relaxed)
 }
@@ -106,11 +108,13 @@ pub(crate) fn let_go(core: &Arc<Core>) {
     drop(kept);
 }
 
-/// Runs `action` with the core of this number, unless the port is gone, or the parent's.
+/// Runs `action` with the core of this number. Returns `None` if the port is gone or belongs to the
+/// parent.
 pub(crate) fn with_core<R>(port: u32, action: impl FnOnce(&Arc<Core>) -> R) -> Option<R> {
     let mut action = Some(action);
     let mut run = |core: &Arc<Core>| {
-        // Before any lock of the port: a thread that is none of this process may hold it.
+        // This check comes before any lock of the port: a thread that does not exist in this
+        // process may hold the lock.
         action
             .take()
             .filter(|_| !core.is_forked())

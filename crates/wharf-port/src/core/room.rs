@@ -1,7 +1,8 @@
-//! Room for sends: how full a queue may be, who is refused, and who is told that there is room.
+//! Space for sends: how full a queue may be, which sends are refused, and when the caller learns
+//! that there is space again.
 //!
-//! Apart from `sending` because a driver may be told late of what has gone out: what is full is
-//! looked at twice before anybody is refused.
+//! It is separate from `send` because a driver may learn late which bytes went out. So a full queue
+//! is checked twice before a send is refused.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::op::OpKind;
 use crate::packet::{Event, Side};
 
 impl Core {
-    /// Locks a socket that takes so many bytes more. A queue that is full only because nobody has
-    /// waited since is none: `Full` means that the peer is slow, or the bound small.
+    /// Locks a socket that takes `count` more bytes. A queue that is full only because no thread
+    /// has waited since is not full: `Full` means that the peer is slow, or the bound small.
     pub(crate) fn lock_with_room(
         self: &Arc<Self>,
         id: SlotId,
@@ -27,7 +28,7 @@ impl Core {
             socket.may_send()?;
             let many_untaken = match reported {
                 true => socket.has_many_untaken(),
-                // It may be cancelled, and have an end then.
+                // It may be cancelled, and then it has an outcome.
                 false => socket.has_many_outcomes(Side::Writing),
             };
             if !many_untaken && !socket.queue_is_full(count) {
@@ -54,15 +55,15 @@ impl Locked<'_> {
         })
     }
 
-    /// Whether as many sends wait, or their outcomes to be taken, as there may be operations: the
-    /// queue alone bounds nothing where sends go out at once.
+    /// Whether the sends that wait and the outcomes that wait to be taken are as many as there may
+    /// be operations. The queue alone bounds nothing on systems where sends go out at once.
     fn has_many_untaken(&self) -> bool {
         let work = self.work.as_ref();
         let most = self.core.options.operations_per_socket_max;
         work.is_some_and(|work| work.sends.len() + work.pending.len() >= most)
     }
 
-    /// Tells whoever was refused as full that there is room, once there is for half of the bound.
+    /// Delivers `SendReady` after a refusal, once half of the bound is free.
     pub(crate) fn tell_send_ready(&mut self) {
         if !self.has(flag::SEND_READY_OWED) {
             return;
@@ -83,7 +84,7 @@ impl Locked<'_> {
 }
 
 impl SocketState {
-    /// Whether this socket takes sends at all.
+    /// Whether this socket takes sends.
     pub(crate) fn may_send(&self) -> Result<(), ErrorKind> {
         if self.has(flag::CLOSING | flag::HANDLE_CLOSED) {
             return Err(ErrorKind::Closed);
@@ -113,7 +114,8 @@ mod tests {
     use crate::op::OpKind;
     use crate::{Buffer, Port};
 
-    /// No case can fill a queue to the last byte: how much the system takes of it is its own affair.
+    /// No case can fill a queue to the last byte, because the system decides how much of it to
+    /// take.
     #[test]
     fn a_send_may_fill_the_queue_to_the_last_byte() {
         const BOUND: usize = 1000;

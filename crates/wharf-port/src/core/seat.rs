@@ -1,12 +1,13 @@
-//! A waiter's place on its port, and who gives it up.
+//! A waiter's place on its port, and what gives it up.
 //!
 //! A waiter may be dropped, forgotten (`mem::forget` is safe), or left in a thread-local of the
-//! program, where it is dropped before or after the list that is kept here: the order of a thread's
-//! destructors is not ours to choose. So the place itself knows whether it is taken. Whichever comes
-//! first, the drop of the waiter or the end of its thread, gives it up, and the other finds that
-//! done. A place counted out twice once let a port end while a thread was inside its ring.
+//! program. A thread-local may be dropped before or after the list of seats here, because we do not
+//! choose the order of a thread's destructors. So the seat itself knows whether it is taken. The
+//! drop of the waiter or the end of its thread, whichever is first, gives the seat up. The second
+//! finds that done. A seat that was given up twice once let a port end while a thread was inside
+//! its ring.
 //!
-//! What the waiter has at hand belongs to the place: so it is given back by whoever gives that up.
+//! The seat owns what the waiter has at hand. So giving up the seat returns that too.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::core::taking::Taking;
 use crate::core::{Core, registry};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// A waiter's place. `Rc`, because all of it belongs to one thread.
+/// A waiter's place. It is an `Rc`, because all of it belongs to one thread.
 #[derive(Debug)]
 pub(crate) struct Seat {
     core: Weak<Core>,
@@ -51,14 +52,14 @@ impl Seat {
             seat.give_up(core);
             return Err(error);
         }
-        // A thread that is past its own end has no waiters to lose.
+        // A thread whose thread-locals are destroyed has no waiters to lose.
         let _ = OF_THIS_THREAD.try_with(|seats| seats.0.borrow_mut().push(Rc::clone(&seat)));
         registry::keep(core);
         Ok(seat)
     }
 
-    /// Whether the waiter may still wait. It may not once its thread has given up its waiters: the
-    /// port can end at any time then.
+    /// Whether the waiter may still wait. It may not after its thread has given up its waiters,
+    /// because then the port can end at any time.
     pub(crate) fn is_taken(&self) -> bool {
         self.is_taken.get()
     }
@@ -72,12 +73,12 @@ impl Seat {
                 .retain(|seat| !std::ptr::eq(Rc::as_ptr(seat), self));
         });
         if !self.give_up(core) {
-            // The end of the thread came first, and took it for forgotten.
+            // The end of the thread came first, and counted the waiter as forgotten.
             core.counters.waiters_leaked.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// The thread ends, and the waiter was not dropped yet.
+    /// The thread ends, and the waiter was not dropped before.
     fn end_with_thread(&self) {
         let Some(core) = self.core.upgrade() else {
             return;
@@ -90,14 +91,14 @@ impl Seat {
         self.give_up(&core);
     }
 
-    /// Gives up the place; answers whether it was this call that did.
+    /// Gives up the place. Returns whether this call did it.
     fn give_up(&self, core: &Arc<Core>) -> bool {
         if !self.is_taken.replace(false) {
             return false;
         }
         registry::let_go(core);
         if core.is_forked() {
-            return true; // The count is the parent's.
+            return true; // The count belongs to the parent.
         }
         core.put_back(&mut self.taking.borrow_mut().local);
         if !core.is_closed() {
@@ -112,7 +113,7 @@ impl Core {
     /// A thread ends on which the driver has work to do, although its waiters are gone.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn thread_ends(self: &Arc<Self>) {
-        // Counted like a waiter, so that no other thread ends the port meanwhile.
+        // It counts like a waiter, so no other thread ends the port meanwhile.
         if let Some(number) = self.ready.enlist_again() {
             self.driver.leave_thread(self, true);
             self.waiter_left(number);
@@ -120,7 +121,7 @@ impl Core {
     }
 }
 
-/// The places that a thread has and has not given up.
+/// The places that a thread has not given up.
 struct OfThisThread(RefCell<Vec<Rc<Seat>>>);
 
 thread_local! {

@@ -1,10 +1,11 @@
-//! Short of memory: streams wait and try again.
+//! Lack of memory: streams wait and try again.
 //!
-//! The pool's own bound is met by leases that return: each calls the next stream in the line. Where
-//! the system gives no memory there may be no lease that could return, and nobody would ever call.
-//! So one timer of the port, and never more than one, calls all of them after a while. To try at each
-//! wait was rejected: without a buffer the kernel answers at once, and a port spun 90,000 times a
-//! second. So was an error of `wait`: no port is broken by what passes.
+//! At the pool's own bound, each lease that returns calls the next stream that waits. But if the
+//! system has no memory, perhaps no lease is out that could return, and the streams would wait for
+//! ever. So one timer of the port, and never more than one, calls all of them after a while. An
+//! attempt at each wait was rejected: without a buffer the kernel returns at once, and a port spun
+//! 90,000 times a second. An error of `wait` was rejected too: a temporary lack does not break the
+//! port.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,11 +17,11 @@ use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::flag;
 
-/// So long after the system gave no memory it is asked again.
+/// How long after the system had no memory the port asks again.
 const RETRY: Duration = Duration::from_millis(100);
 
 impl Core {
-    /// Calls up to `n` of the streams in the line for a buffer.
+    /// Calls up to `n` of the streams that wait for a buffer.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn call_waiting(&self, n: usize) {
         for _ in 0..n {
@@ -31,7 +32,7 @@ impl Core {
         }
     }
 
-    /// Sees to it that all streams in the line for a buffer try again after a while.
+    /// Sets the timer after which all streams that wait for a buffer try again.
     fn ask_for_memory_again(&self) {
         if self.lacks_memory.swap(true, Ordering::AcqRel) {
             return;
@@ -39,12 +40,12 @@ impl Core {
         let due = self.driver.now().checked_add(RETRY);
         let timer = due.and_then(|due| self.set_timer(due, TimerTarget::Memory));
         if timer.is_none() {
-            // The clock goes no further.
+            // The deadline is beyond the range of the clock.
             self.lacks_memory.store(false, Ordering::Release);
         }
     }
 
-    /// Whether the system gave no memory, and is not to be asked yet.
+    /// Whether the system had no memory, and the port does not ask again yet.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn waits_for_memory(&self) -> bool {
         self.lacks_memory.load(Ordering::Acquire)
@@ -60,7 +61,7 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// A buffer of the pool, or a place in the line for one.
+    /// Returns a buffer of the pool, or makes the stream wait for one.
     pub(crate) fn buffer_or_wait(&mut self) -> Option<PoolBuffer> {
         let pool = &self.core.pool;
         let buffer = pool.take_or_wait(self.id, &self.core.slots);
@@ -73,7 +74,7 @@ impl Locked<'_> {
         buffer
     }
 
-    /// The system gave the driver no memory for buffers: the stream joins the line.
+    /// The system had no memory for the driver's buffers: the stream waits.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wait_for_memory(&mut self) {
         self.core.pool.wait(self.id, &self.core.slots);

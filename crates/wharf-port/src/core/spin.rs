@@ -1,21 +1,22 @@
-//! Looking before sleeping: a waiter that finds nothing may ask the driver again and again for a
-//! bounded time before it sleeps.
+//! Busy-polling: a waiter that finds nothing may poll the driver for a bounded time before it
+//! sleeps.
 //!
-//! What a round trip costs with one connection is mostly the kernel putting a thread to sleep and
-//! waking it up; a thread that never slept is there at once, for the price of a processor. It
-//! stays *inside* the driver meanwhile, as the ready queue sees it: who posts, submits, sets a
-//! nearer timer or closes wakes it as if it slept, no other waiter comes in its place, and nothing
-//! outside of this module knows the difference. A loop around the whole wait was rejected: where
-//! one waiter leads, each turn of it would have woken the next.
+//! With one connection, most of a round trip is the kernel putting a thread to sleep and waking it.
+//! A thread that never slept is there at once, at the price of one core. While it spins, the ready
+//! queue still counts the waiter as blocked in the driver. A post, a submission, an earlier timer
+//! or a close wakes it exactly as if it were asleep, no other waiter takes over, and no other
+//! module knows about spinning. A loop around the whole wait was rejected: where one waiter leads,
+//! each iteration would have woken the next waiter.
 //!
-//! Completions are asked for with a system call that does not wait (`epoll_wait` with no time, an
-//! enter that wants none, `GetQueuedCompletionStatusEx` with 0). To look at the ring alone would
-//! not do: a ring of a single waiter puts completions there only when its thread enters.
+//! Each poll is a system call that does not wait: `epoll_wait` with a timeout of 0, an enter that
+//! wants no completion, `GetQueuedCompletionStatusEx` with 0. Reading the ring without a system
+//! call is not enough: a ring with a single waiter puts completions there only when its thread
+//! enters.
 
 use std::time::Duration;
 
-/// Calls the driver's `poll` until it brings something, as it tells, without sleeping for as long
-/// as `spin` and then once to sleep; all of that `at_most` so long.
+/// Calls the driver's `poll` without sleeping until it returns true (it found something) or `spin`
+/// has passed. Then calls it once more, to sleep. `at_most` bounds the whole time.
 pub(crate) fn poll<E>(
     spin: Duration,
     at_most: Option<Duration>,
@@ -46,7 +47,8 @@ mod tests {
         Duration::from_micros(micros)
     }
 
-    /// What `poll` is called with when each call takes 10 µs and `brings` tells what it brings.
+    /// Returns the limits that `poll` is called with if each call takes 10 µs and `brings` decides
+    /// what it returns.
     fn calls(
         spin: Duration,
         at_most: Option<Duration>,

@@ -1,7 +1,8 @@
-//! How a waiter takes packets: what is ready first, then what the driver brings, and asleep between.
+//! How a waiter takes packets: first what is ready, then what the driver reports, with sleep in
+//! between.
 //!
-//! Apart from the waiter, whose place may be given up by the end of its thread (`seat`): then what
-//! was taken and not handed out is found here.
+//! It is separate from the waiter, because the end of the thread may give up the waiter's place
+//! (`seat`). Then the packets that were taken and not handed out are found here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,20 +12,20 @@ use crate::core::ready::{Entered, Rest, Taken};
 use crate::core::{Core, Out, spin};
 use crate::error::{Error, Operation, Result};
 
-/// A waiter with packets at hand enters the driver at least every so many waits, so that a queue
-/// that never runs empty cannot shut out the sockets of the kernel.
+/// A waiter with packets at hand enters the driver at least once in this many waits. So a queue
+/// that never runs empty cannot starve the sockets of the kernel.
 const WAITS_WITHOUT_POLL_MAX: u32 = 8;
 
-/// What a waiter knows from one wait to the next.
+/// What a waiter remembers from one wait to the next.
 #[derive(Debug)]
 pub(crate) struct Taking {
     number: u16,
     pub(crate) local: Local,
     waits_without_poll: u32,
-    /// Which of timers and queue fills this batch first; they take turns, so that neither can shut
-    /// out the other.
+    /// Whether timers or the queue fill this batch first. They alternate, so neither can starve the
+    /// other.
     timers_first: bool,
-    /// It was woken while it was parked, maybe to lead, and has not gone to sleep since.
+    /// It was woken while it was parked, maybe to lead, and has not slept since.
     called: bool,
 }
 
@@ -33,7 +34,7 @@ pub(crate) struct Taking {
 pub(crate) enum Found {
     /// Packets, in the batch.
     Packets,
-    /// The time was up.
+    /// The time is up.
     Nothing,
     /// The port is closed.
     Closed,
@@ -50,11 +51,11 @@ impl Taking {
         }
     }
 
-    /// Waits until there are packets, `at_most` so long.
+    /// Waits until there are packets, at most for `at_most`.
     pub(crate) fn wait(&mut self, core: &Arc<Core>, at_most: Option<Duration>) -> Result<Found> {
         let found = self.fill(core, at_most);
         if std::mem::take(&mut self.called) {
-            // Whoever was called to lead and has other things to do calls the next one.
+            // A waiter that was called to lead and has other things to do calls the next one.
             core.wake(core.ready.hand_over());
         }
         found
@@ -83,7 +84,7 @@ impl Taking {
                 return Ok(Found::Packets);
             }
             if !self.local.later.is_empty() {
-                // A mark has come around, so that a socket seemed to have had its share.
+                // The mark has wrapped, so a socket seemed to have had its share.
                 core.end_turns(&mut self.local);
                 continue;
             }
@@ -106,7 +107,8 @@ impl Taking {
         if self.local.packets.is_empty() {
             return Ok(());
         }
-        // What a driver brought in this very wait may want to enter it again: at the next wait.
+        // The driver may want to be entered again because of what it reported in this wait. That
+        // happens at the next wait.
         let due = self.waits_without_poll >= WAITS_WITHOUT_POLL_MAX
             || (self.waits_without_poll > 0 && core.driver.wants_entry());
         if due {
@@ -134,7 +136,7 @@ impl Taking {
         }
     }
 
-    /// Sleeps until something happens or the time is up; answers whether it slept at all.
+    /// Sleeps until something happens or the time is up. Returns whether it slept at all.
     fn sleep(&mut self, core: &Arc<Core>, deadline: Option<Instant>) -> Result<bool> {
         core.driver.step();
         match core.ready.rest(self.number) {
@@ -153,7 +155,7 @@ impl Taking {
         }
     }
 
-    /// Enters the driver, which the ready queue allowed, and takes what it finds.
+    /// Enters the driver, as the ready queue allowed, and takes what it finds.
     fn poll(
         &mut self,
         core: &Arc<Core>,
@@ -168,9 +170,8 @@ impl Taking {
         polled.map_err(|code| Error::from_os(Operation::Wait, code))
     }
 
-    /// Enters the driver: to sleep, and before that, where the port was built so, to look again and
-    /// again.
-    /// Counts the wake-ups it used, also when it fails.
+    /// Enters the driver to sleep, and busy-polls before that if the port was built so. Counts the
+    /// wake-ups it used, also when it fails.
     fn enter(
         &mut self,
         core: &Arc<Core>,
@@ -195,8 +196,8 @@ impl Taking {
         )
     }
 
-    /// Takes this waiter's share of the sockets that the driver found ready; the others go to the
-    /// queue, for those who wait.
+    /// Takes this waiter's share of the sockets that the driver found ready. The others go to the
+    /// queue, for other waiters.
     fn share_out(&mut self, core: &Arc<Core>) {
         if self.local.ready.is_empty() {
             return;
@@ -215,7 +216,8 @@ impl Taking {
     }
 }
 
-/// The time until `deadline`, and until the next timer for a waiter that keeps the time.
+/// Returns the time until `deadline`. For a waiter that keeps the time, also considers the next
+/// timer.
 fn time_left(core: &Core, deadline: Option<Instant>, keeps_time: bool) -> Option<Duration> {
     let own = deadline.map(|deadline| deadline.saturating_duration_since(core.driver.now()));
     let timer = if keeps_time {

@@ -1,5 +1,5 @@
-//! Which way a packet takes to a waiter. Whether one waits when the next is reported depends on
-//! other threads, and so both are made up here, on the simulated network.
+//! How a packet gets to a waiter. Whether one waits when the next is reported depends on other
+//! threads. So these tests set up both cases, on the simulated network.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::op::OpKind;
 use crate::sim::{Network, SimOptions};
 use crate::{Event, Key, Port, Wait};
 
-/// A port with several waiters at most, and a stream of it of which nobody has the turn.
+/// Makes a port that may have several waiters, and a stream of it without a turn.
 fn with_stream() -> (Port, crate::Stream) {
     let port = Port::builder().sim(SimOptions::new(1)).build();
     let port = port.expect("it is always there");
@@ -26,7 +26,7 @@ fn with_stream() -> (Port, crate::Stream) {
         },
         other => panic!("no packet came: {other:?}"),
     };
-    // The turn that came with the packet ends.
+    // The turn of that packet ends.
     assert!(matches!(
         waiter.wait(Some(Duration::ZERO)),
         Ok(Wait::TimedOut)
@@ -35,7 +35,7 @@ fn with_stream() -> (Port, crate::Stream) {
     (port, stream)
 }
 
-/// In the queue it would call another waiter, who could not have it.
+/// In the queue the socket would wake another waiter, which could not have it.
 #[test]
 fn what_has_more_is_in_no_queue_while_a_waiter_has_its_turn() {
     let (port, stream) = with_stream();

@@ -1,30 +1,31 @@
 //! Timers: a million deadlines in one hierarchical timing wheel (contract C17).
 //!
 //! Setting or cancelling a timer relinks one entry of a list, however many timers there are (after
-//! Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987). Nothing is allocated for a
-//! timer: entries live in chunks that never move (C13) and are linked by their index.
+//! Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987). A timer needs no allocation:
+//! entries are in chunks that never move (C13), and are linked by their index.
 //!
-//! A deadline is a number of nanoseconds since `start`, and the wheel reads it in digits of six
-//! bits above a *tick* of 2^20 nanoseconds, about a millisecond. A timer stands at the level of
-//! the highest digit in which its deadline differs from the wheel's position, in the slot that
-//! this digit names. So all of one level is due before anything of the next, the lowest bit of the
-//! lowest bitmap that is not empty is the earliest slot, and nothing is ever searched. When time
-//! reaches a slot above the lowest level its timers are spread over the levels below, which
-//! happens to a timer at most seven times. A tick is a power of two because digits are shifts
-//! then, and because eight levels then reach the end of a `u64`, in 584 years: no deadline is
-//! outside of the wheel, so there is no case for those that would be.
+//! A deadline is a number of nanoseconds since `start`. The wheel reads it in digits of six bits
+//! above a *tick* of 2^20 nanoseconds, about a millisecond. A timer is at the level of the highest
+//! digit in which its deadline differs from the wheel's position, in the slot that this digit
+//! names. So all of one level is due before anything of the next. The lowest bit of the lowest
+//! bitmap that is not empty is the earliest slot, and nothing is ever searched. When time reaches a
+//! slot above the lowest level, its timers are spread over the levels below. That happens to a
+//! timer at most seven times. A tick is a power of two for two reasons. Digits are shifts then. And
+//! eight levels then reach the end of a `u64`, 584 years, so no deadline is outside of the wheel
+//! and needs a case of its own.
 //!
-//! A slot is spread by portions. With a million timers of half a minute a slot has 140,000, and
-//! to spread them at once held the lock for 35 milliseconds; a portion takes a third of one.
+//! A slot is spread in portions. With a million timers of half a minute a slot has 140,000.
+//! Spreading them at once held the lock for 35 milliseconds; a portion takes a third of a
+//! millisecond.
 //!
-//! The tick is no limit of precision. An entry keeps its exact deadline and expires when that has
-//! passed, never before, and [`Timers::next_deadline`] answers the exact minimum of the earliest
-//! slot as long as few timers share it. Where many do, one may be late, by less than a tick.
+//! The tick does not limit precision. An entry keeps its exact deadline and expires when that has
+//! passed, never before. [`Timers::next_deadline`] returns the exact minimum of the earliest slot
+//! as long as few timers share the slot. If many do, one may be late, by less than a tick.
 //!
-//! Rejected: a heap or an ordered map, because set and cancel cost a walk of cache misses each
-//! that grows with the number of timers; a wheel that never moves a timer, as Linux has it since
-//! 4.8, because it is late by up to an eighth of the time asked for; a kernel timer each, because
-//! it is a descriptor and two system calls each.
+//! Rejected: a heap or an ordered map, because set and cancel each cost a walk of cache misses that
+//! grows with the number of timers; a wheel that never moves a timer, as in Linux since 4.8,
+//! because it is late by up to an eighth of the time; a kernel timer each, because each is a
+//! descriptor and two system calls.
 
 use std::fmt;
 use std::iter;
@@ -38,22 +39,22 @@ const DIGIT_BITS: u32 = 6;
 const SLOTS: u32 = 1 << DIGIT_BITS;
 /// Levels of the wheel.
 const LEVELS: u32 = 8;
-/// The list of timers that were overdue when they were set; the others are numbered by level and
-/// slot.
+/// The list of timers that were overdue when they were set. The other lists are numbered by level
+/// and slot.
 const OVERDUE: u16 = (LEVELS * SLOTS) as u16;
-/// The list of an entry that is in none.
+/// The list of an entry that is in no list.
 const UNLISTED: u16 = u16::MAX;
 /// Marks the end of a list of entries.
 const NONE: u32 = u32::MAX;
 /// A deadline past the 584 years of the wheel's clock; also the deadline of no timer at all.
 const NEVER: u64 = u64::MAX;
-/// Entries in one chunk. The first chunk of a port with few timers costs the pages they touch.
+/// Entries in one chunk. With few timers the first chunk costs only the pages that they touch.
 const CHUNK_ENTRIES: u32 = 4096;
-/// Timers of a slot that are compared with each other; what bounds the work also bounds how many
-/// may share a tick before one of them can be late.
+/// Timers of a slot that are compared with each other. It bounds the work, and also how many may
+/// share a tick before one of them can be late.
 const COMPARED_MAX: usize = 16;
-/// Timers that one call moves to the levels below: the lock of the timers is held meanwhile, and
-/// each is likely to miss the cache.
+/// Timers that one call moves to the levels below. The call holds the lock of the timers, and each
+/// move is likely to miss the cache.
 const MOVES_MAX: u32 = 1024;
 
 const _: () = assert!(
@@ -61,7 +62,7 @@ const _: () = assert!(
     "every deadline has its place in the wheel"
 );
 
-/// A place in the table, and which of its successive timers is meant.
+/// A place in the table, and the generation of its timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerId {
     pub(crate) index: u32,
@@ -75,8 +76,8 @@ struct Entry<T> {
     /// The next entry of the same list, or of the free ones.
     next: u32,
     previous: u32,
-    /// Which of the successive timers in this place is meant. It comes round after four billion
-    /// of them, as that of a socket's slot does.
+    /// The generation: which timer in this place is meant. It wraps after four billion timers, like
+    /// that of a socket's slot.
     generation: u32,
     list: u16,
 }
@@ -97,27 +98,27 @@ const EMPTY: List = List {
 pub(crate) struct Timers<T> {
     start: Instant,
     timers_max: u32,
-    /// How many entries there may be: a few for timers beyond that.
+    /// How many entries there may be: a few more than `timers_max`.
     entries_max: u32,
     chunks: Vec<Vec<Entry<T>>>,
-    /// Entries ever used; those behind them are fresh.
+    /// Entries ever used; the entries after them are fresh.
     used: u32,
     /// The first free entry among those ever used.
     free: u32,
     length: u32,
-    /// Where the wheel stands. Every timer that was due before has been taken, and every slot of
-    /// the levels above the lowest lies ahead.
+    /// The position of the wheel. Every timer that was due before has been taken, and every slot of
+    /// the levels above the lowest is ahead.
     position: u64,
-    /// The slot that is being spread, until it is empty; the wheel stands at its beginning.
+    /// The slot that is being spread, until it is empty. The wheel is at its beginning.
     spreading: Option<u16>,
     /// Before this instant `expire` has nothing to do.
     look: u64,
-    /// What `next_deadline` answers. It is never later than the earliest deadline's tick allows,
-    /// also when it is stale: taking a timer away only leaves it too early.
+    /// What `next_deadline` returns. It is never later than the tick of the earliest deadline
+    /// allows, even when it is stale: taking a timer away only makes it too early.
     wake: u64,
-    /// Whether a timer that `wake` may stand for is gone.
+    /// Whether the timer that `wake` came from may be gone.
     wake_is_stale: bool,
-    /// When those who sleep look at the timers again, at the latest. No timer is due before.
+    /// When the sleepers look at the timers again, at the latest. No timer is due before.
     told: u64,
     /// For each level, which of its slots hold timers.
     occupied: [u64; LEVELS as usize],
@@ -126,7 +127,7 @@ pub(crate) struct Timers<T> {
 
 impl<T> fmt::Debug for Timers<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A million entries would tell less than how many there are.
+        // The number of entries says more than a million entries.
         f.debug_struct("Timers")
             .field("length", &self.length)
             .field("timers_max", &self.timers_max)
@@ -135,8 +136,8 @@ impl<T> fmt::Debug for Timers<T> {
 }
 
 impl<T: Copy> Timers<T> {
-    /// No timers yet, and no memory either until the first one. A deadline before `start` counts
-    /// as `start`.
+    /// Makes an empty wheel. It allocates nothing until the first timer. A deadline before `start`
+    /// counts as `start`.
     pub(crate) fn new(start: Instant, timers_max: u32) -> Self {
         Timers {
             start,
@@ -157,7 +158,7 @@ impl<T: Copy> Timers<T> {
         }
     }
 
-    /// Has room for so many more, which `insert_beyond` alone takes.
+    /// Adds space for `timers` more, which only `insert_beyond` uses.
     pub(crate) fn with_room_beyond(mut self, timers: u32) -> Self {
         self.entries_max = self.timers_max.saturating_add(timers);
         self
@@ -171,7 +172,7 @@ impl<T: Copy> Timers<T> {
         self.insert_beyond(deadline, value)
     }
 
-    /// The same for one that has to be set also where `timers_max` are.
+    /// Sets a timer even if `timers_max` are set.
     pub(crate) fn insert_beyond(&mut self, deadline: Instant, value: T) -> Option<TimerId> {
         let deadline = nanoseconds(deadline.saturating_duration_since(self.start));
         let index = self.allocate(deadline, value)?;
@@ -184,7 +185,7 @@ impl<T: Copy> Timers<T> {
         Some(TimerId { index, generation })
     }
 
-    /// Takes a timer out; nothing if it has expired, was cancelled or never was.
+    /// Removes a timer. Returns `None` if it has expired, was cancelled or never existed.
     pub(crate) fn cancel(&mut self, id: TimerId) -> Option<T> {
         let chunk = self.chunks.get((id.index / CHUNK_ENTRIES) as usize)?;
         let entry = chunk.get((id.index % CHUNK_ENTRIES) as usize)?;
@@ -195,18 +196,18 @@ impl<T: Copy> Timers<T> {
         Some(self.take(id.index).1)
     }
 
-    /// When to call [`expire`](Self::expire) next: at the earliest deadline. Where many timers share
-    /// a slot it is earlier, at the slot's beginning, or within a tick of that deadline.
+    /// Returns when to call [`expire`](Self::expire) next: at the earliest deadline. If many timers
+    /// share a slot it is earlier, at the slot's beginning, or within a tick of that deadline.
     ///
-    /// After an `expire` that found nothing the answer lies ahead of the time that was given to
-    /// it, unless the slots it has to spread are not all spread yet: then call again, as soon as
-    /// other work allows. Only a timer with an earlier deadline makes the answer earlier: a thread
-    /// that sleeps until then has to be woken for such a timer, and for nothing else. Nothing
-    /// means that no timer is set whose deadline the wheel's clock will ever reach.
+    /// After an `expire` that found nothing, the result is after the `now` of that call, unless the
+    /// slots that it has to spread are not all spread yet. Then call `expire` again, as soon as
+    /// other work allows. Only a timer with an earlier deadline makes the result earlier. So a
+    /// thread that sleeps until then must be woken for such a timer, and for nothing else. `None`
+    /// means that the wheel's clock never reaches the deadline of any timer.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         if self.wake_is_stale {
             self.wake_is_stale = false;
-            // A slot that got crowded may answer its own beginning, before what was known.
+            // A crowded slot may return its own beginning, before the deadline known so far.
             self.wake = self.wake.max(self.earliest());
         }
         if self.wake == NEVER {
@@ -215,10 +216,10 @@ impl<T: Copy> Timers<T> {
         self.start.checked_add(Duration::from_nanos(self.wake))
     }
 
-    /// Until when a thread may sleep. Where it is not `alone`, others sleep until then already:
-    /// the answer is what they were told, though that timer may be gone, until it is past. So it is
-    /// never later for a thread that sleeps than for one that falls asleep after it, and only a timer
-    /// before it is news to any of them.
+    /// Returns until when a thread may sleep. A thread that is not `alone` gets the time until
+    /// which the others sleep, even if the timer of that time is gone, until that time has passed.
+    /// So it is never later for a thread that sleeps than for one that falls asleep after it. Only
+    /// a timer before that time is news to any of them.
     pub(crate) fn sleep_until(&mut self, now: Instant, alone: bool) -> Option<Instant> {
         let now = nanoseconds(now.saturating_duration_since(self.start));
         if alone || self.told <= now {
@@ -231,8 +232,8 @@ impl<T: Copy> Timers<T> {
         self.start.checked_add(Duration::from_nanos(self.told))
     }
 
-    /// Whether a timer with this deadline is due before those who sleep look again. The caller wakes
-    /// them then.
+    /// Whether a timer with this deadline is due before the sleepers look again. Then the caller
+    /// wakes them.
     pub(crate) fn is_news(&mut self, deadline: Instant) -> bool {
         let deadline = nanoseconds(deadline.saturating_duration_since(self.start));
         let news = deadline < self.told;
@@ -240,10 +241,11 @@ impl<T: Copy> Timers<T> {
         news
     }
 
-    /// Takes out one timer whose deadline is at or before `now`, in the order of their ticks;
-    /// those that were overdue when they were set come first.
+    /// Removes one timer whose deadline is at or before `now`, in the order of their ticks. Timers
+    /// that were overdue when they were set come first.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<(TimerId, T)> {
-        // What was due before `start` counts as due then, so before that nothing is.
+        // A timer that was due before `start` counts as due at `start`, so nothing is due before
+        // that.
         let now = nanoseconds(now.checked_duration_since(self.start)?).min(NEVER - 1);
         if self.look <= now {
             self.wake_is_stale = true;
@@ -257,13 +259,14 @@ impl<T: Copy> Timers<T> {
         None
     }
 
-    /// How many timers are set.
+    /// Returns how many timers are set.
     pub(crate) fn len(&self) -> usize {
         self.length as usize
     }
 
-    /// A timer that is due, after spreading the slots that time has reached. Nothing is due if
-    /// `look` lies ahead then; else there was more to spread than one call may.
+    /// Returns a timer that is due, after it has spread the slots that time has reached. If it
+    /// returns `None` and `look` is ahead, nothing is due. Otherwise there was more to spread than
+    /// one call may.
     fn find_due(&mut self, now: u64) -> Option<u32> {
         let mut moves_left = MOVES_MAX;
         while let Some(list) = self.first_list() {
@@ -284,12 +287,12 @@ impl<T: Copy> Timers<T> {
         None
     }
 
-    /// Moves the wheel to the beginning of this slot, and its timers to the levels below. Those
-    /// are empty before, or a slot of theirs would be the first.
+    /// Moves the wheel to the beginning of this slot, and its timers to the levels below. These are
+    /// empty before that: otherwise one of their slots would be the first.
     fn spread(&mut self, list: u16, moves_left: &mut u32) {
         self.position = self.look;
         self.spreading = Some(list);
-        // The last one that leaves the list ends the spreading.
+        // The last timer that leaves the list ends the spreading.
         while self.spreading.is_some() && *moves_left > 0 {
             let index = self.lists[usize::from(list)].head;
             self.unlink(index);
@@ -298,7 +301,7 @@ impl<T: Copy> Timers<T> {
         }
     }
 
-    /// The list that holds the earliest timer, unless one that is being spread comes before.
+    /// Returns the list with the earliest timer. A list that is being spread comes first.
     fn first_list(&self) -> Option<u16> {
         if self.spreading.is_some() {
             return self.spreading;
@@ -310,7 +313,8 @@ impl<T: Copy> Timers<T> {
         Some((level * SLOTS + occupied.trailing_zeros()) as u16)
     }
 
-    /// The earliest timer among the first ones of a list that is not empty, and its deadline.
+    /// Returns the earliest timer among the first ones of a list that is not empty, and its
+    /// deadline.
     fn soonest(&self, list: u16) -> (u32, u64) {
         self.walk(list)
             .take(COMPARED_MAX)
@@ -319,7 +323,8 @@ impl<T: Copy> Timers<T> {
             .expect("a list that is marked as occupied holds a timer")
     }
 
-    /// The earliest deadline; what it may be, if finding it would take long.
+    /// Returns the earliest deadline. If finding it would take long, returns the earliest that it
+    /// may be.
     fn earliest(&self) -> u64 {
         let Some(list) = self.first_list() else {
             return NEVER;
@@ -332,14 +337,14 @@ impl<T: Copy> Timers<T> {
         deadline
     }
 
-    /// The entries of a list, first in first out.
+    /// Returns the entries of a list, first in first out.
     fn walk(&self, list: u16) -> impl Iterator<Item = u32> {
         let some = |index: u32| (index != NONE).then_some(index);
         let head = self.lists[usize::from(list)].head;
         iter::successors(some(head), move |index| some(self.entry(*index).next))
     }
 
-    /// Where a timer belongs, as the wheel stands now.
+    /// Returns the list of a timer, for the current position of the wheel.
     fn list_for(&self, deadline: u64) -> u16 {
         if deadline <= self.position {
             return OVERDUE;
@@ -366,7 +371,7 @@ impl<T: Copy> Timers<T> {
         }
     }
 
-    /// Takes an entry out of its list.
+    /// Removes an entry from its list.
     fn unlink(&mut self, index: u32) {
         let entry = self.entry(index);
         let (next, previous, list) = (entry.next, entry.previous, entry.list);
@@ -398,7 +403,7 @@ impl<T: Copy> Timers<T> {
         }
     }
 
-    /// An entry for a new timer, not yet in a list; nothing when all are in use.
+    /// Returns an entry for a new timer, not yet in a list; `None` if all are in use.
     fn allocate(&mut self, deadline: u64, value: T) -> Option<u32> {
         if self.free != NONE {
             let index = self.free;
@@ -424,10 +429,10 @@ impl<T: Copy> Timers<T> {
         Some(index)
     }
 
-    /// The chunk that a fresh entry goes to, with memory for it.
+    /// Returns the chunk for a fresh entry, with memory for it.
     fn chunk_for(&mut self, index: u32) -> &mut Vec<Entry<T>> {
         if index % CHUNK_ENTRIES == 0 {
-            // The whole directory at once, so that it never moves either.
+            // The whole directory is allocated at once, so it never moves either.
             let chunks_max = self.entries_max.div_ceil(CHUNK_ENTRIES) as usize;
             self.chunks.reserve_exact(chunks_max - self.chunks.len());
             let entries = CHUNK_ENTRIES.min(self.entries_max - index);
@@ -436,7 +441,7 @@ impl<T: Copy> Timers<T> {
         &mut self.chunks[(index / CHUNK_ENTRIES) as usize]
     }
 
-    /// Takes a timer out of its list and gives its entry back.
+    /// Removes a timer from its list and frees its entry.
     fn take(&mut self, index: u32) -> (TimerId, T) {
         self.unlink(index);
         let free = self.free;
@@ -460,8 +465,8 @@ impl<T: Copy> Timers<T> {
     }
 }
 
-/// When a timer in this list needs a look: at its deadline on the lowest level, else where its
-/// slot begins, to be spread.
+/// Returns when a timer in this list needs a look: at its deadline on the lowest level; otherwise
+/// at the beginning of its slot, to spread it.
 fn look(list: u16, deadline: u64) -> u64 {
     match level(list) {
         0 => deadline,
@@ -469,7 +474,7 @@ fn look(list: u16, deadline: u64) -> u64 {
     }
 }
 
-/// The level of a list. Overdue timers need no spreading, as those of the lowest level.
+/// Returns the level of a list. Overdue timers need no spreading, like those of the lowest level.
 fn level(list: u16) -> u32 {
     match list {
         OVERDUE => 0,
@@ -477,12 +482,12 @@ fn level(list: u16) -> u32 {
     }
 }
 
-/// How far the digit of a level is from the right.
+/// Returns how far the digit of a level is from the right.
 fn shift(level: u32) -> u32 {
     TICK_BITS + level * DIGIT_BITS
 }
 
-/// The length in nanoseconds, up to [`NEVER`].
+/// Returns the length in nanoseconds, up to [`NEVER`].
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(NEVER)
 }

@@ -1,10 +1,10 @@
-//! Turns: one waiter at a time has packets of a socket, so that its state needs no lock (C18).
+//! Turns: one waiter at a time has packets of a socket, so the socket's state needs no lock (C18).
 //!
-//! On a shared port a socket remembers the waiter that has its turn, and the waiter which sockets
-//! it has to give back. Where nobody else waits, that would be a lock and a list for every packet
-//! of which nobody ever makes use: there the mark is the number of the wait, and all turns end by
-//! counting it up. What both have in common is the fairness: a socket that has had its share of a
-//! batch stands behind the others.
+//! On a shared port a socket remembers the waiter that has its turn, and the waiter remembers which
+//! turns it has to end. On a port with a single waiter that would cost a lock and a list entry per
+//! packet for nothing. There the mark is the number of the wait, and all turns end when that number
+//! is incremented. Both are fair in the same way: a socket that has had its share of a batch is
+//! queued after the others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,15 +24,16 @@ impl Core {
         }
     }
 
-    /// Lets all have what passed by this batch, whose share of it is taken. Listeners know no turns:
-    /// what they have more is for whichever thread comes next.
+    /// Queues the sockets that have more than their share of this batch, so any waiter may take
+    /// them. Listeners have no turns: the next thread takes what they have more.
     pub(crate) fn leave_to_others(&self, local: &mut Local) {
         for index in local.later.drain(..) {
             self.wake(self.ready.push_socket(index));
         }
     }
 
-    /// Ends the turns a waiter holds, but for the sockets whose packets it has not handed out.
+    /// Ends the turns that a waiter holds, except those of sockets whose packets it has not handed
+    /// out.
     pub(crate) fn end_turns(self: &Arc<Self>, local: &mut Local) {
         self.end_shares(local);
         self.leave_to_others(local);
@@ -59,7 +60,7 @@ impl Core {
     }
 
     /// The same for the listeners of which this batch had a share. When no batch has packets of a
-    /// closed one any more, its last packet may go out.
+    /// closed listener any more, its last packet may go out.
     fn end_shares(self: &Arc<Self>, local: &mut Local) {
         let mut shares = std::mem::take(&mut local.shares);
         shares.retain_mut(|(id, taken)| {
@@ -107,7 +108,7 @@ impl Core {
         self.end_turns(local);
     }
 
-    /// The waiter of this number went; the last one of a closed port ends it.
+    /// The waiter of this number went. The last waiter of a closed port ends the port.
     pub(crate) fn waiter_left(self: &Arc<Self>, number: u16) {
         let (left, closed) = self.ready.dismiss(number);
         if left == 0 {
@@ -117,7 +118,7 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Puts the socket into the ready queue, unless it is there or somebody has its turn.
+    /// Queues the socket, unless it is queued already or a waiter has its turn.
     pub(crate) fn enqueue(&mut self) {
         if self.turn_is_free() && !self.has(flag::QUEUED) {
             self.set(flag::QUEUED);
@@ -125,20 +126,20 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether no other waiter has the socket's turn; there is none on a single-waiter port.
+    /// Whether no other waiter has the socket's turn. On a single-waiter port none ever has.
     pub(crate) fn turn_is_free(&self) -> bool {
         self.turn == 0 || !self.core.options.shared || self.has(flag::LISTENER)
     }
 
-    /// Sees to it that a socket which has more is looked at again: after the turn that a waiter
-    /// has of it, and on a single-waiter port after this wait.
+    /// Makes sure that a socket which has more is looked at again: after its current turn, and on a
+    /// single-waiter port after this wait.
     pub(crate) fn look_again(&mut self) {
         let passes_by = !self.core.options.shared || self.has(flag::LISTENER);
         let index = self.id.index;
         let may_wait = passes_by && !self.has(flag::QUEUED);
         match self.local().filter(|local| may_wait && local.room() > 0) {
             Some(local) => {
-                // It has had its share: in the queue it would come up again and again in this wait.
+                // It has had its share. In the queue it would come up again and again in this wait.
                 local.later.push(index);
                 self.set(flag::QUEUED);
             }
@@ -146,8 +147,8 @@ impl Locked<'_> {
         }
     }
 
-    /// A socket that had its turn has more: it stands behind the others, and where its bulk has
-    /// filled most of the batch, behind all that bring less.
+    /// A socket that had its turn has more. It is queued after the others. If its bulk has filled
+    /// most of the batch, it is queued after all smaller senders.
     fn enqueue_after_turn(&mut self) {
         let filled_by = self.out.0.as_ref().and_then(|local| local.filled_by);
         let filled_by = filled_by.filter(|(index, _)| *index == self.id.index);
@@ -161,11 +162,11 @@ impl Locked<'_> {
         }
     }
 
-    /// Takes what the socket has, which is in no queue, into the batch at hand.
+    /// Takes what the socket has into the batch at hand. The socket is in no queue.
     pub(crate) fn take_turn(&mut self) {
         let mark = self.out.0.as_ref().map_or(0, |local| local.mark);
         if !self.turn_is_free() && self.turn != mark {
-            return; // Whoever has the turn puts the socket back when it ends.
+            return; // The waiter with the turn queues the socket when the turn ends.
         }
         while self.has_share() && self.has_pending() {
             let pending = self.state.work.as_mut().map(|work| &mut work.pending);
@@ -197,8 +198,8 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether one more packet of this socket may go into the batch: by its turn, or a listener's
-    /// share.
+    /// Whether one more packet of this socket may go into the batch: by its turn, or by a
+    /// listener's share.
     pub(crate) fn has_share(&self) -> bool {
         if self.has(flag::LISTENER) {
             self.may_take_of_listener()
@@ -207,7 +208,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether the socket has something that a turn would bring forth.
+    /// Whether a turn of the socket would deliver something.
     fn has_more(&self) -> bool {
         self.has_pending() || self.core.driver.has_more(self)
     }
@@ -221,8 +222,9 @@ impl SocketState {
         first.is_some_and(|packet| !self.is_too_early(packet))
     }
 
-    /// Whether this is the last packet of a listener of which another batch has packets still. The
-    /// slot goes with it, and they would be taken for those of a dropped one.
+    /// Whether this is the last packet of a listener, and another batch still has packets of it.
+    /// The slot is freed with the last packet. Then the other packets would be treated like those
+    /// of a dropped listener.
     pub(crate) fn is_too_early(&self, packet: &Packet) -> bool {
         packet.is_last() && self.has(flag::LISTENER) && self.turn > 0
     }

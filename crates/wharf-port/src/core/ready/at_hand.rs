@@ -1,13 +1,13 @@
-//! Packets that waiters have taken and not handed out: a port that ends in order waits for them.
+//! Packets that waiters have taken and not handed out. A port that shuts down waits for them.
 //!
-//! Those about a socket keep its slot, which is counted. Posts and timers stand in no slot, and one
-//! that a waiter had left in its batch was lost when another waiter, or its own next wait, found
-//! the queue empty and closed the port. So the waiters that have such packets are counted: once for
-//! a batch, not for each packet.
+//! Packets about a socket keep its slot, and slots are counted. Posts and timers have no slot. So
+//! one that a waiter had left in its batch was lost if another waiter, or its own next wait, found
+//! the queue empty and closed the port. So the waiters with such packets are counted: once per
+//! batch, not per packet.
 //!
-//! The count and `Core::is_ending` are read and written in one order (`SeqCst`). The waiter that
-//! hands out the last packet either sees that the port ends, and wakes the sleepers, or it lowered
-//! the count before a sleeper looked at it.
+//! The count and `Core::is_ending` are read and written in one order (`SeqCst`). When a waiter
+//! hands out the last packet there are two cases. It sees that the port shuts down, and wakes the
+//! sleepers. Or it lowered the count before a sleeper looked at the count.
 
 use std::sync::atomic::Ordering;
 
@@ -16,15 +16,15 @@ use crate::core::local::Local;
 use crate::lock;
 
 impl Ready {
-    /// A packet that stood in no socket's queue goes into this batch. Called under the lock that it
-    /// was taken out of the queue, or of the timers, with.
+    /// A packet that was in no socket's queue goes into this batch. The caller holds the lock of
+    /// the queue, or of the timers, from which it took the packet.
     pub(crate) fn note_at_hand(&self, local: &mut Local) {
         if !std::mem::replace(&mut local.has_loose, true) {
             self.at_hand.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// This batch has none of them any more. Returns whether it had.
+    /// This batch has no such packet any more. Returns whether it had one.
     pub(crate) fn note_handed_out(&self, local: &mut Local) -> bool {
         let had = std::mem::take(&mut local.has_loose);
         if had {
@@ -33,13 +33,13 @@ impl Ready {
         had
     }
 
-    /// Whether a batch has some of them.
+    /// Whether any batch has such packets.
     pub(crate) fn is_any_at_hand(&self) -> bool {
         self.at_hand.load(Ordering::SeqCst) > 0
     }
 
-    /// Closes the queue if it is empty and no batch has what was in it. Returns whom to wake. A
-    /// post that comes meanwhile is either seen or refused.
+    /// Closes the queue if it is empty and no batch has packets from it. Returns which threads to
+    /// wake. A post that comes meanwhile is either seen or refused.
     pub(crate) fn close_if_idle(&self) -> Option<Wake> {
         let mut state = lock(&self.state);
         if state.len() > 0 || self.is_any_at_hand() {

@@ -1,16 +1,16 @@
-//! The numbers of waiters: one that a waiter has is given to no other.
+//! The numbers of waiters. No two waiters have the same number at a time.
 
-/// Which numbers are given.
+/// The numbers in use.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     /// The highest number that was ever given.
     highest: u16,
-    /// Those up to it that nobody has.
+    /// Numbers up to `highest` that no waiter has.
     free: Vec<u16>,
 }
 
 impl Numbers {
-    /// A number from 1, unless so many are given.
+    /// Returns a number from 1, unless `most` are in use.
     pub(super) fn give(&mut self, most: u16) -> Option<u16> {
         if self.given() >= most {
             return None;
@@ -26,7 +26,7 @@ impl Numbers {
         self.free.push(number);
     }
 
-    /// How many numbers are given.
+    /// Returns how many numbers are in use.
     pub(super) fn given(&self) -> u16 {
         self.highest - u16::try_from(self.free.len()).expect("no more than were given")
     }

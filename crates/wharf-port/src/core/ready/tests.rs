@@ -1,12 +1,12 @@
-//! The order in which bulk is taken, and who is woken. On a real socket it is the kernel that decides
-//! how much there is to read, and on real threads who sleeps already, so that these cases speak to
-//! the queue itself.
+//! The order in which bulk is taken, and which threads are woken. On real sockets the kernel
+//! decides how much there is to read, and on real threads the scheduler decides which already
+//! sleep. So these tests call the queue itself.
 
 use super::*;
 
 const BATCH: usize = 256 * 1024;
 
-/// A queue of a port that has so many waiters.
+/// Makes a queue of a port with this many waiters.
 fn with_waiters(waiters: u16) -> Ready {
     let ready = Ready::new(false);
     for _ in 0..waiters {
@@ -36,7 +36,7 @@ fn a_socket_stays_first_until_it_is_empty() {
         push_bulk(&ready, 1);
     }
     assert_eq!(take(&ready), 1);
-    // It is empty: the next one has its run, and it stands last when it has more again.
+    // It is empty: the next one has its run. The first is last when it has more again.
     assert_eq!(take(&ready), 2);
     push_bulk(&ready, 1);
     push_bulk(&ready, 2);
@@ -123,7 +123,8 @@ fn a_port_that_ends_in_order_closes_the_queue_once_nothing_is_left() {
     assert!(ready.is_closed());
 }
 
-/// A queue where one leads, with so many asleep: number 1 leads, the others are parked in order.
+/// Makes a queue with a leader and `asleep` waiters asleep: number 1 leads, the others are parked
+/// in order.
 fn led(asleep: u16) -> Ready {
     let ready = Ready::new(true);
     assert!(matches!(ready.rest(1), Rest::Poll(_)));
@@ -133,7 +134,7 @@ fn led(asleep: u16) -> Ready {
     ready
 }
 
-/// A post, whoever it is for.
+/// Makes a post.
 fn post() -> Packet {
     Packet {
         key: crate::Key(1),
@@ -154,7 +155,7 @@ fn a_number_is_given_to_one_waiter_at_a_time() {
     assert_eq!(ready.enlist(3), Some(1));
     assert_eq!(ready.enlist(3), Some(2));
     assert_eq!(ready.dismiss(1), (1, false));
-    // The second lives: the next gets the first one's number.
+    // The second waiter still exists: the next one gets the number of the first.
     assert_eq!(ready.enlist(3), Some(1));
     assert_eq!(ready.enlist(3), Some(3));
     assert_eq!(ready.enlist(3), None);
@@ -198,7 +199,7 @@ fn a_follower_whose_time_is_up_swallows_no_call() {
 fn who_is_called_to_lead_and_leaves_calls_the_next() {
     let ready = led(3);
     assert!(matches!(ready.woke(Entered::default(), 0), Wake::Parked(_)));
-    // Its own time was up, or a packet is there for it.
+    // Its own time was up, or it got a packet.
     assert!(ready.unparked(3));
     assert!(matches!(ready.hand_over(), Wake::Parked(_)));
     assert!(!is_parked(&ready, 2));
@@ -253,9 +254,9 @@ fn what_one_finds_is_shared_with_those_who_sleep() {
     for number in 1..=4 {
         assert!(matches!(ready.rest(number), Rest::Poll(_)));
     }
-    // Inside the driver: the one that asks is none of the sleepers.
+    // Inside the driver: the waiter that asks is not one of the sleepers.
     assert_eq!(ready.share_inside(8), 2);
-    // Who is being woken does not sleep.
+    // A waiter that is being woken does not count as asleep.
     assert!(matches!(ready.push_socket(1), Wake::Driver(1)));
     assert!(matches!(ready.push_socket(2), Wake::Driver(1)));
     assert_eq!(ready.share_inside(8), 10_usize.div_ceil(3));
@@ -274,7 +275,7 @@ fn a_wake_up_for_a_deadline_that_another_took_is_made_up_for() {
     let ready = Ready::new(false);
     let first = sleeps(&ready, 1);
     assert!(matches!(ready.wake_drivers(), Wake::Driver(1)));
-    // This one fell asleep after the deadline was set, and took what was meant for the first.
+    // The second fell asleep after the deadline was set, and consumed the wake-up for the first.
     let second = sleeps(&ready, 2);
     assert!(matches!(ready.woke(second, 1), Wake::Driver(1)), "it goes");
     assert!(matches!(ready.woke(first, 1), Wake::Nobody), "it looks now");

@@ -1,13 +1,13 @@
-//! Whom a change wakes, and how many of them.
+//! Which threads a change wakes, and how many.
 //!
-//! All of it happens under the lock of the queue; the caller carries the answer out afterwards.
+//! All of it happens under the lock of the queue. The caller wakes the threads afterwards.
 
 use std::thread::Thread;
 
 use super::{State, Wake};
 
-/// What a thread in the driver may know of deadlines: how many times those inside had been woken for
-/// a nearer one when it entered.
+/// What a thread in the driver may know of deadlines: when it entered, this many wake-ups for a
+/// nearer deadline had been sent.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Entered(u64);
 
@@ -25,7 +25,7 @@ impl State {
         }
     }
 
-    /// Wakes all who sleep in the driver, to look at the deadlines.
+    /// Wakes all waiters that sleep in the driver, to look at the deadlines.
     pub(super) fn wake_drivers(&mut self) -> Wake {
         self.tell_news();
         let asleep = self.polling.saturating_sub(self.waking);
@@ -41,9 +41,10 @@ impl State {
         self.behind_news = self.polling;
     }
 
-    /// Whether some sleep in the driver, none of them knows the nearest deadline, and nobody is
-    /// being woken. A wake-up is for any one thread: those that enter take what was meant for
-    /// the ones that slept, and while they stay they keep the time in their place.
+    /// Whether some waiters sleep in the driver, none of them knows the nearest deadline, and none
+    /// is being woken. Any thread may consume a wake-up. So a thread that enters later may take one
+    /// that was meant for an earlier sleeper. While that thread stays it keeps the time for the
+    /// earlier one.
     pub(super) fn nobody_knows_the_news(&self) -> bool {
         self.polling > 0 && self.polling == self.behind_news && self.waking == 0
     }
@@ -66,13 +67,13 @@ impl State {
         }
     }
 
-    /// Wakes every sleeper, because all of them have to look again, also at the time that is left.
+    /// Wakes every sleeper, because all of them have to look again, also at the time left.
     pub(super) fn wake_all(&mut self) -> Wake {
         self.tell_news();
         self.wake_many(usize::MAX)
     }
 
-    /// Wakes so many sleepers, if there are; those that are parked first, as `wake_one` does.
+    /// Wakes up to `count` sleepers. Parked ones come first, as in `wake_one`.
     pub(super) fn wake_many(&mut self, count: usize) -> Wake {
         let stay = self.parked.len().saturating_sub(count);
         let parked: Vec<Thread> = self

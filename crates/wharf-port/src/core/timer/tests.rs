@@ -1,4 +1,4 @@
-//! The wheel against a model: an ordered map, which is slow and obviously right.
+//! The wheel compared with a model: an ordered map, which is slow and obviously correct.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -37,17 +37,17 @@ impl Random {
     }
 }
 
-/// The wheel and the model side by side; each operation is done to both and compared.
+/// The wheel and the model. Each operation is done to both, and the results are compared.
 struct Pair {
     timers: Timers<u64>,
-    /// By the number of the timer, which is its payload: the name, the deadline, and whether that
-    /// had passed already when it was set.
+    /// By the number of the timer, which is its payload: the name, the deadline, and whether the
+    /// deadline had already passed when the timer was set.
     model: BTreeMap<u64, (TimerId, Instant, bool)>,
     /// Deadlines with the numbers of their timers.
     order: BTreeSet<(Instant, u64)>,
     /// Places in use.
     places: BTreeSet<u32>,
-    /// Names that are over: expired or cancelled.
+    /// Names of timers that have expired or were cancelled.
     stale: Vec<TimerId>,
     start: Instant,
     now: Instant,
@@ -56,15 +56,15 @@ struct Pair {
     /// The latest time at which `expire` found nothing.
     drained: Instant,
     inserted: u64,
-    /// The last answer of `next_deadline`.
+    /// The last result of `next_deadline`.
     next: Option<Instant>,
-    /// How often `expire` had more to spread than it may at once.
+    /// How many times `expire` had more to spread than one call may.
     portions: u32,
 }
 
 impl Pair {
     fn new(timers_max: u32) -> Self {
-        // The clock of a machine that has just started may have no room for instants before now.
+        // The clock of a machine that has just started may not reach instants before now.
         let start = Instant::now() + MINUTE;
         Pair {
             timers: Timers::new(start, timers_max),
@@ -104,7 +104,7 @@ impl Pair {
         self.check();
     }
 
-    /// Cancels a timer that was set about that long ago, if it is still there.
+    /// Cancels a timer that was set about `numbers_ago` timers ago, if it still exists.
     fn cancel(&mut self, numbers_ago: u64) {
         let since = self.inserted.saturating_sub(numbers_ago);
         let Some((&number, &(id, ..))) = self.model.range(since..).next() else {
@@ -114,10 +114,10 @@ impl Pair {
         self.check_taken(id, number);
     }
 
-    /// Takes one timer out; its deadline.
+    /// Removes one timer and returns its deadline.
     fn expire(&mut self) -> Option<Instant> {
         let expired = self.timers.expire(self.now);
-        // A clock that was read before may find fewer.
+        // With an earlier clock reading it may find fewer.
         let forward = self.now >= self.seen;
         self.seen = self.seen.max(self.now);
         if let Some((id, number)) = expired {
@@ -139,7 +139,8 @@ impl Pair {
         None
     }
 
-    /// Takes all that is due; what was not overdue when it was set comes in the order of ticks.
+    /// Removes all timers that are due. Those that were not overdue when they were set come in the
+    /// order of ticks.
     fn drain(&mut self) {
         let seen = self.seen;
         let mut last = self.start;
@@ -169,8 +170,8 @@ impl Pair {
         self.elapsed(at) >> TICK_BITS
     }
 
-    /// After `expire` found nothing: what is due all the same is in a crowded tick that is not
-    /// over, and was not overdue when it was set.
+    /// After `expire` found nothing: a timer that is due nevertheless is in a crowded tick that has
+    /// not ended, and was not overdue when it was set.
     fn check_nothing_due(&self) {
         let tick = self.tick(self.now);
         let mut late = self.order.range(..=(self.now, u64::MAX)).peekable();
@@ -184,7 +185,7 @@ impl Pair {
         }
     }
 
-    /// After a timer was taken out: it was there, and is there no more. Its deadline.
+    /// Checks a timer that was removed: it was there, and is not there now. Returns its deadline.
     fn check_taken(&mut self, id: TimerId, number: u64) -> Instant {
         let (expected, deadline, _) = self.model.remove(&number).expect("out once");
         assert_eq!(id, expected, "the name that was given out");
@@ -196,7 +197,7 @@ impl Pair {
         deadline
     }
 
-    /// Without an insert the next deadline is right, and never before the last answer.
+    /// Without an insert the next deadline is right, and never before the last result.
     fn check_next(&mut self) {
         let before = self.next;
         self.next = self.timers.next_deadline();
@@ -218,7 +219,7 @@ impl Pair {
         }
     }
 
-    /// A time around now, of any magnitude.
+    /// Returns a time around now, of any magnitude.
     fn any_time(&self, random: &mut Random) -> Instant {
         match random.below(10) {
             0 => self.now - random.duration().min(MINUTE),
@@ -235,7 +236,7 @@ impl Pair {
             0 => self.now + random.duration(),
             1 => self.now.max(next),
             2 => self.now.max(next - Duration::from_nanos(1)),
-            // The clock of another thread, read a little before.
+            // The clock of another thread, read a little earlier.
             3 => self.now - Duration::from_nanos(random.below(1 << TICK_BITS)),
             4 => self.now + TICK * random.below(5000) as u32,
             _ => self.now + Duration::from_nanos(random.below(2 << TICK_BITS)),
@@ -247,7 +248,7 @@ fn ticks(count: u64) -> Duration {
     Duration::from_nanos(count << TICK_BITS)
 }
 
-/// One operation, drawn at random.
+/// Does one random operation.
 fn operate(pair: &mut Pair, random: &mut Random) {
     match random.below(100) {
         0..50 => pair.insert(pair.any_time(random)),
@@ -262,7 +263,7 @@ fn operate(pair: &mut Pair, random: &mut Random) {
     }
 }
 
-/// Long after everything, nothing is left.
+/// Long after all deadlines, nothing is left.
 fn finish(mut pair: Pair) {
     pair.now = pair.now.max(pair.start) + YEAR * 100;
     pair.drain();
@@ -386,7 +387,7 @@ fn overdue_timers_expire_at_once_and_first() {
     let mut pair = Pair::new(100);
     pair.now += MINUTE;
     assert_eq!(pair.expire(), None);
-    // Enough of the present tick that not all are compared.
+    // Enough timers in the current tick that not all are compared.
     for _ in 0..50 {
         pair.insert(pair.now + Duration::from_nanos(1));
     }
@@ -467,7 +468,7 @@ fn a_million_timers_cost_their_chunks_and_no_more() {
     let mut timers = Timers::new(start, MILLION);
     assert_eq!(timers.chunks.capacity(), 0, "nothing before the first");
     let mut addresses = Vec::new();
-    // At last all in one list, of which `expire` looks at a few.
+    // In the last round all are in one list, of which `expire` looks at a few.
     for within in [60_000_000_000, 60_000_000_000, 1000] {
         let mut ids = Vec::new();
         for value in 0..MILLION {

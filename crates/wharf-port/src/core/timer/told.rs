@@ -1,4 +1,4 @@
-//! What sleepers were told: whom a timer that is set has to wake.
+//! What sleepers know, and which of them a new timer has to wake.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ fn only_a_timer_before_what_sleepers_know_is_news() {
     let first = timers.insert(at(1_000), 1).expect("room");
     assert!(timers.is_news(at(1_000)), "they sleep for ever");
     assert_eq!(timers.sleep_until(at(0), false), Some(at(1_000)));
-    // One for each request, taken back each time: they look at the timers before it is due.
+    // One timer for each request, cancelled each time. The sleepers look at the timers before it is
+    // due.
     assert_eq!(timers.cancel(first), Some(1));
     for request in 1..100 {
         let timer = timers.insert(at(1_000 + request), 2).expect("room");
@@ -37,11 +38,11 @@ fn sleepers_that_have_looked_know_what_is_set_now() {
     timers.insert(at(500), 2).expect("room");
     assert!(!timers.is_news(at(500)), "they look at 10");
     assert_eq!(timers.sleep_until(at(9), false), Some(at(10)));
-    // At 10 there is nothing. Whoever sleeps from now on sleeps until the next one.
+    // At 10 there is nothing. A thread that sleeps from now on sleeps until the next timer.
     assert_eq!(timers.expire(at(10)), None);
     assert_eq!(timers.sleep_until(at(10), false), Some(at(500)));
     assert!(timers.is_news(at(499)));
-    // One that sleeps alone has no others to agree with.
+    // A thread that sleeps alone has no others to agree with.
     let nearer = timers.insert(at(400), 3).expect("room");
     assert!(timers.is_news(at(400)));
     timers.cancel(nearer);
