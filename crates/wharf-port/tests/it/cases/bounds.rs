@@ -141,7 +141,7 @@ fn untaken_outcomes_are_bounded(at: &Where) {
     assert_eq!(rig.hear(&mut peer, 4), b"room");
 }
 
-/// So small that none goes out in part: a send has found no space at all.
+/// The caller goes on until the queue is full. A send that nothing follows has a case in `room`.
 fn small_sends_that_found_no_room_go_out_later(at: &Where) {
     let mut rig = Rig::new(at);
     let (stream, mut peer) = rig.connection();

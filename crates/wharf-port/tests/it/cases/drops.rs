@@ -57,6 +57,11 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     )
     .skip(real_time),
+    case!(
+        bytes_on_their_way_to_a_dropped_stream_keep_no_buffer,
+        [C11, C8],
+        "planted: they kept it"
+    ),
 ];
 
 /// A connection of which several packets are in the batch: none of them was taken.
@@ -227,4 +232,24 @@ fn after_the_drop_of_a_listener_none_of_its_connections_comes(at: &Where) {
     }
     drop(taken);
     rig.until_stats("all are gone", |stats| stats.sockets == 0);
+}
+
+/// A drop at each step of the way: before the bytes are read, and before the port learns of them.
+/// The clock of the simulated network goes from one step to the next, each up to 100 µs long.
+fn bytes_on_their_way_to_a_dropped_stream_keep_no_buffer(at: &Where) {
+    let mut rig = Rig::with(at, small);
+    for step in 0..40 {
+        let (stream, mut peer) = rig.connection();
+        stream.socket().receive().expect("nothing else reads");
+        rig.expect_nothing();
+        peer.try_send(b"late").expect("it is open");
+        rig.pump(Duration::from_micros(5 * step));
+        let socket = stream.socket();
+        drop(stream);
+        rig.forget(|packet| packet.socket == socket);
+        rig.until_stats("its slot and its leases", |stats| {
+            stats.sockets == 1 && stats.leases == 0
+        });
+    }
+    rig.expect_nothing();
 }

@@ -187,9 +187,10 @@ fn an_end_just_after_a_message_is_reported(at: &Where) {
 
 fn a_stream_closed_while_messages_wait_gives_their_buffers_back(at: &Where) {
     const BUFFERS: usize = 16;
+    const BYTES: usize = 512;
     let pool = PoolOptions::new()
-        .buffer_bytes(512)
-        .pool_bytes_max(BUFFERS * 512);
+        .buffer_bytes(BYTES as u32)
+        .pool_bytes_max(BUFFERS * BYTES);
     let mut rig = Rig::with(at, |builder| {
         builder.pool(pool).leases_per_socket(LEASES as u32)
     });
@@ -217,14 +218,15 @@ fn a_stream_closed_while_messages_wait_gives_their_buffers_back(at: &Where) {
         drop(held);
         assert_eq!(rig.port.stats().leases, 0);
     }
-    // All of the pool can be lent again.
+    // All of the pool can be lent again. A smaller lease would be copied out of a scarce pool, and
+    // would hold no buffer.
     let mut lent = Vec::new();
     let mut streams = Vec::new();
     for _ in 0..BUFFERS / LEASES {
         let (stream, mut peer) = rig.connection();
         stream.socket().receive().expect("nothing else reads");
         for message in [b"one", b"two"] {
-            rig.say(&mut peer, message);
+            rig.say(&mut peer, &message.repeat(BYTES / 3));
             lent.push(rig.lease(stream.socket()));
         }
         streams.push((stream, peer));

@@ -1,14 +1,16 @@
 //! Space for sends: what `SendReady` promises after a refusal, and which waiter gets it.
 //!
-//! The peers here read little by little, so a queue goes through every state between full and
+//! Most peers here read little by little, so a queue goes through every state between full and
 //! empty.
+
+use std::time::Duration;
 
 use wharf_port::{Event, SocketRef};
 
-use crate::cases::send::fill;
+use crate::cases::send::{fill, sent};
 use crate::rig::Rig;
-use crate::rig::case::{Case, Where, case};
-use crate::rig::peer::{Heard, Peer};
+use crate::rig::case::{Case, Where, a_system, case};
+use crate::rig::peer::{Heard, Peer, System};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -21,12 +23,20 @@ pub(crate) const CASES: &[Case] = &[
         [C7, C13],
         "a mutation that reported it at any space"
     ),
+    case!(
+        a_last_send_that_found_no_space_goes_out_later,
+        [C2, C7],
+        "planted: a send that found no space was not registered"
+    )
+    .skip(a_system),
 ];
 
 /// One request submits at most this much of a queue, less than half of the bound.
 const EACH: usize = 64 << 10;
 /// What a peer reads at a time.
 const SIP: usize = 256 << 10;
+/// A step of waiting for a report that may never come.
+const STEP: Duration = Duration::from_millis(1);
 
 /// Fills the queue, and lets the peer read until there is space; returns the number of bytes it has
 /// not read yet.
@@ -67,5 +77,31 @@ fn send_ready_means_room_for_half_of_the_sends(at: &Where) {
         stream.send("x").expect("room for half of the sends");
     }
     rig.hear(&mut peer, left + SENDS / 2);
+    rig.expect_nothing();
+}
+
+/// One byte never goes out in part: the last send has found no space at all. No later call on the
+/// socket makes the driver try again.
+fn a_last_send_that_found_no_space_goes_out_later(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (near, mut peer) = System.narrow_pair(4096);
+    let stream = rig.associate(near);
+    let mut count = 0;
+    let waits = loop {
+        let op = stream.send_reported("x").expect("all before it are out");
+        count += 1;
+        // A driver that submits sends reports them a little later.
+        for _ in 0..5 {
+            if !rig.has(op) {
+                rig.pump(STEP);
+            }
+        }
+        if !rig.has(op) {
+            break op;
+        }
+        drop(sent(&mut rig, op));
+    };
+    rig.hear(&mut peer, count);
+    drop(sent(&mut rig, waits));
     rig.expect_nothing();
 }
