@@ -5,8 +5,6 @@
 //! group with a time limit, so a hung test costs its limit and not the whole job. At a terminal
 //! there is no limit and no group, so Ctrl-C reaches everything.
 
-#[cfg(target_os = "linux")]
-mod passed_on;
 mod shown;
 #[cfg(all(test, unix))]
 mod tests;
@@ -20,10 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-#[cfg(target_os = "linux")]
-pub(crate) use self::passed_on::run_and_read;
 pub(crate) use self::shown::Failed;
-use self::shown::Shown;
+use self::shown::{BYTES_KEPT, Shown};
 
 /// The time limit of one command in continuous integration.
 const COMMAND_LIMIT: Duration = Duration::from_mins(20);
@@ -58,10 +54,24 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     }
     Shown::prepare(command);
     let mut child = start(command)?;
-    let shown = Shown::of(&mut child);
+    let shown = Shown::of(&mut child, BYTES_KEPT);
     let outcome = wait(&mut child).and_then(|status| check(status, command));
     let end = shown.end();
     outcome.map_err(|error| Failed::of(&error, &end).into())
+}
+
+/// Like [`run`], and also returns what the command wrote to standard output.
+#[cfg(target_os = "linux")]
+pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
+    println!("$ {}", show(command));
+    let mut child = start(command.stdout(Stdio::piped()))?;
+    let shown = Shown::of(&mut child, usize::MAX);
+    let outcome = wait(&mut child).and_then(|status| check(status, command));
+    let text = shown.end();
+    match outcome {
+        Ok(()) => Ok(text),
+        Err(error) => Err(Failed::of(&error, &text).into()),
+    }
 }
 
 /// The reason of a failure in one line: the first error that apt reports, or else the last line of

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::shown::{Failed, Shown};
+use super::shown::{BYTES_KEPT, Failed, Shown};
 use super::{end_group, own_group, wait_limited};
 
 #[test]
@@ -42,7 +42,7 @@ fn a_failed_command_carries_what_it_printed_last() {
     Shown::prepare(command.args(["-c", script]));
     own_group(&mut command);
     let mut child = command.spawn().expect("every Unix has sh");
-    let shown = Shown::to(&mut child, io::sink, io::sink);
+    let shown = Shown::to(&mut child, BYTES_KEPT, io::sink, io::sink);
     let status = child.wait().expect("it is our child");
     let end = shown.end();
     end_group(&mut child);
@@ -52,6 +52,21 @@ fn a_failed_command_carries_what_it_printed_last() {
     assert!(end.len() < 10_000, "{} bytes", end.len());
     let failed = Failed::of(&anyhow::anyhow!("exit status: 3"), &end);
     assert!(failed.end.ends_with("this test failed\n"), "{}", failed.end);
+}
+
+#[test]
+fn a_leg_reads_all_that_a_command_printed() {
+    let mut command = Command::new("sh");
+    let mut child = command
+        .args(["-c", "seq 100000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("every Unix has sh");
+    let shown = Shown::to(&mut child, usize::MAX, io::sink, io::sink);
+    child.wait().expect("it is our child");
+    let text = shown.end();
+    assert_eq!(text.lines().count(), 100_000);
+    assert!(text.starts_with("1\n2\n") && text.ends_with("\n100000\n"));
 }
 
 #[cfg(target_os = "linux")]
