@@ -1,30 +1,30 @@
-//! Windows: I/O completion ports, natively.
+//! Windows: native I/O completion ports.
 //!
 //! Every waiter dequeues for itself. An idle stream has a receive of no bytes with the system,
-//! which holds no buffer and locks no page; when it completes, the socket is read at its turn into
-//! buffers of the pool, exactly as under the readiness drivers, and the next one follows when the
-//! socket is empty. Receiving straight into a pool buffer was rejected: an idle connection would
+//! which holds no buffer and locks no page. When that receive completes, the socket is read at its
+//! turn into buffers of the pool, exactly as in the readiness driver. The next one follows when the
+//! socket is empty. Receiving directly into a pool buffer was rejected: an idle connection would
 //! hold it.
 //!
-//! A short send that finds an empty queue is a plain call, and a request only where the socket has no
-//! room. One request of a socket is with the system at a time, and its end is taken note of by those
-//! who wait, so with requests alone the second send of a handler that computes was late. Several
-//! requests at a time were rejected: after one that failed, those behind it might still go out.
+//! A short send on an empty queue is a plain call. It becomes a request only if the socket has no
+//! space. A socket has one request with the system at a time, and only waiters process its end. So
+//! with requests alone, the second send of a handler that computes went out late. Several requests
+//! at a time were rejected: after a request that failed, those after it might still go out.
 //!
-//! Flags are set before the call that makes a request and taken back when it fails at once, because
-//! its packet may be dequeued by another thread before the call returns; the slot's lock orders the
-//! two (zio #530).
+//! Flags are set before the call that makes a request, and cleared if the call fails at once,
+//! because another thread may dequeue the packet before the call returns. The slot's lock orders
+//! the two (zio #530).
 //!
-//! A connection on which a receive, a send or an accept was cancelled is undefined: Microsoft allows
-//! only to close it. So the receive of no bytes is the driver's own, beside what the caller reads:
-//! a receive that is cancelled ends at once, and what stays with the system serves the next one
-//! (`GUARDED` is set as long as it does). The same holds for posted accepts. What waits for a peer
-//! to leave is no such request, and is cancelled.
+//! After a cancelled receive, send or accept, a connection is in an undefined state: Microsoft only
+//! allows closing it. So the receive of no bytes belongs to the driver, separate from what the
+//! caller reads. If the caller cancels a receive, it ends at once, and the request that stays with
+//! the system serves the next receive (`GUARDED` is set while it is there). The same holds for
+//! posted accepts. The wait for a peer to leave is not such a request, so it is cancelled.
 //!
-//! A close sends FIN at once, so that the peer hears of it whether or not somebody waits, then
-//! cancels what is with the system, and closes the handle when the last packet is in: a handle that
-//! closes under a receive may reset the connection. Where a reset is meant, the handle closes at
-//! once. A packet names its slot and block, so that a handle's number may be used again meanwhile.
+//! A close sends FIN at once, so the peer learns of it even if no thread waits. It then cancels
+//! what is with the system, and closes the handle when the last packet is in, because closing a
+//! handle under a receive may reset the connection. For a reset the handle closes at once. A packet
+//! names its slot and block, so the system may reuse the handle's number meanwhile.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -59,18 +59,18 @@ mod receive;
 mod request;
 mod watch;
 
-/// Buffers of the send queue that one call takes.
+/// The most buffers of the send queue that one call takes.
 const BUFFERS_MAX: usize = 16;
-/// Bytes that one call takes: a count of them must fit the 32 bits that Winsock has for it.
+/// The most bytes that one call takes. Winsock counts them in 32 bits.
 const SEND_BYTES_MAX: usize = 1 << 30;
-/// The longest send that is tried with a plain call first. A plain call copies into the system, which
-/// takes a send whole however long it is; a request sends from the caller's buffer.
+/// The longest send that is tried with a plain call first. A plain call copies into the system,
+/// which takes the whole send, however long it is. A request sends from the caller's buffer.
 const AT_ONCE_BYTES_MAX: usize = 64 << 10;
 
-/// Packets that one look takes note of which waits for none.
+/// The most packets that a look processes which does not wait for any.
 const COLLECTED_MAX: usize = 256;
 
-/// Looks at the end of a port, so that what goes on and on cannot keep it from ending.
+/// The most looks at the end of a port, so that endless packets cannot keep it from ending.
 const LOOKS_MAX: usize = 4096;
 
 /// The completion port driver.
@@ -78,18 +78,18 @@ const LOOKS_MAX: usize = 4096;
 pub(crate) struct Iocp {
     queue: Queue,
     extensions_v4: Extensions,
-    /// A system may lack version 6 altogether; then nobody has a socket of it.
+    /// A system may lack IPv6 altogether. Then no socket of it exists, and these are never needed.
     extensions_v6: OnceLock<Extensions>,
     listeners: Listeners,
     /// Requests with the system.
     outstanding: AtomicU64,
-    /// Wake-ups that the system had no memory for; whoever comes by next tries again.
+    /// Wake-ups that the system had no memory for. The next thread that polls posts them again.
     wakes_owed: AtomicU32,
 }
 
 impl Iocp {
     pub(crate) fn new(_options: &Options) -> Result<Self, Unavailable> {
-        let failed = |code| ("the system gives no completion port", Some(code));
+        let failed = |code| ("the system cannot create a completion port", Some(code));
         let extensions_v4 = Extensions::of(Domain::IPV4).map_err(|code| {
             let reason = "the network provider lacks AcceptEx or ConnectEx: remove the filter \
                           (a layered service provider) that replaces it";
@@ -148,7 +148,7 @@ impl Iocp {
     }
 }
 
-/// Closes the handle, unless that was done before.
+/// Closes the handle, unless it is closed already.
 fn close_handle(socket: &mut Locked<'_>) {
     let Some(handle) = socket.handle.take() else {
         return;
@@ -158,12 +158,12 @@ fn close_handle(socket: &mut Locked<'_>) {
     } else if socket.has(flag::LISTENER | flag::CONNECTING) {
         drop(handle);
     } else {
-        sys::close_in_order(handle);
+        sys::close_gracefully(handle);
     }
 }
 
-/// Lists what is queued and not sent, up to a shutdown; answers how many buffers, of how many
-/// sends.
+/// Lists what is queued and not sent, up to a shutdown. Returns the number of buffers, which is
+/// also the number of sends.
 fn list_unsent(work: &Work, buffers: &mut [WSABUF; BUFFERS_MAX]) -> usize {
     let mut room = SEND_BYTES_MAX;
     let mut count = 0;
@@ -288,13 +288,13 @@ impl Driver for Iocp {
         let Some(handle) = &socket.handle else {
             return;
         };
-        let in_order = !socket.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
-        if in_order {
+        let graceful = !socket.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
+        if graceful {
             // A peer that has reset is told nothing any more.
             let _ = sys::shutdown_write(handle);
         }
         request::cancel_all(handle);
-        if !in_order {
+        if !graceful {
             close_handle(socket);
         }
     }

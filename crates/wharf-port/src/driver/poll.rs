@@ -79,7 +79,7 @@ impl Poll {
     pub(crate) fn new(_options: &Options) -> Result<Self, Unavailable> {
         let poller = Poller::new().map_err(|code| {
             (
-                "the system gives no poller: raise its limit of files",
+                "the system cannot create a poller: raise its limit on open files",
                 Some(code),
             )
         })?;
@@ -294,7 +294,7 @@ impl Driver for Poll {
         } else if socket.has(flag::LISTENER | flag::CONNECTING) {
             drop(handle);
         } else {
-            sys::close_in_order(handle);
+            sys::close_gracefully(handle);
         }
     }
 

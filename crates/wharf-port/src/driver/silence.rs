@@ -41,7 +41,7 @@ mod tests {
     const STEPS: u128 = LIMIT.as_millis() / Silence::STEP.as_millis();
 
     #[test]
-    fn standing_still_is_no_waiting_and_what_comes_begins_it_anew() {
+    fn a_stopped_process_does_not_wait_and_a_request_that_comes_back_restarts_the_time() {
         let long = Duration::from_secs(5);
         let mut silence = Silence::default();
         for _ in 0..STEPS - 1 {

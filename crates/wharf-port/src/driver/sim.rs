@@ -1,14 +1,14 @@
-//! The simulated network: a driver that leaves requests with a kernel made of memory.
+//! The simulated network: a driver that leaves requests with a kernel that exists only in memory.
 //!
-//! It exists to drive the completion side of the core, the half that io_uring and IOCP share, on
-//! every system and without traffic: requests end later, in another order, in part, with errors,
-//! after the cancel that came too late, or as cancelled though nobody asked. All of it follows from
-//! one seed, so that a failure is a number that can be kept as a test.
+//! It drives the completion side of the core, the half that io_uring and IOCP share, on every
+//! system and without traffic. Requests end later, in another order, in part, with errors, after a
+//! cancel that came too late, or as cancelled although the port has not cancelled them. One seed
+//! determines all of it, so a failure is a number that can be kept as a test.
 //!
-//! The clock is virtual. When nothing is ready it jumps to the next event, the next timer or the
-//! limit of the wait, so that hours pass in no time. Simulating the system calls of a real driver
-//! was rejected: their failures are tested with the real ones, and what is hard to get right, who
-//! owns what until when, is on this side of them.
+//! The clock is virtual. When nothing is ready, it jumps to the next event, the next timer or the
+//! limit of the wait, so hours pass in no time. Simulating the system calls of a real driver was
+//! rejected: their failures are tested with the real drivers. Which side owns what until when is
+//! hard to get right, and that is decided on this side of the system calls.
 
 use std::sync::Arc;
 use std::thread::Thread;
@@ -44,9 +44,9 @@ mod stage;
 mod step;
 mod world;
 
-/// Sends that one request takes.
+/// The most sends that one request takes.
 const SENDS_MAX: u64 = 16;
-/// Events after which the end of a port gives up on what is left.
+/// How many events the end of a port waits for before it gives up on the remaining requests.
 const END_EVENTS_MAX: u32 = 10_000_000;
 
 /// The driver of a simulated network.
@@ -59,7 +59,7 @@ pub(crate) struct Sim {
 impl Sim {
     pub(crate) fn new(options: &SimOptions) -> Result<Self, Unavailable> {
         let token = sys::new_socket(socket2::Domain::IPV4, None).map_err(|error| {
-            let reason = "the system gives no socket to stand for simulated ones";
+            let reason = "the system cannot create the placeholder socket of the simulated network";
             (reason, error.raw_os_error())
         })?;
         let shared = Shared::new(*options, token.into());
@@ -112,7 +112,7 @@ fn in_use() -> std::io::Error {
     std::io::Error::from_raw_os_error(code::ADDRESS_IN_USE)
 }
 
-/// The same address with a number that nobody listens at, where it has none.
+/// Returns the address with a port number at which no socket listens, if it has none.
 fn with_number(world: &mut World, address: &Address) -> Address {
     let Some(mut internet) = address.as_socket_addr() else {
         return address.clone();

@@ -1,13 +1,13 @@
 //! io_uring: the kernel carries the operations out and puts their ends into a ring.
 //!
-//! A single-waiter port has a ring that its thread alone may enter, where completions are worked
-//! out in batches when that thread asks for them. On a shared port the core lets
-//! one thread at a time sleep in it, others queue their requests and ring for that one.
+//! On a single-waiter port, only its thread may enter the ring, and the kernel processes
+//! completions in batches when that thread asks for them. On a shared port, the core lets one
+//! thread at a time sleep in the ring; other threads queue their requests and ring for that one.
 //!
 //! Each socket has one request of each side with the kernel, because concurrent receives fill in
-//! any order and concurrent sends interleave. Linked requests and zero-copy sends were rejected: the
-//! first have a history of races, the others cost more than they save below 64 KiB. Direct
-//! descriptors are an experiment that a port may ask for (`direct`).
+//! any order and concurrent sends interleave. Linked requests were rejected because they have a
+//! history of races. Zero-copy sends were rejected because below 64 KiB they cost more than they
+//! save. Direct descriptors are an experiment that a port may ask for (`direct`).
 
 use std::io;
 use std::sync::Arc;
@@ -49,36 +49,37 @@ mod tests;
 
 pub(crate) use request::WorkBlock;
 
-/// There was more data when the last receive ended: the next one need not wait for some.
+/// There was more data when the last receive ended: the next one need not wait for data.
 const DATA_AT_HAND: u32 = 1 << flag::DRIVER_SHIFT;
-/// The driver itself ends the streaming request: there are no places left, or no leases.
+/// The driver itself has ended the multishot request: there are no places left, or no leases.
 const CUT: u32 = 2 << flag::DRIVER_SHIFT;
-/// Connections of this listener that were accepted beyond the places wait in `untold`.
-const HAS_UNTOLD: u32 = 4 << flag::DRIVER_SHIFT;
-/// The thread that had submitted the connect ended; the rest of it is waited for.
+/// Accepted connections of this listener wait in `undelivered` for a place.
+const HAS_UNDELIVERED: u32 = 4 << flag::DRIVER_SHIFT;
+/// The thread that submitted the connect has ended. A second request waits for the connect.
 const CONNECT_CONTINUED: u32 = 8 << flag::DRIVER_SHIFT;
 /// A lease is counted for what the stream receives next.
 const LEASE_RESERVED: u32 = 16 << flag::DRIVER_SHIFT;
-/// What the stream has with the kernel goes on after a message.
+/// The stream's request continues after a message.
 const MANY: u32 = 32 << flag::DRIVER_SHIFT;
 /// The stream has received something: more may follow.
 const TALKS: u32 = 64 << flag::DRIVER_SHIFT;
-/// The peer has finished or is gone; there may be data before its end.
+/// The peer has finished or is gone. There may be data before its end.
 const PEER_ENDED: u32 = 128 << flag::DRIVER_SHIFT;
 
 /// The io_uring driver.
 #[derive(Debug)]
 pub(crate) struct Uring {
-    /// No other has or ever had it: an address goes to the next port when this one is gone.
+    /// No other driver has or ever had this number. An address was rejected: the next port may get
+    /// it when this one is gone.
     number: u64,
     ring: Ring,
     buffers: Mutex<Buffers>,
-    /// A stream receives: the kernel needs buffers before it hears of that.
+    /// A stream receives: the kernel needs buffers before it gets that request.
     buffers_wanted: AtomicBool,
     /// Connections that the kernel accepted when no place was left, with their listeners. They are
-    /// told as soon as there is a place, as those in the backlog are.
-    untold: Mutex<Vec<(SlotId, Handle)>>,
-    /// The kernel ends a streaming receive after so many bytes as it is told.
+    /// delivered as soon as there is a place, like those in the backlog.
+    undelivered: Mutex<Vec<(SlotId, Handle)>>,
+    /// The kernel ends a multishot receive after the number of bytes that the request gives.
     caps_streams: bool,
     /// The table of sockets without descriptors, if the port has one.
     direct: Option<Direct>,
@@ -94,19 +95,19 @@ impl Uring {
             ring,
             buffers: Mutex::new(Buffers::new(options.pool)),
             buffers_wanted: AtomicBool::new(false),
-            untold: Mutex::default(),
+            undelivered: Mutex::default(),
             caps_streams: abilities.caps_streams,
             direct,
         })
     }
 
-    /// Asks the kernel for something on a socket; its end will be reported.
+    /// Queues a request for a socket. Its end will be reported.
     fn ask(&self, kind: Kind, id: SlotId, entry: Entry) {
         let name = Name::of(kind, id).encode();
         self.ring.push(entry.user_data(name));
     }
 
-    /// Asks for what the reading side does.
+    /// Queues a request of the reading side.
     fn ask_reading(&self, socket: &mut Locked<'_>, kind: Kind, entry: Entry) {
         socket.set(flag::ARMED);
         self.ask(kind, socket.id, request::aimed(socket.open_handle(), entry));
@@ -145,7 +146,7 @@ impl Uring {
         let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
         if address.is_unix() {
-            // It never is under way: the kernel would have a thread of its own wait in it.
+            // Such a connect is never in progress: the kernel would block a worker thread in it.
             let try_it = |handle: &Handle| sys::connect_at_once(handle, address);
             let tried = self.with_descriptor(socket.open_handle(), try_it);
             return socket.connect_tried(tried.and_then(|tried| tried));
@@ -154,7 +155,7 @@ impl Uring {
         self.ask_reading(socket, Kind::Connect, entry);
     }
 
-    /// What the reading side has with the kernel, by name.
+    /// Returns the name of the reading side's request with the kernel.
     fn armed(&self, socket: &Locked<'_>) -> Name {
         let into_nothing = || {
             let work = socket.work.as_ref();
@@ -173,8 +174,8 @@ impl Uring {
         Name::of(kind, socket.id)
     }
 
-    /// Enters the kernel and works through what has completed. Only the thread inside the driver
-    /// calls it, and `bind` let it.
+    /// Enters the kernel and processes what has completed. Only the thread inside the driver calls
+    /// it, and `bind` let it.
     fn turn(
         &self,
         core: &Arc<Core>,
@@ -188,9 +189,10 @@ impl Uring {
         Ok(())
     }
 
-    /// Sees to it that the kernel has buffers, if any stream ever received.
+    /// Makes sure that the kernel has buffers, if any stream ever received.
     fn offer_buffers(&self, core: &Core) -> Result<(), i32> {
-        // Set before the request was queued, and so seen by whoever takes it from the queue.
+        // It was set before the request was queued, so the thread that takes the request from the
+        // queue sees it.
         if self.buffers_wanted.load(Ordering::Relaxed) {
             let mut buffers = lock(&self.buffers);
             if !buffers.is_open() && core.waits_for_memory() {
@@ -199,7 +201,7 @@ impl Uring {
             let open = |address, entries| self.ring.register_buffers(address, entries);
             match buffers.open(open) {
                 Ok(()) => buffers.top_up(core),
-                // The streams that ask find no buffer, and wait for one (`find_buffer`).
+                // Streams that receive find no buffer, and wait for one (`find_buffer`).
                 Err(libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN) => {}
                 Err(code) => return Err(code),
             }
@@ -207,29 +209,30 @@ impl Uring {
         Ok(())
     }
 
-    /// Works through what has completed, without entering the kernel.
+    /// Processes what has completed, without entering the kernel.
     fn reap(&self, core: &Arc<Core>, out: &mut Out<'_>) {
         // SAFETY: as in `turn`.
         unsafe {
             self.ring
                 .completions(|completed| self.complete(core, completed, out));
         }
-        self.serve_the_line(core);
+        self.serve_waiting_streams(core);
     }
 
-    /// Streams wait for a buffer while the kernel has some left over: they try again. A buffer
-    /// that was meant for one of them may have come back unused.
-    fn serve_the_line(&self, core: &Arc<Core>) {
+    /// If streams wait for a buffer while the kernel has some left, they try again. A buffer that
+    /// was meant for one of them may have come back unused.
+    fn serve_waiting_streams(&self, core: &Arc<Core>) {
         let stock = lock(&self.buffers).stock();
         core.call_waiting(stock);
     }
 
-    /// Ends the socket's connection at once, as far as the system allows; the peer learns of it
-    /// now, and what the kernel has comes back. Each socket in constant time: cancelling walks a
-    /// list that grows with what is armed, and cancelling by descriptor walks all of it.
+    /// Ends the socket's connection at once, as far as the system allows: the peer learns of it
+    /// now, and the kernel's requests come back. Each socket takes constant time. A cancel walks a
+    /// list that grows with the number of armed requests, and a cancel by descriptor walks all of
+    /// it.
     fn disconnect(&self, socket: &Locked<'_>) {
         if socket.has(flag::SHARED_LISTENER) {
-            // A shutdown would end the accepts of the other ports too.
+            // A shutdown would also end the accepts of other ports.
             return self.cancel_all(socket);
         }
         let shut = self.with_descriptor(socket.open_handle(), |handle| {
@@ -241,13 +244,13 @@ impl Uring {
         let Some(shut) = shut.unwrap_or(Some(false)) else {
             return;
         };
-        // A connect goes on after a shutdown, and so does the accept of a Unix listener.
+        // A shutdown does not end a connect, nor the accept of a Unix listener.
         if !shut || socket.has(flag::LISTENER | flag::CONNECTING) {
             self.cancel_all(socket);
         }
     }
 
-    /// Asks for what the reading side has with the kernel to end.
+    /// Asks for the end of the reading side's request with the kernel.
     fn cancel_reading(&self, socket: &Locked<'_>) {
         let name = self.armed(socket);
         let bursts = self.direct.is_some() && name.kind == Kind::Accept;
@@ -257,7 +260,7 @@ impl Uring {
         });
     }
 
-    /// Asks for everything that the kernel has of this socket to end.
+    /// Asks for the end of everything that the kernel has of this socket.
     fn cancel_all(&self, socket: &Locked<'_>) {
         if socket.has(flag::ARMED) {
             self.cancel_reading(socket);
@@ -418,8 +421,8 @@ impl Driver for Uring {
         let Some(handle) = socket.handle.take() else {
             return;
         };
-        if socket.has(HAS_UNTOLD) {
-            self.forget_untold(socket.id);
+        if socket.has(HAS_UNDELIVERED) {
+            self.close_undelivered(socket.id);
         }
         if let Some(place) = handle.place() {
             return self.release_place(socket, place);
@@ -429,7 +432,7 @@ impl Driver for Uring {
         } else if socket.has(flag::LISTENER | flag::CONNECTING) {
             drop(handle);
         } else {
-            sys::close_in_order(handle);
+            sys::close_gracefully(handle);
         }
     }
 
@@ -438,7 +441,7 @@ impl Driver for Uring {
     }
 
     fn untold(&self, id: SlotId) -> usize {
-        let untold = lock(&self.untold);
+        let untold = lock(&self.undelivered);
         untold
             .iter()
             .filter(|(listener, _)| *listener == id)

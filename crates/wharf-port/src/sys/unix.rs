@@ -415,14 +415,14 @@ pub(crate) fn disconnect(handle: &Handle) -> Result<(), i32> {
 const DISCARD_BYTES_MAX: usize = 1 << 20;
 
 /// Closes the socket so that everything sent before still arrives.
-pub(crate) fn close_in_order(handle: Handle) {
-    finish_in_order(&handle);
+pub(crate) fn close_gracefully(handle: Handle) {
+    prepare_graceful_close(&handle);
     drop(handle);
 }
 
 /// Prepares a socket for a graceful close. A close with unread bytes would reset the connection and
 /// destroy output that is on its way (measured: 24,576 of 300,000 bytes arrived).
-pub(crate) fn finish_in_order(handle: &Handle) {
+pub(crate) fn prepare_graceful_close(handle: &Handle) {
     let unread = rustix::io::ioctl_fionread(handle).unwrap_or(0);
     if unread > 0 && shutdown_write(handle).is_ok() {
         let mut away = [0; 16 * 1024];

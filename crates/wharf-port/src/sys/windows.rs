@@ -319,7 +319,7 @@ const DISCARD_BYTES_MAX: usize = 1 << 20;
 
 /// Closes the socket so that everything sent before still arrives. A close with unread bytes would
 /// reset the connection and destroy output that is on its way.
-pub(crate) fn close_in_order(handle: Handle) {
+pub(crate) fn close_gracefully(handle: Handle) {
     if unread_bytes(&handle) > 0 {
         // It fails if the peer has reset the connection. Then there is nothing to lose either.
         let _ = shutdown_write(&handle);

@@ -1,16 +1,18 @@
-//! Accepts kept posted: several `AcceptEx` per listener, each refilled when it is taken.
+//! Posted accepts: each listener has several `AcceptEx` with the system, and posts a new one for
+//! each that is taken.
 //!
-//! A connection that finds none posted waits in the backlog, so that their number is speed and not
-//! capacity. Whatever a posted accept ends with concerns that accept only: the next one is posted
-//! (cpython #93821 and twisted #10956 are listeners that went deaf). When posting fails and none is
-//! left, the listener pauses with a retry, as on every driver; while one is left, its packet is the
+//! A connection that finds none posted waits in the backlog. So their number determines speed and
+//! not capacity. The error of a posted accept concerns that accept only: the next one is posted
+//! (cpython #93821 and twisted #10956 are listeners that went deaf). If posting fails and none is
+//! left, the listener pauses with a retry, as on every driver. While one is left, its packet is the
 //! retry.
 //!
-//! No more are posted than the port has room for, and than may wait for those who take them. Others may take that room meanwhile; then what
-//! the system has accepted waits here, unseen like a connection in the backlog, until there is
-//! room, and the listener pauses. What is posted then stays, and what it brings waits as well: no
-//! more than were posted. The same goes for a listener whose accept was cancelled, because a
-//! listener on which an `AcceptEx` was cancelled may only be closed.
+//! A listener posts no more accepts than the port has free slots, and no more than connections may
+//! wait for the caller. Other sockets may take the free slots meanwhile. An accepted connection is
+//! then kept in this module, invisible to the caller like one in the backlog, until a slot is free;
+//! the listener pauses. Accepts that are posted stay posted, and their connections wait as well: no
+//! more of them than were posted. The same holds for a listener whose accept the caller has
+//! cancelled, because a listener with a cancelled `AcceptEx` may only be closed.
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ use crate::lock;
 use crate::packet::PauseReason;
 use crate::sys::{self, AcceptFault, Handle};
 
-/// Accepts that fail at once, for a connection's own sake, before the listener pauses instead.
+/// How many accepts may fail at once because of their connections before the listener pauses.
 const TRIES_MAX: u32 = 64;
 
 /// One posted accept: what the system writes to, and the socket it accepts into.
@@ -46,7 +48,7 @@ struct Posted {
 /// Where the system writes the addresses.
 struct AddressCell(UnsafeCell<Addresses>);
 
-// SAFETY: read only by the thread that took the packet of the accept, under the slot's lock.
+// SAFETY: only the thread that took the packet of the accept reads it, under the slot's lock.
 unsafe impl Send for AddressCell {}
 // SAFETY: as above.
 unsafe impl Sync for AddressCell {}
@@ -57,20 +59,20 @@ impl std::fmt::Debug for AddressCell {
     }
 }
 
-/// What one listener has posted, and what came and found no room.
+/// What one listener has posted, and the connections that found no free slot.
 #[derive(Debug)]
 struct Accepting {
     domain: Domain,
     extensions: Extensions,
     no_delay: bool,
-    /// Set on each connection: Windows does not promise that its times are inherited.
+    /// Set on each connection, because Windows does not promise that its times are inherited.
     keepalive: Option<Keepalive>,
     posted: Vec<Lent<Posted>>,
     unplaced: Vec<(Handle, Option<Address>)>,
 }
 
-/// All listeners that accept or have accepted, by slot. Its lock is held for look-ups only; who
-/// works on an entry takes it out, under the lock of the listener's slot.
+/// All listeners that accept or have accepted, by slot. Its lock is held for look-ups only. A
+/// thread that works on an entry takes it out, under the lock of the listener's slot.
 #[derive(Debug, Default)]
 pub(super) struct Listeners(Mutex<BTreeMap<u32, Accepting>>);
 
@@ -83,21 +85,21 @@ impl Listeners {
         lock(&self.0).insert(id.index, accepting);
     }
 
-    /// Whether this is the address of an accept the listener has posted.
+    /// Whether this is the address of an accept that the listener has posted.
     pub(super) fn has_posted(&self, id: SlotId, address: *mut OVERLAPPED) -> bool {
         let listeners = lock(&self.0);
         let posted = listeners.get(&id.index).map(|accepting| &accepting.posted);
         posted.is_some_and(|posted| place_of(posted, address).is_some())
     }
 
-    /// How many connections of the listener wait for room.
+    /// Returns how many connections of the listener wait for a free slot.
     pub(super) fn unplaced(&self, id: SlotId) -> usize {
         let listeners = lock(&self.0);
         let accepting = listeners.get(&id.index);
         accepting.map_or(0, |accepting| accepting.unplaced.len())
     }
 
-    /// The listener closes: connections that never found room close with it.
+    /// The listener closes: connections that never got a slot close with it.
     pub(super) fn forget(&self, id: SlotId) {
         let accepting = self.take(id);
         debug_assert!(
@@ -128,9 +130,9 @@ impl Accepting {
 }
 
 impl Iocp {
-    /// Keeps the options of a listener that its connections get from us.
+    /// Keeps the options that connections of a listener get from us.
     pub(super) fn keep_options(&self, socket: &Locked<'_>, at: &ListenOptions) {
-        // Without them it is only longer until a peer is found to be gone: the first accept
+        // Without these options it only takes longer until a dead peer is noticed. The first accept
         // reports what is wrong with the listener.
         if at.keepalive.is_some() {
             if let Ok(mut accepting) = Accepting::of(self, socket.open_handle()) {
@@ -140,8 +142,9 @@ impl Iocp {
         }
     }
 
-    /// Starts to accept, or goes on after a pause. Everything about a listener goes to the queue: what
-    /// its caller's thread brings about, such as a pause, is there, and nothing may overtake it.
+    /// Starts to accept, or continues after a pause. All packets of a listener go to the queue:
+    /// packets that the caller's own thread causes, such as a pause, are there, and no packet may
+    /// overtake them.
     pub(super) fn arm_accept(&self, socket: &mut Locked<'_>) {
         socket.queue_only();
         let accepting = match self.listeners.take(socket.id) {
@@ -157,13 +160,13 @@ impl Iocp {
     }
 
     fn go_on(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
-        self.place_those_that_wait(socket, accepting);
+        self.deliver_unplaced(socket, accepting);
         if accepting.unplaced.is_empty() {
             self.refill(socket, accepting);
         }
     }
 
-    fn place_those_that_wait(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
+    fn deliver_unplaced(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
         while !accepting.unplaced.is_empty() {
             let Some(place) = socket.place() else {
                 return;
@@ -179,14 +182,14 @@ impl Iocp {
         }
     }
 
-    /// Posts accepts up to the number wished for and to the room in the port. Pauses when none
+    /// Posts accepts up to the wanted number and to the free slots of the port. Pauses if none
     /// could be posted.
     fn refill(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
         if socket.has_many_untaken_accepts() {
             return;
         }
         let room = socket.core.places_left();
-        // Each may bring a connection before anybody takes one.
+        // Each may deliver a connection before the caller takes one.
         let untaken = socket.untaken();
         let most = socket
             .core
@@ -195,7 +198,7 @@ impl Iocp {
             .saturating_sub(untaken);
         let wished = (u32::from(socket.core.options().accepts_posted).min(room) as usize).min(most);
         if wished == 0 && accepting.posted.is_empty() {
-            // Either this pauses, or there is room after all and the next accept goes on.
+            // Either this pauses, or a slot is free after all and the next accept continues.
             match socket.place() {
                 Some(place) => place.give_up(),
                 None => return,
@@ -261,7 +264,7 @@ impl Iocp {
         accepting
             .unplaced
             .extend(self.finish(socket, &accepting, posted));
-        // Behind others that wait for room it waits for the same retry.
+        // If others wait for a free slot, it waits after them, for the same retry.
         if socket.receiving == Receiving::Accept && !socket.has(flag::CLOSING) && !waiting {
             self.go_on(socket, &mut accepting);
         }
@@ -269,20 +272,21 @@ impl Iocp {
         socket.settle();
     }
 
-    /// The connection that an accept brought, made fit for use; nothing when it failed or its peer
-    /// is gone, which is that connection's own affair.
+    /// Returns the connection of an accept, ready for use. Returns `None` if the accept failed or
+    /// the peer is gone: that concerns this connection only.
     fn finish(
         &self,
         socket: &Locked<'_>,
         accepting: &Accepting,
         posted: Posted,
     ) -> Option<(Handle, Option<Address>)> {
-        // A listener that closes has no handle any more: what comes now closes with it.
+        // A closing listener has no handle any more, so a new connection closes with it.
         let listener = socket.handle.as_ref()?;
         posted.overlapped.result().ok()?;
         request::finish_accept(listener, &posted.socket).ok()?;
         if accepting.no_delay {
-            // Windows does not promise that this one is inherited. Without it, it is only slower.
+            // Windows does not promise that it is inherited. Without it the connection is only
+            // slower.
             let _ = SockRef::from(&posted.socket).set_tcp_nodelay(true);
         }
         if let Some(keepalive) = &accepting.keepalive {

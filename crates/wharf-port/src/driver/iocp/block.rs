@@ -1,9 +1,10 @@
-//! The memory the system writes to: one block per request, at an address that stays.
+//! The memory that the system writes to: one block per request, at a stable address.
 //!
-//! What a request needs beyond the call that makes it is its `OVERLAPPED`; Winsock captures buffer
-//! lists and addresses in the call. The reading side's block is part of the slot, because an idle
-//! connection always has a request there; that of the writing side comes with the work block. The
-//! cells are raw memory to the compiler: no reference to what the system may write is ever made.
+//! After the call that makes a request, the system needs only its `OVERLAPPED`: Winsock copies
+//! buffer lists and addresses during the call. The block of the reading side is part of the slot,
+//! because an idle connection always has a request there. The block of the writing side is part of
+//! the work block. To the compiler the cells are raw memory: the code never makes a reference to
+//! memory that the system may write.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -18,37 +19,38 @@ use crate::sys;
 #[derive(Default)]
 pub(super) struct Overlapped(UnsafeCell<OVERLAPPED>);
 
-// SAFETY: the cell is read and written by the thread that holds its slot's lock, and only while no
+// SAFETY: only the thread that holds the slot's lock reads and writes the cell, and only while no
 // request is with the system; in between only the system touches it.
 unsafe impl Send for Overlapped {}
 // SAFETY: as above.
 unsafe impl Sync for Overlapped {}
 
 impl Overlapped {
-    /// The address as a packet brings it; never read through unless it is one's own.
+    /// Returns the address that a packet carries. An address from a packet is dereferenced only
+    /// after it has matched one of our own.
     pub(super) fn address(&self) -> *mut OVERLAPPED {
         self.0.get()
     }
 
-    /// Empties the block for a new request, and lends it. The event stays 0: with one, the request
-    /// would end with the thread that made it.
+    /// Clears the block for a new request, and lends it. The event stays 0: with an event, the
+    /// request would end with the thread that made it.
     ///
     /// The caller holds the slot's lock, and no request of this block is with the system.
     pub(super) fn lend(&self) -> *mut OVERLAPPED {
-        // SAFETY: nobody else touches the cell, as the caller promises.
+        // SAFETY: no other code touches the cell, as the caller promises.
         unsafe { self.address().write(OVERLAPPED::default()) };
         self.address()
     }
 
-    /// How the request ended, and how many bytes it moved. The caller has taken its packet and
-    /// holds the slot's lock.
+    /// Returns how the request ended, and how many bytes it moved. The caller has taken its packet
+    /// and holds the slot's lock.
     pub(super) fn result(&self) -> Result<usize, i32> {
         // SAFETY: the packet is out, so the system is done with the block.
         let (status, count) = unsafe {
             let block = self.address();
             ((*block).Internal, (*block).InternalHigh)
         };
-        // An NTSTATUS is 32 bits wide; the warnings among them are failures here (676 of Wine).
+        // An NTSTATUS is 32 bits wide. Warnings count as failures here (676 of Wine).
         match status as u32 {
             0 => Ok(count),
             status => Err(sys::code_of_status(status as i32)),
@@ -69,7 +71,7 @@ pub(crate) struct SlotBlock {
     pub(super) watched: Watched,
 }
 
-/// What a poll of the network driver asks and answers: one socket, and what happened to it.
+/// Input and output of a poll of the network driver: one socket, and what happened to it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Poll {
@@ -90,14 +92,14 @@ unsafe impl Send for Watched {}
 unsafe impl Sync for Watched {}
 
 impl Watched {
-    /// Fills the poll in and lends it; the same conditions hold as for the slot's `OVERLAPPED`.
+    /// Fills the poll in and lends it. The conditions for the slot's `OVERLAPPED` hold here too.
     pub(super) fn lend(&self, poll: Poll) -> *mut Poll {
         // SAFETY: no request is with the system, as the caller promises.
         unsafe { self.0.get().write(poll) };
         self.0.get()
     }
 
-    /// What happened; the packet of the poll is out.
+    /// Returns what happened. The packet of the poll is out.
     pub(super) fn events(&self) -> u32 {
         // SAFETY: the packet is out, so the system is done with the block.
         unsafe { (*self.0.get()).events }
@@ -130,7 +132,7 @@ pub(crate) struct WorkBlock {
 }
 
 impl WorkBlock {
-    /// The block of the writing side, made at the first send and used for all that follow.
+    /// Returns the block of the writing side. The first send makes it, and later sends reuse it.
     pub(super) fn sending(&mut self) -> &Overlapped {
         self.sending
             .get_or_insert_with(|| Lent::new(Overlapped::default()))
@@ -144,10 +146,10 @@ impl WorkBlock {
     }
 }
 
-/// A heap value at an address that stays, which the system may hold too.
+/// A heap value at a stable address, which the system may hold too.
 ///
-/// Invariant: `0` came from a box that this value alone owns. No `Box`, because moving one claims
-/// that nobody else uses its memory.
+/// Invariant: `0` came from a box that this value alone owns. It is not a `Box`, because moving a
+/// `Box` asserts that no other code uses its memory.
 #[derive(Debug)]
 pub(super) struct Lent<T>(NonNull<T>);
 
@@ -166,19 +168,19 @@ impl<T> Lent<T> {
         unsafe { self.0.as_ref() }
     }
 
-    /// The value, once the system is done with it.
+    /// Returns the value, once the system is done with it.
     pub(super) fn into_inner(self) -> T {
         let pointer = self.0;
         std::mem::forget(self);
-        // SAFETY: from a box, by the invariant, and nobody drops it but this.
+        // SAFETY: from a box, by the invariant, and no other code drops it.
         *unsafe { Box::from_raw(pointer.as_ptr()) }
     }
 }
 
 impl<T> Drop for Lent<T> {
     fn drop(&mut self) {
-        // SAFETY: from a box, by the invariant. Whoever drops it knows that no request holds it:
-        // a port that cannot know keeps its tables for ever.
+        // SAFETY: from a box, by the invariant. The code that drops it knows that no request holds
+        // it: a port that cannot know that keeps its tables forever.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
@@ -187,7 +189,7 @@ impl<T> Drop for Lent<T> {
 mod tests {
     use crate::core::slot::Slot;
 
-    /// What an associated socket costs while nothing happens: its slot, with both blocks.
+    /// What an associated idle socket costs: its slot, with both blocks.
     #[test]
     fn an_idle_socket_costs_at_most_160_bytes() {
         let bytes = size_of::<Slot>();

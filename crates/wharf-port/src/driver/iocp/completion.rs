@@ -1,4 +1,4 @@
-//! Completions: whose request a packet ends, and what that means for its socket.
+//! Completions: which request a packet ends, and what that means for its socket.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::driver::Driver;
 use crate::sys;
 
 impl Iocp {
-    /// Finds whose request a packet ends, and reports it.
+    /// Finds which request a packet ends, and reports it.
     pub(super) fn completed(
         &self,
         core: &Arc<Core>,
@@ -39,7 +39,7 @@ impl Iocp {
         } else if guarded && block.overlapped.address() == address {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             socket.clear(flag::GUARDED);
-            self.looked(&mut socket, block.overlapped.result().err());
+            self.zero_receive_ended(&mut socket, block.overlapped.result().err());
         } else if sending && socket.work.as_deref().is_some_and(is_sending) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             self.writing_side_ended(&mut socket);
@@ -79,8 +79,8 @@ impl Iocp {
     fn writing_side_ended(&self, socket: &mut Locked<'_>) {
         let work = socket.work.as_mut().expect("a send keeps its work");
         match work.driver.sending().result() {
-            // Whatever it fails with once the handle is closed is our own close: Wine says 6 as well,
-            // "invalid handle", where the request had gone to the system again.
+            // After the handle is closed, every failure is due to our own close. Wine also reports
+            // 6, "invalid handle", if the request had gone to the system again.
             Err(code) if sys::is_cancelled(code) || socket.has(flag::HUNG_UP) => {
                 socket.send_cut_short();
             }
@@ -88,11 +88,11 @@ impl Iocp {
         }
     }
 
-    /// Takes note of what has ended, without waiting and without being a waiter. Returns how much
-    /// that was.
+    /// Processes what has ended, without waiting and without being a waiter. Returns how many
+    /// requests that was.
     pub(super) fn collect(&self, core: &Arc<Core>) -> usize {
         let (mut ended, mut wakes) = (0, 0);
-        // The next wait meets the same error and reports it.
+        // The next wait gets the same error and reports it.
         let _ = self
             .queue
             .dequeue(Some(Duration::ZERO), COLLECTED_MAX, |packet| match packet {
@@ -102,7 +102,7 @@ impl Iocp {
                     self.completed(core, index, address, &mut Out::queue());
                 }
             });
-        // They are for those who wait.
+        // These wake-ups are for the waiters.
         self.wake(wakes);
         ended
     }

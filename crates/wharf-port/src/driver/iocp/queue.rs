@@ -1,9 +1,9 @@
 //! The completion port itself: associate, post, dequeue.
 //!
-//! A packet's key is the slot's number, not the caller's key: that one lives in the slot, so that
-//! any value is legal and nothing is ever taken for a pointer (golang #21172 and #58870 are crashes
-//! by foreign packets). Packets are dequeued in batches; how a request ended is read from its own
-//! block.
+//! A packet's key is the slot's number, not the caller's key. The caller's key is in the slot, so
+//! any value is legal and no value is ever taken for a pointer (golang #21172 and #58870 are
+//! crashes caused by foreign packets). Packets are dequeued in batches. The block of a request has
+//! its result.
 
 use std::os::windows::io::{AsRawHandle, AsRawSocket, FromRawHandle, OwnedHandle};
 use std::ptr;
@@ -19,16 +19,16 @@ use windows_sys::Win32::System::Threading::INFINITE;
 use crate::core::slot::SlotId;
 use crate::sys::{self, Handle};
 
-/// Packets that one call takes at most.
+/// The most packets that one call takes.
 const PACKETS_MAX: usize = 64;
 
-/// The key of packets that only wake a thread; no slot has this number.
+/// The key of packets that only wake a thread. No slot has this number.
 const WAKE: usize = usize::MAX;
 
-/// What a packet says.
+/// What a packet means.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Dequeued {
-    /// A thread shall return.
+    /// A thread is to return.
     Wake,
     /// The request of this block, on the socket in this slot, is over.
     Request(u32, *mut OVERLAPPED),
@@ -39,19 +39,19 @@ pub(super) struct Queue(OwnedHandle);
 
 impl Queue {
     pub(super) fn new() -> Result<Self, i32> {
-        // As many threads as there are processors run at a time, which is what 0 says.
+        // 0 lets as many threads run at a time as there are processors.
         let handle = create(INVALID_HANDLE_VALUE, ptr::null_mut(), 0)?;
-        // SAFETY: just created, and owned by nobody else.
+        // SAFETY: just created, and no other code owns it.
         Ok(Queue(unsafe { OwnedHandle::from_raw_handle(handle) }))
     }
 
-    /// Makes the ends of requests on this socket come here, for as long as it is open.
+    /// Lets the ends of this socket's requests come here, as long as it is open.
     pub(super) fn associate(&self, socket: &Handle, id: SlotId) -> Result<(), i32> {
         let socket = socket.as_raw_socket() as HANDLE;
         create(socket, self.0.as_raw_handle(), id.index as usize).map(drop)
     }
 
-    /// Posts a packet that wakes a thread; answers whether the system took it.
+    /// Posts a packet that wakes a thread. Returns whether the system took it.
     pub(super) fn post_wake(&self) -> bool {
         // SAFETY: the values of a posted packet mean nothing to the system.
         let result =
@@ -59,7 +59,7 @@ impl Queue {
         result != 0
     }
 
-    /// Waits for packets, at most so long, and hands each to `take`.
+    /// Waits for packets, at most this long, and passes each to `take`.
     pub(super) fn dequeue(
         &self,
         at_most: Option<Duration>,
@@ -69,7 +69,7 @@ impl Queue {
         let mut entries = [OVERLAPPED_ENTRY::default(); PACKETS_MAX];
         let wanted = packets_max.clamp(1, PACKETS_MAX) as u32;
         let mut count = 0;
-        // SAFETY: the entries and the count are written by the call alone, within `wanted`.
+        // SAFETY: only the call writes the entries and the count, within `wanted`.
         let result = unsafe {
             GetQueuedCompletionStatusEx(
                 self.0.as_raw_handle(),
@@ -81,7 +81,8 @@ impl Queue {
             )
         };
         if result == 0 {
-            // The count says 1 after a time-out, on Windows and on Wine: nothing was dequeued.
+            // After a time-out the count says 1, on Windows and on Wine, although nothing was
+            // dequeued.
             let code = sys::last_error();
             let timed_out = code == WAIT_TIMEOUT as i32;
             return if timed_out { Ok(()) } else { Err(code) };
@@ -105,7 +106,7 @@ fn create(file: HANDLE, port: HANDLE, key: usize) -> Result<HANDLE, i32> {
     Ok(handle)
 }
 
-/// Whole milliseconds, rounded up, so that no wait ends before its time.
+/// Returns whole milliseconds, rounded up, so that no wait ends early.
 fn milliseconds(at_most: Option<Duration>) -> u32 {
     let Some(at_most) = at_most else {
         return INFINITE;
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn posted_wakes_come_one_by_one() {
-        let queue = Queue::new().expect("the system gives a completion port");
+        let queue = Queue::new().expect("the system creates a completion port");
         assert!(queue.post_wake() && queue.post_wake() && queue.post_wake());
         let mut wakes = Vec::new();
         let limits = [2, 2, 2];

@@ -1,8 +1,8 @@
 //! The reading side of a stream: the receive of no bytes, and the watch for a peer that leaves.
 //!
-//! Both use the slot's one block, one at a time. The receive of no bytes is the driver's own:
-//! `GUARDED` is set as long as the system has it, whether or not anybody reads. A watch that finds
-//! it there waits behind it, because a receive is never cancelled but by a close.
+//! Both use the slot's one block, one at a time. The receive of no bytes belongs to the driver:
+//! `GUARDED` is set while the system has it, whether or not the caller reads. A watch that finds it
+//! there waits until it has ended, because only a close cancels a receive.
 
 use super::{Iocp, READABLE, request, watch};
 use crate::core::locked::Locked;
@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::sys;
 
 impl Iocp {
-    /// Waits until the socket has something to read, unless it is known to have, or something waits
+    /// Waits until the socket has something to read, unless it is known to have, or a receive waits
     /// already.
     pub(super) fn arm_reading(&self, socket: &mut Locked<'_>) {
         if socket.has(READABLE) {
@@ -32,8 +32,8 @@ impl Iocp {
         }
     }
 
-    /// Waits until the peer leaves. A receive that was cancelled may have left the block with the
-    /// system; then this waits for that one first, which the peer's leaving ends as well.
+    /// Waits until the peer leaves. A cancelled receive may have left the block with the system.
+    /// Then the watch first waits for that request, which also ends when the peer leaves.
     pub(super) fn arm_watch(&self, socket: &mut Locked<'_>) {
         if socket.has(flag::GUARDED) {
             return;
@@ -49,20 +49,20 @@ impl Iocp {
         }
     }
 
-    /// The receive of no bytes has ended: there is something to read, or it has failed. Whoever asked
-    /// for it may have cancelled meanwhile, and something else may be asked.
-    pub(super) fn looked(&self, socket: &mut Locked<'_>, failed: Option<i32>) {
+    /// The receive of no bytes has ended: there is something to read, or it has failed. The caller
+    /// may have cancelled its receive meanwhile, and may have requested something else.
+    pub(super) fn zero_receive_ended(&self, socket: &mut Locked<'_>, failed: Option<i32>) {
         if socket.has(flag::CLOSING) {
             return socket.settle();
         }
         match failed {
-            // Nobody here asked for that; what the socket does now, it goes on with.
+            // We did not request that. The socket continues with what it does now.
             Some(code) if sys::is_cancelled(code) => {}
             Some(code) if socket.receiving != Receiving::Nothing => {
                 return socket.receive_stopped(Some(code));
             }
             Some(code) if sys::error_kind(code) == ErrorKind::Reset => socket.set(flag::WAS_RESET),
-            // A read tells what it is.
+            // A read reports what it is.
             None | Some(_) => socket.set(READABLE),
         }
         match socket.receiving {
@@ -75,7 +75,7 @@ impl Iocp {
         }
     }
 
-    /// The socket joins those that are ready, unless somebody has its turn.
+    /// The socket joins the ready queue, unless a waiter has its turn.
     fn readable(&self, socket: &mut Locked<'_>) {
         if socket.turn_is_free() && !socket.has(flag::QUEUED) {
             socket.join_ready();

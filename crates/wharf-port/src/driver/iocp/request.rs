@@ -1,8 +1,9 @@
 //! The requests themselves: one function per system call that leaves a request behind.
 //!
-//! Each answers `Ok` when a packet will come, and the code when none will. A request that succeeds
-//! at once posts its packet like any other: `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS` would save that
-//! one, at the price of two ways for each request to end, and is wrong under layered providers.
+//! Each returns `Ok` if a packet will come, and the code if none will. A request that succeeds at
+//! once posts its packet like any other. `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS` would save that
+//! packet, but each request would then have two ways to end, and it is wrong under layered
+//! providers.
 
 use std::ffi::c_void;
 use std::mem;
@@ -24,13 +25,13 @@ use windows_sys::core::GUID;
 
 use crate::sys::{self, Handle};
 
-/// Bytes of one address in what `AcceptEx` writes: the largest there is, and 16 of its own.
+/// Bytes of one address in what `AcceptEx` writes: the largest address, and 16 bytes of its own.
 const ADDRESS_BYTES: usize = size_of::<SOCKADDR_STORAGE>() + 16;
 
 /// Where `AcceptEx` writes the addresses of both sides.
 pub(super) type Addresses = [u8; 2 * ADDRESS_BYTES];
 
-/// Functions of Winsock that are found at run time, once for each family of addresses.
+/// Functions of Winsock that are found at run time, once for each address family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extensions {
     accept: LPFN_ACCEPTEX,
@@ -42,7 +43,7 @@ impl Extensions {
     pub(super) fn of(domain: Domain) -> Result<Self, i32> {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
         let socket = Handle::from(socket.map_err(|error| sys::code_of(&error))?);
-        // SAFETY: each function has the type that its name (the GUID) stands for.
+        // SAFETY: each function has the type that its name (the GUID) denotes.
         unsafe {
             Ok(Extensions {
                 accept: extension(&socket, &WSAID_ACCEPTEX)?,
@@ -52,10 +53,10 @@ impl Extensions {
         }
     }
 
-    /// Accepts one connection into `socket`, which is fresh and of the listener's family.
+    /// Accepts one connection into `socket`, which is new and of the listener's family.
     ///
     /// # Safety
-    /// `addresses` and `overlapped` stay valid, and are touched by nobody, until the packet.
+    /// `addresses` and `overlapped` stay valid, and no other code touches them, until the packet.
     pub(super) unsafe fn accept(
         &self,
         listener: &Handle,
@@ -67,7 +68,7 @@ impl Extensions {
         let each = ADDRESS_BYTES as u32;
         let mut received = 0;
         // SAFETY: both sockets are open; the rest is the caller's promise. No byte is received, so
-        // that the whole buffer is for the addresses.
+        // the whole buffer is for the addresses.
         let result = unsafe {
             accept(
                 raw(listener),
@@ -83,15 +84,15 @@ impl Extensions {
         issued(result != 0)
     }
 
-    /// The peer in what an `AcceptEx` wrote that succeeded.
+    /// Returns the peer from what a successful `AcceptEx` wrote.
     pub(super) fn peer(&self, addresses: &Addresses) -> Option<SockAddr> {
         let split = self.addresses.expect("found when the driver was made");
         let each = ADDRESS_BYTES as u32;
         let (mut local, mut peer): (*mut SOCKADDR, *mut SOCKADDR) =
             (ptr::null_mut(), ptr::null_mut());
         let (mut local_bytes, mut peer_bytes) = (0, 0);
-        // SAFETY: the buffer has the lengths that the accept was given; the call only points
-        // into it.
+        // SAFETY: the buffer has the lengths that the accept was given; the call only points into
+        // it.
         unsafe {
             split(
                 addresses.as_ptr().cast(),
@@ -108,8 +109,8 @@ impl Extensions {
         if peer.is_null() || bytes == 0 || bytes > size_of::<SOCKADDR_STORAGE>() {
             return None;
         }
-        // SAFETY: `peer` points to `bytes` bytes of an address; the storage has room for them and
-        // is of plain numbers.
+        // SAFETY: `peer` points to `bytes` bytes of an address; the storage has space for them and
+        // consists of plain numbers.
         let ((), address) = unsafe {
             SockAddr::try_init(|storage, length| {
                 ptr::copy_nonoverlapping(peer.cast::<u8>(), storage.cast::<u8>(), bytes);
@@ -124,7 +125,7 @@ impl Extensions {
     /// Connects a bound socket.
     ///
     /// # Safety
-    /// `overlapped` stays valid, and is touched by nobody, until the packet.
+    /// `overlapped` stays valid, and no other code touches it, until the packet.
     pub(super) unsafe fn connect(
         &self,
         socket: &Handle,
@@ -133,7 +134,7 @@ impl Extensions {
     ) -> Result<(), i32> {
         let connect = self.connect.expect("found when the driver was made");
         let mut sent = 0;
-        // SAFETY: the address is captured by the call; the rest is the caller's promise.
+        // SAFETY: the call copies the address; the rest is the caller's promise.
         let result = unsafe {
             connect(
                 raw(socket),
@@ -152,7 +153,7 @@ impl Extensions {
 /// Finds a function by its name.
 ///
 /// # Safety
-/// `F` is the optional function pointer that `name` stands for.
+/// `F` is the optional function pointer that `name` denotes.
 unsafe fn extension<F>(socket: &Handle, name: &GUID) -> Result<F, i32> {
     const { assert!(size_of::<F>() == size_of::<*const c_void>()) };
     let mut function: *const c_void = ptr::null();
@@ -169,21 +170,21 @@ unsafe fn extension<F>(socket: &Handle, name: &GUID) -> Result<F, i32> {
     Ok(unsafe { mem::transmute_copy(&function) })
 }
 
-/// Waits until there is something to receive, or the stream ends, and takes nothing.
+/// Waits until there is something to receive, or the stream ends, and consumes nothing.
 ///
 /// # Safety
-/// `overlapped` stays valid, and is touched by nobody, until the packet.
+/// `overlapped` stays valid, and no other code touches it, until the packet.
 pub(super) unsafe fn wait_readable(
     socket: &Handle,
     overlapped: *mut OVERLAPPED,
 ) -> Result<(), i32> {
-    // One buffer without a byte: no buffer at all is an error.
+    // One buffer without a byte: a list without a buffer is an error.
     let nothing = WSABUF {
         len: 0,
         buf: ptr::null_mut(),
     };
     let mut flags = 0;
-    // SAFETY: the list and the flags are captured by the call; the rest is the caller's promise.
+    // SAFETY: the call copies the list and the flags; the rest is the caller's promise.
     let result = unsafe {
         WSARecv(
             raw(socket),
@@ -208,7 +209,7 @@ pub(super) unsafe fn send(
     buffers: &[WSABUF],
     overlapped: *mut OVERLAPPED,
 ) -> Result<(), i32> {
-    // SAFETY: the list is captured by the call; the rest is the caller's promise.
+    // SAFETY: the call copies the list; the rest is the caller's promise.
     let result = unsafe {
         WSASend(
             raw(socket),
@@ -228,15 +229,15 @@ pub(super) fn cancel_all(socket: &Handle) {
     cancel(socket, ptr::null_mut());
 }
 
-/// Asks for one request of a socket to end. That there is none any more is no error: its packet is
-/// on the way.
+/// Asks for one request of a socket to end. It is no error if the request has ended: its packet is
+/// on its way.
 pub(super) fn cancel(socket: &Handle, overlapped: *mut OVERLAPPED) {
-    // SAFETY: the address only names a request; it is not read through.
+    // SAFETY: the address only names a request and is not dereferenced.
     unsafe { CancelIoEx(base(socket), overlapped) };
 }
 
-/// The handle of the provider at the bottom, which a filter (a layered service provider) may hide
-/// behind one of its own. What goes past Winsock has to name this one.
+/// Returns the handle of the lowest provider. A filter (a layered service provider) may hide it
+/// behind a handle of its own. Calls that bypass Winsock must use this one.
 pub(super) fn base(socket: &Handle) -> HANDLE {
     let mut base: SOCKET = 0;
     // SAFETY: the call writes one handle.
@@ -244,8 +245,8 @@ pub(super) fn base(socket: &Handle) -> HANDLE {
     asked.map_or(raw(socket) as HANDLE, |()| base as HANDLE)
 }
 
-/// Where a connect to this address goes. Windows knows no connect to the address of all interfaces,
-/// which elsewhere is this machine.
+/// Returns the address that a connect to this one must use. On Windows no connect goes to the
+/// address of all interfaces, which means this machine on other systems.
 pub(super) fn reachable(address: SockAddr) -> SockAddr {
     match address.as_socket() {
         Some(SocketAddr::V4(it)) if it.ip().is_unspecified() => {
@@ -258,8 +259,8 @@ pub(super) fn reachable(address: SockAddr) -> SockAddr {
     }
 }
 
-/// Lets a refusal on this machine be told as soon as it comes. Windows tries again for two seconds
-/// otherwise, which is of use only where a network may have lost something.
+/// Lets a refused connect on this machine fail as soon as the refusal arrives. By default Windows
+/// tries again for two seconds, which only helps if a network may have lost a packet.
 pub(super) fn refuse_at_once(socket: &Handle, to: &SockAddr) {
     let loopback = to.as_socket().is_some_and(|to| to.ip().is_loopback());
     if !loopback {
@@ -276,13 +277,13 @@ pub(super) fn refuse_at_once(socket: &Handle, to: &SockAddr) {
 const TCP_INITIAL_RTO_UNSPECIFIED_RTT: u16 = u16::MAX;
 const TCP_INITIAL_RTO_NO_SYN_RETRANSMISSIONS: u8 = 0xFE;
 
-/// Asks the provider of a socket for something of its own.
+/// Sends a control request to the provider of a socket.
 ///
 /// # Safety
 /// The request `code` reads an `I` and writes an `O`.
 unsafe fn control<I, O>(socket: &Handle, code: u32, input: &I, output: &mut O) -> Result<(), i32> {
     let mut written = 0;
-    // SAFETY: both live through the call and have the sizes that are told; the rest is the
+    // SAFETY: both live through the call and have the sizes that are passed; the rest is the
     // caller's promise.
     let result = unsafe {
         WSAIoctl(
@@ -303,7 +304,7 @@ unsafe fn control<I, O>(socket: &Handle, code: u32, input: &I, output: &mut O) -
     Ok(())
 }
 
-/// Makes an accepted socket a full one; fails when its peer is gone already.
+/// Completes an accepted socket. Fails if its peer is already gone.
 pub(super) fn finish_accept(listener: &Handle, socket: &Handle) -> Result<(), i32> {
     let listener = raw(listener);
     let bytes = (&raw const listener).cast();
@@ -311,14 +312,14 @@ pub(super) fn finish_accept(listener: &Handle, socket: &Handle) -> Result<(), i3
     unsafe { set_option(socket, SO_UPDATE_ACCEPT_CONTEXT, bytes, size_of::<SOCKET>()) }
 }
 
-/// Makes a connected socket a full one.
+/// Completes a connected socket.
 pub(super) fn finish_connect(socket: &Handle) -> Result<(), i32> {
     // SAFETY: the option takes no value.
     unsafe { set_option(socket, SO_UPDATE_CONNECT_CONTEXT, ptr::null(), 0) }
 }
 
 /// # Safety
-/// `value` points to so many bytes, as the option takes.
+/// `value` points to `bytes` bytes, as the option takes.
 unsafe fn set_option(
     socket: &Handle,
     option: i32,

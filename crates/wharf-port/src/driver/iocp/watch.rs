@@ -1,12 +1,12 @@
 //! Watching for the peer's leaving: a poll of the network driver, as `select` itself makes it.
 //!
-//! Winsock has no overlapped call that completes when the peer leaves and takes no data, so that
-//! this asks `\Device\Afd` below it, as wepoll, mio and libuv do. The poll is asked of the watched
-//! socket's own handle: its packet comes to the port the socket is associated with, and it is
-//! cancelled like any other request. A handle of `\Device\Afd` for many sockets was rejected: it
-//! brings tables, and cancelling walks through everything asked of it.
+//! Winsock has no overlapped call that completes when the peer leaves and consumes no data. So this
+//! calls `\Device\Afd` below it, as wepoll, mio and libuv do. The poll goes to the watched socket's
+//! own handle: its packet comes to the port with which the socket is associated, and it is
+//! cancelled like any other request. One handle of `\Device\Afd` for many sockets was rejected: it
+//! needs tables, and a cancel walks through all of its requests.
 //!
-//! Wine 8 and 10 tell a FIN only once the data before it was read (a named difference).
+//! Wine 8 and 10 report a FIN only once the data before it has been read (a named difference).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -29,15 +29,15 @@ pub(super) const ABORTED: u32 = 0x10;
 /// Waits until the peer leaves.
 ///
 /// # Safety
-/// `poll` and `overlapped` stay valid, and are touched by nobody, until the packet.
+/// `poll` and `overlapped` stay valid, and no other code touches them, until the packet.
 pub(super) unsafe fn wait_leaving(
     socket: &Handle,
     poll: *mut Poll,
     overlapped: *mut OVERLAPPED,
 ) -> Result<(), i32> {
     let bytes = size_of::<Poll>() as u32;
-    // SAFETY: the first half of an OVERLAPPED is the status block of the native interface; both
-    // are the caller's promise. The context is what the packet brings, as with WSARecv.
+    // SAFETY: the first half of an OVERLAPPED is the status block of the native interface; both are
+    // the caller's promise. The context is what the packet carries, as with WSARecv.
     let status = unsafe {
         NtDeviceIoControlFile(
             base(socket),
@@ -58,7 +58,7 @@ pub(super) unsafe fn wait_leaving(
     Err(sys::code_of_status(status))
 }
 
-/// What to ask: whether this socket's peer leaves, without a limit of time.
+/// Returns the poll to make: whether this socket's peer leaves, without a time limit.
 pub(super) fn question(socket: &Handle) -> Poll {
     Poll {
         timeout: i64::MAX,

@@ -1,7 +1,7 @@
-//! The codes that the simulated network speaks: those of the system it runs on.
+//! The codes that the simulated network reports: those of the system on which it runs.
 //!
-//! The core understands the codes of its own system and no others, so that a network of its own
-//! with codes of its own would test a translation that no real driver uses.
+//! The core knows the codes of its own system only. A simulated network with its own codes would
+//! test a translation that no real driver uses.
 
 #[cfg(unix)]
 mod imp {
@@ -15,7 +15,7 @@ mod imp {
     pub(crate) const UNREACHABLE: i32 = os::EHOSTUNREACH;
     pub(crate) const CANCELLED: i32 = os::ECANCELED;
     pub(crate) const TOO_MANY_FILES: i32 = os::EMFILE;
-    /// The error of one connection that an accept passes on.
+    /// The error of one connection that an accept reports.
     pub(crate) const CONNECTION_GONE: i32 = os::ECONNABORTED;
     pub(crate) const OUT_OF_MEMORY: i32 = os::ENOMEM;
     pub(crate) const NOT_CONNECTED: i32 = os::ENOTCONN;
@@ -30,14 +30,14 @@ mod imp {
     use windows_sys::Win32::Networking::WinSock as os;
 
     pub(crate) const RESET: i32 = os::WSAECONNRESET;
-    /// A write after the connection was reset, for which Windows has no code of its own.
+    /// A write after the connection was reset. Windows has no separate code for it.
     pub(crate) const BROKEN_PIPE: i32 = os::WSAECONNRESET;
     pub(crate) const REFUSED: i32 = os::WSAECONNREFUSED;
     pub(crate) const TIMED_OUT: i32 = os::WSAETIMEDOUT;
     pub(crate) const UNREACHABLE: i32 = os::WSAEHOSTUNREACH;
     pub(crate) const CANCELLED: i32 = ERROR_OPERATION_ABORTED as i32;
     pub(crate) const TOO_MANY_FILES: i32 = os::WSAEMFILE;
-    /// The error of one connection that an accept passes on.
+    /// The error of one connection that an accept reports.
     pub(crate) const CONNECTION_GONE: i32 = os::WSAECONNRESET;
     pub(crate) const OUT_OF_MEMORY: i32 = os::WSAENOBUFS;
     pub(crate) const NOT_CONNECTED: i32 = os::WSAENOTCONN;

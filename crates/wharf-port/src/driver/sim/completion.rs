@@ -1,7 +1,8 @@
 //! Reports: what the port learns of its requests, and in which of its states.
 //!
-//! The counterpart of a completion queue's reader. Each report is matched with its request and
-//! with the socket's flags; one that does not match is a bug of the core and ends the test.
+//! This is the counterpart of the code that reads a completion queue. Each report is matched with
+//! its request and with the socket's flags. A report that does not match is a bug of the core and
+//! ends the test.
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ impl Sim {
             }
         });
         let accepted = matches!(outcome, Outcome::Accepted(_));
-        tell(&mut socket, outcome);
+        deliver(&mut socket, outcome);
         let goes_on = socket.receiving == Receiving::Accept && !socket.has(flag::CLOSING);
         if accepted && goes_on && socket.has_many_untaken_accepts() {
             self.shared
@@ -52,7 +53,7 @@ impl Sim {
     }
 }
 
-fn tell(socket: &mut Locked<'_>, outcome: Outcome) {
+fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
     match outcome {
         Outcome::Accepted(accepted) => {
             if !socket.has(flag::CLOSING) {
@@ -68,7 +69,8 @@ fn tell(socket: &mut Locked<'_>, outcome: Outcome) {
         }
         Outcome::NoBuffer => no_buffer(socket),
         Outcome::ReceivedInto(bytes) => {
-            // What was to be cancelled has succeeded; the cancel is over with it.
+            // The receive has succeeded although a cancel was requested. The cancel is over with
+            // it.
             socket.clear(flag::ARMED | flag::CANCEL_RECEIVE);
             let work = socket.work.as_mut().expect("checked");
             let into = work.intos.front_mut().expect("checked");
@@ -86,7 +88,7 @@ fn tell(socket: &mut Locked<'_>, outcome: Outcome) {
     }
 }
 
-/// After a request that left nothing to tell: the next one, unless the end was asked for.
+/// Continues after a request that had nothing to deliver, unless the caller has requested the end.
 fn go_on(socket: &mut Locked<'_>) {
     if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
         socket.receive_stopped(Some(code::CANCELLED));
@@ -102,7 +104,7 @@ fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
         return socket.receive_stopped(Some(code::CANCELLED));
     }
     match code {
-        // For want of a place: asking again finds one, or waits for it.
+        // There was no free slot: the next accept finds one, or waits for it.
         None | Some(code::CANCELLED) => {}
         Some(code) => {
             if !socket.accept_failed(code) {
@@ -113,7 +115,7 @@ fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
     socket.go_on_receiving();
 }
 
-/// Data came and the pool had no buffer: the stream waits for one, or tries again.
+/// Data arrived and the pool had no buffer: the stream waits for one, or tries again.
 fn no_buffer(socket: &mut Locked<'_>) {
     socket.clear(flag::ARMED);
     socket.give_lease_back();

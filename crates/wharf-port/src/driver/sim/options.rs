@@ -1,12 +1,12 @@
-//! What can go wrong on the simulated network, how often, and how often it did.
+//! What can go wrong on the simulated network, how often, and how often it has.
 //!
-//! Probabilities are integers per thousand, so that a seed means the same on every machine.
+//! Probabilities are integers per thousand, so a seed means the same on every machine.
 
 /// How a simulated network behaves: its seed, its delays and its faults.
 ///
-/// Everything that happens follows from these values and from what the program does, as long as
-/// one thread does it. Probabilities are per thousand; 0, the default of each, is never. Kept under
-/// 1000 they leave a chance that things go on.
+/// These values and the actions of the program determine everything that happens, as long as one
+/// thread performs these actions. Probabilities are per thousand. 0, the default of each, means
+/// never. Values under 1000 leave a chance that operations succeed.
 ///
 /// ```
 /// use wharf_port::sim::SimOptions;
@@ -19,21 +19,21 @@
     reason = "tests write the few that they want and `..SimOptions::new(seed)`"
 )]
 pub struct SimOptions {
-    /// Decides all that is left to chance.
+    /// Determines all random decisions.
     pub seed: u64,
-    /// Each step of an operation takes up to so many microseconds; by default 100. With 0 all that
-    /// happens at one instant happens in a random order.
+    /// Each step of an operation takes up to this many microseconds, by default 100. With 0,
+    /// everything that happens at one instant happens in a random order.
     pub delay_us_max: u32,
-    /// Bytes that wait in each direction of a connection before its sender is held up; by default
-    /// 64 KiB.
+    /// Bytes that one direction of a connection can hold before its sender must wait, by default 64
+    /// KiB.
     pub buffer_bytes: u32,
     /// One waiter at a time is inside the driver and leads, and the others are parked until it
-    /// leaves: as on io_uring and kqueue. By default all of them may be inside, as on epoll and
-    /// IOCP. A change once the port is built changes nothing.
+    /// leaves, as on io_uring and kqueue. By default all waiters may be inside, as on epoll and
+    /// IOCP. It cannot be changed after the port is built.
     pub one_leads: bool,
-    /// A receive brings less than there is.
+    /// A receive returns less than there is.
     pub short_receives: u16,
-    /// A send ends before all of it is with the system.
+    /// A send ends before the system has all of it.
     pub short_sends: u16,
     /// The connection of a receive breaks: reset, timed out or unreachable.
     pub receive_errors: u16,
@@ -43,25 +43,26 @@ pub struct SimOptions {
     pub connect_errors: u16,
     /// A connection is gone before it is accepted.
     pub accept_errors: u16,
-    /// An accept finds the system out of descriptors, which stays so for up to 300 ms or until a
+    /// An accept finds the system out of descriptors. The lack lasts up to 300 ms, or until a
     /// socket closes.
     pub descriptor_shortages: u16,
-    /// Everything that waits at a listener is accepted at the same instant.
+    /// All connections that wait at a listener are accepted at the same instant.
     pub accept_bursts: u16,
-    /// A cancel takes ten times as long as the rest, so that what it was to end may end otherwise.
+    /// A cancel takes ten times as long as other events, so its request may end in another way
+    /// first.
     pub late_cancels: u16,
-    /// A request ends as cancelled though nobody asked for that, as on io_uring when the thread
-    /// that submitted it is gone.
+    /// A request ends as cancelled although the port has not cancelled it, as on io_uring when the
+    /// thread that submitted it is gone.
     pub unasked_cancels: u16,
-    /// What a closing socket still has with the system ends a hundred times later than the rest.
+    /// The requests that a closing socket still has with the system end after a delay of up to a
+    /// hundred times the usual one.
     pub late_ends: u16,
-    /// A wait fails because the system has no memory, after it has taken what came and used the
-    /// wake-ups that were for it.
+    /// A wait fails because the system has no memory, after it has taken events and used wake-ups.
     pub wait_errors: u16,
 }
 
 impl SimOptions {
-    /// A network where nothing goes wrong.
+    /// Returns options of a network without faults.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -89,8 +90,8 @@ impl SimOptions {
         }
     }
 
-    /// The same network, from which nothing of what is on its way is lost: connections do not break
-    /// and are not refused. All the other faults stay.
+    /// Returns the same options without the faults that lose data: connections do not break and are
+    /// not refused. All other faults stay.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -115,7 +116,7 @@ impl Default for SimOptions {
     }
 }
 
-/// How often each fault has happened; made by [`Network::faults`](super::Network::faults).
+/// How many times each fault has happened. [`Network::faults`](super::Network::faults) returns it.
 ///
 /// ```
 /// assert_eq!(wharf_port::sim::Faults::default().short_sends, 0);
@@ -123,33 +124,33 @@ impl Default for SimOptions {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Faults {
-    /// Receives that brought less than there was.
+    /// Receives that returned less than there was.
     pub short_receives: u64,
-    /// Sends that ended before all of it was with the system.
+    /// Sends that ended before the system had all of it.
     pub short_sends: u64,
     /// Connections that broke under a receive.
     pub receive_errors: u64,
     /// Connections that broke under a send.
     pub send_errors: u64,
-    /// Connects that failed though somebody listened.
+    /// Connects that failed by this fault.
     pub connect_errors: u64,
     /// Connections that were gone before they were accepted.
     pub accept_errors: u64,
-    /// Times at which descriptors ran out, and accepts that met one.
+    /// How many times the descriptors ran out.
     pub descriptor_shortages: u64,
-    /// Accepts that failed for want of a descriptor.
+    /// Accepts that failed because there was no descriptor.
     pub descriptor_errors: u64,
-    /// Several connections accepted at one instant.
+    /// How many times several connections were accepted at one instant.
     pub accept_bursts: u64,
     /// Cancels that took long.
     pub late_cancels: u64,
-    /// Cancels that came when what they were to end was over and not yet reported.
+    /// Cancels that came when their request was over and its end not yet reported.
     pub lost_cancels: u64,
-    /// Requests that ended as cancelled, unasked.
+    /// Requests that ended as cancelled although the port had not cancelled them.
     pub unasked_cancels: u64,
     /// Requests of closing sockets that ended late.
     pub late_ends: u64,
-    /// Waits that failed for want of memory.
+    /// Waits that failed because there was no memory.
     pub wait_errors: u64,
     /// Receives that found data and no buffer in the pool.
     pub buffer_shortages: u64,

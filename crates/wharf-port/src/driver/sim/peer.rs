@@ -1,6 +1,6 @@
 //! The far end of a simulated network: its clients, its listeners and its clock.
 //!
-//! No verb here blocks, because the thread that speaks for the far end is the one that waits on
+//! No method here blocks, because the thread that acts as the far end is also the one that waits on
 //! the port.
 
 use std::fmt;
@@ -58,7 +58,7 @@ pub struct Network {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What a receive of a far end heard.
+/// What a receive of a far end returned.
 ///
 /// ```
 /// use wharf_port::sim::Heard;
@@ -70,7 +70,7 @@ pub struct Network {
     reason = "complete: bytes, none yet, and the two ends that a connection can have"
 )]
 pub enum Heard {
-    /// These bytes; never none.
+    /// These bytes, at least one.
     Bytes(Vec<u8>),
     /// Nothing yet.
     Nothing,
@@ -112,7 +112,7 @@ pub struct PeerListener {
     address: Address,
 }
 
-/// The loopback address of the same version, without a number.
+/// Returns the loopback address of the same version, without a port number.
 pub(super) fn unspecified_like(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -131,15 +131,15 @@ impl Network {
     /// Connects a client of the far side to a listener of the port (or of the far side).
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] when nobody listens there, [`ErrorKind::TimedOut`] when the
-    /// listener's backlog is full.
+    /// [`ErrorKind::Refused`] if no socket listens there, [`ErrorKind::TimedOut`] if the listener's
+    /// backlog is full.
     ///
     /// ```
     /// use wharf_port::{ErrorKind, sim::SimOptions};
     /// # fn main() -> wharf_port::Result<()> {
     /// let port = wharf_port::Port::builder().sim(SimOptions::new(1)).build()?;
-    /// let nobody = port.sim().unwrap().connect(&([127, 0, 0, 1], 7).into());
-    /// assert_eq!(nobody.unwrap_err().kind(), ErrorKind::Refused);
+    /// let refused = port.sim().unwrap().connect(&([127, 0, 0, 1], 7).into());
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
     /// # Ok(()) }
     /// ```
     pub fn connect(&self, to: &Address) -> Result<Peer> {
@@ -171,11 +171,11 @@ impl Network {
         })
     }
 
-    /// Listens on the far side, so that the port can connect out. With a `backlog_max` of 0 every
-    /// connect stays unanswered.
+    /// Listens on the far side, so that the port can connect to it. With a `backlog_max` of 0 no
+    /// connect is accepted or refused.
     ///
     /// # Errors
-    /// [`ErrorKind::AddressInUse`] when somebody listens there already.
+    /// [`ErrorKind::AddressInUse`] if a socket already listens there.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -207,7 +207,7 @@ impl Network {
         })
     }
 
-    /// The time on this network, which is the time of the port's timers.
+    /// Returns the time on this network, which is also the time of the port's timers.
     ///
     /// ```
     /// use std::time::Duration;
@@ -228,7 +228,7 @@ impl Network {
         self.shared.with(|world| world.now())
     }
 
-    /// Lets so much time pass; what is due by then happens at the next wait.
+    /// Lets this much time pass. What is due by then happens at the next wait.
     ///
     /// ```
     /// use std::time::Duration;
@@ -246,7 +246,7 @@ impl Network {
         self.shared.wake(0);
     }
 
-    /// Changes how the network behaves from now on; the seed stays what it was.
+    /// Changes how the network behaves from now on. The seed does not change.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -265,7 +265,7 @@ impl Network {
         });
     }
 
-    /// How often each fault has happened.
+    /// Returns how many times each fault has happened.
     ///
     /// ```
     /// use wharf_port::sim::{Faults, SimOptions};
@@ -289,10 +289,10 @@ impl fmt::Debug for Network {
 }
 
 impl Peer {
-    /// Sends as much as there is room for; answers how much that was.
+    /// Sends as much as there is space for. Returns how many bytes that was.
     ///
     /// # Errors
-    /// [`ErrorKind::Reset`] when the connection is broken, [`ErrorKind::Closed`] after
+    /// [`ErrorKind::Reset`] if the connection is broken, [`ErrorKind::Closed`] after
     /// [`Peer::finish`].
     ///
     /// ```
@@ -318,7 +318,7 @@ impl Peer {
                 return failed(ErrorKind::Closed);
             }
             let Some(other) = stream.other else {
-                // Nobody is there to take it, and the answer to it is a reset.
+                // The other end is closed, so it replies with a reset.
                 stream.broken = true;
                 return Ok(bytes.len());
             };
@@ -333,7 +333,7 @@ impl Peer {
         })
     }
 
-    /// Receives what there is, up to `bytes_max`.
+    /// Receives up to `bytes_max` bytes of what has arrived.
     ///
     /// ```
     /// use wharf_port::sim::{Heard, SimOptions};
@@ -352,7 +352,7 @@ impl Peer {
             if count > 0 {
                 let mut bytes = vec![0; count];
                 let read = stream.incoming.read_exact(&mut bytes);
-                read.expect("there are so many");
+                read.expect("this many bytes are there");
                 if let Some(other) = other {
                     world.look_again(other, Side::Writing);
                 }
@@ -369,7 +369,7 @@ impl Peer {
         })
     }
 
-    /// Sends FIN; receiving goes on.
+    /// Sends FIN. Receiving continues.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -385,7 +385,7 @@ impl Peer {
         self.shared.with(|world| world.finish(self.id));
     }
 
-    /// Leaves with RST.
+    /// Closes with RST.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -399,7 +399,7 @@ impl Peer {
         self.shared.with(|world| world.close(self.id, true));
     }
 
-    /// The address on this side, which is the port's peer.
+    /// Returns the address of this side, which is the port's peer address.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -417,7 +417,7 @@ impl Peer {
         self.shared.with(address).expect("a peer's own")
     }
 
-    /// The address of the port's side.
+    /// Returns the address of the port's side.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -449,7 +449,7 @@ impl fmt::Debug for Peer {
 }
 
 impl PeerListener {
-    /// The address it listens at.
+    /// Returns the address that it listens at.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;
@@ -464,7 +464,7 @@ impl PeerListener {
         self.address.clone()
     }
 
-    /// Takes a connection of the port, if one has come.
+    /// Takes a connection of the port, if one has arrived.
     ///
     /// ```
     /// use wharf_port::sim::SimOptions;

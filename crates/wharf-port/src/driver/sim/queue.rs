@@ -1,9 +1,9 @@
-//! The network as its driver, its peers and its handle share it: who sleeps on it, and when its
-//! clock moves on.
+//! The network as its driver, its peers and its handle share it: which threads sleep on it, and
+//! when its clock moves.
 //!
 //! A waiter sleeps inside the driver, or is parked while another one leads. Both sleep on this
-//! clock: it goes to whatever comes first for any of them. A parked thread that slept by the clock
-//! of the system would be in another time than the one that leads.
+//! clock, which jumps to the earliest time that any of them waits for. If a parked thread slept by
+//! the system's clock, it and the leader would be in different times.
 
 use std::collections::HashSet;
 use std::thread::{self, Thread, ThreadId};
@@ -19,22 +19,22 @@ use crate::{lock, sys};
 #[derive(Debug)]
 pub(super) struct Shared {
     world: Mutex<World>,
-    /// Something was scheduled, or somebody is to wake.
+    /// Something was scheduled, or a thread is to wake.
     changed: Condvar,
 }
 
-/// Who sleeps, and who is to wake.
+/// The threads that sleep, and those that are to wake.
 #[derive(Debug, Default)]
 pub(super) struct Sleepers {
-    /// Wake-ups that nobody inside the driver has taken yet.
+    /// Wake-ups that no thread inside the driver has taken yet.
     wakes: u32,
     /// Threads inside the driver.
     inside: u32,
     /// Threads that wait for a change.
     sleeping: u32,
-    /// Until when threads are parked, of those that have a limit.
+    /// Until when threads are parked, for those with a limit.
     parked_until_ns: Vec<(ThreadId, u64)>,
-    /// Threads whose park, or the next one, is to end.
+    /// Threads whose park, or whose next one, is to end.
     called: HashSet<ThreadId>,
 }
 
@@ -60,15 +60,15 @@ impl Shared {
         &self.world
     }
 
-    /// Does something to the world, and wakes whoever sleeps if that has brought events.
+    /// Changes the world, and wakes the threads that sleep if the change has scheduled events.
     pub(super) fn with<R>(&self, action: impl FnOnce(&mut World) -> R) -> R {
         let mut world = lock(&self.world);
         let scheduled = world.scheduled;
-        let answer = action(&mut world);
+        let result = action(&mut world);
         if world.sleepers.sleeping > 0 && world.scheduled != scheduled {
             self.changed.notify_all();
         }
-        answer
+        result
     }
 
     /// The calling thread enters the driver, where it may be the only one.
@@ -95,9 +95,9 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The next event that is due, after sleeping if need be, until virtual `deadline_ns`.
-    /// Nothing when that comes first, when a wake-up does, or when nothing is due and `sleepy` is
-    /// not set. Counts the wake-up it takes in `wakes`.
+    /// Returns the next event that is due. If none is due and `sleepy` is set, sleeps until one is.
+    /// Returns `None` if virtual `deadline_ns` or a wake-up comes first, or if nothing is due and
+    /// `sleepy` is not set. Counts the wake-up that it takes in `wakes`.
     pub(super) fn next(
         &self,
         deadline_ns: Option<u64>,
@@ -144,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// Parks the calling thread, at most so long, until it is called.
+    /// Parks the calling thread, at most this long, until it is called.
     pub(super) fn park(&self, at_most: Option<Duration>) {
         let me = thread::current().id();
         let mut world = lock(&self.world);
@@ -160,7 +160,7 @@ impl Shared {
         }
         while !world.sleepers.called.remove(&me) {
             if let Some(deadline_ns) = deadline_ns {
-                // Where nobody leads, or is called to, nobody else moves the clock.
+                // If no thread leads and none is called to lead, no other thread moves the clock.
                 if world.sleepers.inside == 0 && world.sleepers.called.is_empty() {
                     world.now_ns = world.now_ns.max(deadline_ns);
                 }
@@ -180,7 +180,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The calling thread has no waiter any more: nobody calls it.
+    /// The calling thread has no waiter any more, so no thread will call it.
     pub(super) fn forget_call(&self) {
         let me = thread::current().id();
         lock(&self.world).sleepers.called.remove(&me);
@@ -194,7 +194,7 @@ impl Shared {
 }
 
 impl World {
-    /// When the time of a parked thread is up next.
+    /// Returns when the time of a parked thread is up next.
     fn next_parked_ns(&self) -> Option<u64> {
         let until = self
             .sleepers

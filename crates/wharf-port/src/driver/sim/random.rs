@@ -1,9 +1,10 @@
-//! The dice of the simulated network: one number in, all of its decisions out.
+//! The random numbers of the simulated network: one seed decides all of them.
 //!
-//! SplitMix64, in a dozen lines of our own: a crate may change its sequence with a release, and
-//! then a seed that was kept for its bug would no longer show it.
+//! This is SplitMix64, in a dozen lines of our own. A crate was rejected: it may change its
+//! sequence with a release, and then a seed that was kept because of a bug would no longer show
+//! that bug.
 
-/// A sequence of numbers that its seed decides.
+/// A sequence of numbers that its seed determines.
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
@@ -20,18 +21,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0. The bias of the remainder is far below what a test
-    /// could notice.
+    /// Returns a number below `bound`, which is not 0. The bias of the remainder is far below what
+    /// a test could notice.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// A number from 1 to `most`, which is not 0.
+    /// Returns a number from 1 to `most`, which is not 0.
     pub(super) fn at_least_one(&mut self, most: usize) -> usize {
         1 + self.below(most as u64) as usize
     }
 
-    /// Whether something happens that does so `per_mille` times in a thousand.
+    /// Returns true with a probability of `per_mille` in a thousand.
     pub(super) fn chance(&mut self, per_mille: u16) -> bool {
         per_mille > 0 && self.below(1000) < u64::from(per_mille)
     }

@@ -1,8 +1,8 @@
-//! Requests: what the port has asked of the network and has not been told the end of.
+//! Requests: what the port has requested of the network and has no end of yet.
 //!
-//! A request remembers which memory it was lent, and each step of it and its report compare that
-//! with what the socket still has. This is what a real system cannot tell: a buffer given up too
-//! early shows at once and every time, instead of as a wrong byte once in a million.
+//! A request remembers which memory it was lent. Each of its steps and its report compare that with
+//! what the socket still has. A real system cannot do this: here a buffer that is given up too
+//! early is detected at once and every time, and not as a wrong byte once in a million.
 
 use crate::accepted::Accepted;
 use crate::address::Address;
@@ -17,7 +17,7 @@ pub(super) enum Side {
     Writing,
 }
 
-/// What was asked.
+/// What was requested.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
     Accept,
@@ -56,19 +56,19 @@ impl Asked {
 pub(super) struct Memory(Vec<(usize, usize)>);
 
 impl Memory {
-    /// The first `count` of the queued sends.
+    /// Returns those of the first `count` queued sends.
     pub(super) fn of_sends(work: &Work, count: usize) -> Self {
         let buffers = work.sends.iter().take(count).map(|send| &*send.buffer);
         Memory(buffers.map(place_of).collect())
     }
 
-    /// The first of the callers' buffers that wait to be filled.
+    /// Returns that of the first caller's buffer that waits to be filled.
     pub(super) fn of_into(work: &Work) -> Self {
         let buffers = work.intos.iter().take(1).map(|into| &*into.buffer);
         Memory(buffers.map(place_of).collect())
     }
 
-    /// How many buffers these are.
+    /// Returns how many buffers these are.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
@@ -81,27 +81,29 @@ fn place_of(bytes: &[u8]) -> (usize, usize) {
 /// A request, from the call that made it to its last report.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// Tells it from others of its socket, for events that come after its end.
+    /// Tells it apart from other requests of its socket, for events that come after its end.
     pub(super) number: u64,
     pub(super) asked: Asked,
     pub(super) memory: Memory,
-    /// Bytes of a send that are with the system.
+    /// How many bytes of a send the system has.
     pub(super) progress: usize,
-    /// A step is on its way.
+    /// A step is scheduled.
     pub(super) stepping: bool,
-    /// Its end is decided, and the report of it is on its way.
+    /// Its end is decided, and the report is scheduled.
     pub(super) over: bool,
-    /// It will end as cancelled though nobody asks for that.
+    /// It will end as cancelled although the port has not cancelled it.
     pub(super) doomed: bool,
-    /// When the last of its reports comes; the end comes behind them.
+    /// The time of its last report so far. The end comes after that.
     pub(super) reports_until_ns: u64,
 }
 
 impl Request {
-    /// Checks that the socket still has what the request was lent, and does what was asked.
+    /// Checks that the socket still has what the request was lent, and still does what was
+    /// requested.
     ///
     /// # Panics
-    /// If not: then a real system would write to memory that belongs to something else by now.
+    /// If it does not. A real system would then write to memory that belongs to something else by
+    /// now.
     pub(super) fn check(&self, state: &SocketState) {
         let nothing = Memory::default();
         let now = match (&self.asked, &state.work) {
@@ -124,27 +126,27 @@ impl Request {
     }
 }
 
-/// How a request ended, or what a streaming one brought.
+/// How a request ended, or what a multishot request returned.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// A connection; the accept goes on.
+    /// A connection. The accept continues.
     Accepted(Box<Accepted>),
-    /// The accept is over, by a code of the system or because the port has no place for more.
+    /// The accept is over, with a code of the system or because the port has no free slot.
     AcceptEnded(Option<i32>),
     Connected(Result<(), i32>),
     /// Bytes of a stream, in a buffer of the pool.
     Received(PoolBuffer, usize),
-    /// There were bytes, and no buffer for them.
+    /// There were bytes, but no buffer for them.
     NoBuffer,
     /// Bytes for the caller's buffer.
     ReceivedInto(Vec<u8>),
-    /// Nothing more to read or to watch, in order or with a code.
+    /// Nothing more to read or to watch: a graceful end, or a code.
     Stopped(Option<i32>),
     Sent(Result<usize, i32>),
 }
 
 impl Outcome {
-    /// Whether the request is over with it.
+    /// Whether the request is over after this.
     pub(super) fn is_last(&self) -> bool {
         match self {
             Outcome::Accepted(_) => false,

@@ -1,8 +1,8 @@
 //! Sockets in memory: two ends of a connection, listeners, and what happens between them.
 //!
-//! Breaking and closing follow Linux, because that is where a reset is easiest to get wrong: bytes
-//! that arrived stay readable, the error is told once, to whichever side asks first, and what is
-//! read behind it looks like an orderly end.
+//! Breaks and closes follow Linux, because resets are easiest to get wrong there. Bytes that have
+//! arrived stay readable. The error is reported once, to the side that asks first. A read after
+//! that looks like a graceful end.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use super::world::World;
 use crate::address::Address;
 use crate::core::slot::SlotId;
 
-/// A place in the table, and which of its successive sockets is meant.
+/// An entry of the table, and a generation that tells its successive sockets apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SocketId {
     index: usize,
@@ -20,7 +20,7 @@ pub(super) struct SocketId {
 }
 
 impl SocketId {
-    /// As one number, for places that know nothing of this network.
+    /// Returns it as one number, for code that knows nothing of this network.
     pub(super) fn encode(self) -> u64 {
         (u64::from(self.generation) << 32) | self.index as u64
     }
@@ -77,12 +77,12 @@ impl Sockets {
         }
     }
 
-    /// Who listens at this address, or at all addresses with its number.
+    /// Returns the listener at this address, or at all addresses with its port number.
     pub(super) fn listening_at(&self, address: &Address) -> Option<SocketId> {
-        let found = |answers: &dyn Fn(&Address) -> bool| {
+        let found = |fits: &dyn Fn(&Address) -> bool| {
             let index = self.entries.iter().position(|(_, socket)| {
                 let socket = socket.as_ref();
-                socket.is_some_and(|it| matches!(it.role, Role::Listener(_)) && answers(&it.local))
+                socket.is_some_and(|it| matches!(it.role, Role::Listener(_)) && fits(&it.local))
             })?;
             let generation = self.entries[index].0;
             Some(SocketId { index, generation })
@@ -106,10 +106,10 @@ impl Sockets {
     }
 }
 
-/// Whose socket it is.
+/// The owner of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// The port's; in no slot while it is accepted and not associated.
+    /// The port. It has no slot while the socket is accepted and not associated.
     Port {
         raw: u64,
         slot: Option<SlotId>,
@@ -138,29 +138,29 @@ pub(super) enum Role {
 /// One end of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    /// The other end, until that is closed.
+    /// The other end, until it is closed.
     pub(super) other: Option<SocketId>,
-    /// Bytes that arrived and were not read.
+    /// Bytes that have arrived and were not read.
     pub(super) incoming: VecDeque<u8>,
-    /// Behind those the other end has sent FIN.
+    /// After those bytes the other end has sent FIN.
     pub(super) finished: bool,
     /// This end has sent FIN.
     pub(super) write_ended: bool,
-    /// The connection is broken, and the code that was not told yet.
+    /// Whether the connection is broken, and the code that was not reported yet.
     pub(super) broken: bool,
     pub(super) error: Option<i32>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Listener {
-    /// Connections that nobody has accepted, as their near ends.
+    /// Connections that were not accepted yet, as their near ends.
     pub(super) backlog: VecDeque<SocketId>,
     pub(super) backlog_max: usize,
     /// Connectors that found the backlog full.
     pub(super) knocking: Vec<SocketId>,
 }
 
-/// What came of a connect.
+/// The result of a connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Knock {
     Connected,
@@ -194,7 +194,7 @@ impl Socket {
 }
 
 impl World {
-    /// Connects a socket that is not connected yet to whoever listens at the address.
+    /// Connects a socket that is not connected yet to the listener at this address.
     pub(super) fn knock(&mut self, client: SocketId, address: &Address) -> Knock {
         let Some(host) = self.sockets.listening_at(address) else {
             return Knock::Refused;
@@ -229,7 +229,8 @@ impl World {
         Knock::Connected
     }
 
-    /// Takes a connection out of a listener's backlog, and lets those in who wait for room there.
+    /// Takes a connection out of a listener's backlog, and lets connectors try again that found it
+    /// full.
     pub(super) fn take_from_backlog(&mut self, host: SocketId, place: usize) -> Option<SocketId> {
         let listener = self.sockets.listener(host)?;
         let taken = listener.backlog.remove(place)?;
@@ -239,7 +240,7 @@ impl World {
         Some(taken)
     }
 
-    /// Ends a connection at this end, with a code for whoever asks first.
+    /// Breaks a connection at this end, with a code for the side that asks first.
     pub(super) fn break_end(&mut self, id: SocketId, code: i32) {
         let Some(stream) = self.sockets.stream(id) else {
             return;
@@ -248,7 +249,7 @@ impl World {
             return;
         }
         stream.broken = true;
-        // After a FIN a reset is told to writers only: the stream was complete.
+        // After a FIN only senders learn of a reset: the stream was complete.
         stream.error = Some(if stream.finished {
             code::BROKEN_PIPE
         } else {
@@ -258,7 +259,7 @@ impl World {
         self.look_again(id, Side::Writing);
     }
 
-    /// Ends a connection at both ends: here with `code`, there with a reset.
+    /// Breaks a connection at both ends: here with `code`, at the other end with a reset.
     pub(super) fn break_connection(&mut self, id: SocketId, code: i32) {
         let other = self.sockets.stream(id).and_then(|stream| stream.other);
         self.break_end(id, code);
@@ -267,7 +268,7 @@ impl World {
         }
     }
 
-    /// Sends FIN. Answers whether there was somebody to send it to.
+    /// Sends FIN. Returns whether the connection could still carry it.
     pub(super) fn finish(&mut self, id: SocketId) -> bool {
         let Some(stream) = self.sockets.stream(id) else {
             return false;
@@ -285,7 +286,7 @@ impl World {
         true
     }
 
-    /// Closes a socket: with a reset, or else with FIN.
+    /// Closes a socket, with a reset or with a FIN.
     pub(super) fn close(&mut self, id: SocketId, reset: bool) {
         if reset {
             self.break_connection(id, code::RESET);
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    /// Closes as `close(2)` does: what was not read makes it a reset.
+    /// Closes as `close(2)` does: unread bytes make it a reset.
     pub(super) fn leave(&mut self, id: SocketId) {
         let stream = self.sockets.stream(id);
         let unread = stream.is_some_and(|stream| !stream.incoming.is_empty());

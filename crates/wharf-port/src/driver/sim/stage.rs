@@ -1,14 +1,15 @@
-//! Threads that take turns on a simulated network, so that a seed decides their order as well.
+//! Threads that run one at a time on a simulated network, so that a seed decides their order as
+//! well.
 //!
-//! Each thread is an actor, and one at a time goes on. It hands over where it would sleep, in the
-//! driver, parked or on a time of its own, and between two steps of a wait, where no lock is held:
-//! so none of the locks of a port is ever waited for, and nothing but the seed decides who is next.
-//! The clock moves when everybody sleeps. At that moment the port has to be quiet: while a waiter
-//! sleeps, nothing may be queued or due, and somebody leads. That is how a wake-up that was lost is
-//! seen when it is lost, and not as a delay.
+//! Each thread is an actor, and only one actor runs at a time. An actor hands over where it would
+//! sleep (in the driver, parked, or for a time of its own), and between two steps of a wait, where
+//! it holds no lock. So no thread ever waits for a lock of a port, and only the seed decides which
+//! actor is next. The clock moves when all actors sleep. At that moment the port must be quiet:
+//! while a waiter sleeps, nothing may be queued or due, and one waiter must lead. So a lost wake-up
+//! is detected when it is lost, and does not just look like a delay.
 //!
-//! It is for the suite of this crate: a program whose threads also wait for each other otherwise
-//! would stand still. Why not loom or shuttle is in `docs/decisions`.
+//! This is for the suite of this crate. A program whose threads also wait for each other in other
+//! ways would deadlock. `docs/decisions` says why this is not loom or shuttle.
 
 use std::cell::Cell;
 use std::fmt;
@@ -25,26 +26,27 @@ use crate::core::Core;
 use crate::lock;
 
 thread_local! {
-    /// Which actor the thread is. Nobody once it has ended, while the thread's variables go.
+    /// Which actor this thread is. `None` after the thread has ended, while its thread-locals are
+    /// destroyed.
     static ACTOR: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Where the threads of a port take turns.
+/// Runs the threads of a port one at a time.
 #[derive(Clone)]
 pub struct Stage {
     shared: Arc<Shared>,
 }
 
-/// What an actor does when it is not its turn.
+/// What an actor does while it does not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Doing {
-    /// It may go on.
+    /// It may run.
     Ready,
-    /// Asleep in the driver, until a wake-up, an event or this time.
+    /// It sleeps in the driver, until a wake-up, an event or this time.
     InDriver(Option<u64>),
-    /// Parked, until it is called or this time.
+    /// It is parked, until it is called or this time.
     Parked(Option<u64>),
-    /// Asleep until this time for a reason of its own.
+    /// It sleeps until this time for a reason of its own.
     Away(u64),
     Gone,
 }
@@ -56,18 +58,18 @@ struct Actor {
     turn: Arc<Condvar>,
 }
 
-/// The actors of a world, and whose turn it is.
+/// The actors of a world, and which one runs.
 #[derive(Debug)]
 pub(super) struct Acting {
     core: Weak<Core>,
     random: Random,
-    /// How often in a thousand steps an actor goes on itself.
+    /// How many times in a thousand steps an actor continues itself.
     keeps: u16,
     actors: Vec<Actor>,
-    /// Whose turn it is; nobody's while the director looks.
+    /// Which actor runs. `None` while the director decides.
     on: Option<usize>,
     director: Arc<Condvar>,
-    /// Whose thread ends.
+    /// The actor whose thread is ending.
     ended: Option<usize>,
     failed: Option<String>,
     digest: u64,
@@ -75,7 +77,7 @@ pub(super) struct Acting {
 }
 
 impl Stage {
-    /// The stage of the port of `core`.
+    /// Returns the stage of the port of `core`.
     pub(crate) fn of_core(core: &Arc<Core>, seed: u64, keeps: u16) -> Option<Stage> {
         let shared = core.driver().network()?.shared;
         let core = Arc::downgrade(core);
@@ -96,7 +98,7 @@ impl Stage {
         Some(Stage { shared })
     }
 
-    /// Makes a new actor; its thread begins with `begin`.
+    /// Makes a new actor. Its thread starts with `begin`.
     #[must_use]
     pub fn actor(&self) -> usize {
         self.shared.with(|world| {
@@ -110,7 +112,7 @@ impl Stage {
         })
     }
 
-    /// The calling thread is this actor: waits for its first turn.
+    /// Makes the calling thread this actor, and waits until the actor runs.
     pub fn begin(&self, actor: usize) {
         ACTOR.set(Some(actor));
         let mut world = lock(self.shared.world());
@@ -118,7 +120,7 @@ impl Stage {
         wait_for_turn(&mut world, actor);
     }
 
-    /// The calling thread ends; the director waits for that before anybody goes on.
+    /// Ends the calling thread's actor. The director waits for that before another actor runs.
     pub fn end(&self) {
         let Some(actor) = ACTOR.take() else { return };
         let mut world = lock(self.shared.world());
@@ -128,7 +130,7 @@ impl Stage {
         acting.call_director();
     }
 
-    /// The calling thread found something wrong: nobody goes on.
+    /// The calling thread found something wrong: no actor continues.
     pub fn fail(&self, why: String) -> ! {
         let mut world = lock(self.shared.world());
         let acting = world.acting_mut();
@@ -140,19 +142,19 @@ impl Stage {
         }
     }
 
-    /// Another actor may go on here.
+    /// Another actor may run here.
     pub fn step(&self) {
         self.shared.step();
     }
 
-    /// Sleeps for so long on the network's clock.
+    /// Sleeps for this long on the network's clock.
     pub fn sleep(&self, time: Duration) {
         let world = lock(self.shared.world());
         let until = world.after(time);
         drop(self.shared.act(world, Doing::Away(until)));
     }
 
-    /// Directs until all have ended; `ended` waits for the end of an actor's thread.
+    /// Directs until all actors have ended. `ended` waits for the end of an actor's thread.
     ///
     /// # Errors
     /// What an actor or the stage found wrong.
@@ -178,7 +180,8 @@ impl Stage {
         }
     }
 
-    /// What says whether two runs took the same turns, and how many these were.
+    /// Returns a digest, which is equal if two runs chose the same actors in the same order, and
+    /// the number of choices.
     #[must_use]
     pub fn digest(&self) -> (u64, u64) {
         self.shared.with(|world| {
@@ -201,7 +204,7 @@ impl fmt::Debug for Stage {
 }
 
 impl Shared {
-    /// A step of an actor is over, and no lock is held; nothing where threads take no turns.
+    /// A step of an actor is over, and it holds no lock. Does nothing on a thread that is no actor.
     pub(super) fn step(&self) {
         if ACTOR.get().is_none() {
             return;
@@ -214,7 +217,7 @@ impl Shared {
         }
     }
 
-    /// Hands over, and returns with the next turn.
+    /// Hands over to another actor, and returns when this one runs again.
     pub(super) fn act<'a>(
         &'a self,
         mut world: MutexGuard<'a, World>,
@@ -238,7 +241,7 @@ impl Shared {
     }
 }
 
-/// Whether the calling thread takes turns with others.
+/// Whether the calling thread is an actor.
 pub(super) fn is_actor() -> bool {
     ACTOR.get().is_some()
 }
@@ -269,7 +272,8 @@ impl World {
         self.acting.as_mut().expect("threads take turns")
     }
 
-    /// Who goes on, once the clock has moved as far as it takes; nobody when all have ended.
+    /// Chooses the next actor, and moves the clock as far as that needs. Returns `None` if all have
+    /// ended.
     fn next_actor(&mut self) -> Result<Option<usize>, String> {
         loop {
             let acting = self.acting.as_ref().expect("threads take turns");
@@ -289,7 +293,7 @@ impl World {
             let next = acting.actors.iter().filter_map(|actor| self.ends_at(actor));
             self.now_ns = next
                 .min()
-                .ok_or("everybody sleeps, and nothing is left that could wake anybody")?;
+                .ok_or("all actors sleep, and no event is left that could wake one")?;
         }
     }
 
@@ -304,7 +308,7 @@ impl World {
         }
     }
 
-    /// When a sleep is over by itself.
+    /// Returns when a sleep ends by itself.
     fn ends_at(&self, actor: &Actor) -> Option<u64> {
         match actor.doing {
             Doing::Ready | Doing::Gone => None,
@@ -316,7 +320,7 @@ impl World {
 }
 
 impl Acting {
-    /// Nobody may go on before the clock moves: nothing is slept through.
+    /// No actor may run before the clock moves. Checks that no waiter sleeps through anything.
     fn check_quiet(&self, now_ns: u64, start: std::time::Instant) -> Result<(), String> {
         let is = |which: fn(&Doing) -> bool| self.actors.iter().any(|it| which(&it.doing));
         let leads = is(|doing| matches!(doing, Doing::InDriver(_)));
@@ -329,7 +333,7 @@ impl Acting {
         let slept_through = match () {
             () if core.is_closed() => "the close of the port",
             () if core.has_ready() => "what is queued",
-            () if !leads => "all that comes, because nobody leads",
+            () if !leads => "everything, because no waiter leads",
             () if due => "a timer",
             () if core.nothing_is_left() => "the end of the port",
             () => return Ok(()),

@@ -1,8 +1,8 @@
-//! Steps: how a request goes on, fails by lot, or waits for something to change.
+//! Steps: how a request continues, fails at random, or waits for something to change.
 //!
-//! A step decides and moves bytes, as a kernel would; what came of it reaches the port by a report
-//! that may come much later. Between the two a cancel or a close is too late, which is the race
-//! that drivers and their callers get wrong.
+//! A step decides and moves bytes, as a kernel would. Its result reaches the port in a report that
+//! may come much later. Between the two a cancel or a close is too late. Drivers and their callers
+//! often get this race wrong.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::core::slot::SocketState;
 use crate::core::work::Work;
 use crate::sys;
 
-/// How long descriptors are short at most.
+/// The longest time for which descriptors are short.
 const SHORTAGE_NS_MAX: u64 = 300_000_000;
 
 impl World {
-    /// One step of a request, unless it is over. The slot of the socket is locked.
+    /// Performs one step of a request, unless it is over. The slot of the socket is locked.
     pub(super) fn step(&mut self, socket: &Locked<'_>, (id, side, number): (SocketId, Side, u64)) {
         let Some(request) = self.request(id, side, number) else {
             return;
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// Ends a request by request, if it is not over yet.
+    /// Ends a request because of a cancel, if it is not over yet.
     pub(super) fn cancel(&mut self, id: SocketId, side: Side, number: u64) {
         match self.request(id, side, number) {
             Some(request) if !request.over => self.end_cancelled(id, side),
@@ -129,7 +129,8 @@ impl World {
         self.faults.accept_bursts += u64::from(taken > 1);
     }
 
-    /// Accepts the first connection of the backlog; fails with a code, or for want of a place.
+    /// Accepts the first connection of the backlog. Fails with a code, or without one if there is
+    /// no free slot.
     fn try_accept(&mut self, core: &Arc<Core>, id: SocketId) -> Result<Accepted, Option<i32>> {
         if self.now_ns >= self.shortage_until_ns
             && self.random.chance(self.options.descriptor_shortages)
@@ -190,7 +191,7 @@ impl World {
         codes[self.random.below(3) as usize]
     }
 
-    /// What a receive brings now, if anything.
+    /// Returns what a receive gets now, if anything.
     fn try_receive(&mut self, id: SocketId, socket: &Locked<'_>) -> Option<Outcome> {
         if self.random.chance(self.options.receive_errors) {
             self.faults.receive_errors += 1;
@@ -229,7 +230,7 @@ impl World {
         Some(outcome)
     }
 
-    /// Moves bytes that arrived, of which there are some.
+    /// Moves bytes that have arrived. There is at least one.
     fn read_some(&mut self, id: SocketId, space: &mut [u8]) -> usize {
         let stream = self.sockets.stream(id).expect("the caller's");
         let mut most = stream.incoming.len().min(space.len());
@@ -245,7 +246,8 @@ impl World {
         count
     }
 
-    /// What comes of a send now, if anything: it ends when all of it is with the system.
+    /// Returns the result of a send now, if there is one. A send ends when the system has all of
+    /// it.
     fn try_send(&mut self, id: SocketId, state: &SocketState) -> Option<Result<usize, i32>> {
         if self.random.chance(self.options.send_errors) {
             self.faults.send_errors += 1;
@@ -257,7 +259,7 @@ impl World {
         let (sends, progress) = (request.memory.count(), request.progress);
         let stream = self.sockets.stream(id).expect("a sending socket");
         if stream.broken || stream.write_ended {
-            // What went out before is told first; the error waits for the next request.
+            // Bytes that went out before are reported first. The next request reports the error.
             return Some(if progress > 0 {
                 Ok(progress)
             } else {
@@ -267,7 +269,7 @@ impl World {
         let work = state.work.as_ref().expect("a sending socket has work");
         let left = bytes_left(work, sends, progress);
         let Some(other) = stream.other else {
-            // Nobody is there to take it, and the answer to it is a reset.
+            // The other end is closed, so it replies with a reset.
             self.break_end(id, code::RESET);
             return Some(Ok(progress + left));
         };
@@ -290,7 +292,7 @@ impl World {
     }
 }
 
-/// The bytes of the first sends in the queue, without those that are sent.
+/// Returns the bytes of the first sends in the queue, without those that are sent.
 fn unsent(work: &Work, sends: usize, progress: usize) -> impl Iterator<Item = &[u8]> {
     let mut skip = work.head_sent + progress;
     work.sends.iter().take(sends).map(move |send| {

@@ -1,7 +1,8 @@
-//! The world of a simulated network: its clock, its events, its sockets and its dice.
+//! The world of a simulated network: its clock, its events, its sockets and its random numbers.
 //!
-//! Everything is behind one lock, because the point is one order of events that a seed decides.
-//! Taken under it are the locks of the pool and of the table's free list, which never lead back.
+//! One lock protects all of it, because a seed must decide one order of all events. Under this lock
+//! the locks of the pool and of the table's free list are taken. Under those two this lock is never
+//! taken.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -16,19 +17,19 @@ use crate::address::Address;
 use crate::core::slot::SlotId;
 use crate::sys;
 
-/// Events in a row at one instant after which the port is held to be spinning.
+/// If this many events happen at one instant, the port counts as spinning.
 const EVENTS_AT_ONE_INSTANT_MAX: u64 = 1_000_000;
-/// The first port number that the network chooses itself.
+/// The first port number that the network itself chooses.
 const FIRST_NUMBER: u16 = 49_152;
 
-/// Something that happens at its time.
+/// Something that happens at a certain time.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A request looks whether it can go on.
+    /// A request checks whether it can continue.
     Step(SocketId, Side, u64),
     /// A request is to end.
     Cancel(SocketId, Side, u64),
-    /// The port learns what a request brought, or that it is over.
+    /// The port gets the result of a request, or the report that it is over.
     Report(SocketId, Side, Outcome),
 }
 
@@ -38,22 +39,22 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) faults: Faults,
     pub(super) sockets: Sockets,
-    /// Sockets of the port by the numbers of the descriptors that stand for them.
+    /// Sockets of the port, by the numbers of their placeholder descriptors.
     pub(super) by_raw: HashMap<u64, SocketId>,
     pub(super) start: Instant,
     pub(super) now_ns: u64,
     /// Until when there are no descriptors.
     pub(super) shortage_until_ns: u64,
-    /// Requests that were not reported to their end.
+    /// Requests whose end was not reported yet.
     pub(super) requests: u64,
-    /// By time, then by lot, then in order.
+    /// By time, then at random, then in order.
     events: BTreeMap<(u64, u64, u64), Event>,
     pub(super) scheduled: u64,
-    /// Events since the clock moved, and where it stood.
+    /// The current instant, and the number of events at it.
     at_this_instant: (u64, u64),
     next_number: u16,
     pub(super) sleepers: Sleepers,
-    /// Where threads take turns.
+    /// The actors, if threads are scheduled one at a time.
     pub(super) acting: Option<Acting>,
     token: sys::Handle,
 }
@@ -89,12 +90,12 @@ impl World {
         self.now_ns.saturating_add(span)
     }
 
-    /// A descriptor of no use but to stand for a socket of this network.
+    /// Returns a descriptor that is only a placeholder for a socket of this network.
     pub(super) fn token(&self) -> std::io::Result<sys::Handle> {
         self.token.try_clone()
     }
 
-    /// Up to the options' delay, `factor` times.
+    /// Returns a random delay of up to `factor` times the options' delay.
     pub(super) fn delay_ns(&mut self, factor: u64) -> u64 {
         let most = u64::from(self.options.delay_us_max) * 1000 * factor;
         self.random.below(most + 1)
@@ -102,16 +103,16 @@ impl World {
 
     pub(super) fn schedule(&mut self, at_ns: u64, event: Event) {
         self.scheduled += 1;
-        let lot = self.random.next();
+        let random = self.random.next();
         let at_ns = at_ns.max(self.now_ns);
-        self.events.insert((at_ns, lot, self.scheduled), event);
+        self.events.insert((at_ns, random, self.scheduled), event);
     }
 
     pub(super) fn next_event_ns(&self) -> Option<u64> {
         self.events.first_key_value().map(|((at, ..), _)| *at)
     }
 
-    /// How many events are due, up to a few.
+    /// Returns how many events are due, up to 64.
     pub(super) fn due(&self) -> usize {
         let due = self.events.range(..=(self.now_ns, u64::MAX, u64::MAX));
         due.take(64).count()
@@ -133,7 +134,7 @@ impl World {
         self.events.pop_first().map(|(_, event)| event)
     }
 
-    /// The next event, whenever it is due; the clock goes there.
+    /// Takes the next event, even if it is not due yet, and moves the clock to its time.
     pub(super) fn take_next(&mut self) -> Option<Event> {
         let ((at, ..), event) = self.events.pop_first()?;
         self.now_ns = self.now_ns.max(at);
@@ -147,7 +148,7 @@ impl World {
         fails
     }
 
-    /// A number for a listener or for the near end of a connection.
+    /// Returns a port number for a listener or for the near end of a connection.
     pub(super) fn fresh_number(&mut self) -> u16 {
         let number = self.next_number;
         self.next_number = number.checked_add(1).unwrap_or(FIRST_NUMBER);
@@ -158,12 +159,12 @@ impl World {
         self.by_raw.get(&sys::raw_number(handle)).copied()
     }
 
-    /// The socket that this handle stands for.
+    /// Returns the socket of this placeholder handle.
     pub(super) fn socket_of(&self, handle: &sys::Handle) -> Option<&Socket> {
         self.sockets.at(self.find(handle)?)
     }
 
-    /// Makes a socket of the port, which the handle stands for.
+    /// Makes a socket of the port, and its placeholder handle.
     pub(super) fn open(&mut self, local: Address, role: Role) -> std::io::Result<sys::Handle> {
         let handle = self.token()?;
         let raw = sys::raw_number(&handle);
@@ -173,7 +174,7 @@ impl World {
         Ok(handle)
     }
 
-    /// Asks for something on a socket of the port.
+    /// Makes a request on a socket of the port.
     pub(super) fn ask(&mut self, handle: &sys::Handle, asked: Asked, memory: Memory) {
         let id = self.find(handle).expect("an associated socket is known");
         let side = asked.side();
@@ -204,7 +205,7 @@ impl World {
         self.look_again(id, side);
     }
 
-    /// Something has changed for a request, if there is one: it looks whether it can go on.
+    /// Something has changed for a request, if there is one: it checks whether it can continue.
     pub(super) fn look_again(&mut self, id: SocketId, side: Side) {
         let delay = self.delay_ns(1);
         let request = self.sockets.at_mut(id).and_then(|it| it.request_of(side));
@@ -217,8 +218,8 @@ impl World {
         self.schedule(self.now_ns + delay, Event::Step(id, side, number));
     }
 
-    /// Asks for the end of a request, which takes `factor` times as long as other things. Answers
-    /// whether there is one.
+    /// Asks for the end of a request, with `factor` times the usual delay. Returns whether there is
+    /// a request.
     pub(super) fn ask_end(&mut self, handle: &sys::Handle, side: Side, factor: u64) -> bool {
         let id = self.find(handle).expect("an associated socket is known");
         let delay = self.delay_ns(factor);
@@ -230,13 +231,13 @@ impl World {
         true
     }
 
-    /// Reports an outcome once its time has come, and behind what was reported before.
+    /// Reports an outcome after this delay, and after what was reported before.
     pub(super) fn report(&mut self, id: SocketId, side: Side, outcome: Outcome, delay_ns: u64) {
         let mut at_ns = self.now_ns + delay_ns;
         let socket = self.sockets.at_mut(id).expect("it has a request");
         if matches!(outcome, Outcome::Stopped(None)) {
             if let Some(sending) = socket.request_of(Side::Writing) {
-                // A break is told once, and only to whoever comes after that does it look like an end.
+                // A break is reported once. Only after that may the stream seem to end gracefully.
                 at_ns = at_ns.max(sending.reports_until_ns + 1);
             }
         }

@@ -1,9 +1,10 @@
-//! What kernels with io_uring differ in: each ability by its name, and what stands in for it.
+//! How kernels with io_uring differ: each ability by name, and what replaces it where it is
+//! missing.
 //!
-//! A driver reports one of the two for each (`DriverReport::features`), so that a reader of
-//! `doctor` sees what this kernel does and not what a version number promises: distributions take
-//! some changes back to old kernels and switch others off. README.md has the same words in a table,
-//! with the version that brought each, and the contract suite compares them.
+//! For each ability a driver reports one of the two (`DriverReport::features`). So `doctor` shows
+//! what this kernel does, and not what a version number promises: distributions backport some
+//! changes to old kernels and switch others off. README.md has the same words in a table, with the
+//! version that introduced each ability, and the contract suite compares the two.
 
 /// Something that not every kernel with io_uring does.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub(super) struct Ability {
 }
 
 impl Ability {
-    /// What is in use: the ability, or what stands in for it.
+    /// Returns what is in use: the ability, or its replacement.
     pub(super) fn in_use(&self, here: bool) -> &'static str {
         if here { self.name } else { self.before }
     }
@@ -25,7 +26,8 @@ pub(super) const DEFERS: Ability = Ability {
     before: "completions at any entry to the kernel",
 };
 
-/// A message from no ring ends the sleep in a shared one (`IORING_REGISTER_SEND_MSG_RING`).
+/// A message that comes from no ring ends the sleep in a shared one
+/// (`IORING_REGISTER_SEND_MSG_RING`).
 pub(super) const TAKES_MESSAGES: Ability = Ability {
     name: "wake-ups by message",
     before: "wake-ups by eventfd",
@@ -43,7 +45,7 @@ pub(super) const IDLES: Ability = Ability {
     before: "sleeps shown as waiting for a disk",
 };
 
-/// A multishot receive that ends after as many bytes as it is told.
+/// A multishot receive that ends after a number of bytes that the request gives.
 pub(super) const CAPS_STREAMS: Ability = Ability {
     name: "receives that stream, capped",
     before: "receives of one message each",

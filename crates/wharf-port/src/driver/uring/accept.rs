@@ -1,21 +1,23 @@
-//! Accepting: by one request for many connections far from every bound, one by one near it.
+//! Accepts. Far from every bound one request accepts many connections; near a bound each request
+//! accepts one.
 //!
-//! What the kernel accepts by one request before anybody looks cannot be called back into the
-//! backlog. A request that takes many up to the bound was rejected: 1,901 connections beyond it.
+//! A connection that the kernel has accepted cannot go back into the backlog, even if no thread has
+//! looked at it. One request for many up to the bound was rejected: 1,901 connections came beyond
+//! it.
 
 use super::request::Kind;
 use super::{Uring, request};
 use crate::core::locked::Locked;
 
-/// With fewer free places than this a listener accepts one connection at a time: what the kernel
-/// accepts by one request before anybody looks is bounded by the room for completions alone.
+/// With fewer free slots than this, a listener accepts one connection at a time. A request for many
+/// is bounded only by the space for completions.
 const PLACES_FOR_MANY: u32 = 8192;
-/// The same where fewer connections than this may wait to be taken.
-const UNTAKEN_FOR_MANY: usize = 512;
+/// The same, if fewer unclaimed connections than this are allowed.
+const UNCLAIMED_FOR_MANY: usize = 512;
 
 impl Uring {
     pub(super) fn arm_accept(&self, socket: &mut Locked<'_>) {
-        if !self.tell_untold(socket) {
+        if !self.deliver_undelivered(socket) {
             return;
         }
         let Some(place) = socket.place() else {
@@ -31,12 +33,12 @@ impl Uring {
         self.ask_reading(socket, Kind::Accept, entry);
     }
 
-    /// Whether a listener may take what comes by one request: far from the port's bound, and while
-    /// its connections are taken.
+    /// Whether a listener may accept many connections by one request: if the port is far from its
+    /// bound, and the caller keeps taking the connections.
     pub(super) fn may_accept_many(&self, socket: &Locked<'_>) -> bool {
         let free = socket.core.places_left();
         let untaken = socket.untaken();
         let most = socket.core.options().operations_per_socket_max;
-        free >= PLACES_FOR_MANY && most >= UNTAKEN_FOR_MANY && untaken <= most / 2
+        free >= PLACES_FOR_MANY && most >= UNCLAIMED_FOR_MANY && untaken <= most / 2
     }
 }

@@ -1,13 +1,13 @@
 //! The ring of provided buffers: a small hot set of the pool that the kernel receives into.
 //!
-//! The kernel takes a buffer when there is data, not before, so that an idle connection holds
-//! none. The set starts small, because all of it passes through the cache, and doubles when a
-//! burst found it empty: many small messages need many buffers, of each of which little is
-//! touched. Bulk does not grow it beyond what the cache keeps (a set of 16 MiB made a sink pay 2.5
-//! times the processor time of one of 2 MiB). It never has more than a quarter of the pool, so
-//! that the rest can be lent.
+//! The kernel takes a buffer when there is data and not before, so an idle connection holds none.
+//! The set starts small, because all of it passes through the cache. It doubles after a burst that
+//! found it empty: many small messages need many buffers but touch little of each. Bulk does not
+//! grow it beyond what stays in the cache (a sink with a set of 16 MiB took 2.5 times the processor
+//! time of one with 2 MiB). The set never has more than a quarter of the pool, so the rest can be
+//! lent.
 //!
-//! Only the thread inside the driver touches this.
+//! Only the thread inside the driver touches it.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -21,34 +21,36 @@ use crate::sys::Pages;
 
 /// Bytes of the hot set at first: a quarter of a common second-level cache.
 const HOT_BYTES: usize = 256 * 1024;
-/// Bytes that pass through the set at most, once around: a common second-level cache, or half.
+/// The most bytes that pass through the set in one round: a common second-level cache, or half of
+/// one.
 const WARM_BYTES: usize = 1024 * 1024;
-/// How many messages the average of their sizes goes back, as a power of two.
+/// How many messages the average of their sizes covers, as a power of two.
 const AVERAGE_SHIFT: u32 = 5;
-/// Most buffers the kernel is given at a time.
+/// The most buffers that the kernel is given at a time.
 const ENTRIES_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Buffers {
     /// Made at the first receive.
     ring: Option<BufferRing>,
-    /// How many buffers the kernel shall have, and how many at least and at most.
+    /// How many buffers the kernel is to have, with the minimum and the maximum of this number.
     target: usize,
     target_min: usize,
     target_max: usize,
-    /// What a buffer holds on average when it comes back, in bytes, shifted.
+    /// How many bytes a returned buffer has on average, shifted.
     filled_average: usize,
     /// Data found no buffer since the last look.
     was_empty: bool,
-    /// How many it has, those in completions nobody has looked at yet included.
+    /// How many buffers the kernel has, including those in completions that no thread has looked at
+    /// yet.
     stock: usize,
-    /// The buffers the kernel has, by number, and the numbers not in use.
+    /// The buffers that the kernel has, by number, and the numbers that are not in use.
     lent: Vec<Option<PoolBuffer>>,
     numbers: Vec<u16>,
     buffer_bytes: u32,
 }
 
-/// The memory that the kernel reads buffers from.
+/// The memory from which the kernel reads buffers.
 ///
 /// Invariant: `first` is the start of `entries` entries in `pages`, a power of two, initialised.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Buffers {
         }
     }
 
-    /// How many buffers the kernel has.
+    /// Returns how many buffers the kernel has.
     pub(super) fn stock(&self) -> usize {
         self.stock
     }
@@ -89,7 +91,7 @@ impl Buffers {
         self.ring.is_some()
     }
 
-    /// Makes the ring on its first use; `register` tells the kernel its address and size.
+    /// Makes the ring on its first use. `register` passes its address and size to the kernel.
     pub(super) fn open(
         &mut self,
         register: impl FnOnce(u64, u16) -> Result<(), i32>,
@@ -97,7 +99,7 @@ impl Buffers {
         if self.ring.is_some() {
             return Ok(());
         }
-        // Room for the waiting streams' buffers beside the hot set.
+        // Space for the buffers of waiting streams in addition to the hot set.
         let entries = (2 * self.target_max).next_power_of_two();
         let pages = Pages::new(entries * size_of::<BufRingEntry>()).ok_or(libc::ENOMEM)?;
         let first = pages.at(0).cast();
@@ -114,8 +116,8 @@ impl Buffers {
         Ok(())
     }
 
-    /// Brings the hot set to its size, as far as the pool allows. A burst that found it empty
-    /// makes it larger for the next one, once per entry of the kernel.
+    /// Fills the hot set up to its size, as far as the pool allows. After a burst that found it
+    /// empty, the set becomes larger for the next one, once per entry into the kernel.
     pub(super) fn top_up(&mut self, core: &Core) {
         if std::mem::take(&mut self.was_empty) {
             self.target *= 2;
@@ -129,14 +131,14 @@ impl Buffers {
         self.publish();
     }
 
-    /// How many buffers may go around, by what is in them.
+    /// Returns how many buffers may circulate, from how full they are on average.
     fn warm_max(&self) -> usize {
         let filled = (self.filled_average >> AVERAGE_SHIFT).max(1);
         (WARM_BYTES / filled).clamp(self.target_min, self.target_max)
     }
 
-    /// Gives the kernel a buffer more, because data found none; back comes one that it has no
-    /// room for.
+    /// Gives the kernel one more buffer, because data found none. Returns the buffer if the ring
+    /// has no space for it.
     pub(super) fn provide(&mut self, buffer: PoolBuffer) -> Option<PoolBuffer> {
         self.was_empty = true;
         if self.numbers.is_empty() {
@@ -147,7 +149,7 @@ impl Buffers {
         None
     }
 
-    /// The buffer that a completion names, with so many bytes in it.
+    /// Takes the buffer that a completion names, with `filled` bytes in it.
     pub(super) fn take(&mut self, number: u16, filled: usize) -> Option<PoolBuffer> {
         let buffer = self.lent.get_mut(usize::from(number))?.take()?;
         self.filled_average += filled;
@@ -157,7 +159,7 @@ impl Buffers {
         Some(buffer)
     }
 
-    /// The kernel knows the ring no more: what it had comes back.
+    /// The kernel does not know the ring any more: returns the buffers that it had.
     pub(super) fn close(&mut self) -> Vec<PoolBuffer> {
         self.ring = None;
         self.stock = 0;
@@ -187,9 +189,9 @@ impl Buffers {
 impl BufferRing {
     fn write(&mut self, buffer: NonNull<u8>, bytes: u32, number: u16) {
         let place = usize::from(self.tail & (self.entries - 1));
-        // SAFETY: within the entries, by the mask, and not read by the kernel before `publish`:
-        // no more numbers are in use than there are entries. The tail, which shares its place
-        // with the first entry, is in a part of it that these setters leave alone.
+        // SAFETY: within the entries, by the mask, and not read by the kernel before `publish`: no
+        // more numbers are in use than there are entries. The tail, which shares its place with the
+        // first entry, is in a part of it that these setters leave alone.
         let entry = unsafe { &mut *self.first.as_ptr().add(place) };
         entry.set_addr(buffer.as_ptr() as u64);
         entry.set_len(bytes);
@@ -204,7 +206,7 @@ impl BufferRing {
             let tail = BufRingEntry::tail(self.first.as_ptr()).cast_mut();
             AtomicU16::from_ptr(tail)
         };
-        // The entries must be seen before the tail that covers them.
+        // The entries must be visible before the tail that covers them.
         tail.store(self.tail, Ordering::Release);
     }
 }

@@ -1,8 +1,8 @@
 //! Completions: what the kernel reports, and what each report means for its socket.
 //!
-//! A completion is matched with its socket by name and with the request by the socket's flags. One
-//! that matches nothing is counted, and what it brought, a buffer or a connection, goes back where
-//! it belongs instead of being lost.
+//! A completion is matched with its socket by name, and with the request by the socket's flags. A
+//! completion that matches nothing is counted. A buffer or a connection in it goes back to its
+//! owner and is not lost.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use io_uring::cqueue::{self, buffer_select, more};
 
 use super::queue::COMPLETIONS_MAX;
 use super::request::{Kind, Name, is_reported};
-use super::{CONNECT_CONTINUED, CUT, HAS_UNTOLD, Uring, request};
+use super::{CONNECT_CONTINUED, CUT, HAS_UNDELIVERED, Uring, request};
 use crate::accepted::Accepted;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
@@ -22,7 +22,7 @@ use crate::driver::Driver;
 use crate::lock;
 use crate::sys::{self, Handle};
 
-/// How a request ended, or what a streaming one brought.
+/// How a request ended, or what a multishot request returned.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// A count or a descriptor, or the system's code.
@@ -32,8 +32,8 @@ pub(super) struct Outcome {
 }
 
 impl Uring {
-    /// Works completions out. What can be done for all of them at once is: a lock and a counter for
-    /// each were a fifth of the time in user space.
+    /// Processes completions. What can be done for all of them at once is done so: a lock and a
+    /// counter for each took a fifth of the time in user space.
     pub(super) fn complete(
         &self,
         core: &Arc<Core>,
@@ -59,7 +59,7 @@ impl Uring {
         }
     }
 
-    /// The buffers that completions name.
+    /// Takes the buffers that the completions name.
     fn take_buffers(&self, completed: &[cqueue::Entry], taken: &mut [Option<PoolBuffer>]) {
         let mut buffers = lock(&self.buffers);
         for (completed, taken) in completed.iter().zip(taken) {
@@ -69,14 +69,14 @@ impl Uring {
         }
     }
 
-    /// Works the end of a request out, also of one that the kernel has never seen.
+    /// Processes the end of a request, also of one that the kernel has never seen.
     fn complete_named(&self, core: &Arc<Core>, name: Name, outcome: Outcome, out: &mut Out<'_>) {
         let Name { kind, id } = name;
         match kind {
             Kind::Bell => return self.ring.bell_ended(),
-            Kind::Cancel | Kind::Aside => return,
+            Kind::Cancel | Kind::Immediate => return,
             Kind::Free => return self.place_is_free(core),
-            Kind::Leave => return self.leave_in_order(id.index),
+            Kind::Leave => return self.leave_gracefully(id.index),
             Kind::Start => return self.start_connect(core, id, out),
             _ => {}
         }
@@ -106,7 +106,12 @@ impl Uring {
                 let result = sent(outcome.result, socket.has(flag::HUNG_UP));
                 socket.send_stopped(result);
             }
-            Kind::Bell | Kind::Cancel | Kind::Free | Kind::Leave | Kind::Start | Kind::Aside => {}
+            Kind::Bell
+            | Kind::Cancel
+            | Kind::Free
+            | Kind::Leave
+            | Kind::Start
+            | Kind::Immediate => {}
         }
     }
 
@@ -120,7 +125,7 @@ impl Uring {
         self.complete_named(core, name, outcome, out);
     }
 
-    /// Nobody expects this: it is counted, and what it brought goes back.
+    /// Counts a completion that no request expects, and returns its buffer or connection.
     fn foreign(&self, core: &Core, kind: Option<Kind>, outcome: Outcome) {
         core.count_foreign();
         if let Some(buffer) = outcome.buffer {
@@ -148,11 +153,11 @@ impl Uring {
         if let Ok(descriptor) = outcome.result {
             let handle = adopt(descriptor);
             if !socket.has(flag::CLOSING) {
-                self.tell(socket, handle);
+                self.deliver_accepted(socket, handle);
             }
         }
         if !over {
-            // The bound comes near: the others stay in the backlog.
+            // The bound is near: the remaining connections stay in the backlog.
             if !socket.has(CUT) && !self.may_accept_many(socket) {
                 socket.set(CUT);
                 self.cancel_reading(socket);
@@ -166,7 +171,8 @@ impl Uring {
         }
         match outcome.result {
             Err(libc::ECANCELED) if cut => {}
-            // Nobody asked for this end: the thread that had submitted it is gone. Go on.
+            // No caller requested this end: the thread that submitted the request has ended.
+            // Continue.
             Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
             Err(code) => {
                 if !socket.accept_failed(code) {
@@ -177,32 +183,32 @@ impl Uring {
         socket.go_on_receiving();
     }
 
-    /// Tells of an accepted connection, or keeps it until there is a place for it.
-    pub(super) fn tell(&self, socket: &mut Locked<'_>, handle: Handle) {
-        let place = if socket.has(HAS_UNTOLD) {
-            None // Those who came first are told first.
+    /// Delivers an accepted connection, or keeps it until there is a place for it.
+    pub(super) fn deliver_accepted(&self, socket: &mut Locked<'_>, handle: Handle) {
+        let place = if socket.has(HAS_UNDELIVERED) {
+            None // Connections that came first are delivered first.
         } else {
             socket.place()
         };
         if let Some(place) = place {
             return socket.accepted(with_place(handle, place));
         }
-        lock(&self.untold).push((socket.id, handle));
-        socket.set(HAS_UNTOLD);
+        lock(&self.undelivered).push((socket.id, handle));
+        socket.set(HAS_UNDELIVERED);
         if socket.has(flag::ARMED) && !socket.has(CUT) {
             socket.set(CUT);
             self.cancel_reading(socket);
         }
     }
 
-    /// A listener closes: those that came beyond the places are closed with it.
-    pub(super) fn forget_untold(&self, id: SlotId) {
+    /// A listener closes: its undelivered connections are closed with it.
+    pub(super) fn close_undelivered(&self, id: SlotId) {
         let its: Vec<_> = {
-            let mut untold = lock(&self.untold);
-            let (its, others) = std::mem::take(&mut *untold)
+            let mut undelivered = lock(&self.undelivered);
+            let (its, others) = std::mem::take(&mut *undelivered)
                 .into_iter()
                 .partition(|(listener, _)| *listener == id);
-            *untold = others;
+            *undelivered = others;
             its
         };
         for (_, handle) in its {
@@ -210,21 +216,21 @@ impl Uring {
         }
     }
 
-    /// Tells of the connections that waited for a place; answers whether none is left.
-    pub(super) fn tell_untold(&self, socket: &mut Locked<'_>) -> bool {
-        while socket.has(HAS_UNTOLD) {
+    /// Delivers the connections that waited for a place. Returns whether none is left.
+    pub(super) fn deliver_undelivered(&self, socket: &mut Locked<'_>) -> bool {
+        while socket.has(HAS_UNDELIVERED) {
             let Some(place) = socket.place() else {
                 return false;
             };
-            let untold = {
-                let mut untold = lock(&self.untold);
-                let first = untold
+            let undelivered = {
+                let mut undelivered = lock(&self.undelivered);
+                let first = undelivered
                     .iter()
                     .position(|(listener, _)| *listener == socket.id);
-                first.map(|first| untold.remove(first))
+                first.map(|first| undelivered.remove(first))
             };
-            let Some((_, handle)) = untold else {
-                socket.clear(HAS_UNTOLD);
+            let Some((_, handle)) = undelivered else {
+                socket.clear(HAS_UNDELIVERED);
                 place.give_up();
                 return true;
             };
@@ -237,7 +243,7 @@ impl Uring {
         let asked = socket.has(flag::CLOSING | flag::CANCEL_RECEIVE | flag::DEADLINE);
         let result = match outcome.result {
             Err(libc::ECANCELED | libc::EINTR) if !asked => {
-                // The thread that had submitted it is gone; the connect itself goes on.
+                // The thread that submitted the request has ended. The connect itself continues.
                 socket.set(CONNECT_CONTINUED);
                 let entry = request::wait(socket.open_handle(), libc::POLLOUT);
                 return self.ask_reading(socket, Kind::Connecting, entry);
@@ -252,7 +258,8 @@ impl Uring {
         socket.connected(result);
     }
 
-    /// After a request that left nothing to tell: the next one, unless the end was asked for.
+    /// Continues after a request that had nothing to deliver, unless the caller has requested the
+    /// end.
     pub(super) fn go_on(&self, socket: &mut Locked<'_>) {
         if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
             socket.receive_stopped(Some(libc::ECANCELED));
@@ -264,7 +271,7 @@ impl Uring {
     fn filled(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
         socket.clear(flag::ARMED);
         match outcome.result {
-            // The end that our own close has made is not the peer's.
+            // Our own close has made this end. It is not the peer's.
             Ok(0) if socket.has(flag::HUNG_UP) => self.go_on(socket),
             Ok(count) => {
                 let events = if kind == Kind::IntoNothing { count } else { 0 };
@@ -272,7 +279,8 @@ impl Uring {
                     return socket.receive_stopped(Some(code));
                 }
                 let count = if kind == Kind::Into { count } else { 0 };
-                // What was to be cancelled has succeeded; the cancel is over with it.
+                // The receive has succeeded although a cancel was requested. The cancel is over
+                // with it.
                 socket.clear(flag::CANCEL_RECEIVE);
                 socket.received_into(count as usize);
                 self.go_on(socket);
@@ -282,8 +290,8 @@ impl Uring {
         }
     }
 
-    /// The error behind these events of poll(2) that a receive would meet now: not if there is
-    /// something to receive before it.
+    /// Returns the error behind these events of poll(2) that a receive would report now. There is
+    /// none if a receive would return data first.
     fn break_behind(&self, socket: &Locked<'_>, events: u32) -> Option<i32> {
         if events & u32::from(libc::POLLERR.unsigned_abs()) == 0 {
             return None;
@@ -291,7 +299,7 @@ impl Uring {
         match self.with_descriptor(socket.open_handle(), sys::peek) {
             Ok(Err(code)) if !sys::would_block(code) => Some(code),
             Ok(_) => None,
-            // Nothing to ask it with: what it is most often.
+            // Without a descriptor the driver cannot ask, so it reports the most frequent error.
             Err(_) => Some(libc::ECONNRESET),
         }
     }
@@ -302,7 +310,7 @@ impl Uring {
             "matched by the caller"
         );
         let code = match outcome.result {
-            // The peer left; whether in order, the socket's error tells.
+            // The peer has left. The socket's pending error says whether it closed gracefully.
             Ok(events) => self.error_behind(socket.open_handle(), events),
             Err(code) => Some(code),
         };
@@ -310,20 +318,20 @@ impl Uring {
     }
 }
 
-/// What the end of a send means: an interruption before the first byte is no failure, and the
-/// error of our own reset is our own.
+/// Returns what the end of a send means. An interruption before the first byte is not a failure,
+/// and an error after our own reset is reported as cancelled.
 fn sent(result: Result<u32, i32>, hung_up: bool) -> Result<usize, i32> {
     match result {
         Ok(count) => Ok(count as usize),
         Err(_) if hung_up => Err(libc::ECANCELED),
-        // Nothing went out; the rest of the queue is asked for again. `Uring::associate` tells why a
-        // request that shall wait may end with EAGAIN.
+        // Nothing went out, so the rest of the queue is sent again. `Uring::associate` says why a
+        // request that should wait may end with EAGAIN.
         Err(libc::EINTR | libc::EAGAIN) => Ok(0),
         Err(code) => Err(code),
     }
 }
 
-/// An accepted connection, and the place that was kept for it.
+/// Makes an accepted connection with the place that was kept for it.
 fn with_place(handle: Handle, mut place: Place) -> Accepted {
     if let Some(direct) = handle.place() {
         place.mark(direct.into());
@@ -335,10 +343,10 @@ fn with_place(handle: Handle, mut place: Place) -> Accepted {
     }
 }
 
-/// Owns the descriptor that an accept brought.
+/// Takes ownership of the descriptor that an accept returned.
 fn adopt(descriptor: u32) -> Handle {
     let descriptor = i32::try_from(descriptor).expect("descriptors are not negative");
-    // SAFETY: the kernel made it for this completion, which nothing else looks at.
+    // SAFETY: the kernel made it for this completion, and no other code looks at the completion.
     unsafe { OwnedFd::from_raw_fd(descriptor) }.into()
 }
 
@@ -346,7 +354,8 @@ fn adopt(descriptor: u32) -> Handle {
 mod tests {
     use super::sent;
 
-    /// The kernel that is here says neither; others do, where a signal or a full buffer is first.
+    /// The kernel of this machine returns neither. Others do, if a signal or a full buffer comes
+    /// first.
     #[test]
     fn an_interrupted_send_has_not_failed() {
         for hung_up in [false, true] {

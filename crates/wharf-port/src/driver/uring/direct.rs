@@ -1,18 +1,19 @@
-//! Direct descriptors: sockets that live in the ring's own table and take no descriptor of the
+//! Direct descriptors: sockets that are in the ring's own table and take no descriptor of the
 //! process.
 //!
-//! A table obeys the limit on descriptors, but each ring has its own, so that one process holds as
-//! many connections as its rings have places. Accepts put their sockets there by themselves; one
-//! that connects is made as an ordinary socket, bound and configured, and then taken in.
+//! The limit on descriptors bounds a table, but each ring has its own table. So one process holds
+//! as many connections as all of its rings have places. Accepts put their sockets into the table
+//! directly. A socket that connects is first made, bound and configured as an ordinary socket, and
+//! then taken into the table.
 //!
-//! A streaming accept was rejected here: it knows no bound, and when the table is full the kernel
-//! closes the connection that it has just accepted (measured, and C12 says that nothing is lost).
-//! So each listener asks for a burst of single accepts, each with a place reserved. Bursts have
-//! another virtue where several rings accept from one listener: what is armed is used up, never
-//! cancelled, so that a full ring leaves no connection to a request that will not take it.
+//! A multishot accept was rejected here: it knows no bound, and when the table is full the kernel
+//! closes the connection that it has just accepted (measured; by C12 no connection may be lost). So
+//! each listener requests a burst of single accepts, each with a reserved place. Bursts have
+//! another advantage if several rings accept from one listener: armed accepts are used up and never
+//! cancelled, so a full ring leaves no connection to a request that will not take it.
 //!
-//! Whatever takes a system call is done with a descriptor that the ring lends (`ring/table`), on
-//! the ring's own thread. Called on another thread, a close or a shutdown rings for that one.
+//! What needs a system call is done with a descriptor that the ring lends (`queue/table`), on the
+//! ring's own thread. A close or a shutdown on another thread rings for that one.
 
 use std::io;
 use std::sync::Arc;
@@ -33,10 +34,10 @@ use crate::op::OpKind;
 use crate::packet::PauseReason;
 use crate::sys::{self, AcceptFault, Handle};
 
-/// Accepts that one listener has with the kernel at a time.
+/// The most accepts that one listener has with the kernel at a time.
 const BURST_MAX: u32 = 128;
 
-/// The table of a port, as the port counts it.
+/// The table of a port, as the port counts its places.
 #[derive(Debug)]
 pub(super) struct Direct {
     places: u32,
@@ -45,9 +46,9 @@ pub(super) struct Direct {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Places with a socket, until the kernel has told that they are free again.
+    /// Places with a socket, until the kernel has reported that they are free again.
     used: u32,
-    /// How many of these are asked to be free.
+    /// How many of these the kernel was asked to free.
     leaving: u32,
     /// Places that armed accepts may need.
     reserved: u32,
@@ -59,15 +60,15 @@ struct Table {
 struct Burst {
     listener: SlotId,
     armed: u32,
-    /// What ended it: a lack that the rest of it would meet as well.
+    /// Why it ended: a lack that the other accepts of the burst would meet as well.
     fault: Option<i32>,
 }
 
-/// What a socket that comes found in the table.
+/// What a new socket finds in the table.
 #[derive(Clone, Copy, Debug)]
 enum Taken {
     Place,
-    /// Nothing but places that are about to be free, as soon as the ring's thread has entered.
+    /// Only places that will be free as soon as the ring's thread has entered the kernel.
     Later,
     Nothing,
 }
@@ -76,11 +77,11 @@ const NEEDS: &str = "direct descriptors need Linux 6.8 or later: leave them out,
                      kernel";
 const TOO_MANY: &str = "the table of direct descriptors may not be larger than the limit on open \
                         files: ask for fewer, or raise \"ulimit -n\" (RLIMIT_NOFILE)";
-const ELSEWHERE: &str = "a direct descriptor tells its addresses on the thread that waits, and \
-                         nowhere else: ask there, or leave direct descriptors out";
+const ELSEWHERE: &str = "the addresses of a direct descriptor are available only on the thread that \
+                         waits: ask there, or leave direct descriptors out";
 
 impl Direct {
-    /// Makes the table of a fresh ring, if one is asked for.
+    /// Makes the table of a new ring, if the port has one.
     pub(super) fn open(
         ring: &mut super::queue::Ring,
         places: u32,
@@ -113,7 +114,7 @@ impl Direct {
         }
     }
 
-    /// The place that was taken was not used after all.
+    /// Returns a place that was taken but not used.
     fn gave_back(&self) {
         lock(&self.table).used -= 1;
     }
@@ -128,8 +129,9 @@ impl Direct {
         table.leaving -= 1;
     }
 
-    /// Reserves places for the accepts of a listener; answers how many. Half of what there is stays
-    /// for other listeners and for connects: a burst that nobody comes to holds its places.
+    /// Reserves places for the accepts of a listener, and returns how many. Half of the free places
+    /// stay for other listeners and for connects, because a burst holds its places even if no peer
+    /// connects.
     fn reserve(&self, listener: SlotId, at_most: u32) -> u32 {
         let mut table = lock(&self.table);
         let left = self.places - table.used - table.reserved;
@@ -145,8 +147,8 @@ impl Direct {
         armed
     }
 
-    /// One accept of a burst ended, with a lack or with a socket or neither; answers whether to
-    /// cancel the rest, and when that was the last, what had gone wrong.
+    /// Records the end of one accept of a burst: it got a socket, or met a lack, or neither.
+    /// Returns whether to cancel the rest, and if this was the last accept, what had gone wrong.
     fn one_ended(
         &self,
         listener: SlotId,
@@ -173,14 +175,15 @@ impl Direct {
     }
 }
 
-/// What the option that makes a close a reset points to, for as long as there are rings.
+/// The value of the option that makes a close a reset. It lives as long as the process, and so
+/// longer than every ring.
 static RESET: libc::linger = libc::linger {
     l_onoff: 1,
     l_linger: 0,
 };
 
 impl Uring {
-    /// Asks for a burst of connections: no more than there are places for.
+    /// Requests a burst of connections: no more than there are places for.
     pub(super) fn arm_burst(&self, socket: &mut Locked<'_>, direct: &Direct) {
         let free = socket.core.places_left();
         let untaken = socket.untaken();
@@ -201,7 +204,7 @@ impl Uring {
         }
     }
 
-    /// One accept of a burst ended.
+    /// One accept of a burst has ended.
     pub(super) fn one_accept_completed(
         &self,
         socket: &mut Locked<'_>,
@@ -216,7 +219,7 @@ impl Uring {
         }
         match outcome.result {
             Ok(place) if socket.has(flag::CLOSING) => self.free_place(place),
-            Ok(place) => self.tell(socket, Handle::direct(place)),
+            Ok(place) => self.deliver_accepted(socket, Handle::direct(place)),
             Err(_) if cut => self.cancel_reading(socket),
             Err(_) => {}
         }
@@ -230,7 +233,7 @@ impl Uring {
         }
     }
 
-    /// Gives a place back; the kernel closes the socket in it.
+    /// Frees a place. The kernel closes the socket in it.
     pub(super) fn free_place(&self, place: u32) {
         self.leaves();
         self.ask_to_free(place);
@@ -248,7 +251,7 @@ impl Uring {
         self.ring.push(entry.user_data(name.encode()));
     }
 
-    /// A place is free again: who waits for one tries at once.
+    /// A place is free again: a socket that waits for one tries at once.
     pub(super) fn place_is_free(&self, core: &Core) {
         if let Some(direct) = &self.direct {
             direct.has_left();
@@ -256,7 +259,7 @@ impl Uring {
         core.socket_gone();
     }
 
-    /// A connection that nobody expects came into this place.
+    /// A connection that no request expects came into this place.
     pub(super) fn turn_away(&self, place: u32) {
         if let Some(direct) = &self.direct {
             lock(&direct.table).used += 1;
@@ -265,7 +268,7 @@ impl Uring {
     }
 
     /// Closes the socket in this place, of which the driver holds nothing. On the ring's thread the
-    /// peer hears of it at once; the place is free when that thread has entered again.
+    /// peer learns of it at once. The place is free when that thread has entered the kernel again.
     pub(super) fn release_place(&self, socket: &Locked<'_>, place: u32) {
         self.leaves();
         if socket.has(flag::CLOSE_RESET) {
@@ -277,24 +280,24 @@ impl Uring {
         } else if socket.has(flag::CONNECTING) {
             self.ask_to_free(place);
         } else if self.ring.is_bound_here() {
-            self.leave_in_order(place);
+            self.leave_gracefully(place);
         } else {
             let name = Name::of_place(Kind::Leave, place);
             self.ring.push(request::nothing().user_data(name.encode()));
         }
     }
 
-    /// Closes in order; without a descriptor to lend, unread bytes make it a reset.
-    pub(super) fn leave_in_order(&self, place: u32) {
+    /// Closes gracefully. If there is no descriptor to lend, unread bytes make the close a reset.
+    pub(super) fn leave_gracefully(&self, place: u32) {
         if let Ok(lent) = self.ring.lend(place) {
-            sys::finish_in_order(&lent);
-            // It fails where the peer was faster.
+            sys::prepare_graceful_close(&lent);
+            // It fails if the peer has already closed the connection.
             let _ = sys::shutdown_write(&lent);
         }
         self.ask_to_free(place);
     }
 
-    /// Whether what is queued for sending begins with what only the ring's thread can do.
+    /// Whether the queue of sends begins with something that only the ring's thread can do.
     pub(super) fn must_go_elsewhere(&self, socket: &Locked<'_>) -> bool {
         let is_direct = |handle: &Handle| handle.place().is_some();
         if !socket.handle.as_ref().is_some_and(is_direct) {
@@ -305,8 +308,8 @@ impl Uring {
         first.is_some_and(|first| first.kind == OpKind::Shutdown) && !self.ring.is_bound_here()
     }
 
-    /// Puts a socket that is to connect into the table; on another thread it waits for the ring's,
-    /// and where places are about to be free, for these.
+    /// Puts a socket that is to connect into the table. On another thread the socket waits for the
+    /// ring's thread. If places will be free soon, the socket waits for one of these.
     pub(super) fn take_in(&self, socket: &mut Locked<'_>) -> Result<(), i32> {
         let Some(direct) = &self.direct else {
             return Ok(());
@@ -321,7 +324,7 @@ impl Uring {
         }
         match self.ring.take_in(socket.open_handle()) {
             Ok(place) => {
-                // The descriptor goes; the socket stays open by its place.
+                // The descriptor is closed. The socket stays open by its place.
                 socket.handle = Some(Handle::direct(place));
                 Ok(())
             }
@@ -332,8 +335,8 @@ impl Uring {
         }
     }
 
-    /// Whether a connect has to wait for the ring's thread, or for what that thread is about to do;
-    /// it is asked for it.
+    /// Whether a connect must wait for the ring's thread, or for a place that this thread is about
+    /// to free. If so, asks that thread to start the connect.
     pub(super) fn starts_elsewhere(&self, socket: &Locked<'_>) -> bool {
         let elsewhere = self.direct.is_some() && socket.open_handle().place().is_none();
         if elsewhere {
@@ -342,10 +345,10 @@ impl Uring {
         elsewhere
     }
 
-    /// The ring's thread starts a connect that has waited for it.
+    /// The ring's thread starts a connect that has waited for this thread.
     pub(super) fn start_connect(&self, core: &Arc<Core>, id: SlotId, out: &mut Out<'_>) {
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
-            return; // It was cancelled or closed meanwhile.
+            return; // The connect was cancelled or closed meanwhile.
         };
         if socket.receiving != Receiving::Connect || socket.has(flag::ARMED) {
             return;
@@ -356,7 +359,7 @@ impl Uring {
         }
     }
 
-    /// Does something with an open socket that takes a descriptor.
+    /// Calls `action`, which needs a descriptor, with an open socket.
     pub(super) fn with_descriptor<R>(
         &self,
         handle: &Handle,
@@ -385,26 +388,27 @@ impl Uring {
         }
     }
 
-    /// The error behind these events of poll(2).
+    /// Returns the error behind these events of poll(2).
     pub(super) fn error_behind(&self, handle: &Handle, events: u32) -> Option<i32> {
-        // Who left in order left no error, and nothing has to be lent to ask for it.
-        let in_order = events & u32::from(libc::POLLERR.unsigned_abs()) == 0;
-        if in_order && handle.place().is_some() {
+        // A peer that closed gracefully left no error, so no descriptor has to be lent to ask for
+        // it.
+        let graceful = events & u32::from(libc::POLLERR.unsigned_abs()) == 0;
+        if graceful && handle.place().is_some() {
             return None;
         }
         self.take_error(handle)
     }
 
-    /// The error that waits on a socket; taking it clears it.
+    /// Returns the pending error of a socket and clears it.
     pub(super) fn take_error(&self, handle: &Handle) -> Option<i32> {
-        // The system knows of an error and there is no descriptor to ask it with: what it is most
-        // often.
+        // The system knows an error, but there is no descriptor to ask with, so this returns the
+        // most frequent error.
         let asked = self.with_descriptor(handle, sys::take_error);
         asked.unwrap_or(Some(libc::ECONNRESET))
     }
 }
 
-/// Whether an accept failed for want of something that the next one would want as well.
+/// Whether an accept failed because of a lack that the next accept would meet as well.
 fn is_lack(code: i32) -> bool {
     match sys::accept_fault(code) {
         AcceptFault::ThisConnection => false,

@@ -1,16 +1,18 @@
-//! The ends: when the thread of a bound ring goes, and when the port goes.
+//! The ends: of the waiter or the thread of a bound ring, and of the port.
 //!
-//! Closing a ring does not stop the kernel from writing to what was handed to it (measured: 400 of
-//! 400 buffers overwritten afterwards). So every request is ended and every end is waited for;
-//! what does not come back in time is leaked with all it points to, and counted.
+//! Closing a ring does not stop the kernel from writing to memory that was handed to it (measured:
+//! 400 of 400 buffers overwritten afterwards). So the driver ends every request and waits for every
+//! end. A request that does not come back in time is leaked, with all memory it points to, and
+//! counted.
 //!
-//! One cancel for all was rejected: for each request it finds, the kernel walks all those that it
-//! found before (19,000 took 2.5 s). Sockets are shut down instead, each in constant time.
+//! A single cancel for all requests was rejected: for each request that it finds, the kernel walks
+//! all that it found before (19,000 took 2.5 s). Sockets are shut down instead, each in constant
+//! time.
 //!
-//! A bound ring can be emptied by its own thread alone. So that thread takes all requests back from
-//! the kernel when its waiter goes: whichever thread ends the port then finds them queued, and the
-//! next waiter of that thread hands them over again. To wait with that for the end of the thread was
-//! rejected: one that lives on in a pool kept the port from ever ending without a leak.
+//! Only its own thread can empty a bound ring. So when its waiter goes, that thread takes all
+//! requests back from the kernel. The thread that ends the port then finds them queued, or the next
+//! waiter of the same thread hands them over again. Waiting for the end of the thread was rejected:
+//! a thread that lived on in a pool kept the port from ever ending without a leak.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -27,12 +29,12 @@ use crate::core::{Core, Out};
 use crate::driver::silence::Silence;
 use crate::lock;
 
-/// How many ends one enter asks for: fewer than there is room for.
+/// How many ends one enter waits for: fewer than fit into the completion queue.
 const ENDS_MAX: u64 = 4096;
 
 impl Uring {
-    /// The waiter of a bound ring goes, on its thread: takes every request back from the kernel.
-    /// They are queued again.
+    /// The waiter of a bound ring goes, on its own thread. Takes every request back from the kernel
+    /// and queues it again.
     pub(super) fn recall(&self, core: &Arc<Core>) {
         if !self.ring.is_bound_here() {
             return;
@@ -48,8 +50,8 @@ impl Uring {
         }
     }
 
-    /// Sees to it that this thread, when it ends, closes what is in its ring's table: no other
-    /// could.
+    /// Registers this thread to close the table of its ring when the thread ends, because no other
+    /// thread could close it.
     fn close_table_at_thread_end(&self, core: &Arc<Core>) {
         let late = LEFT.try_with(|left| {
             let mut rings = left.0.borrow_mut();
@@ -59,7 +61,7 @@ impl Uring {
             }
         });
         if late.is_err() {
-            self.ring.close_table(); // The thread is past its own end.
+            self.ring.close_table(); // The thread's thread-locals are destroyed already.
         }
     }
 
@@ -71,19 +73,19 @@ impl Uring {
         }
     }
 
-    /// Ends what the kernel has and what is queued for it, of sockets that were all aborted: those with
-    /// something to send were reset by that, because a stream that is cut short must not look finished.
-    /// Answers how many requests did not come back.
+    /// Ends the requests that the kernel has and those queued for it, of sockets that were all
+    /// aborted. The abort has reset each socket with something left to send, because a stream that
+    /// is cut short must not look complete. Returns how many requests did not come back.
     pub(super) fn finish(&self, core: &Arc<Core>) -> u64 {
         let out = &mut Out::queue();
         let may_enter = matches!(self.ring.bind(), Ok(true));
         if may_enter {
-            // Sends that need not wait go out now, as they would have at the next wait.
-            // And sockets without descriptors are closed by requests.
+            // Sends that need not wait go out now, as they would have at the next wait. Sockets
+            // without descriptors are closed by requests, so these go out too.
             let go = [
                 Kind::Send,
                 Kind::Cancel,
-                Kind::Aside,
+                Kind::Immediate,
                 Kind::Free,
                 Kind::Leave,
             ];
@@ -105,8 +107,8 @@ impl Uring {
         self.close_buffers(core, may_enter)
     }
 
-    /// Waits, for a bounded time, until the kernel has nothing more. Of what is queued meanwhile,
-    /// only `more` goes to it.
+    /// Waits, for a bounded time, until the kernel has no request any more. Of the requests queued
+    /// meanwhile, only those that `more` accepts go to the kernel.
     fn empty_kernel(&self, core: &Arc<Core>, out: &mut Out<'_>, more: impl Fn(Kind) -> bool) {
         self.ring.push(request::cancel(Name::own(Kind::Bell)));
         let mut silence = Silence::default();
@@ -145,8 +147,8 @@ impl Uring {
         }
     }
 
-    /// Gives the kernel's buffers back to the pool, or leaks all of it when the kernel may still
-    /// write. Answers how many requests are leaked.
+    /// Returns the kernel's buffers to the pool, or leaks everything if the kernel may still write.
+    /// Returns how many requests are leaked.
     fn close_buffers(&self, core: &Arc<Core>, may_enter: bool) -> u64 {
         let leaked = self.ring.unended() + u64::from(self.ring.is_bell_armed());
         if leaked > 0 {

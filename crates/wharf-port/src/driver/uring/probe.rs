@@ -1,13 +1,13 @@
 //! Whether io_uring works here, tried out once on a ring of its own.
 //!
-//! It is refused in many places in many ways: with EPERM in containers, ENOSYS in sandboxes,
-//! EOPNOTSUPP in some clusters; or set-up is allowed and entering is not; or an operation exists
-//! and its streaming form does not. Asking which operations there are was rejected, because it
-//! tells neither. So connections are accepted, a message received into a provided buffer, and a
-//! request cancelled, in well under a millisecond.
+//! Systems refuse it in many ways: with EPERM in containers, ENOSYS in sandboxes, EOPNOTSUPP in
+//! some clusters. Or they allow set-up but not entering, or have an operation but not its multishot
+//! form. A query for the supported operations was rejected, because it reports neither of the last
+//! two. So the trial accepts connections, receives a message into a provided buffer, and cancels a
+//! request, in well under a millisecond.
 //!
-//! Each step has a connection of its own. On one for all of them a step that a kernel refuses left
-//! its bytes unread, the next step found them, and every kernel before 6.17 was passed over.
+//! Each step has a connection of its own. When all steps shared one, a step that a kernel refused
+//! left its bytes unread, the next step found them, and every kernel before 6.17 was passed over.
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -30,24 +30,25 @@ use crate::driver::Unavailable;
 use crate::lock;
 use crate::sys::{self, Handle};
 
-/// How long one step may take before the machine counts as broken.
+/// How long one step may take before io_uring counts as broken here.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a working io_uring may be able to do besides.
+/// What some kernels with a working io_uring can do in addition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Abilities {
-    /// It ends a multishot receive after as many bytes as it is told.
+    /// It ends a multishot receive after the number of bytes that the request gives.
     pub(super) caps_streams: bool,
 }
 
-/// What is known of io_uring in this process.
+/// What this process knows of io_uring.
 const UNKNOWN: u8 = 0;
 const WORKS: u8 = 1;
 const WORKS_AND_CAPS: u8 = 2;
 
-/// Tries io_uring out, once in a process where it works.
+/// Tries io_uring out. Once it has worked, the result is kept for the whole process.
 pub(super) fn try_once() -> Result<Abilities, Unavailable> {
-    // No `OnceLock`: a fork's child would wait for the thread that was at it in its parent.
+    // No `OnceLock`: if a process forks while one of its threads is in the trial, the child would
+    // wait for that thread forever.
     static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
     match KNOWN.load(Ordering::Relaxed) {
         UNKNOWN => {}
@@ -67,7 +68,7 @@ pub(super) fn try_once() -> Result<Abilities, Unavailable> {
     Ok(abilities)
 }
 
-/// Why the system refuses io_uring, and the cure.
+/// Returns why the system refuses io_uring, and what to do about it.
 pub(super) fn refused(code: i32) -> Unavailable {
     let reason = match code {
         libc::EPERM | libc::EACCES => {
@@ -94,38 +95,38 @@ pub(super) fn refused(code: i32) -> Unavailable {
 
 const LACKS: &str = "this kernel's io_uring lacks a feature that is needed (NODROP, EXT_ARG, \
                      FAST_POLL, CQE_SKIP): use Linux 6.0 or later";
-const WRONG: &str = "io_uring accepts requests here and answers them wrongly: use Linux 6.0 or \
+const WRONG: &str = "io_uring accepts requests here and handles them wrongly: use Linux 6.0 or \
                      later, or the readiness driver";
 
-/// Whether the clock interrupts whoever computes, on every processor. Where `nohz_full` keeps it
-/// away, a thread is left alone for as long as it does not enter the kernel.
+/// Whether the clock interrupts threads that compute, on every processor. Processors in `nohz_full`
+/// have no such tick: a thread there is not interrupted before it enters the kernel.
 pub(super) fn every_processor_ticks() -> bool {
     match std::fs::read_to_string("/sys/devices/system/cpu/nohz_full") {
         Ok(list) => is_empty_list(&list),
-        // Kernels that have no such processors have no such list.
+        // A kernel without support for such processors has no such list.
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 
-/// The kernel writes a list of no processors as nothing, or as it writes a pointer to nothing.
+/// The kernel prints an empty list as nothing, or as it prints a null pointer.
 fn is_empty_list(list: &str) -> bool {
     matches!(list.trim(), "" | "(null)")
 }
 
 fn try_out() -> Result<Abilities, Unavailable> {
     let failed = |error: io::Error| refused(sys::code_of(&error));
-    // The ring first: where it is forbidden nothing else is made.
+    // The ring comes first: where it is forbidden, nothing else is made.
     let trial = Trial::new(capped)?;
     let listener = Listener::open().map_err(failed)?;
     let abilities = trial.operations(&listener).map_err(failed)?;
     abilities.ok_or((WRONG, None))
 }
 
-/// A ring to try things on. What it asks for has ended before its memory goes.
+/// A ring to try requests on. All of its requests have ended before its memory is freed.
 struct Trial {
     ring: Ring,
     ended: Mutex<Vec<Ended>>,
-    /// How a receive that ends at a cap is asked for; tests ask as if the kernel knew none.
+    /// Makes a receive that ends at a cap. Tests replace it to simulate kernels that have no caps.
     capped: fn(&Handle) -> Entry,
 }
 
@@ -139,7 +140,7 @@ struct Ended {
 /// Receives that take a buffer each.
 const RECEIVES: usize = 3;
 
-/// A message, and one byte less than the cap.
+/// A message; one byte shorter than the cap.
 const MESSAGE: &[u8] = b"wharf";
 
 const NOTHING: u64 = 1;
@@ -188,14 +189,14 @@ impl Trial {
             buffers.provide(buffer);
         });
         let abilities = self.sockets(listener, options.buffer_bytes);
-        // Nothing is with the kernel any more, but for what a failure or a wrong result left there.
+        // The kernel has no request any more, unless a failure or a wrong result left one there.
         if !matches!(abilities, Ok(Some(_))) {
             std::mem::forget((pool, buffers));
         }
         abilities
     }
 
-    /// One accept of many, and under it a step for each thing a connection does.
+    /// One accept for many connections, and then one step for each thing that a connection does.
     fn sockets(&self, listener: &Listener, buffer_bytes: u32) -> io::Result<Option<Abilities>> {
         self.ask(request::accept(&listener.handle, true), ACCEPT);
         self.enter()?;
@@ -209,12 +210,12 @@ impl Trial {
         Ok(cancelled.then_some(Abilities { caps_streams }))
     }
 
-    /// A connection of a step's own: the accepted end, and the client's.
+    /// Returns the connection of one step: the accepted end, and the client's.
     fn connection(&self, listener: &Listener) -> io::Result<Option<(Handle, Socket)>> {
         let client = listener.connect()?;
         let accepted = self.end_of(ACCEPT)?;
         if let Some(code @ (libc::EMFILE | libc::ENFILE)) = accepted.result.checked_neg() {
-            // The request is understood, and there is no place for what it brings.
+            // The kernel knows the request, but has no descriptor left for its result.
             return Err(io::Error::from_raw_os_error(code));
         }
         if accepted.result < 0 || !more(accepted.flags) {
@@ -225,7 +226,7 @@ impl Trial {
         Ok(Some((accepted.into(), client)))
     }
 
-    /// Whether a message comes in a provided buffer.
+    /// Whether a message arrives in a provided buffer.
     fn receives(&self, listener: &Listener, buffer_bytes: u32) -> io::Result<bool> {
         let Some((accepted, mut client)) = self.connection(listener)? else {
             return Ok(false);
@@ -237,7 +238,7 @@ impl Trial {
         Ok(is_message(&received) && buffer_select(received.flags).is_some())
     }
 
-    /// Whether a wait for what does not happen goes on until it is cancelled.
+    /// Whether a wait for something that does not happen continues until it is cancelled.
     fn waits(&self, listener: &Listener) -> io::Result<bool> {
         let Some((accepted, _client)) = self.connection(listener)? else {
             return Ok(false);
@@ -247,8 +248,8 @@ impl Trial {
         self.cancel(WATCH)
     }
 
-    /// Whether a receive of many goes on below its cap and ends at it. Before Linux 6.17 it is
-    /// refused instead. Nothing, where there is no connection to try it on.
+    /// Whether a multishot receive continues below its cap and ends at it. Kernels before Linux
+    /// 6.17 refuse it instead. Returns `None` if there is no connection to try it on.
     fn caps_streams(&self, listener: &Listener) -> io::Result<Option<bool>> {
         let Some((accepted, mut client)) = self.connection(listener)? else {
             return Ok(None);
@@ -267,15 +268,15 @@ impl Trial {
                 return Ok(Some(last.result == 1));
             }
         }
-        // It goes on: the cap is not kept. It may end before its cancel finds it, where the kernel
-        // takes a buffer before it looks for a message, and finds no more of them.
+        // It continues, so the kernel does not keep the cap. It may end before its cancel finds it,
+        // if the kernel takes a buffer before it looks for a message and finds no more buffers.
         self.ask(opcode::AsyncCancel::new(RECEIVE).build(), NOTHING);
         self.end_of(NOTHING)?;
         while more(self.end_of(RECEIVE)?.flags) {}
         Ok(Some(false))
     }
 
-    /// Cancels a request; returns whether both told so.
+    /// Cancels a request. Returns whether both requests reported that.
     fn cancel(&self, data: u64) -> io::Result<bool> {
         self.ask(opcode::AsyncCancel::new(data).build(), NOTHING);
         let (cancel, cancelled) = (self.end_of(NOTHING)?, self.end_of(data)?);
@@ -295,8 +296,8 @@ impl Trial {
         entered.map_err(io::Error::from_raw_os_error)
     }
 
-    /// Waits for a completion, and keeps others for later. Signals and the others may end a sleep
-    /// any number of times before it comes.
+    /// Waits for a completion, and keeps others for later. Signals and other completions may end a
+    /// sleep any number of times before it comes.
     fn end_of(&self, data: u64) -> io::Result<Ended> {
         let purpose = Purpose::End { want: 1 };
         let deadline = Instant::now() + PATIENCE;
@@ -336,21 +337,21 @@ impl From<&cqueue::Entry> for Ended {
     }
 }
 
-/// A listener of the trial's own.
+/// The listener of the trial.
 struct Listener {
     handle: Handle,
     address: SockAddr,
 }
 
 impl Listener {
-    /// Needs neither a network nor a file where Unix sockets are allowed; services are often
-    /// confined to the Internet's (`RestrictAddressFamilies=` of systemd).
+    /// Needs neither a network nor a file where Unix sockets are allowed. Services are often
+    /// confined to internet sockets (`RestrictAddressFamilies=` of systemd).
     fn open() -> io::Result<Self> {
         Self::unix().or_else(|_| Self::loopback())
     }
 
-    /// The kernel chooses a name that is free, as unix(7) says: one made of the process's number is
-    /// taken where two containers share a network.
+    /// The kernel chooses a free name, as unix(7) says. A name made of the process's number would
+    /// be taken if two containers share a network.
     fn unix() -> io::Result<Self> {
         Self::at(&SockAddr::unix("")?)
     }

@@ -1,16 +1,19 @@
 //! Promptness: how soon a request leaves the process.
 //!
-//! A request is cheapest when it goes with the enter that its thread makes anyway, at its next
-//! wait: then an echo costs no system call of its own. But a thread that computes may be away from
-//! `wait` for long, and other threads never come there. So a send of a thread that is not between
-//! two waits on this port is a system call at once, as it is on readiness. What a waiter's thread
-//! asks for between two waits stays queued until the next wait, or until its first call or packet
-//! after the clock has ticked; from then on, and after a handler that ran long, its sends go out at
-//! once as well. `Port::submit` is for who sends and then computes without a call.
+//! A request is cheapest if it goes with the enter that its thread makes anyway, at its next wait.
+//! Then an echo costs no system call of its own. But a thread that computes may not call `wait` for
+//! long, and other threads never call it. So the rules are:
 //!
-//! Rejected: an enter for each send (an echo took twice the system calls), a thread of our own that
-//! enters, and ringing for the thread that sleeps in a shared ring, which costs that thread a
-//! switch where the send alone is one system call.
+//! - If a thread is not between two waits on this port, its send is a system call at once, as with
+//!   the readiness driver.
+//! - What a waiter's thread requests between two waits stays queued until its next wait, or until
+//!   its first call or packet after the clock has ticked. From then on its sends go out at once as
+//!   well. So they do after a handler that ran long.
+//! - `Port::submit` is for a thread that sends and then computes without a call.
+//!
+//! Rejected: an enter for each send (an echo took twice the system calls); a thread of our own that
+//! enters; and ringing for the thread that sleeps in a shared ring, which costs that thread a
+//! switch, while the send alone is one system call.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -28,22 +31,23 @@ use crate::core::slot::flag;
 use crate::core::{Core, Out, registry};
 use crate::sys;
 
-/// A handler that takes longer makes the next one send at once. It is below the tick of most
-/// clocks (1 to 10 ms), so that it says "the clock has ticked" there.
+/// If a handler takes longer than this, the next one sends at once. The limit is below the tick of
+/// most clocks (1 to 10 ms), so with these it means "the clock has ticked".
 const LONG_NS: i64 = 2_000_000;
-/// Bytes that one system call sends: the slot is locked meanwhile, and a peer that reads as fast as
-/// this side sends lets a call go on for as long as there are bytes.
+/// The most bytes that one system call sends. The slot is locked meanwhile, and if the peer reads
+/// as fast as this side sends, one call would last as long as there are bytes to send.
 pub(super) const PART_BYTES_MAX: usize = 1 << 20;
-/// Enters that hand over what is queued when a port ends; each takes 256 requests.
+/// The most enters that hand over what is queued when a port ends. Each takes 256 requests.
 const ENTERS_MAX: usize = 4096;
 
 /// What this thread does between two waits.
 #[derive(Clone, Copy)]
 struct Between {
-    /// The driver whose port it waited on last, and that port's number.
+    /// The driver whose port it waited on last, and the number of that port.
     driver: u64,
     port: u32,
-    /// The tick of the clock in which it took the first packet or made the first call; 0 before.
+    /// The tick of the clock in which it took the first packet or made the first call; 0 before
+    /// that.
     since: i64,
     /// Whether its sends go out at once.
     hurried: bool,
@@ -56,8 +60,8 @@ const NOWHERE: Between = Between {
     hurried: false,
 };
 
-/// A number for a new driver, from 1. The address stood here once: a thread that had waited on a
-/// port which was gone was taken for a waiter of the next one in the same place.
+/// Returns a number for a new driver, from 1. The driver's address was used before: a thread that
+/// had waited on a dropped port was taken for a waiter of the next port at the same address.
 pub(super) fn next_number() -> u64 {
     static DRIVERS: AtomicU64 = AtomicU64::new(0);
     DRIVERS.fetch_add(1, Ordering::Relaxed) + 1
@@ -67,7 +71,7 @@ thread_local! {
     static BETWEEN: Cell<Between> = const { Cell::new(NOWHERE) };
 }
 
-/// The last tick of the clock: a quarter of what the exact time costs.
+/// Returns the last tick of the clock. This costs a quarter of what the exact time costs.
 fn last_tick() -> i64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
@@ -75,7 +79,7 @@ fn last_tick() -> i64 {
 
 impl Uring {
     fn between(&self) -> Option<Between> {
-        // A thread that is past its own end waits no more.
+        // A thread whose thread-locals are destroyed does not wait any more.
         let between = BETWEEN.try_with(Cell::get).unwrap_or(NOWHERE);
         (between.driver == self.number).then_some(between)
     }
@@ -85,7 +89,8 @@ impl Uring {
         let before = BETWEEN.get();
         let own = before.driver == self.number;
         if !own && before.driver != 0 {
-            // It may be away from that port for as long as it sleeps in this one.
+            // The thread may sleep in this port for long, and does not come back to the other one
+            // until then.
             registry::with_core(before.port, Core::submit);
         }
         BETWEEN.set(Between {
@@ -96,7 +101,7 @@ impl Uring {
         });
     }
 
-    /// The calling thread waits here no more: what it has asked for goes out.
+    /// The calling thread stops waiting here: what it has requested goes out.
     pub(super) fn note_leave(&self, core: &Arc<Core>) {
         if self.between().is_some() {
             BETWEEN.set(NOWHERE);
@@ -104,7 +109,7 @@ impl Uring {
         }
     }
 
-    /// Hands over what is queued if the calling thread has been away from `wait` for long.
+    /// Hands over what is queued if the calling thread has not called `wait` for long.
     pub(super) fn hand_over_if_late(&self, core: &Arc<Core>) {
         let Some(between) = self.between() else {
             return;
@@ -127,16 +132,17 @@ impl Uring {
         self.between().is_some_and(|between| !between.hurried) && !self.ring.has_sleeper()
     }
 
-    /// Hands over what is queued, and takes note of what has ended: by entering the kernel where
-    /// this thread may and nobody is inside, else by sending what is queued for sending.
+    /// Hands over what is queued, and processes what has completed. If this thread may enter the
+    /// kernel and no other thread is inside, it enters. Otherwise it sends what is queued for
+    /// sending.
     pub(super) fn hand_over(&self, core: &Arc<Core>) {
         if self.ring.is_forked() {
-            return; // What is queued is the parent's.
+            return; // The queue is the parent's.
         }
         let may_enter = self.between().is_some() || self.ring.may_enter();
         let entered = may_enter.then(|| core.enter_aside());
         if let Some(entered) = entered.flatten() {
-            // The next wait meets the same error and reports it.
+            // The next wait gets the same error and reports it.
             let _ = self.turn(core, Some(Duration::ZERO), &mut Out::queue());
             core.leave_aside(entered, self.ring.used_wakes());
         } else {
@@ -144,8 +150,8 @@ impl Uring {
         }
     }
 
-    /// Sends by system calls what no thread has handed to the kernel yet; answers whether there may
-    /// be more of a kind that the system takes at once.
+    /// Sends with system calls what no thread has handed to the kernel yet. Returns whether more of
+    /// it may be such that the system takes it at once.
     pub(super) fn send_queued(&self, core: &Arc<Core>) -> bool {
         let (mut left, mut more) = (VecDeque::new(), false);
         for entry in self.ring.take_queued(|kind| kind == Kind::Send) {
@@ -161,8 +167,8 @@ impl Uring {
         more
     }
 
-    /// Sends the queue of a socket whose request was taken out of the ring's queue, as far as the
-    /// system takes it and up to a bound; answers whether that ended it.
+    /// Sends the queue of a socket whose request was taken out of the ring's queue, as much as the
+    /// system takes and up to a bound. Returns whether the bound ended it.
     fn send_by_calls(&self, socket: &mut Locked<'_>) -> bool {
         let mut left = PART_BYTES_MAX;
         loop {
@@ -186,8 +192,8 @@ impl Uring {
         }
     }
 
-    /// The port ends, and nobody waits on it any more: what it has taken for sending goes to the
-    /// system, as far as that takes it without waiting, and what has gone is taken note of.
+    /// The port ends, and no thread waits on it any more. Hands over what the port has taken for
+    /// sending, as far as the system takes it without waiting, and processes what has been sent.
     pub(super) fn hand_over_at_end(&self, core: &Arc<Core>) {
         while self.send_queued(core) {}
         let out = &mut Out::queue();
@@ -208,8 +214,8 @@ impl Uring {
     }
 }
 
-/// Whether what this socket sends may go out by system calls: it has a descriptor, and nothing was
-/// asked to end it.
+/// Whether this socket's queue may be sent with system calls: it has a descriptor, and nothing has
+/// requested its end.
 fn sends_by_calls(socket: &Locked<'_>) -> bool {
     let ends = flag::CANCEL_SEND | flag::CLOSE_RESET | flag::HUNG_UP;
     let handle = socket.handle.as_ref();

@@ -1,11 +1,11 @@
 //! The ring itself: its set-up, the queue of requests for it, and the sleep inside it.
 //!
-//! Any thread queues requests; only the thread inside `poll` moves them into the ring and enters
+//! Any thread queues requests. Only the thread inside `poll` moves them into the ring and enters
 //! the kernel, once for a whole batch, with no lock held. The queue is our own and not the ring's:
-//! a request in it is certainly not with the kernel, which is what the end of a port must know.
+//! a request in it is certainly not with the kernel, and the end of a port must know that.
 //!
-//! Sleep and queue share a lock, so that "nothing is queued, I sleep" and "queued, is anybody
-//! asleep?" cannot pass each other unseen. Whoever finds the thread asleep rings a bell (`bell`).
+//! Sleep and queue share one lock. So "nothing is queued, I sleep" and "queued, is a thread
+//! asleep?" cannot miss each other. A thread that finds the other one asleep rings a bell (`bell`).
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -30,10 +30,10 @@ mod table;
 mod tests;
 mod unseen;
 
-/// How much goes into a ring at a time.
+/// How much fits into a ring at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
-    /// Requests that one enter hands over; more go with the next.
+    /// Requests that one enter hands over. More go with the next one.
     pub(super) submissions: u32,
     /// Completions that fit before the kernel has to keep them in a list.
     pub(super) completions: u32,
@@ -48,29 +48,29 @@ impl Default for Size {
     }
 }
 
-/// Completions that are handed on at a time.
+/// The most completions that are handed on at a time.
 pub(super) const COMPLETIONS_MAX: usize = 128;
 
-/// A queue longer than this gives its memory back once it is empty.
+/// A queue that was longer than this frees its memory once it is empty.
 const KEEP_ENTRIES: usize = 64;
 
-/// What a thread enters the kernel for.
+/// Why a thread enters the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// To sleep until something completes, or a bell rings.
     Serve,
-    /// To sleep until so many requests have ended, whoever rings.
+    /// To sleep until `want` requests have ended. A bell does not end this sleep.
     End { want: u32 },
 }
 
-/// The flags of a set-up, from the best to what every kernel with io_uring knows.
+/// The flags of a set-up, from the best to those that every kernel with io_uring knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Setup {
-    /// Completions are worked out when the one thread asks for them: 20 to 25 % less processor
-    /// time, the largest gain there is. No other thread may enter.
+    /// The kernel processes completions when the one thread asks for them: 20 to 25 % less
+    /// processor time, the largest gain there is. No other thread may enter.
     Bound { sq_array: bool },
-    /// No thread is interrupted; what completes for a thread that computes is worked out when it
-    /// next enters the kernel, at the latest with the tick of the clock.
+    /// The kernel interrupts no thread. It processes the completions of a thread that computes when
+    /// that thread next enters the kernel, at the latest with the tick of the clock.
     Cooperative { sq_array: bool },
     /// Without the flags of Linux 5.18 and later.
     Plain,
@@ -92,16 +92,16 @@ const SETUPS_SHARED: [Setup; 3] = [
 pub(super) struct Ring {
     ring: IoUring,
     queue: Mutex<Queue>,
-    /// Whether a thread sleeps in the kernel: what `asleep` of the queue says, for who only wants
-    /// to choose the cheaper way.
+    /// Whether a thread sleeps in the kernel: what `asleep` of the queue says, for code that only
+    /// chooses the cheaper way.
     sleeps: AtomicBool,
-    /// Whether the sleep in the kernel is ended by a message instead of the bell.
+    /// Whether a message, and not the bell, ends the sleep in the kernel.
     takes_messages: bool,
-    /// Rung to end a sleep in the kernel, which reads into `rung`.
+    /// Rung to end a sleep in the kernel. The kernel reads the bell into `rung`.
     bell: OwnedFd,
     rung: Box<AtomicU64>,
-    /// Requests in the ring or with the kernel, of which an end will be reported. Only the thread
-    /// inside the driver writes to it: a count shared with those who queue cost a fifth of a send.
+    /// Requests in the ring or with the kernel whose end will be reported. Only the thread inside
+    /// the driver writes to it: a count shared with the threads that queue took a fifth of a send.
     handed_over: AtomicU64,
     single: bool,
     setup: Setup,
@@ -109,10 +109,11 @@ pub(super) struct Ring {
     bound: bool,
     owner: AtomicU64,
     forks: u32,
-    /// There is a table of sockets without descriptors. What came up while one of them was looked
-    /// after at once waits in `aside`; the descriptor of one that is put into it is in `taken`.
+    /// Whether there is a table of sockets without descriptors. `deferred` has the completions that
+    /// came while a request was carried out at once. `taken` has the descriptor of the socket that
+    /// is being put into the table.
     has_table: bool,
-    aside: Mutex<VecDeque<cqueue::Entry>>,
+    deferred: Mutex<VecDeque<cqueue::Entry>>,
     taken: Box<AtomicI32>,
     carried_out: AtomicU32,
 }
@@ -120,7 +121,7 @@ pub(super) struct Ring {
 #[derive(Debug, Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// A thread sleeps in the kernel, or is about to, and nobody has rung for it.
+    /// A thread sleeps in the kernel, or is about to, and no thread has rung for it.
     asleep: bool,
     /// Wake-ups that no thread has used.
     wakes: u32,
@@ -136,7 +137,8 @@ impl Ring {
         } else if probe::every_processor_ticks() {
             &SETUPS_SHARED
         } else {
-            // A thread that computes there would keep the packets of others for as long as it does.
+            // A thread that computes on a processor without a tick would keep the packets of others
+            // for as long as it computes.
             &[Setup::Plain]
         };
         let mut result = Err(libc::EINVAL);
@@ -150,7 +152,8 @@ impl Ring {
         let bound = matches!(setup, Setup::Bound { .. });
         let bell = eventfd(0, EventfdFlags::CLOEXEC).map_err(rustix::io::Errno::raw_os_error)?;
         Ok(Ring {
-            // The thread of a bound ring is the one that asks for the read, and it is disabled yet.
+            // In a bound ring, the one thread requests the read of the bell. The ring is still
+            // disabled here.
             takes_messages: !bound && bell::takes_messages(&mut ring),
             ring,
             queue: Mutex::default(),
@@ -164,7 +167,7 @@ impl Ring {
             owner: AtomicU64::new(0),
             forks: sys::forks(),
             has_table: false,
-            aside: Mutex::default(),
+            deferred: Mutex::default(),
             taken: Box::default(),
             carried_out: AtomicU32::new(0),
         })
@@ -179,7 +182,7 @@ impl Ring {
             && parameters.is_feature_skip_cqe_on_success()
     }
 
-    /// What this kernel does for the ring, and what stands in for the rest.
+    /// Returns what this kernel does for the ring, and what replaces the rest.
     pub(super) fn features(&self) -> [&'static str; 3] {
         let own = match self.setup {
             Setup::Bound { .. } => abilities::DEFERS.in_use(true),
@@ -198,8 +201,8 @@ impl Ring {
         ]
     }
 
-    /// Makes the calling thread the one that may enter, where there can be only one. Answers
-    /// whether it may.
+    /// Makes the calling thread the one that may enter, if only one may. Returns whether it may
+    /// enter.
     pub(super) fn bind(&self) -> Result<bool, i32> {
         if !self.bound {
             return Ok(true);
@@ -207,7 +210,7 @@ impl Ring {
         let this = this_thread();
         match self.owner.load(Ordering::Relaxed) {
             0 => {
-                // The ring was made disabled, so that its maker need not be its user.
+                // The ring was made disabled, so that another thread than its maker can use it.
                 let enabled = self.ring.submitter().register_enable_rings();
                 enabled.map_err(|error| sys::code_of(&error))?;
                 self.owner.store(this, Ordering::Relaxed);
@@ -222,7 +225,7 @@ impl Ring {
         self.bound && self.owner.load(Ordering::Relaxed) == this_thread() && !self.is_forked()
     }
 
-    /// Tells the kernel where the provided buffers are.
+    /// Registers the provided buffers with the kernel.
     pub(super) fn register_buffers(&self, address: u64, entries: u16) -> Result<(), i32> {
         // SAFETY: the buffer ring lives until `unregister_buffers`, or is leaked with this ring.
         let registered = unsafe {
@@ -233,13 +236,13 @@ impl Ring {
         registered.map_err(|error| sys::code_of(&error))
     }
 
-    /// The kernel shall know the provided buffers no more.
+    /// Removes the provided buffers from the kernel.
     pub(super) fn unregister_buffers(&self) -> Result<(), i32> {
         let result = self.ring.submitter().unregister_buf_ring(BUFFER_GROUP);
         result.map_err(|error| sys::code_of(&error))
     }
 
-    /// Queues a request, and rings for the thread that sleeps in the kernel. Whatever the request
+    /// Queues a request, and rings for the thread that sleeps in the kernel. What the request
     /// points to stays in place until its end is reported.
     pub(super) fn push(&self, entry: Entry) {
         if self.is_forked() {
@@ -254,7 +257,8 @@ impl Ring {
         }
     }
 
-    /// Whether the calling thread may enter when nobody is inside; it does not become the one.
+    /// Whether the calling thread may enter if no thread is inside. This does not bind the ring to
+    /// it.
     pub(super) fn may_enter(&self) -> bool {
         !self.bound || self.is_bound_here()
     }
@@ -264,12 +268,12 @@ impl Ring {
         sys::forks() != self.forks
     }
 
-    /// Whether a thread sleeps in the kernel, as far as one can see without the lock.
+    /// Whether a thread sleeps in the kernel, as far as this is visible without the lock.
     pub(super) fn has_sleeper(&self) -> bool {
         self.sleeps.load(Ordering::Relaxed)
     }
 
-    /// How many requests are with the kernel or queued for it, of which an end will be reported.
+    /// Returns how many requests whose end will be reported are with the kernel or queued for it.
     pub(super) fn unended(&self) -> u64 {
         let queue = lock(&self.queue);
         let queued = queue.entries.iter();
@@ -277,13 +281,13 @@ impl Ring {
         queued.count() as u64 + self.handed_over.load(Ordering::Relaxed)
     }
 
-    /// So many requests have ended, says the thread inside the driver.
+    /// The thread inside the driver reports that this many requests have ended.
     pub(super) fn ended(&self, requests: u64) {
         let before = self.handed_over.load(Ordering::Relaxed);
         self.handed_over.store(before - requests, Ordering::Relaxed);
     }
 
-    /// Counts a request of which no end will ever come.
+    /// Counts a request that will never end.
     #[cfg(test)]
     pub(super) fn never_ends(&self) {
         self.handed_over.fetch_add(1, Ordering::Relaxed);
@@ -294,7 +298,7 @@ impl Ring {
         self.ring.as_raw_fd()
     }
 
-    /// Makes so many calls of `poll` return.
+    /// Makes `threads` calls of `poll` return.
     pub(super) fn wake(&self, threads: u32) {
         let mut queue = lock(&self.queue);
         queue.wakes += threads;
@@ -305,22 +309,22 @@ impl Ring {
         }
     }
 
-    /// The wake-ups since the last call, all used up by it.
+    /// Returns the wake-ups since the last call. They count as used.
     pub(super) fn used_wakes(&self) -> u32 {
         std::mem::take(&mut lock(&self.queue).wakes)
     }
 
-    /// Hands the queued requests over and sleeps, at most so long, until something completes.
+    /// Hands over the queued requests and sleeps, at most this long, until something completes.
     ///
     /// # Safety
-    /// One thread at a time is in here or in `completions`, and `bind` lets it.
+    /// Only one thread at a time is in here or in `completions`, and `bind` lets it.
     pub(super) unsafe fn enter(
         &self,
         at_most: Option<Duration>,
         purpose: Purpose,
     ) -> Result<(), i32> {
         let may_sleep = at_most != Some(Duration::ZERO);
-        // SAFETY: one thread at a time, as the caller says.
+        // SAFETY: one thread at a time, as the caller promises.
         let (to_submit, sleeps) = unsafe { self.prepare(may_sleep, purpose) };
         let want = match purpose {
             _ if !sleeps => 0,
@@ -332,7 +336,8 @@ impl Ring {
             // Waiting for a peer is no reason to show the processor as waiting for a disk.
             flags |= EnterFlags::NO_IOWAIT;
         }
-        // Half a million years is as good as for ever, and the kernel can add it to its clock.
+        // Half a million years is as good as forever, and the kernel can add it to its clock
+        // without overflow.
         let limit = at_most.filter(|_| sleeps).map(|limit| {
             Timespec::new()
                 .sec(limit.as_secs().min(1 << 44))
@@ -357,8 +362,8 @@ impl Ring {
         }
         match entered.map_err(|error| sys::code_of(&error)) {
             Ok(_) | Err(libc::ETIME | libc::EINTR) => Ok(()),
-            // Short of memory, or completions wait to be taken: what was queued stays queued in
-            // the ring, and goes with the next enter.
+            // The kernel is short of memory, or completions wait to be taken. The requests stay
+            // queued in the ring and go with the next enter.
             Err(libc::EAGAIN | libc::EBUSY) => {
                 std::thread::yield_now();
                 Ok(())
@@ -367,7 +372,7 @@ impl Ring {
         }
     }
 
-    /// Moves queued requests into the ring; answers how many it holds, and whether to sleep.
+    /// Moves queued requests into the ring. Returns how many the ring holds, and whether to sleep.
     ///
     /// # Safety
     /// As for `enter`.
@@ -389,7 +394,7 @@ impl Ring {
             let completions = self.ring.completion_shared();
             (self.ring.submission_shared(), !completions.is_empty())
         };
-        let completed = completed || self.has_aside();
+        let completed = completed || self.has_deferred();
         let mut reported = 0;
         while let Some(entry) = queue.entries.front() {
             // SAFETY: what it points to stays in place until it ends, as `push` says.
@@ -417,13 +422,13 @@ impl Ring {
     /// As for `enter`.
     pub(super) unsafe fn completions(&self, mut handle: impl FnMut(&[cqueue::Entry])) {
         loop {
-            self.hand_on_aside(&mut handle);
+            self.hand_on_deferred(&mut handle);
             let mut space = [const { std::mem::MaybeUninit::uninit() }; COMPLETIONS_MAX];
-            // The queue is let go before what was in it is handled, so that the kernel has its room
-            // back.
+            // The queue is released before its completions are handled, so that the kernel has its
+            // space back.
             let alone = self.alone();
-            // SAFETY: one thread at a time, as the caller says; and `alone` keeps off the one that
-            // looks after a place of the table outside of here.
+            // SAFETY: one thread at a time, as the caller promises; and `alone` keeps out the
+            // thread that takes completions in `carry_out`.
             let completed = unsafe { self.ring.completion_shared() }.fill(&mut space);
             drop(alone);
             if completed.is_empty() {
@@ -444,8 +449,8 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// A number that no other thread has or ever had. That of the system goes to another thread when
-/// this one has ended, and the ring to a thread that the kernel refuses.
+/// Returns a number that no other thread has or ever had. The system gives the number of a thread
+/// that has ended to another one: the ring would go to a thread that the kernel refuses.
 fn this_thread() -> u64 {
     static THREADS: AtomicU64 = AtomicU64::new(0);
     thread_local! {

@@ -1,21 +1,21 @@
-//! Streaming receives: one request for many messages, with the bound of leases kept exact.
+//! Streaming receives: one request for many messages, with an exact bound of leases.
 //!
-//! A multishot receive stays armed while its connection talks, which saves the request for each
-//! message: 5 to 10 % of the processor time of a small echo. Left alone it takes all that comes,
-//! and a fast peer once filled 64 MiB of buffers with it. So each is capped, by the kernel, at the
-//! bytes of the buffers that the stream may lend: bulk asks again when these are full, and a
-//! connection that talks in small messages once in hundreds of them. What comes beyond the leases
-//! that may be out is held here, in order, the request is ended, and nothing more is asked for
-//! until all of it has been told.
+//! A multishot receive stays armed while its connection is active. That saves one request per
+//! message: 5 to 10 % of the processor time of a small echo. Without a cap it takes everything that
+//! arrives, and a fast peer once filled 64 MiB of buffers with it. So the kernel caps each request
+//! at the bytes of the buffers that the stream may lend. A bulk stream makes the next request when
+//! these buffers are full; a connection with small messages makes one for hundreds of messages.
+//! Data beyond the bound of leases is held here, in order. The driver then ends the request, and
+//! makes no other one before all held data has been delivered.
 //!
-//! The kernel does not look again after a message that emptied the socket: a reset that comes
-//! right behind it, before the message was taken, is never told by a multishot receive (TCP on
-//! Linux 6.18; Unix sockets lose a FIN so). A wait for the peer's end stands guard beside it, and
-//! costs nothing per message. A first receive is of one shot, so that a connection of a single
-//! message needs no guard.
+//! The kernel does not look again after a message that emptied the socket. So a multishot receive
+//! never reports a reset that arrives directly after a message and before that message was taken
+//! (TCP on Linux 6.18; Unix sockets lose a FIN the same way). A second request, the guard, waits
+//! for the peer's end meanwhile, and costs nothing per message. The first receive of a connection
+//! is of one shot, so a connection with a single message needs no guard.
 //!
-//! An uncapped multishot receive was rejected, and so was giving
-//! leases beyond the bound; kernels before 6.17, which know no cap, get one shot at a time.
+//! An uncapped multishot receive was rejected, and so were leases beyond the bound. Kernels before
+//! 6.17, which have no cap, get one shot at a time.
 
 use std::sync::atomic::Ordering;
 
@@ -31,10 +31,10 @@ use crate::core::work::Held;
 use crate::lock;
 
 impl Uring {
-    /// Asks for what a stream receives, once all that is held has been told.
+    /// Delivers what is held, then asks the kernel for what the stream receives next.
     pub(super) fn arm_stream(&self, socket: &mut Locked<'_>) {
         socket.clear(flag::PAUSED_LEASES);
-        // The lease of the coming data is counted now, which makes the bound exact.
+        // The lease for the next data is counted now, which makes the bound exact.
         while socket.reserve_lease() {
             let Some(mut held) = take_held(socket) else {
                 return self.ask_for_stream(socket);
@@ -49,8 +49,8 @@ impl Uring {
         }
     }
 
-    /// Nothing is held any more, and a lease is reserved: an end that waited behind the data is
-    /// told, or the kernel is asked for more.
+    /// Nothing is held any more, and a lease is reserved. Reports the end that was waiting behind
+    /// the data, or asks the kernel for more.
     fn ask_for_stream(&self, socket: &mut Locked<'_>) {
         if let Some(code) = take_held_end(socket) {
             socket.give_lease_back();
@@ -61,8 +61,9 @@ impl Uring {
         socket.clear(DATA_AT_HAND);
         socket.set(LEASE_RESERVED);
         let bytes = socket.core.options().pool.buffer_bytes;
-        // What a stream holds beyond its leases is taken from the others: not where buffers are
-        // scarce, and not where each message would be beyond them.
+        // What a stream holds beyond its leases is missing for other streams. So there is no
+        // multishot receive if buffers are scarce, and none if every message would be beyond the
+        // leases.
         let many = self.caps_streams
             && socket.has(TALKS)
             && !socket.has(PEER_ENDED)
@@ -80,7 +81,7 @@ impl Uring {
         self.ask_reading(socket, Kind::Stream, entry);
     }
 
-    /// Looks out for the peer's end, as long as there is none.
+    /// Waits for the peer's end, until there is one.
     fn guard(&self, socket: &mut Locked<'_>) {
         if !socket.has(flag::GUARDED) {
             socket.set(flag::GUARDED);
@@ -93,14 +94,14 @@ impl Uring {
         }
     }
 
-    /// The peer has ended: a receive that goes on might not hear of it, the next one does.
+    /// The peer has ended. A receive that continues might not report it, but the next one does.
     pub(super) fn guard_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
         socket.clear(flag::GUARDED);
         if socket.has(flag::CLOSING) {
             return socket.settle();
         }
         if outcome.result.is_err_and(crate::sys::is_cancelled) {
-            // Nobody asked for this end: the thread that had submitted it is gone.
+            // No caller requested this end: the thread that submitted the request has ended.
             return self.guard(socket);
         }
         socket.set(PEER_ENDED);
@@ -151,7 +152,7 @@ impl Uring {
         let code = match (outcome.result, outcome.buffer.take()) {
             (Ok(count), Some(buffer)) if count > 0 => {
                 socket.set(TALKS);
-                self.bring(socket, (buffer, count as usize));
+                self.deliver_or_hold(socket, (buffer, count as usize));
                 if over {
                     self.go_on(socket);
                 }
@@ -165,7 +166,7 @@ impl Uring {
             }
         };
         if !over {
-            return; // The kernel never does that; the request goes on.
+            return; // The kernel never does that. The request continues.
         }
         if socket.has(LEASE_RESERVED) {
             socket.clear(LEASE_RESERVED);
@@ -180,10 +181,10 @@ impl Uring {
         }
     }
 
-    /// Tells of data within the bound of leases, and holds what is beyond it.
-    fn bring(&self, socket: &mut Locked<'_>, (buffer, count): (PoolBuffer, usize)) {
+    /// Delivers data within the bound of leases, and holds data beyond it.
+    fn deliver_or_hold(&self, socket: &mut Locked<'_>, (buffer, count): (PoolBuffer, usize)) {
         if socket.has(flag::CLOSING) {
-            return socket.core.buffer_returned(buffer); // The caller has closed: these bytes are nobody's.
+            return socket.core.buffer_returned(buffer); // No caller gets these bytes.
         }
         let leased = socket.has(LEASE_RESERVED) || !has_held(socket) && socket.reserve_lease();
         socket.clear(LEASE_RESERVED);
@@ -196,13 +197,13 @@ impl Uring {
         }
     }
 
-    /// The request ended without data. Its end is told behind what is held.
+    /// The request ended without data. Its end is reported after all held data.
     fn stream_stopped(&self, socket: &mut Locked<'_>, code: Option<i32>) {
-        let told_again = code.is_none_or(crate::sys::is_cancelled);
+        let reported_again = code.is_none_or(crate::sys::is_cancelled);
         if !has_held(socket) || socket.has(flag::CLOSING) {
             socket.receive_stopped(code);
-        } else if told_again {
-            // Whoever asks after the data learns of the end again.
+        } else if reported_again {
+            // The request that follows the held data reports this end again.
             self.go_on(socket);
         } else {
             let work = socket.work();
@@ -211,7 +212,8 @@ impl Uring {
         }
     }
 
-    /// Data came when the kernel had no buffer. One more of the pool, or a place in the line.
+    /// Data arrived when the kernel had no buffer. Gives it one more buffer of the pool, or lets
+    /// the stream wait for one.
     fn find_buffer(&self, socket: &mut Locked<'_>) {
         if !lock(&self.buffers).is_open() {
             // Not even the ring of buffers could be made.
@@ -229,8 +231,8 @@ impl Uring {
     }
 }
 
-/// Keeps data beyond the bound of leases. Where buffers run short, a few bytes join those that came
-/// before instead of holding one of their own.
+/// Holds data beyond the bound of leases. If buffers are scarce, a few bytes are appended to the
+/// last held buffer and do not keep one of their own.
 fn hold(socket: &mut Locked<'_>, buffer: PoolBuffer, count: usize) {
     let core = socket.core;
     let held = &mut socket.work().held;
@@ -262,7 +264,7 @@ fn take_held(socket: &mut Locked<'_>) -> Option<Held> {
     socket.work.as_mut()?.held.pop_front()
 }
 
-/// The end that waited behind what was held, once that is told.
+/// Takes the end that was waiting behind the held data, once that data is delivered.
 pub(super) fn take_held_end(socket: &mut Locked<'_>) -> Option<i32> {
     socket.work.as_mut()?.held_end.take()
 }

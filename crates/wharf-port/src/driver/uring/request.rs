@@ -1,8 +1,8 @@
-//! Requests: how the kernel is asked, and the name by which a completion finds its socket.
+//! Requests to the kernel, and the name with which a completion finds its socket.
 //!
-//! A name is a slot, its generation and what was asked, in the 64 bits the kernel hands back. A
-//! pointer in their place was rejected: a completion nobody expects would be dereferenced, where a
-//! number that matches nothing is counted and dropped.
+//! A name is a slot, its generation and the kind of request, in the 64 bits that the kernel returns
+//! with a completion. A pointer in these bits was rejected: an unexpected completion would make us
+//! dereference it. A number that matches nothing is counted and dropped.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -16,52 +16,54 @@ use crate::core::slot::SlotId;
 use crate::core::work::Work;
 use crate::sys::Handle;
 
-/// Slices of the send queue that one request takes.
+/// The most slices of the send queue that one request takes.
 pub(super) const SLICES_MAX: usize = 16;
-/// Bytes that one request takes; the kernel itself stops short of 2 GiB.
+/// The most bytes that one request takes. The kernel itself stops short of 2 GiB.
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// `IORING_RECVSEND_POLL_FIRST`: wait for data before trying to receive (linux/io_uring.h).
 const POLL_FIRST: u16 = 1;
-/// `IORING_RECV_MULTISHOT`: go on after each message (linux/io_uring.h).
+/// `IORING_RECV_MULTISHOT`: continue after each message (linux/io_uring.h).
 const MULTISHOT: u16 = 2;
-/// Where `optlen` is in a request: the bytes after which a multishot receive ends, since Linux
-/// 6.17 (linux/io_uring.h; the place of `file_index`, for which older kernels refuse a receive).
+/// Where `optlen` is in a request: the number of bytes after which a multishot receive ends, since
+/// Linux 6.17 (linux/io_uring.h). Older kernels have `file_index` there, and refuse a receive that
+/// sets it.
 const OPTLEN_OFFSET: usize = 44;
 const _: () = assert!(
     size_of::<Entry>() == 64,
     "a request as the kernel defines it"
 );
-/// `MSG_WAITALL`: the kernel goes on by itself after a short send. `MSG_NOSIGNAL`: no SIGPIPE.
+/// `MSG_WAITALL`: after a short send the kernel continues by itself. `MSG_NOSIGNAL`: no SIGPIPE.
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-/// The one group of provided buffers.
+/// The only group of provided buffers.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
-/// What was asked of the kernel.
+/// The kinds of requests to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Accept,
     Connect,
-    /// A connect that is under way, asked about again.
+    /// Waits for the end of a connect that is already in progress.
     Connecting,
     Stream,
     Into,
-    /// A receive into no bytes: only the wait for data.
+    /// A receive into an empty buffer: only the wait for data.
     IntoNothing,
     Watch,
-    /// Looks out for the peer's end beside a stream.
+    /// Waits for the peer's end while a streaming receive is armed.
     Guard,
     Send,
-    /// Somebody rings for the thread that sleeps in the kernel.
+    /// A thread rings for the thread that sleeps in the kernel.
     Bell,
     Cancel,
-    /// Gives a place of the table of direct descriptors back; named by the place.
+    /// Frees a place in the table of direct descriptors. Its name has the place.
     Free,
-    /// Asks the ring's thread to close a socket without a descriptor; named by its place.
+    /// Asks the ring's thread to close a socket without a descriptor. Its name has the place.
     Leave,
     /// Asks the ring's thread to start a connect.
     Start,
-    /// Sets an option, or lends or takes a descriptor: nobody waits for its end by name.
-    Aside,
+    /// Sets an option, or lends a descriptor or takes one in. No completion handler waits for its
+    /// end.
+    Immediate,
 }
 
 const KINDS: [Kind; 15] = [
@@ -79,20 +81,20 @@ const KINDS: [Kind; 15] = [
     Kind::Free,
     Kind::Leave,
     Kind::Start,
-    Kind::Aside,
+    Kind::Immediate,
 ];
 
 /// The name of a request.
 ///
-/// A socket has one request of each side in the kernel at a time, and its slot is freed after
-/// their ends, so that slot, generation and kind name one request.
+/// A socket has at most one request of each side in the kernel at a time, and its slot is freed
+/// only after these have ended. So slot, generation and kind name one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Name {
     pub(super) kind: Kind,
     pub(super) id: SlotId,
 }
 
-/// Slots have numbers under 2^24, which leaves the topmost byte for the kind.
+/// Slot numbers are less than 2^24, which leaves the topmost byte for the kind.
 const INDEX_BITS: u32 = 24;
 const KIND_SHIFT: u32 = 56;
 
@@ -101,7 +103,7 @@ impl Name {
         Name { kind, id }
     }
 
-    /// The name of a request that belongs to no socket.
+    /// Returns the name of a request that belongs to no socket.
     pub(super) fn own(kind: Kind) -> Self {
         let id = SlotId {
             index: 0,
@@ -110,7 +112,7 @@ impl Name {
         Name { kind, id }
     }
 
-    /// The name of a place in the table of direct descriptors.
+    /// Returns the name for a place in the table of direct descriptors.
     pub(super) fn of_place(kind: Kind, place: u32) -> Self {
         let id = SlotId {
             index: place,
@@ -119,21 +121,21 @@ impl Name {
         Name { kind, id }
     }
 
-    /// The name of the so-manieth request that is carried out at once.
-    pub(super) fn aside(number: u32) -> Self {
+    /// Returns the name of the request with this number that is carried out at once.
+    pub(super) fn immediate(number: u32) -> Self {
         let id = SlotId {
             index: 1,
             generation: number,
         };
         Name {
-            kind: Kind::Aside,
+            kind: Kind::Immediate,
             id,
         }
     }
 
     pub(super) fn encode(self) -> u64 {
         debug_assert!(self.id.index < 1 << INDEX_BITS, "a table has 2^24 slots");
-        // Kinds count from 1, so that a zeroed completion names nothing.
+        // Kinds count from 1, so a zeroed completion has no valid name.
         ((self.kind as u64 + 1) << KIND_SHIFT)
             | (u64::from(self.id.generation) << INDEX_BITS)
             | u64::from(self.id.index)
@@ -150,14 +152,15 @@ impl Name {
     }
 }
 
-/// Whether the end of the request of this name is waited for.
+/// Whether the driver waits for the end of the request with this name.
 pub(super) fn is_reported(data: u64) -> bool {
     const BELL: u64 = Kind::Bell as u64 + 1;
     const CANCEL: u64 = Kind::Cancel as u64 + 1;
-    const ASIDE: u64 = Kind::Aside as u64 + 1;
-    // Asked of each completion, and of each request twice: no name has to be put together for it.
+    const IMMEDIATE: u64 = Kind::Immediate as u64 + 1;
+    // This is called for each completion, and twice for each request, so it does not decode the
+    // name.
     let kind = data >> KIND_SHIFT;
-    (1..=KINDS.len() as u64).contains(&kind) && !matches!(kind, BELL | CANCEL | ASIDE)
+    (1..=KINDS.len() as u64).contains(&kind) && !matches!(kind, BELL | CANCEL | IMMEDIATE)
 }
 
 /// What a socket keeps at a stable address while the kernel sends for it.
@@ -179,7 +182,8 @@ impl Default for WorkBlock {
             iov_len: 0,
         };
         WorkBlock {
-            // SAFETY: a message header is integers and pointers, for which zero is a value.
+            // SAFETY: a message header consists of integers and pointers, for which zero is a
+            // value.
             message: unsafe { std::mem::zeroed() },
             slices: [nothing; SLICES_MAX],
         }
@@ -196,8 +200,8 @@ fn descriptor(handle: &Handle) -> types::Fd {
     types::Fd(handle.number())
 }
 
-/// A request as made above, told what kind of number it has: a descriptor, or a place in the
-/// ring's own table.
+/// Marks the request `entry` with the kind of its number: a descriptor, or a place in the ring's
+/// own table.
 pub(super) fn aimed(handle: &Handle, entry: Entry) -> Entry {
     match handle.place() {
         None => entry,
@@ -205,7 +209,7 @@ pub(super) fn aimed(handle: &Handle, entry: Entry) -> Entry {
     }
 }
 
-/// Accepts one connection, or all that come until something ends it.
+/// Accepts one connection; with `many`, every connection that comes until the request is ended.
 pub(super) fn accept(handle: &Handle, many: bool) -> Entry {
     let handle = descriptor(handle);
     if many {
@@ -219,7 +223,7 @@ pub(super) fn accept(handle: &Handle, many: bool) -> Entry {
     }
 }
 
-/// Accepts one connection into the ring's own table, wherever there is a place.
+/// Accepts one connection into the ring's own table, in any free place.
 pub(super) fn accept_direct(handle: &Handle) -> Entry {
     opcode::Accept::new(descriptor(handle), ptr::null_mut(), ptr::null_mut())
         .file_index(Some(types::DestinationSlot::auto_target()))
@@ -244,15 +248,16 @@ pub(super) fn reset_at_close(place: u32, linger: &'static libc::linger) -> Entry
     )
     .build()
     .flags(Flags::SKIP_SUCCESS)
-    .user_data(Name::own(Kind::Aside).encode())
+    .user_data(Name::own(Kind::Immediate).encode())
 }
 
-/// Nothing: its end is worked out on the thread that enters.
+/// Does nothing. Its completion is processed on the thread that enters.
 pub(super) fn nothing() -> Entry {
     opcode::Nop::new().build()
 }
 
-/// Receives into a provided buffer; with data at hand at once, else when there is some.
+/// Receives into a provided buffer. If data is at hand it tries at once, otherwise it waits for
+/// data first.
 pub(super) fn receive(handle: &Handle, buffer_bytes: u32, at_hand: bool) -> Entry {
     opcode::Recv::new(descriptor(handle), ptr::null_mut(), buffer_bytes)
         .buf_group(BUFFER_GROUP)
@@ -261,7 +266,7 @@ pub(super) fn receive(handle: &Handle, buffer_bytes: u32, at_hand: bool) -> Entr
         .flags(Flags::BUFFER_SELECT)
 }
 
-/// Receives into provided buffers, a message each, until so many bytes have come.
+/// Receives into provided buffers, one per message, until `bytes_max` bytes have arrived.
 pub(super) fn receive_many(handle: &Handle, bytes_max: u32, at_hand: bool) -> Entry {
     let first = if at_hand { 0 } else { POLL_FIRST };
     let mut entry = opcode::Recv::new(descriptor(handle), ptr::null_mut(), 0)
@@ -270,14 +275,15 @@ pub(super) fn receive_many(handle: &Handle, bytes_max: u32, at_hand: bool) -> En
         .build()
         .flags(Flags::BUFFER_SELECT);
     let start: *mut Entry = &raw mut entry;
-    // SAFETY: an entry is the kernel's 64 bytes of a request, of which these four are an integer.
+    // SAFETY: an entry is the kernel's 64 bytes of a request, and these four of them are an
+    // integer.
     unsafe {
         start.byte_add(OPTLEN_OFFSET).cast::<u32>().write(bytes_max);
     }
     entry
 }
 
-/// Receives into a caller's buffer, which the caller of this keeps until the end.
+/// Receives into a caller's buffer. The caller of this function keeps it until the request ends.
 pub(super) fn receive_into(handle: &Handle, buffer: &mut [u8]) -> Entry {
     let bytes = buffer.len().min(REQUEST_BYTES_MAX) as u32;
     opcode::Recv::new(descriptor(handle), buffer.as_mut_ptr(), bytes).build()
@@ -288,12 +294,13 @@ pub(super) fn wait(handle: &Handle, events: i16) -> Entry {
     opcode::PollAdd::new(descriptor(handle), u32::from(events.unsigned_abs())).build()
 }
 
-/// Connects to an address, which the caller of this keeps until the end.
+/// Connects to an address. The caller of this function keeps the address until the request ends.
 pub(super) fn connect(handle: &Handle, to: &socket2::SockAddr) -> Entry {
     opcode::Connect::new(descriptor(handle), to.as_ptr().cast(), to.len()).build()
 }
 
-/// Sends what is queued, gathered, up to a bound; answers how many sends it covers.
+/// Sends what is queued, gathered, up to a bound. Returns the request and the number of sends that
+/// it covers.
 pub(super) fn send(handle: RawFd, work: &mut Work) -> (Entry, usize) {
     if let Some(head) = work.sends.front().filter(|_| work.sends.len() == 1) {
         return (send_one(handle, &head.buffer[work.head_sent..]), 1);
@@ -337,7 +344,8 @@ fn send_one(handle: RawFd, bytes: &[u8]) -> Entry {
         .build()
 }
 
-/// Asks for a request to end. Its own completion comes only when there was nothing to end.
+/// Asks for a request to end. This request itself has a completion only if there was nothing to
+/// end.
 pub(super) fn cancel(name: Name) -> Entry {
     opcode::AsyncCancel::new(name.encode())
         .build()
@@ -345,7 +353,7 @@ pub(super) fn cancel(name: Name) -> Entry {
         .user_data(Name::own(Kind::Cancel).encode())
 }
 
-/// Asks for all requests of this name to end.
+/// Asks for all requests with this name to end.
 pub(super) fn cancel_all(name: Name) -> Entry {
     let every = types::CancelBuilder::user_data(name.encode()).all();
     opcode::AsyncCancel2::new(every)

@@ -1,5 +1,5 @@
-//! What comes between two reports of the kernel, which no case can bring about on demand: reports are
-//! made up here, or asked for.
+//! Events between two reports of the kernel, which no case can produce on demand. These tests make
+//! the reports up, or request them.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -12,7 +12,8 @@ use crate::core::{Core, Out};
 use crate::sys::Handle;
 use crate::{DriverChoice, DriverKind, Event, Key, Port, Wait, Waiter, lock};
 
-/// A shared port with room for so many sockets, and its driver; nothing where io_uring is not allowed.
+/// Returns a shared port with `sockets_max` slots, and its driver, or `None` if io_uring is not
+/// allowed.
 fn port_with(sockets_max: u32) -> Option<(Port, *const Uring)> {
     let builder = Port::builder().driver(DriverChoice::Require(DriverKind::Uring));
     let like = builder.sockets_max(sockets_max).build();
@@ -26,7 +27,7 @@ fn port_with(sockets_max: u32) -> Option<(Port, *const Uring)> {
     Some((Port { core }, seen))
 }
 
-/// Two sockets that are connected.
+/// Returns two sockets that are connected to each other.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let address = listener.local_addr().expect("a bound socket");
@@ -49,10 +50,10 @@ fn receive(waiter: &mut Waiter, text: &[u8]) {
     panic!("nothing came");
 }
 
-/// The thread that had asked the kernel to look out for the peer's end may be gone: its request is
-/// cancelled then, and what the stream receives by is not.
+/// The thread that asked the kernel to wait for the peer's end may be gone. The kernel then cancels
+/// its request, but not the receive of the stream.
 #[test]
-fn who_looks_out_for_the_end_is_asked_again() {
+fn a_cancelled_guard_is_armed_again() {
     use std::io::Write;
     let Some((port, uring)) = port_with(8) else {
         return;
@@ -83,12 +84,12 @@ fn who_looks_out_for_the_end_is_asked_again() {
         let waited = waiter.wait(Some(Duration::from_millis(5)));
         assert!(matches!(waited, Ok(Wait::TimedOut)));
     }
-    assert!(is_guarded(), "it was asked again");
+    assert!(is_guarded(), "it was armed again");
 }
 
 /// Another thread may give a place back between two reports of one listener.
 #[test]
-fn who_came_first_beyond_the_places_is_told_first() {
+fn connections_without_a_place_are_delivered_in_order() {
     let Some((port, uring)) = port_with(2) else {
         return;
     };
@@ -100,19 +101,23 @@ fn who_came_first_beyond_the_places_is_told_first() {
     let id = listener.socket().slot_id();
     let (first, second) = pair();
     let came = [first.as_raw_fd(), second.as_raw_fd()];
-    let tell = |socket: TcpStream| {
+    let deliver = |socket: TcpStream| {
         let mut locked = port.core.lock(id, Out::queue()).expect("it is open");
-        uring.tell(&mut locked, Handle::from(socket));
+        uring.deliver_accepted(&mut locked, Handle::from(socket));
     };
-    tell(first);
+    deliver(first);
     drop(other);
     assert_eq!(port.stats().sockets, 1, "there is a place now");
-    tell(second);
-    let numbers = |untold: &[(_, Handle)]| -> Vec<_> {
-        untold.iter().map(|(_, it)| it.as_raw_fd()).collect()
+    deliver(second);
+    let numbers = |undelivered: &[(_, Handle)]| -> Vec<_> {
+        undelivered.iter().map(|(_, it)| it.as_raw_fd()).collect()
     };
-    assert_eq!(numbers(&lock(&uring.untold)), came, "in their order");
+    assert_eq!(
+        numbers(&lock(&uring.undelivered)),
+        came,
+        "in the order in which they came"
+    );
     drop(listener);
     port.close();
-    assert_eq!(port.stats().accepted_untaken, 2, "nobody took them");
+    assert_eq!(port.stats().accepted_untaken, 2, "no caller took them");
 }

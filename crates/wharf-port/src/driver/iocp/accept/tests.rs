@@ -1,4 +1,4 @@
-//! Refills that fail, and room that others take: faults that no client can bring about.
+//! Refills that fail, and slots that other sockets take: faults that no client can cause.
 
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpStream};
@@ -10,15 +10,16 @@ use crate::{
     Accepted, Builder, Close, Event, Key, Listener, PauseReason, Port, SocketRef, Wait, Waiter,
 };
 
-/// Ends a test that hangs; nothing waits for it.
+/// Ends a test that hangs. No test waits for it.
 const AT_MOST: Duration = Duration::from_secs(30);
 
 thread_local! {
-    /// How many sockets for accepts this thread fails to open, and how many it failed to.
+    /// How many more sockets for accepts this thread is to fail to open, and how many it has failed
+    /// to.
     static FAULTS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
 }
 
-/// The code to fail with instead of opening a socket for an accept.
+/// Returns the code to fail with, in place of opening a socket for an accept.
 pub(super) fn injected_fault() -> Option<i32> {
     let (left, done) = FAULTS.get();
     let next = (left.checked_sub(1)?, done + 1);
@@ -51,7 +52,7 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).expect("the backlog has room")
+        TcpStream::connect(self.address).expect("the backlog has space")
     }
 
     /// Waits for packets until `take` is satisfied.
@@ -69,7 +70,7 @@ impl Server {
                         return;
                     }
                 }
-                other => panic!("{other:?} instead of what was to come"),
+                other => panic!("{other:?} instead of the expected packets"),
             }
         }
     }
@@ -99,17 +100,17 @@ fn a_listener_that_can_post_nothing_pauses_and_comes_back() {
     assert_eq!(server.port.stats().accepts_posted, 0);
     assert_eq!(server.port.stats().listeners_paused, 1);
     let client = server.connect();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     server.pump(|event| {
-        told.push(match event {
+        received.push(match event {
             Event::Paused { reason, .. } => format!("paused {reason:?}"),
             Event::Resumed => "resumed".into(),
             Event::Accepted(_) => "accepted".into(),
             other => panic!("{other:?}"),
         });
-        told.len() == 3
+        received.len() == 3
     });
-    assert_eq!(told, ["paused TooManyOpenFiles", "resumed", "accepted"]);
+    assert_eq!(received, ["paused TooManyOpenFiles", "resumed", "accepted"]);
     assert_eq!(FAULTS.get(), (0, 3), "every planted fault was met");
     assert_eq!(server.port.stats().listeners_paused, 0);
     assert_eq!(server.port.stats().accepts_posted, 16);
@@ -117,7 +118,7 @@ fn a_listener_that_can_post_nothing_pauses_and_comes_back() {
 }
 
 #[test]
-fn a_refill_that_fails_is_made_up_for_by_the_next() {
+fn the_next_refill_makes_up_for_one_that_fails() {
     let mut server = Server::new(Port::builder().accepts_posted(8));
     server
         .listener
@@ -138,22 +139,22 @@ fn a_refill_that_fails_is_made_up_for_by_the_next() {
 }
 
 #[test]
-fn no_more_are_posted_than_the_port_has_room_for() {
+fn no_more_accepts_are_posted_than_slots_are_free() {
     let server = Server::new(Port::builder().sockets_max(4));
     server
         .listener
         .socket()
         .accept()
         .expect("nothing accepts yet");
-    // The listener has one of the four places itself.
+    // The listener has one of the four slots itself.
     assert_eq!(server.port.stats().accepts_posted, 3);
     assert_eq!(server.port.stats().sockets, 1);
 }
 
-/// Connections the system has accepted when the room for them is gone wait like those in the
-/// backlog, and come in order once there is room again.
+/// If the free slots are gone, connections that the system has accepted wait like those in the
+/// backlog. They are delivered in order once slots are free again.
 #[test]
-fn what_finds_no_room_waits_and_is_not_lost() {
+fn connections_without_a_free_slot_wait_and_are_not_lost() {
     let mut server = Server::new(Port::builder().sockets_max(4));
     server
         .listener
@@ -167,9 +168,7 @@ fn what_finds_no_room_waits_and_is_not_lost() {
         .map(|key| {
             let socket = TcpStream::connect(other).expect("it listens");
             let stream = server.port.associate(socket, Key(key));
-            stream
-                .expect("the posted accepts hold no place")
-                .set_aside()
+            stream.expect("the posted accepts hold no slot").set_aside()
         })
         .collect();
     let clients: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
@@ -177,7 +176,7 @@ fn what_finds_no_room_waits_and_is_not_lost() {
     server.pump(|event| {
         match event {
             Event::Paused { reason, .. } => reasons.push(reason),
-            other => panic!("{other:?} without room"),
+            other => panic!("{other:?} without a free slot"),
         }
         true
     });
@@ -190,7 +189,7 @@ fn what_finds_no_room_waits_and_is_not_lost() {
     server.pump(|event| {
         match event {
             Event::Accepted(accepted) => {
-                peers.push(accepted.peer_addr().expect("told by the accept"));
+                peers.push(accepted.peer_addr().expect("reported by the accept"));
                 held.push(accepted);
             }
             Event::Closed | Event::Resumed | Event::Paused { .. } => {}
@@ -207,10 +206,10 @@ fn what_finds_no_room_waits_and_is_not_lost() {
     assert_eq!(peers, expected);
 }
 
-/// Microsoft leaves a listener undefined on which an accept was cancelled: what is posted stays, and a
-/// client that it takes meanwhile comes with the next accept.
+/// A listener with a cancelled accept is undefined by Microsoft. So posted accepts stay posted, and
+/// a client that they take is delivered with the caller's next accept.
 #[test]
-fn what_is_posted_stays_when_the_accept_is_cancelled() {
+fn posted_accepts_stay_when_the_accept_is_cancelled() {
     let mut server = Server::new(Port::builder());
     let accept = server
         .listener
@@ -230,7 +229,7 @@ fn what_is_posted_stays_when_the_accept_is_cancelled() {
     });
     assert_eq!(server.port.stats().accepts_posted, posted);
     let meanwhile = server.connect();
-    // The packet of its accept is in, and nobody is told.
+    // The packet of its accept is in, and no packet is delivered.
     let until = Instant::now() + AT_MOST;
     while server.port.stats().accepts_posted == posted {
         let wait = server.waiter.wait(Some(Duration::from_millis(1)));
@@ -238,14 +237,18 @@ fn what_is_posted_stays_when_the_accept_is_cancelled() {
         assert!(Instant::now() < until, "the accept never ends");
     }
     server.listener.socket().accept().expect("accepts again");
-    let peer = server.accepted().peer_addr().expect("told by the accept");
+    let peer = server
+        .accepted()
+        .peer_addr()
+        .expect("reported by the accept");
     let address = meanwhile.local_addr().expect("connected");
     assert_eq!(peer, crate::Address::from(address));
     assert_eq!(server.port.stats().foreign_packets, 0);
     drop(client);
 }
 
-/// The same for a receive: the end is told at once, and what waits with the system serves the next.
+/// The same for a receive: its end is reported at once, and the request with the system serves the
+/// next one.
 #[test]
 fn a_cancelled_receive_ends_without_the_system() {
     let mut server = Server::new(Port::builder());
@@ -256,7 +259,10 @@ fn a_cancelled_receive_ends_without_the_system() {
         .expect("nothing accepts yet");
     let mut client = server.connect();
     let accepted = server.accepted();
-    let stream = server.port.associate(accepted, Key(1)).expect("room");
+    let stream = server
+        .port
+        .associate(accepted, Key(1))
+        .expect("a free slot");
     for _ in 0..3 {
         let receive = stream.socket().receive().expect("nothing else reads");
         assert_eq!(server.port.cancel(receive), crate::Cancel::Requested);
@@ -268,14 +274,14 @@ fn a_cancelled_receive_ends_without_the_system() {
         assert!(matches!(event, Event::Ended { .. }), "{event:?}");
     }
     stream.socket().receive().expect("nothing else reads");
-    std::io::Write::write_all(&mut client, b"hello").expect("room");
-    let mut told = Vec::new();
+    std::io::Write::write_all(&mut client, b"hello").expect("a free slot");
+    let mut received = Vec::new();
     server.pump(|event| {
         if let Event::Received(lease) = event {
-            told.extend_from_slice(&lease);
+            received.extend_from_slice(&lease);
         }
-        told.len() == 5
+        received.len() == 5
     });
-    assert_eq!(told, b"hello");
+    assert_eq!(received, b"hello");
     assert_eq!(server.port.stats().foreign_packets, 0);
 }

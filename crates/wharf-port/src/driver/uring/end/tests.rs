@@ -1,4 +1,4 @@
-//! Ends that no kernel brings about on demand: a request that does not come back, and a ring that
+//! Ends that no kernel produces on demand: a request that does not come back, and a ring that
 //! fails.
 
 use std::sync::{Arc, Weak};
@@ -12,7 +12,8 @@ use crate::driver::uring::Uring;
 use crate::driver::uring::request::{Kind, Name};
 use crate::{DriverChoice, DriverKind, Key, Port, Wait};
 
-/// A shared port on a ring that `prepare` has seen; nothing where io_uring is not allowed.
+/// Returns a shared port on a ring that `prepare` has changed, or `None` if io_uring is not
+/// allowed.
 fn port_on(prepare: impl FnOnce(&Uring)) -> Option<Port> {
     let builder = Port::builder().driver(DriverChoice::Require(DriverKind::Uring));
     let like = builder.build().ok()?;
@@ -58,12 +59,12 @@ fn what_came_back_is_not_leaked() {
     port.close();
     assert_eq!(port.stats().operations_leaked, 0);
     drop((listener, port));
-    assert!(!is_alive(&core), "nobody has it any more");
+    assert!(!is_alive(&core), "no code has it any more");
 }
 
 #[test]
-fn an_end_that_nobody_waits_for_is_counted_and_changes_nothing() {
-    // The first socket has the name of all zeros; it watches nothing.
+fn an_end_that_no_request_expects_is_counted_and_changes_nothing() {
+    // The first socket has the name of all zeros. It watches nothing.
     let entry = opcode::Nop::new().build();
     let entry = entry.user_data(Name::own(Kind::Watch).encode());
     let Some(port) = port_on(|uring| uring.ring.push(entry)) else {
@@ -76,14 +77,17 @@ fn an_end_that_nobody_waits_for_is_counted_and_changes_nothing() {
     let mut waiter = port.waiter().expect("a fresh port");
     let began = Instant::now();
     while port.stats().foreign_packets == 0 {
-        assert!(began.elapsed() < Duration::from_secs(60), "it was taken");
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "it was processed"
+        );
         let waited = waiter.wait(Some(Duration::from_millis(1)));
         assert!(matches!(waited, Ok(Wait::TimedOut)), "{waited:?}");
     }
 }
 
 #[test]
-fn a_wait_that_fails_tells_the_wake_ups_it_used() {
+fn a_wait_that_fails_reports_the_wake_ups_it_used() {
     let mut ring = 0;
     let Some(port) = port_on(|uring| ring = uring.ring.descriptor()) else {
         return;
@@ -102,12 +106,12 @@ fn a_wait_that_fails_tells_the_wake_ups_it_used() {
     assert_eq!(poll(), (true, 3));
     let nothing = std::fs::File::open("/dev/null").expect("every system has it");
     let saved = replaced(ring, &nothing);
-    assert_eq!(poll(), (false, 3), "used is used");
+    assert_eq!(poll(), (false, 3), "they are used although the wait failed");
     drop(replaced(ring, &saved));
     assert_eq!(poll(), (true, 3));
 }
 
-/// Puts another file behind a descriptor; answers the one that was there.
+/// Puts another file behind a descriptor, and returns the one that was there.
 fn replaced(descriptor: i32, by: &impl std::os::fd::AsFd) -> std::os::fd::OwnedFd {
     use std::os::fd::{AsRawFd, BorrowedFd};
     // SAFETY: the ring has it open as long as the port lives.

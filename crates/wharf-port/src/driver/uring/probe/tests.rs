@@ -1,7 +1,7 @@
 //! The trial on kernels that lack something, and on sockets of each kind.
 //!
-//! Older kernels are shown by requests that this one refuses or takes as they do; `cargo xtask
-//! kernels` runs the same tests on older kernels themselves.
+//! Older kernels are simulated by requests that this kernel refuses or handles in the way that they
+//! do. `cargo xtask kernels` runs the same tests on the older kernels themselves.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn try_with(listener: &Listener, capped: fn(&Handle) -> Entry) -> Option<Abiliti
     trial.operations(listener).expect("no error of the system")
 }
 
-/// Whether io_uring is here at all; where it is not, no test can try it.
+/// Whether io_uring is available. Without it no test can try it.
 fn is_here() -> bool {
     let here = Trial::new(capped).is_ok();
     if !here {
@@ -23,13 +23,13 @@ const WITHOUT_CAPS: Option<Abilities> = Some(Abilities {
     caps_streams: false,
 });
 
-/// Bytes after which no kernel ends a receive of many here.
+/// A cap that means "none": no kernel ends a multishot receive because of it.
 const NO_CAP: u32 = 0;
 
 #[test]
 fn a_kernel_that_refuses_caps_works_without_them() {
-    // One request of many messages with MSG_WAITALL is refused by every kernel, as one with a cap
-    // is before Linux 6.17.
+    // Every kernel refuses a multishot receive with MSG_WAITALL, as kernels before Linux 6.17
+    // refuse one with a cap.
     fn refused_here(handle: &Handle) -> Entry {
         let whole = opcode::Recv::new(
             io_uring::types::Fd(handle.number()),
@@ -93,9 +93,9 @@ fn the_trial_leaves_nothing_with_the_kernel() {
     }
 }
 
-/// So many buffers are there that no want of them looks like a kernel that knows no caps.
+/// There are enough buffers that a lack of them is not mistaken for a kernel that has no caps.
 #[test]
-fn a_kernel_that_knows_caps_is_found_to() {
+fn a_kernel_that_knows_caps_is_recognized() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("this is Linux");
     let mut numbers = release.split('.').map_while(|it| it.parse::<u32>().ok());
     let version = (

@@ -1,12 +1,13 @@
 //! The bell: how the thread that sleeps in the kernel is woken.
 //!
-//! A message from outside, where the kernel takes one (Linux 6.13): it goes into the ring by
-//! itself. Elsewhere an eventfd that the ring reads. That read ends on the thread that had asked for
-//! it, which on a shared port may be another than the sleeper: as long as that thread was held up in
-//! the kernel, by a disk or by the start of a process, nobody woke for posts, for requests and for
-//! the end of the port. A read for each thread was rejected: every ring would wake all of them.
+//! If the kernel takes a message from outside (Linux 6.13), the bell is such a message: it goes
+//! into the ring by itself. Otherwise the bell is an eventfd that the ring reads. That read
+//! completes on the thread that requested it, which on a shared port may not be the sleeper. While
+//! a disk or the start of a process held that thread up in the kernel, no thread woke for posts,
+//! for requests or for the end of the port. A read for each thread was rejected: every ring of the
+//! bell would wake all of them.
 //!
-//! Messages between rings were rejected too: they need a ring on the ringing side.
+//! Messages between rings were rejected too: the ringing side would need a ring.
 
 use std::os::fd::AsRawFd;
 
@@ -18,23 +19,23 @@ use crate::lock;
 
 /// `IORING_REGISTER_SEND_MSG_RING`: a message to a ring, from no ring (linux/io_uring.h).
 const SEND_MESSAGE: libc::c_uint = 31;
-/// The descriptor of no ring.
+/// The descriptor that means "no ring".
 const NO_RING: libc::c_int = -1;
 
 impl Ring {
     /// Ends the sleep of the thread in the kernel.
     pub(super) fn ring_the_bell(&self) {
         if self.takes_messages {
-            // It fails only when the ring is full and there is no memory for more: nobody sleeps
-            // in a ring that is full.
+            // It fails only if the ring is full and there is no memory for more. No thread sleeps
+            // in a full ring.
             send_message(&self.ring);
         } else {
-            // It fails only when 2^64 rings wait already.
+            // It fails only if 2^64 rings are already pending.
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
     }
 
-    /// The read of the bell ended.
+    /// The read of the bell has ended.
     pub(in crate::driver::uring) fn bell_ended(&self) {
         lock(&self.queue).bell_armed = false;
     }
@@ -45,7 +46,7 @@ impl Ring {
     }
 }
 
-/// Whether messages can be sent to a fresh ring, in which nothing is left of the trial.
+/// Whether a new ring takes messages. The message of this trial is removed from the ring.
 pub(super) fn takes_messages(ring: &mut IoUring) -> bool {
     send_message(ring) && ring.completion().next().is_some()
 }

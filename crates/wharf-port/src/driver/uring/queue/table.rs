@@ -1,10 +1,11 @@
 //! The ring's own table of sockets without descriptors, and requests that are carried out at once.
 //!
-//! What a system call does with a socket takes a descriptor. A ring lends one: a request of one
-//! trip puts a descriptor beside the place in the table, the system call is made, and the
-//! descriptor is closed. That works at once and on the ring's thread alone, since no other thread
-//! may enter. The same operations of io_uring itself were rejected: its shutdown always goes to a
-//! worker thread (6.8 against 1.2 microseconds), and addresses it tells from Linux 6.19 on.
+//! A system call on a socket needs a descriptor, and a ring lends one. One request to the kernel
+//! installs a descriptor for the place in the table. Then the system call is made, and the
+//! descriptor is closed. This works at once, and only on the ring's thread, because no other thread
+//! may enter. The operations that io_uring has for the same were rejected: its shutdown always goes
+//! to a worker thread (6.8 against 1.2 microseconds), and it returns addresses only from Linux 6.19
+//! on.
 
 use std::collections::VecDeque;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -19,13 +20,14 @@ use crate::driver::uring::request::Name;
 use crate::lock;
 use crate::sys::{self, Handle};
 
-/// How often a request is looked for; a kernel short of memory may take it later.
+/// How many times a completion is looked for. A kernel that is short of memory may take the request
+/// later.
 const TRIES_MAX: u32 = 1000;
 /// `IORING_FILE_INDEX_ALLOC`: the kernel chooses the place (linux/io_uring.h).
 const ANY_PLACE: i32 = -1;
 
 impl Ring {
-    /// Makes a table of so many places, before the ring has a thread.
+    /// Makes a table with this many places, before the ring has a thread.
     pub(in crate::driver::uring) fn open_table(&mut self, places: u32) -> Result<(), i32> {
         let submitter = self.ring.submitter();
         let opened = submitter.register_files_sparse(places);
@@ -34,8 +36,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Whether this kernel can lend descriptors, and does what else a table needs: setting options
-    /// (Linux 6.7) is older than lending (Linux 6.8).
+    /// Whether this kernel can lend descriptors, and do everything else that a table needs. Setting
+    /// options (Linux 6.7) is older than lending (Linux 6.8).
     pub(in crate::driver::uring) fn lends(&self) -> bool {
         let mut probe = Probe::new();
         let probed = self.ring.submitter().register_probe(&mut probe);
@@ -45,21 +47,21 @@ impl Ring {
     /// Closes every socket in the table, on the ring's thread.
     pub(in crate::driver::uring) fn close_table(&self) {
         if self.has_table {
-            // It fails only where there is no table.
+            // It fails only if there is no table.
             let _ = self.ring.submitter().unregister_files();
         }
     }
 
-    /// A descriptor of the socket in this place, for as long as the answer lives.
+    /// Returns a descriptor of the socket in this place. It is closed when the handle is dropped.
     pub(in crate::driver::uring) fn lend(&self, place: u32) -> Result<Handle, i32> {
         let install = opcode::FixedFdInstall::new(types::Fixed(place), 0).build();
         let descriptor = self.carry_out(install)?;
         let descriptor = i32::try_from(descriptor).expect("descriptors are not negative");
-        // SAFETY: the kernel made it for this request, of which nothing else hears.
+        // SAFETY: the kernel made it for this request, whose completion no other code sees.
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
     }
 
-    /// Puts a socket into the table as well; answers its place.
+    /// Puts a socket into the table as well, and returns its place.
     pub(in crate::driver::uring) fn take_in(&self, handle: &Handle) -> Result<u32, i32> {
         self.taken.store(handle.number(), Ordering::Relaxed);
         let update = opcode::FilesUpdate::new(self.taken.as_ptr(), 1).offset(ANY_PLACE);
@@ -69,16 +71,16 @@ impl Ring {
         }
     }
 
-    /// Asks for what the kernel does without waiting, and waits for its end. Completions of others
-    /// are set aside.
+    /// Makes a request that the kernel carries out without waiting, and waits for its end. The
+    /// completions of other requests are deferred.
     fn carry_out(&self, entry: Entry) -> Result<u32, i32> {
         if !self.is_bound_here() {
             return Err(libc::EXDEV);
         }
-        // Whoever ends the port looks at completions too, from another thread.
-        let mut aside = lock(&self.aside);
+        // The thread that ends the port looks at completions too.
+        let mut deferred = lock(&self.deferred);
         let number = self.carried_out.fetch_add(1, Ordering::Relaxed);
-        let name = Name::aside(number).encode();
+        let name = Name::immediate(number).encode();
         let entry = entry.user_data(name);
         let mut pushed = false;
         for _ in 0..TRIES_MAX {
@@ -89,10 +91,10 @@ impl Ring {
                 pushed = pushed || submissions.push(&entry).is_ok();
                 submissions.len() as u32
             };
-            // Without GETEVENTS nothing of others is worked out; with it what did not fit into the
-            // queue of completions is put there.
+            // Without GETEVENTS, the kernel processes no completions of other requests here. With
+            // it, the kernel moves completions into the queue that did not fit before.
             self.enter_now(length, 0)?;
-            if let Some(result) = self.find_aside(name, &mut aside) {
+            if let Some(result) = self.find_and_defer(name, &mut deferred) {
                 return u32::try_from(result).map_err(|_| -result);
             }
             self.enter_now(0, EnterFlags::GETEVENTS.bits())?;
@@ -116,37 +118,37 @@ impl Ring {
         }
     }
 
-    /// Sets all completions aside but the one of this name, whose result it answers.
-    fn find_aside(&self, name: u64, aside: &mut VecDeque<cqueue::Entry>) -> Option<i32> {
+    /// Defers all completions except the one with this name, and returns the result of that one.
+    fn find_and_defer(&self, name: u64, deferred: &mut VecDeque<cqueue::Entry>) -> Option<i32> {
         let mut found = None;
-        // SAFETY: under the lock of `aside` no other thread takes completions.
+        // SAFETY: under the lock of `deferred` no other thread takes completions.
         for completed in unsafe { self.ring.completion_shared() } {
             if completed.user_data() == name {
                 found = Some(completed.result());
             } else {
-                aside.push_back(completed);
+                deferred.push_back(completed);
             }
         }
         found
     }
 
-    /// Keeps other threads from the completions, where any has a reason to look at them.
+    /// Keeps other threads from the completions, if there is a table.
     pub(super) fn alone(&self) -> Option<MutexGuard<'_, VecDeque<cqueue::Entry>>> {
-        self.has_table.then(|| lock(&self.aside))
+        self.has_table.then(|| lock(&self.deferred))
     }
 
-    /// Whether completions were set aside.
-    pub(super) fn has_aside(&self) -> bool {
-        self.has_table && !lock(&self.aside).is_empty()
+    /// Whether completions were deferred.
+    pub(super) fn has_deferred(&self) -> bool {
+        self.has_table && !lock(&self.deferred).is_empty()
     }
 
-    /// Hands on the completions that were set aside; they are older than those in the ring.
-    pub(super) fn hand_on_aside(&self, handle: &mut impl FnMut(&[cqueue::Entry])) {
-        while self.has_aside() {
-            let mut aside = lock(&self.aside);
-            let many = aside.len().min(COMPLETIONS_MAX);
-            let completed: Vec<_> = aside.drain(..many).collect();
-            drop(aside);
+    /// Hands on the deferred completions. They are older than those in the ring.
+    pub(super) fn hand_on_deferred(&self, handle: &mut impl FnMut(&[cqueue::Entry])) {
+        while self.has_deferred() {
+            let mut deferred = lock(&self.deferred);
+            let many = deferred.len().min(COMPLETIONS_MAX);
+            let completed: Vec<_> = deferred.drain(..many).collect();
+            drop(deferred);
             handle(&completed);
         }
     }

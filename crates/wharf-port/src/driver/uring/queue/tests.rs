@@ -1,8 +1,8 @@
-//! What a ring says of itself, also one that this kernel would set up otherwise.
+//! What a ring reports of itself, also one that this kernel would set up otherwise.
 
 use super::*;
 
-/// A ring; nothing where io_uring is not allowed.
+/// Returns a ring, or `None` if io_uring is not allowed.
 fn ring(single: bool) -> Option<Ring> {
     let ring = Ring::new(single, Size::default());
     ring.inspect_err(|code| println!("skipped: io_uring is refused with {code}"))
@@ -10,7 +10,7 @@ fn ring(single: bool) -> Option<Ring> {
 }
 
 #[test]
-fn a_request_that_is_queued_has_not_ended_nor_has_one_of_the_kernels() {
+fn queued_requests_and_those_of_the_kernel_are_unended() {
     let Some(ring) = ring(false) else {
         return;
     };
@@ -31,7 +31,7 @@ fn any_thread_enters_a_ring_that_is_bound_to_none() {
     let Some(ring) = ring(true) else {
         return;
     };
-    ring.bind().expect("nobody has it yet");
+    ring.bind().expect("no thread has it yet");
     assert!(ring.may_enter());
     let elsewhere = std::thread::scope(|scope| {
         let other = scope.spawn(|| ring.may_enter());
@@ -47,7 +47,7 @@ fn a_single_waiters_ring_says_whether_the_kernel_defers_its_work() {
     };
     let bound = matches!(ring.setup, Setup::Bound { .. });
     assert_eq!(ring.features()[0], abilities::DEFERS.in_use(bound));
-    // As where the kernel knows no bound rings.
+    // As on a kernel that has no bound rings.
     ring.setup = Setup::Plain;
     assert_eq!(ring.features()[0], abilities::DEFERS.in_use(false));
     ring.single = false;

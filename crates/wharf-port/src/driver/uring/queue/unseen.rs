@@ -1,4 +1,4 @@
-//! Requests that the kernel has not seen: what waits in our own queue can still be taken back.
+//! Requests that the kernel has not seen: what is in our own queue can still be taken back.
 
 use std::collections::VecDeque;
 
@@ -34,7 +34,7 @@ impl Ring {
         let name = Name::of(Kind::Send, id).encode();
         let mut queue = lock(&self.queue);
         let mut entries = queue.entries.iter();
-        // It has just been queued.
+        // It was queued just now, so the search starts at the end.
         let place = entries.rposition(|entry| entry.get_user_data() == name);
         place
             .and_then(|place| queue.entries.remove(place))
@@ -48,7 +48,7 @@ impl Ring {
         names.any(|name| Name::decode(name).is_some_and(|name| name.kind == Kind::Send))
     }
 
-    /// Puts requests taken out back, before those queued since.
+    /// Puts requests back that were taken, before those that were queued since.
     pub(in crate::driver::uring) fn put_back(&self, mut entries: VecDeque<Entry>) {
         let mut queue = lock(&self.queue);
         entries.append(&mut queue.entries);

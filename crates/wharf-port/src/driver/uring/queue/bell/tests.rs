@@ -1,4 +1,4 @@
-//! Who is woken while another thread is held up in the kernel, where nothing interrupts it.
+//! Which thread is woken while another one is held up in the kernel, where nothing interrupts it.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::*;
 use crate::driver::uring::queue::{Purpose, Size};
 
-/// Ends a test that hangs, and is far longer than anything takes.
+/// Ends a test that hangs. It is far longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A pipe with a name; whoever opens it to read waits for one that writes.
+/// A named pipe. A thread that opens it to read waits for one that writes.
 struct Pipe(PathBuf);
 
 impl Pipe {
@@ -26,7 +26,7 @@ impl Pipe {
 
     fn open_to_write(&self) {
         let writer = std::fs::OpenOptions::new().write(true).open(&self.0);
-        drop(writer.expect("somebody opens it to read"));
+        drop(writer.expect("a process opens it to read"));
     }
 }
 
@@ -36,8 +36,8 @@ impl Drop for Pipe {
     }
 }
 
-/// Starts a process that waits for the pipe before it is one: until then the kernel keeps the
-/// calling thread.
+/// Starts a process that waits for the pipe before it runs. Until then the kernel keeps the calling
+/// thread.
 fn start_a_process(pipe: &Path) {
     let path = CString::new(pipe.as_os_str().as_encoded_bytes()).expect("a path");
     let arguments = [c"true".as_ptr().cast_mut(), std::ptr::null_mut()];
@@ -70,7 +70,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Whether nothing but what it waits for ends the sleep of this thread.
+/// Whether only the event that it waits for ends the sleep of this thread.
 fn is_held_up(thread: i32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
     state.is_ok_and(|state| state.contains(") D "))
@@ -82,7 +82,7 @@ fn enter(ring: &Ring, at_most: Duration) {
 }
 
 #[test]
-fn the_bell_needs_no_thread_that_was_here_before() {
+fn the_bell_wakes_while_the_previous_thread_is_held_up() {
     let Ok(ring) = Ring::new(false, Size::default()) else {
         return println!("skipped: there is no io_uring here");
     };
