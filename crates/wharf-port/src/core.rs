@@ -182,7 +182,7 @@ impl Core {
     /// Carries out a wake-up that the ready queue asked for.
     pub(crate) fn wake(&self, wake: Wake) {
         match wake {
-            Wake::Nobody => {}
+            Wake::NoThread => {}
             // A wake-up in a fork would wake the parent's threads.
             _ if self.is_forked() => {}
             Wake::Driver(threads) => self.driver.wake(threads),
@@ -209,14 +209,14 @@ impl Core {
             return true;
         }
         let id = packet.socket.slot_id();
-        let told = self.slots.is_told_of(id);
-        if told && packet.is_last() {
+        let delivers = self.slots.delivers_about(id);
+        if delivers && packet.is_last() {
             if let Some(mut socket) = self.lock(id, Out::queue()) {
                 socket.recycle();
                 socket.free_slot();
             }
         }
-        told
+        delivers
     }
 
     /// Drops a packet that no caller gets, with no slot locked. If it carries an accepted socket,
@@ -235,7 +235,7 @@ impl Core {
     pub(crate) fn forget_dropped(&self, packets: &mut VecDeque<Packet>) {
         for _ in 0..packets.len() {
             let packet = packets.pop_front().expect("as many as were counted");
-            if packet.socket.is_none() || self.slots.is_told_of(packet.socket.slot_id()) {
+            if packet.socket.is_none() || self.slots.delivers_about(packet.socket.slot_id()) {
                 packets.push_back(packet);
             } else {
                 self.discard(packet);
@@ -343,14 +343,14 @@ impl Core {
         self.wake(self.ready.woke(entered, wakes));
         let (left, closed) = self.ready.leave_aside();
         if left == 0 {
-            self.nobody_is_left(closed);
+            self.no_thread_is_left(closed);
         }
     }
 
     /// The last thread that was in the driver, or might have entered it, went. A closed port is
     /// ended. A port that shuts down is closed, because no thread is left that would do its work or
     /// keep its time.
-    pub(crate) fn nobody_is_left(self: &Arc<Self>, closed: bool) {
+    pub(crate) fn no_thread_is_left(self: &Arc<Self>, closed: bool) {
         if closed {
             self.end();
         } else if self.is_ending() {

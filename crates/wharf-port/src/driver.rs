@@ -1,20 +1,20 @@
-//! The driver: the one seam between the port and an operating system.
+//! The driver: the only seam between the port and an operating system.
 //!
-//! A driver carries out what a socket's state asks ([`Receiving`](crate::core::slot::Receiving) for the
-//! reading side, the queue of sends for the writing side) and reports back through the methods of
-//! the core. The contract it must keep:
+//! A driver carries out what a socket's state asks for: [`Receiving`](crate::core::slot::Receiving)
+//! on the reading side, the queue of sends on the writing side. It reports back through the methods
+//! of the core. The contract that it must keep:
 //!
-//! 1. One request of each side of a socket is with the system at a time: the flags `ARMED` and
-//!    `SENDING` are set exactly while the driver will report its end. A readiness driver, which
-//!    leaves nothing with the system, never sets them.
+//! 1. The system has one request of each side of a socket at a time: the flags `ARMED` and
+//!    `SENDING` are set exactly while the driver will report its end. A readiness driver leaves
+//!    nothing with the system, so it never sets them.
 //! 2. Every such request is reported once, under the slot's lock: `receive_stopped`,
-//!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. What the system may
-//!    still write to is never freed before.
+//!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. Memory that the system
+//!    may still write to is never freed before that report.
 //! 3. Calls with a slot locked never block and never take another slot's lock.
-//! 4. `wake(n)` makes n present or future calls of `poll` return, and each counts those it used,
-//!    also when it fails.
-//! 5. Reports may come on another thread before the call that made the request has returned; the
-//!    slot's lock, held by the caller, orders them.
+//! 4. `wake(n)` makes n present or future calls of `poll` return. Each call counts the wake-ups it
+//!    used, also when it fails.
+//! 5. Reports may come on another thread before the call that made the request has returned. The
+//!    caller holds the slot's lock, and that orders them.
 //!
 //! A trait rather than conditional code, because one build holds several drivers (io_uring falls
 //! back to readiness where it is forbidden) and tests add one that injects faults.
@@ -53,12 +53,12 @@ pub(crate) use iocp::{SlotBlock, WorkBlock};
 #[cfg(target_os = "linux")]
 pub(crate) use uring::WorkBlock;
 
-/// What a driver keeps in each slot: nothing, the kernel is told slots by number.
+/// What a driver keeps in each slot: nothing, because the kernel gets slots by number.
 #[cfg(unix)]
 #[derive(Debug, Default)]
 pub(crate) struct SlotBlock;
 
-/// What the drivers of Unix keep in each work block: nothing, but for io_uring.
+/// What the drivers of Unix keep in each work block: nothing, except io_uring.
 #[cfg(all(unix, not(target_os = "linux")))]
 #[derive(Debug, Default)]
 pub(crate) struct WorkBlock;
@@ -168,15 +168,15 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         sys::duplicate(socket.open_handle())
     }
 
-    /// Makes a socket's handle fit for the driver; `accepted` when this very port accepted it, so
-    /// that the driver knows how it made it.
+    /// Prepares a socket's handle for the driver. With `accepted`, this port accepted the socket,
+    /// so the driver knows how it was made.
     fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32>;
 
-    /// Starts or goes on with `state.receiving`; called while the driver holds nothing of it.
+    /// Starts or continues `state.receiving`. It is called while the driver holds nothing of it.
     fn arm(&self, socket: &mut Locked<'_>);
 
-    /// Sends what goes out at once, before anything is queued, where that takes no request: how
-    /// many bytes went out, or the system's code. Nothing where sends take requests.
+    /// Sends what goes out at once, before anything is queued, if that needs no request. Returns
+    /// how many bytes went out, or the system's code; `None` if sends need requests.
     fn send_at_once(&self, socket: &mut Locked<'_>, bytes: &[u8]) -> Option<Result<usize, i32>> {
         let _ = (socket, bytes);
         None
@@ -191,7 +191,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// Asks for the send request to end; its report follows.
     fn cancel_send(&self, socket: &mut Locked<'_>);
 
-    /// Makes everything the driver holds of a closing socket end; the reports follow.
+    /// Ends everything that the driver holds of a closing socket. The reports follow.
     fn hang_up(&self, socket: &mut Locked<'_>);
 
     /// Ends the write side of a connected socket with a FIN.
@@ -225,7 +225,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         let _ = socket;
     }
 
-    /// Whether `advance` would bring something.
+    /// Whether `advance` would deliver something.
     fn has_more(&self, socket: &Locked<'_>) -> bool {
         let _ = socket;
         false
@@ -246,14 +246,14 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
         wakes: &mut u32,
     ) -> Result<(), i32>;
 
-    /// Makes so many calls of `poll` return.
+    /// Makes `threads` calls of `poll` return.
     fn wake(&self, threads: u32);
 
     /// A waiter found nothing and is about to sleep, with no lock held: where threads take turns,
     /// another one may go on here.
     fn step(&self) {}
 
-    /// Sleeps as one of those who wait until the leader calls them, at most so long.
+    /// Sleeps until the leader calls this thread, at most this long.
     fn park(&self, at_most: Option<Duration>) {
         match at_most {
             Some(at_most) => thread::park_timeout(at_most),
@@ -271,5 +271,5 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     fn end(&self, core: &Arc<Core>) -> u64;
 }
 
-/// Why a driver does not work here, with the cure, and the system's code.
+/// Why a driver does not work here, with the fix, and the system's code.
 pub(crate) type Unavailable = (&'static str, Option<i32>);

@@ -1,8 +1,8 @@
-//! Operations as plain data: what was asked, and the name it is known by until its outcome.
+//! Operations as plain data: what was requested, and the name until the outcome.
 //!
-//! An operation is named by slot, generation and a sequence number of its socket, so that a late
-//! cancel can never hit a newer operation in the same place (contract C11, libxev #233). A table
-//! of operation objects was rejected: streaming operations would cost an entry per idle socket.
+//! Slot, generation and a sequence number of the socket name an operation. So a late cancel can
+//! never hit a newer operation in the same place (contract C11, libxev #233). A table of operation
+//! objects was rejected: streaming operations would cost an entry per idle socket.
 
 use crate::core::slot::SlotId;
 use crate::error::Operation;
@@ -10,7 +10,7 @@ use crate::error::Operation;
 /// The name of an accepted operation: what [`Port::cancel`](crate::Port::cancel) takes and what
 /// its packets carry.
 ///
-/// It is a value of 24 bytes; it stays harmless when the operation is long over.
+/// It is a value of 24 bytes. It stays harmless when the operation is long over.
 ///
 /// ```
 /// use wharf_port::Op;
@@ -42,7 +42,8 @@ pub(crate) enum OpKind {
 }
 
 impl Op {
-    /// What was asked: tells the end of an accept from the end of a receive.
+    /// Returns the operation, for example to distinguish the end of an accept from the end of a
+    /// receive.
     ///
     /// ```
     /// # fn main() -> wharf_port::Result<()> {
@@ -106,8 +107,8 @@ impl Op {
     }
 }
 
-/// What [`Port::cancel`](crate::Port::cancel) found. Cancelling is a request: the outcome is in
-/// the operation's own last packet.
+/// What [`Port::cancel`](crate::Port::cancel) found. A cancel is a request: the outcome is in the
+/// operation's own last packet.
 ///
 /// ```
 /// use wharf_port::{Cancel, Port};
@@ -121,9 +122,10 @@ impl Op {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Cancel {
-    /// The operation was in progress; its last packet tells how it ended.
+    /// The operation was in progress. Its last packet reports how it ended.
     Requested,
-    /// Nothing to cancel: it is over, cancelled already, or its last packet is on the way.
+    /// There is nothing to cancel: the operation is over, is cancelled already, or its last packet
+    /// is on the way.
     NotFound,
 }
 

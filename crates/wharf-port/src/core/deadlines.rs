@@ -87,7 +87,7 @@ impl Core {
         };
         let untaken = &self.counters.timer_ends_untaken;
         untaken.fetch_add(1, Ordering::Relaxed);
-        let Some(wake) = self.ready.push_loose(packet) else {
+        let Some(wake) = self.ready.push_turnless(packet) else {
             untaken.fetch_sub(1, Ordering::Relaxed);
             return Cancel::NotFound; // No waiter would get its end.
         };

@@ -70,9 +70,9 @@ impl Core {
     /// Returns a locked slot for a new socket.
     ///
     /// The check whether the port takes sockets is made with the slot locked. A shutdown first sets
-    /// its mark and then looks at every slot and closes what it finds. So it finds each socket that
-    /// passed the check. With an earlier check, a socket that came in at that moment delayed the
-    /// end of the port for all of its grace.
+    /// its mark, then looks at every slot and closes what it finds. So it finds each socket that
+    /// passed the check. When the check was made before the lock, a socket could come in after the
+    /// shutdown had looked, and delayed the end of the port for all of its grace.
     ///
     /// A full table is looked at twice. Sockets that were dropped keep their slots until a thread
     /// processes the system's reports about them. Perhaps no thread has waited since.

@@ -34,7 +34,7 @@ pub(crate) struct Local {
     /// Sockets that a readiness driver found ready in this wait. They are marked as queued.
     pub(crate) ready: VecDeque<u32>,
     /// This batch has, or had, packets that were in no socket's queue (`Ready::note_at_hand`).
-    pub(crate) has_loose: bool,
+    pub(crate) has_turnless: bool,
     limit: usize,
     /// Bytes that were read into this batch.
     pub(crate) bytes: usize,
@@ -52,7 +52,7 @@ impl Local {
             shares: Vec::new(),
             later: Vec::new(),
             ready: VecDeque::new(),
-            has_loose: false,
+            has_turnless: false,
             limit: 0,
             bytes: 0,
             filled_by: None,

@@ -257,15 +257,15 @@ impl Pool {
 }
 
 impl State {
-    /// Adds a stream at the end of the queue. A stream may be in it twice: one that got a turn for
-    /// another reason tries again. A stream that has closed leaves its entry. So that neither makes
-    /// the queue longer than the number of streams, all entries are checked once the queue has
+    /// Adds a stream at the end of the queue. A stream that got a turn for another reason tries
+    /// again, and is in the queue twice. A stream that has closed leaves its entry. Both would make
+    /// the queue longer than the number of streams. So all entries are checked once the queue has
     /// doubled.
     fn wait(&mut self, waiter: SlotId, slots: &Slots) {
         if self.waiting.len() >= self.waiting_max {
             let mut seen = HashSet::new();
             self.waiting
-                .retain(|it| slots.is_told_of(*it) && seen.insert(*it));
+                .retain(|it| slots.delivers_about(*it) && seen.insert(*it));
             self.waiting_max = KEEP_WAITING.max(2 * self.waiting.len());
         }
         self.waiting.push_back(waiter);

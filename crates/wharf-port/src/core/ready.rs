@@ -43,7 +43,7 @@ const TAKEN_BEFORE_BULK_MAX: u32 = 16;
 #[derive(Debug)]
 enum Entry {
     Socket(u32),
-    Loose,
+    Turnless,
     Rearm(SlotId),
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Taken {
     /// A socket with something to deliver.
     Socket(u32),
     /// A packet that needs no turn.
-    Loose(Packet),
+    Turnless(Packet),
     /// A socket that may continue to receive or accept.
     Rearm(SlotId),
 }
@@ -62,7 +62,7 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Wake {
-    Nobody,
+    NoThread,
     /// This many threads that sleep in the driver.
     Driver(u32),
     Parked(Thread),
@@ -102,7 +102,7 @@ struct State {
     runs: VecDeque<(u32, usize)>,
     /// Entries taken from `order` since the last one was taken from `behind`.
     taken_before_bulk: u32,
-    loose: VecDeque<Packet>,
+    turnless: VecDeque<Packet>,
     posts: VecDeque<Packet>,
     /// Whether the last entry taken was a post.
     took_post: bool,
@@ -144,13 +144,13 @@ impl Ready {
     }
 
     /// Queues a packet that belongs to no socket, unless the port is closed.
-    pub(crate) fn push_loose(&self, packet: Packet) -> Option<Wake> {
+    pub(crate) fn push_turnless(&self, packet: Packet) -> Option<Wake> {
         let mut state = lock(&self.state);
         if state.closed {
             return None;
         }
-        state.order.push_back(Entry::Loose);
-        state.loose.push_back(packet);
+        state.order.push_back(Entry::Turnless);
+        state.turnless.push_back(packet);
         Some(state.wake_one())
     }
 
@@ -168,15 +168,15 @@ impl Ready {
     }
 
     /// Puts packets back at the head, in their order, because a waiter went and had not taken them.
-    pub(crate) fn push_loose_front(&self, packets: Vec<Packet>) -> Wake {
+    pub(crate) fn push_turnless_front(&self, packets: Vec<Packet>) -> Wake {
         let mut state = lock(&self.state);
         let count = packets.len();
         for packet in packets.into_iter().rev() {
             if matches!(packet.event, crate::Event::Posted(_)) {
                 state.posts.push_front(packet);
             } else {
-                state.order.push_front(Entry::Loose);
-                state.loose.push_front(packet);
+                state.order.push_front(Entry::Turnless);
+                state.turnless.push_front(packet);
             }
         }
         state.wake_many(count)
@@ -200,7 +200,7 @@ impl Ready {
                 }
                 None => {
                     let taken = state.take_other();
-                    if matches!(taken, Some(Taken::Loose(_))) {
+                    if matches!(taken, Some(Taken::Turnless(_))) {
                         self.note_at_hand(local);
                     }
                     return taken;
@@ -270,8 +270,8 @@ impl Ready {
             // The driver must not stay empty while this thread handles its packets.
             return state.wake_parked();
         }
-        if state.len() == 0 && !state.closed && !state.nobody_knows_the_news() {
-            Wake::Nobody
+        if state.len() == 0 && !state.closed && !state.no_sleeper_knows_the_news() {
+            Wake::NoThread
         } else {
             state.wake_one()
         }
@@ -291,7 +291,7 @@ impl Ready {
         if self.leader_only && state.polling == 0 {
             state.wake_parked()
         } else {
-            Wake::Nobody
+            Wake::NoThread
         }
     }
 
@@ -314,7 +314,7 @@ impl Ready {
             state.waking += 1;
             Wake::Driver(1)
         } else {
-            Wake::Nobody
+            Wake::NoThread
         }
     }
 
@@ -374,7 +374,7 @@ impl Ready {
         let mut state = lock(&self.state);
         state.order = VecDeque::new();
         state.behind = VecDeque::new();
-        let mut packets = std::mem::take(&mut state.loose);
+        let mut packets = std::mem::take(&mut state.turnless);
         packets.extend(std::mem::take(&mut state.posts));
         packets
     }
@@ -420,13 +420,13 @@ impl State {
         let taken = match self.order.pop_front()? {
             Entry::Socket(index) => Taken::Socket(index),
             Entry::Rearm(id) => Taken::Rearm(id),
-            Entry::Loose => {
-                let packet = self.loose.pop_front();
-                Taken::Loose(packet.expect("each loose entry has its packet"))
+            Entry::Turnless => {
+                let packet = self.turnless.pop_front();
+                Taken::Turnless(packet.expect("each turnless entry has its packet"))
             }
         };
         give_back_room(&mut self.order);
-        give_back_room(&mut self.loose);
+        give_back_room(&mut self.turnless);
         Some(taken)
     }
 

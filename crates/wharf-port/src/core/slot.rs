@@ -1,13 +1,14 @@
 //! The table of sockets: one small entry each, at an address that never moves.
 //!
-//! Entries live in chunks that are made once and stay (contract C13); an index with a generation
-//! names one, so that a late completion or a stale handle finds that its socket is gone instead of
-//! hitting the next one in the same place (C11). Everything a busy socket needs besides, queues
-//! above all, is in a [`Work`] that it gets when it has work and gives back when it is idle: this
-//! is why an idle connection costs under 64 bytes.
+//! Entries are in chunks that are allocated once and stay (contract C13). An index with a
+//! generation names an entry. So a late completion or a stale handle finds that its socket is gone,
+//! and does not hit the next socket in the same place (C11). Everything else that a busy socket
+//! needs, mostly queues, is in a [`Work`]. The socket gets one when it has work, and returns it
+//! when it is idle. So an idle connection costs less than 64 bytes.
 //!
-//! A `HashMap` by descriptor was rejected: descriptors are reused at once, and growing it stops
-//! the world. One lock for the whole table was rejected because system calls are made under it.
+//! A `HashMap` by descriptor was rejected: the system reuses descriptors at once, and while the map
+//! grows all threads wait. One lock for the whole table was rejected because system calls are made
+//! under it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ const CHUNK_SLOTS: u32 = 1024;
 /// Marks the end of the list of free slots.
 const NONE: u32 = u32::MAX;
 
-/// A place in the table, and which of its successive sockets is meant.
+/// A place in the table, and the generation of its socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SlotId {
     pub(crate) index: u32,
@@ -56,11 +57,11 @@ pub(crate) mod flag {
     pub(crate) const QUEUED: u32 = 1 << 4;
     /// The stream waits until one of its leases returns.
     pub(crate) const PAUSED_LEASES: u32 = 1 << 5;
-    /// The listener waits until connections that nobody has taken are taken; it has no leases.
+    /// The listener waits until its connections that wait to be taken are taken. It has no leases.
     pub(crate) const PAUSED_UNTAKEN: u32 = PAUSED_LEASES;
     /// The stream waits for a buffer of the pool.
     pub(crate) const PAUSED_POOL: u32 = 1 << 6;
-    /// The listener waits for descriptors, memory or room in the table.
+    /// The listener waits for descriptors, memory or a place in the table.
     pub(crate) const PAUSED_ACCEPT: u32 = 1 << 7;
     /// A send was refused as full; one `SendReady` is owed.
     pub(crate) const SEND_READY_OWED: u32 = 1 << 8;
@@ -68,30 +69,31 @@ pub(crate) mod flag {
     pub(crate) const WRITE_ENDED: u32 = 1 << 9;
     /// The write side was shut down, or will be when the queue is empty.
     pub(crate) const SHUTDOWN: u32 = 1 << 10;
-    /// A close is under way.
+    /// A close is in progress.
     pub(crate) const CLOSING: u32 = 1 << 11;
     /// The close is abortive.
     pub(crate) const CLOSE_RESET: u32 = 1 << 12;
     /// Nothing more is delivered about this socket: its owner dropped it.
     pub(crate) const SILENT: u32 = 1 << 13;
-    /// The descriptor is gone, `Closed` is the last packet in the queue.
+    /// The descriptor is gone. `Closed` is the last packet in the queue.
     pub(crate) const HANDLE_CLOSED: u32 = 1 << 14;
-    /// A listener: its packets know no turns.
+    /// A listener: its packets need no turns.
     pub(crate) const LISTENER: u32 = 1 << 15;
     /// The close already asked the driver to end what it holds.
     pub(crate) const HUNG_UP: u32 = 1 << 16;
-    /// The connect ran into its deadline.
+    /// The connect reached its deadline.
     pub(crate) const DEADLINE: u32 = 1 << 17;
     /// A connect that has not delivered its stream.
     pub(crate) const CONNECTING: u32 = 1 << 18;
-    /// The peer's reset was told to a receive once; later ones are told again. The reading side
-    /// is over then.
+    /// The peer's reset was reported to a receive once. Later receives get the same report. The
+    /// reading side is over then.
     pub(crate) const WAS_RESET: u32 = 1 << 19;
-    /// The connection broke, as the system told once: no end in order follows.
+    /// The connection broke, and the system has reported that once. No clean end follows.
     pub(crate) const WAS_BROKEN: u32 = 1 << 20;
-    /// The driver looks out for the peer's end beside what the socket reads, and will report it.
+    /// The driver also watches for the end of the peer, in addition to what the socket reads, and
+    /// will report it.
     pub(crate) const GUARDED: u32 = 1 << 21;
-    /// Another port has, or had, this listener's socket as well: it must not be shut down.
+    /// Another port has, or had, this listener's socket as well. It must not be shut down.
     pub(crate) const SHARED_LISTENER: u32 = 1 << 22;
     /// Bits from here on belong to the driver.
     pub(crate) const DRIVER_SHIFT: u32 = 23;
@@ -105,11 +107,11 @@ pub(crate) struct SocketState {
     pub(crate) handle: Option<sys::Handle>,
     pub(crate) generation: u32,
     pub(crate) flags: u32,
-    /// Counts this socket's operations, so that each has a number of its own.
+    /// Counts this socket's operations, so each has its own number.
     pub(crate) sequence: u32,
     /// The number of the operation in `receiving`.
     pub(crate) receive_sequence: u32,
-    /// The waiter whose turn it is, 0 for none; of a listener, which knows no turns, how many
+    /// The waiter that has the turn; 0 for none. For a listener, which has no turns: how many
     /// batches of a shared port have packets of it.
     pub(crate) turn: u16,
     /// Packets of this socket in the batch of that waiter.
@@ -145,13 +147,13 @@ impl SocketState {
         self.flags &= !flags;
     }
 
-    /// A fresh number for an operation of this socket.
+    /// Returns a new number for an operation of this socket.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
 
-    /// How many packets of this socket wait in its queue.
+    /// Returns how many packets of this socket wait in its queue.
     pub(crate) fn untaken(&self) -> usize {
         self.work.as_ref().map_or(0, |work| work.pending.len())
     }
@@ -163,10 +165,10 @@ impl SocketState {
         work.is_some_and(|work| !work.pending.is_empty())
     }
 
-    /// The open handle.
+    /// Returns the open handle.
     ///
     /// # Panics
-    /// After the handle was closed; callers hold a live, not yet closed socket.
+    /// If the handle is closed. Callers hold a socket that is not closed yet.
     pub(crate) fn open_handle(&self) -> &sys::Handle {
         self.handle
             .as_ref()
@@ -177,10 +179,10 @@ impl SocketState {
 /// One entry of the table.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// Generation (high half) and, in the low half, [`LEASES_PAUSED`] and [`SILENCED`] with the
-    /// count of leases of the stream; outside the lock because a lease may be dropped under it, and
-    /// because each packet is checked against it when it is handed out. While the slot is free the
-    /// low half links the list of free slots.
+    /// The generation is in the high half. The low half has [`LEASES_PAUSED`], [`SILENCED`] and the
+    /// count of leases of the stream. It is outside the lock for two reasons: a lease may be
+    /// dropped under the lock, and each packet is checked against this word when it is handed out.
+    /// While the slot is free, the low half links the list of free slots.
     leases: AtomicU64,
     state: Mutex<SocketState>,
     /// What the driver keeps at a stable address for each socket; nothing on Unix.
@@ -188,7 +190,7 @@ pub(crate) struct Slot {
     pub(crate) driver: SlotBlock,
 }
 
-/// Set in the low half of `leases` while the stream waits for one to return.
+/// Set in the low half of `leases` while the stream waits for a lease to return.
 const LEASES_PAUSED: u32 = 1 << 31;
 /// Set there once the owner has dropped the socket: no packet about it is handed out any more.
 const SILENCED: u32 = 1 << 30;
@@ -206,7 +208,8 @@ fn split(word: u64) -> (u32, u32) {
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    /// Each behind a thin pointer: the table itself counts in what a few sockets cost.
+    /// Each chunk is behind a thin pointer: with few sockets the table itself is a large part of
+    /// the cost.
     chunks: Box<[OnceLock<Box<[Slot; CHUNK_SLOTS as usize]>>]>,
     free: Mutex<Free>,
     slots_max: u32,
@@ -215,10 +218,10 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 struct Free {
     head: u32,
-    /// Slots ever used; those behind it are fresh.
+    /// Slots ever used; the slots after them are fresh.
     fresh: u32,
     live: u32,
-    /// Of those, places kept for sockets that come later.
+    /// Of the live ones, places reserved for sockets that come later.
     kept: u32,
 }
 
@@ -237,24 +240,25 @@ impl Slots {
         }
     }
 
-    /// How many sockets live.
+    /// Returns how many sockets are live.
     pub(crate) fn live(&self) -> u32 {
         lock(&self.free).live
     }
 
-    /// How many sockets are in the table, without the places kept for others.
+    /// Returns how many sockets are in the table, without reserved places.
     pub(crate) fn open(&self) -> u32 {
         let free = lock(&self.free);
         free.live - free.kept
     }
 
-    /// Bytes of the chunks that exist. They are made in order, one when the first socket needs it.
+    /// Returns the bytes of the chunks that exist. A chunk is allocated when the first socket needs
+    /// it, in order.
     pub(crate) fn bytes(&self) -> usize {
         let chunks = self.used().div_ceil(CHUNK_SLOTS) as usize;
         chunks * CHUNK_SLOTS as usize * size_of::<Slot>()
     }
 
-    /// Keeps a place for a socket that comes later, unless there is none.
+    /// Reserves a place for a socket that comes later. Returns false if none is left.
     pub(crate) fn reserve(&self) -> bool {
         let mut free = lock(&self.free);
         let room = free.live < self.slots_max;
@@ -263,15 +267,15 @@ impl Slots {
         room
     }
 
-    /// Gives up a place that was kept.
+    /// Frees a reserved place.
     pub(crate) fn unreserve(&self) {
         let mut free = lock(&self.free);
         free.live -= 1;
         free.kept -= 1;
     }
 
-    /// A slot for a new socket, locked; nothing when all are in use. `kept` uses a place that was
-    /// kept for it.
+    /// Returns a slot for a new socket, locked; `None` if all are in use. With `kept` it uses a
+    /// place that was reserved for the socket.
     pub(crate) fn allocate(&self, kept: bool) -> Option<(SlotId, MutexGuard<'_, SocketState>)> {
         let index = {
             let mut free = lock(&self.free);
@@ -285,7 +289,7 @@ impl Slots {
                 free.fresh - 1
             } else {
                 let index = free.head;
-                // Whoever put the slot here wrote the link before it took this lock.
+                // The thread that freed the slot wrote the link before it took this lock.
                 free.head = split(self.slot(index).leases.load(Ordering::Relaxed)).1;
                 index
             }
@@ -297,13 +301,12 @@ impl Slots {
         Some((SlotId { index, generation }, state))
     }
 
-    /// Gives a slot back. The caller has emptied `state` and still holds its lock.
+    /// Frees a slot. The caller has emptied `state` and still holds its lock.
     pub(crate) fn free(&self, id: SlotId, state: &mut SocketState) {
         self.unallocate(id, state, false);
     }
 
-    /// Gives back the slot of a socket that did not come in; a place that was `kept` for it is kept
-    /// again.
+    /// Frees the slot of a socket that did not come in. With `kept`, its place is reserved again.
     pub(crate) fn unallocate(&self, id: SlotId, state: &mut SocketState, kept: bool) {
         debug_assert_eq!(state.generation, id.generation, "a slot is freed once");
         debug_assert!(
@@ -326,7 +329,7 @@ impl Slots {
         free.kept += u32::from(kept);
     }
 
-    /// The socket, locked, unless it is gone.
+    /// Locks the socket, unless it is gone.
     pub(crate) fn lock(&self, id: SlotId) -> Option<MutexGuard<'_, SocketState>> {
         let chunk = self.chunks.get((id.index / CHUNK_SLOTS) as usize)?.get()?;
         let state = lock(&chunk[(id.index % CHUNK_SLOTS) as usize].state);
@@ -335,7 +338,7 @@ impl Slots {
             .then_some(state)
     }
 
-    /// Whatever socket is in this place, locked, with its name.
+    /// Locks the socket in this place, if there is one, and returns its name too.
     pub(crate) fn lock_index(&self, index: u32) -> Option<(SlotId, MutexGuard<'_, SocketState>)> {
         let chunk = self.chunks.get((index / CHUNK_SLOTS) as usize)?.get()?;
         let state = lock(&chunk[(index % CHUNK_SLOTS) as usize].state);
@@ -351,7 +354,7 @@ impl Slots {
         })
     }
 
-    /// Drops the handles of all sockets, and nothing else of them; in a fork, where some may be
+    /// Drops the handles of all sockets, and nothing else. For a fork, where some sockets may be
     /// locked for ever.
     pub(crate) fn let_handles_go(&self) {
         let chunks = self.chunks.iter().filter_map(OnceLock::get);
@@ -362,12 +365,12 @@ impl Slots {
         }
     }
 
-    /// Slots ever used: the indices below this may hold sockets.
+    /// Returns how many slots were ever used. Only indices below this may hold sockets.
     pub(crate) fn used(&self) -> u32 {
         lock(&self.free).fresh
     }
 
-    /// The entry itself, at its stable address.
+    /// Returns the entry itself, at its stable address.
     pub(crate) fn slot(&self, index: u32) -> &Slot {
         let chunk = self.chunks[(index / CHUNK_SLOTS) as usize].get_or_init(|| {
             let unused = || Slot {
@@ -381,8 +384,8 @@ impl Slots {
         &chunk[(index % CHUNK_SLOTS) as usize]
     }
 
-    /// Counts one more lease, unless the stream has `leases_max` out: then it is marked as
-    /// waiting, and the lease that returns next will say so.
+    /// Counts one more lease, unless the stream has `leases_max` out. Then the stream is marked as
+    /// waiting, and the lease that returns next reports that.
     pub(crate) fn reserve_lease(&self, id: SlotId, leases_max: u16) -> bool {
         self.change_leases(id, |low| {
             if low & LEASES >= u32::from(leases_max) {
@@ -393,20 +396,21 @@ impl Slots {
         })
     }
 
-    /// How many more leases the stream may have out.
+    /// Returns how many more leases the stream may have out.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn leases_free(&self, id: SlotId, leases_max: u16) -> u32 {
         let (_, low) = split(self.slot(id.index).leases.load(Ordering::Relaxed));
         u32::from(leases_max).saturating_sub(low & LEASES)
     }
 
-    /// Counts one more lease whatever the bound: the kernel had filled its buffer already.
+    /// Counts one more lease regardless of the bound, because the kernel has filled its buffer
+    /// already.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn count_lease(&self, id: SlotId) {
         self.change_leases(id, |low| (low + 1, true));
     }
 
-    /// Counts a lease that came back, and answers whether its stream waited for that.
+    /// Counts a lease that came back. Returns whether its stream waited for that.
     pub(crate) fn return_lease(&self, id: SlotId, leases_max: u16) -> bool {
         self.change_leases(id, |low| {
             let count = (low & LEASES).saturating_sub(1);
@@ -418,21 +422,22 @@ impl Slots {
         })
     }
 
-    /// From now on no packet about this socket is handed out, wherever it stands.
+    /// From now on no packet about this socket is handed out, from whichever queue or batch.
     pub(crate) fn silence(&self, id: SlotId) {
         self.change_leases(id, |low| (low | SILENCED, true));
     }
 
-    /// Whether packets about this socket are handed out: it lives, and its owner has not dropped
-    /// it. Without a lock, because it is asked for each packet.
+    /// Whether packets about this socket are handed out: it exists, and its owner has not dropped
+    /// it. It takes no lock, because it is checked for each packet.
     #[inline]
-    pub(crate) fn is_told_of(&self, id: SlotId) -> bool {
+    pub(crate) fn delivers_about(&self, id: SlotId) -> bool {
         let word = self.slot(id.index).leases.load(Ordering::Acquire);
         let (generation, low) = split(word);
         generation == id.generation && low & SILENCED == 0
     }
 
-    /// Changes the low half of the word, unless the socket is gone; answers what `change` says.
+    /// Changes the low half of the word, unless the socket is gone. Returns the second value of
+    /// `change`.
     fn change_leases(&self, id: SlotId, change: impl Fn(u32) -> (u32, bool)) -> bool {
         let word = &self.slot(id.index).leases;
         let mut current = word.load(Ordering::Acquire);

@@ -127,7 +127,7 @@ impl Taking {
         while let Some(taken) = core.ready.take(&mut self.local) {
             match taken {
                 Taken::Socket(index) => core.take_turn(index, &mut self.local),
-                Taken::Loose(packet) => self.local.push(packet),
+                Taken::Turnless(packet) => self.local.push(packet),
                 Taken::Rearm(id) => core.rearm(id, Out::batch(&mut self.local)),
             }
         }

@@ -119,7 +119,7 @@ pub(crate) struct Timers<T> {
     /// Whether the timer that `wake` came from may be gone.
     wake_is_stale: bool,
     /// When the sleepers look at the timers again, at the latest. No timer is due before.
-    told: u64,
+    sleepers_look: u64,
     /// For each level, which of its slots hold timers.
     occupied: [u64; LEVELS as usize],
     lists: [List; OVERDUE as usize + 1],
@@ -152,7 +152,7 @@ impl<T: Copy> Timers<T> {
             look: NEVER,
             wake: NEVER,
             wake_is_stale: false,
-            told: NEVER,
+            sleepers_look: NEVER,
             occupied: [0; LEVELS as usize],
             lists: [EMPTY; OVERDUE as usize + 1],
         }
@@ -216,28 +216,29 @@ impl<T: Copy> Timers<T> {
         self.start.checked_add(Duration::from_nanos(self.wake))
     }
 
-    /// Returns until when a thread may sleep. A thread that is not `alone` gets the time until
-    /// which the others sleep, even if the timer of that time is gone, until that time has passed.
-    /// So it is never later for a thread that sleeps than for one that falls asleep after it. Only
-    /// a timer before that time is news to any of them.
+    /// Returns until when a thread may sleep. A thread that is not `alone` gets the time at which
+    /// the others wake, even if the timer of that time is gone. That time counts until it has
+    /// passed. So it is never later for a thread that sleeps than for one that falls asleep after
+    /// it. Only a timer before that time is news to any of them.
     pub(crate) fn sleep_until(&mut self, now: Instant, alone: bool) -> Option<Instant> {
         let now = nanoseconds(now.saturating_duration_since(self.start));
-        if alone || self.told <= now {
+        if alone || self.sleepers_look <= now {
             self.next_deadline();
-            self.told = self.wake;
+            self.sleepers_look = self.wake;
         }
-        if self.told == NEVER {
+        if self.sleepers_look == NEVER {
             return None;
         }
-        self.start.checked_add(Duration::from_nanos(self.told))
+        self.start
+            .checked_add(Duration::from_nanos(self.sleepers_look))
     }
 
     /// Whether a timer with this deadline is due before the sleepers look again. Then the caller
     /// wakes them.
     pub(crate) fn is_news(&mut self, deadline: Instant) -> bool {
         let deadline = nanoseconds(deadline.saturating_duration_since(self.start));
-        let news = deadline < self.told;
-        self.told = self.told.min(deadline);
+        let news = deadline < self.sleepers_look;
+        self.sleepers_look = self.sleepers_look.min(deadline);
         news
     }
 
@@ -493,6 +494,6 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+mod sleepers;
 #[cfg(test)]
-mod told;
+mod tests;

@@ -82,11 +82,11 @@ impl Core {
 
     /// Takes back what a waiter that goes had not handed out.
     pub(crate) fn put_back(self: &Arc<Self>, local: &mut Local) {
-        let mut loose = Vec::new();
+        let mut turnless = Vec::new();
         for packet in std::mem::take(&mut local.packets).into_iter().rev() {
             let id = packet.socket.slot_id();
             if packet.socket.is_none() {
-                loose.push(packet);
+                turnless.push(packet);
                 continue;
             }
             let mut dropped = Some(packet);
@@ -100,9 +100,9 @@ impl Core {
             }
             dropped.into_iter().for_each(|packet| self.discard(packet));
         }
-        loose.reverse();
-        if !loose.is_empty() {
-            self.wake(self.ready.push_loose_front(loose));
+        turnless.reverse();
+        if !turnless.is_empty() {
+            self.wake(self.ready.push_turnless_front(turnless));
         }
         self.was_handed_out(local);
         self.end_turns(local);
@@ -112,7 +112,7 @@ impl Core {
     pub(crate) fn waiter_left(self: &Arc<Self>, number: u16) {
         let (left, closed) = self.ready.dismiss(number);
         if left == 0 {
-            self.nobody_is_left(closed);
+            self.no_thread_is_left(closed);
         }
     }
 }

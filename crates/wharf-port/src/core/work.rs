@@ -1,9 +1,10 @@
-//! What a socket needs while it has work: its queues, lent to it and given back when it is idle.
+//! What a socket needs while it has work: its queues. The socket borrows them, and returns them
+//! when it is idle.
 //!
-//! Kept apart from the slot so that an idle connection pays one pointer for it, and recycled so
-//! that a busy one allocates nothing per operation (both are tests). Each thread has a few spare
-//! blocks of its own, of whatever port: a block for each echo, taken and given back under one lock
-//! of the port, cost two of them.
+//! They are not in the slot, so an idle connection pays only one pointer for them. They are
+//! recycled, so a busy connection allocates nothing per operation (tests check both). Each thread
+//! also caches a few spare blocks, of any port. Taking every block from the port-wide list cost two
+//! lock operations per echo.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,11 +23,12 @@ use crate::lock;
 use crate::op::OpKind;
 use crate::packet::Packet;
 
-/// Work blocks a port keeps for reuse; more than this many busy sockets allocate theirs.
+/// Spare work blocks that a port keeps. If more sockets than this are busy, they allocate theirs.
 const SPARE_WORK_MAX: usize = 1024;
-/// Those a thread keeps before that; a few, because nobody takes them from an idle thread.
+/// Spare blocks that a thread keeps before that. They are few, because no other thread can take
+/// blocks from an idle thread.
 const SPARE_OF_THREAD_MAX: usize = 32;
-/// A queue that had room for more than this gives it back when its socket is idle.
+/// A queue with more capacity than this frees its memory when its socket is idle.
 const KEEP_ENTRIES: usize = 64;
 
 thread_local! {
@@ -50,18 +52,19 @@ pub(crate) struct Work {
     pub(crate) head_sent: usize,
     /// Receives into callers' buffers, in submission order.
     pub(crate) intos: VecDeque<Into>,
-    /// Received beyond the bound of leases: told as soon as a lease is free, in order.
+    /// Received beyond the bound of leases. They are delivered in order as soon as a lease is free.
     pub(crate) held: VecDeque<Held>,
-    /// The system's code that ended the receiving behind `held`.
+    /// The system's code that ended the receiving after `held`.
     pub(crate) held_end: Option<i32>,
     /// How many of `sends` the request in the kernel covers, and which of them is being cancelled.
     pub(crate) sends_in_request: usize,
     pub(crate) cancelled_send: Option<u32>,
-    /// What ends a connect, or the flush of a close, that takes too long.
+    /// The timer that ends a connect, or the flush of a close, that takes too long.
     pub(crate) limit: Option<TimerId>,
-    /// Whom a connect goes to, at a stable address.
+    /// The address of a connect, at a stable place in memory.
     pub(crate) connect_to: Option<SockAddr>,
-    /// When a connect tries again that found no room, and how long it waited for that.
+    /// The timer of the next attempt of a connect that found the backlog full, and how long it
+    /// waits.
     pub(crate) connect_retry: Option<(TimerId, Duration)>,
     /// What the driver keeps per busy socket at a stable address: message headers, addresses.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
@@ -93,7 +96,7 @@ pub(crate) struct Into {
 )]
 pub(crate) struct Held {
     pub(crate) buffer: PoolBuffer,
-    /// The bytes in it, and how many of them were read already.
+    /// The bytes in it, and how many of them were already read.
     pub(crate) count: usize,
     pub(crate) read: usize,
 }
@@ -110,7 +113,7 @@ impl Work {
             && self.limit.is_none()
     }
 
-    /// Frees the memory of queues that were long: a spare block keeps none of it.
+    /// Frees the memory of queues that were long, so a spare block keeps none of it.
     fn give_back_room(&mut self) {
         fn give_back<T>(queue: &mut VecDeque<T>) {
             if queue.capacity() > KEEP_ENTRIES {
@@ -123,8 +126,8 @@ impl Work {
         give_back(&mut self.held);
     }
 
-    /// Fills `slices` with what is queued and not sent, up to a shutdown or so many bytes; answers
-    /// how many slices.
+    /// Fills `slices` with queued bytes that are not sent, up to a shutdown or `bytes_max` bytes.
+    /// Returns the number of slices.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn unsent<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
         let (mut count, mut room) = (0, bytes_max);
@@ -144,7 +147,7 @@ impl Work {
 }
 
 impl Locked<'_> {
-    /// The work block of a busy socket, made from a spare one if there is any.
+    /// Returns the work block of a busy socket. It comes from the spare ones if there is one.
     pub(crate) fn work(&mut self) -> &mut Work {
         if self.work.is_none() {
             let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
@@ -157,7 +160,7 @@ impl Locked<'_> {
         self.work.as_mut().expect("set above")
     }
 
-    /// Gives back what a socket has received and nobody will be told of.
+    /// Returns the buffers that a socket has received and will not deliver.
     pub(crate) fn give_held_back(&mut self) {
         let Some(work) = &mut self.state.work else {
             return;
@@ -168,10 +171,11 @@ impl Locked<'_> {
         }
     }
 
-    /// Takes the work block of a socket that has become idle, also of one whose reading side is with
-    /// the system: what such a request points to is in the slot, or in a queue that is not empty.
+    /// Takes the work block of a socket that has become idle. The reading side may still have a
+    /// request with the system: such a request points only into the slot, or into a queue that is
+    /// not empty.
     pub(crate) fn recycle(&mut self) {
-        // What is nearly always so, and cheapest to see, first.
+        // The most frequent case, and the cheapest to detect, is first.
         let idle =
             !self.has(flag::SENDING) && self.work.as_ref().is_some_and(|work| work.is_empty());
         if !idle {
@@ -181,7 +185,7 @@ impl Locked<'_> {
         if let Some(work) = &mut work {
             work.give_back_room();
         }
-        // A thread that is past its own end has none.
+        // A thread whose thread-locals are destroyed has no spare blocks.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARE_OF_THREAD_MAX {

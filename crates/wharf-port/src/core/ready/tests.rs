@@ -164,7 +164,7 @@ fn a_number_is_given_to_one_waiter_at_a_time() {
 }
 
 #[test]
-fn nobody_joins_a_port_that_has_ended() {
+fn no_thread_joins_a_port_that_has_ended() {
     let ready = Ready::new(true);
     assert_eq!(ready.enlist(1), Some(1));
     let _ = ready.close();
@@ -187,7 +187,7 @@ fn a_leader_that_leaves_calls_the_one_that_parked_last() {
 #[test]
 fn a_follower_whose_time_is_up_swallows_no_call() {
     let ready = led(3);
-    assert!(!ready.unparked(3), "nobody called it");
+    assert!(!ready.unparked(3), "no thread called it");
     assert!(matches!(ready.woke(Entered::default(), 0), Wake::Parked(_)));
     assert!(
         !is_parked(&ready, 2),
@@ -206,25 +206,25 @@ fn who_is_called_to_lead_and_leaves_calls_the_next() {
 }
 
 #[test]
-fn nobody_is_called_while_another_leads() {
+fn no_waiter_is_called_while_another_leads() {
     let ready = led(3);
     assert!(matches!(ready.push_post(post(), 9), Ok(Wake::Parked(_))));
     assert!(ready.unparked(3));
-    assert!(matches!(ready.hand_over(), Wake::Nobody));
+    assert!(matches!(ready.hand_over(), Wake::NoThread));
     assert!(is_parked(&ready, 2));
 }
 
 #[test]
-fn nobody_sleeps_while_anything_is_queued() {
+fn no_waiter_sleeps_while_anything_is_queued() {
     for push in [
         |ready: &Ready| ready.push_socket(1),
         |ready: &Ready| ready.push_bulk(1, BATCH),
         |ready: &Ready| ready.push_post(post(), 9).expect("room"),
-        |ready: &Ready| ready.push_loose(post()).expect("it is open"),
+        |ready: &Ready| ready.push_turnless(post()).expect("it is open"),
     ] {
         for leader_only in [true, false] {
             let ready = Ready::new(leader_only);
-            assert!(matches!(push(&ready), Wake::Nobody));
+            assert!(matches!(push(&ready), Wake::NoThread));
             assert!(matches!(ready.rest(1), Rest::Ready));
         }
     }
@@ -233,18 +233,18 @@ fn nobody_sleeps_while_anything_is_queued() {
 #[test]
 fn each_packet_that_is_put_back_wakes_one() {
     let ready = led(4);
-    let Wake::Many(0, parked) = ready.push_loose_front(vec![post(), post()]) else {
+    let Wake::Many(0, parked) = ready.push_turnless_front(vec![post(), post()]) else {
         panic!("two are parked last");
     };
     assert_eq!(parked.len(), 2);
-    let Wake::Many(1, parked) = ready.push_loose_front(vec![post(), post(), post()]) else {
+    let Wake::Many(1, parked) = ready.push_turnless_front(vec![post(), post(), post()]) else {
         panic!("and the leader sleeps too");
     };
     assert_eq!(parked.len(), 1);
     let ready = Ready::new(false);
     assert!(matches!(ready.rest(1), Rest::Poll(_)));
     assert!(matches!(ready.rest(2), Rest::Poll(_)));
-    let wake = ready.push_loose_front(vec![post()]);
+    let wake = ready.push_turnless_front(vec![post()]);
     assert!(matches!(wake, Wake::Many(1, _)), "{wake:?}");
 }
 
@@ -278,22 +278,25 @@ fn a_wake_up_for_a_deadline_that_another_took_is_made_up_for() {
     // The second fell asleep after the deadline was set, and consumed the wake-up for the first.
     let second = sleeps(&ready, 2);
     assert!(matches!(ready.woke(second, 1), Wake::Driver(1)), "it goes");
-    assert!(matches!(ready.woke(first, 1), Wake::Nobody), "it looks now");
+    assert!(
+        matches!(ready.woke(first, 1), Wake::NoThread),
+        "it looks now"
+    );
 }
 
 #[test]
-fn nobody_is_woken_for_a_deadline_while_one_that_knows_it_sleeps() {
+fn no_waiter_is_woken_for_a_deadline_while_one_that_knows_it_sleeps() {
     let ready = Ready::new(false);
     let first = sleeps(&ready, 1);
     assert!(matches!(ready.wake_drivers(), Wake::Driver(1)));
     let (second, third) = (sleeps(&ready, 2), sleeps(&ready, 3));
     assert!(
-        matches!(ready.woke(second, 1), Wake::Nobody),
+        matches!(ready.woke(second, 1), Wake::NoThread),
         "the third knows"
     );
     assert!(
         matches!(ready.woke(third, 0), Wake::Driver(1)),
-        "nobody does"
+        "no sleeper does"
     );
-    assert!(matches!(ready.woke(first, 1), Wake::Nobody));
+    assert!(matches!(ready.woke(first, 1), Wake::NoThread));
 }

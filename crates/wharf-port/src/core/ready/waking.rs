@@ -27,16 +27,16 @@ impl State {
 
     /// Wakes all waiters that sleep in the driver, to look at the deadlines.
     pub(super) fn wake_drivers(&mut self) -> Wake {
-        self.tell_news();
+        self.count_news();
         let asleep = self.polling.saturating_sub(self.waking);
         self.waking += asleep;
         match asleep {
-            0 => Wake::Nobody,
+            0 => Wake::NoThread,
             asleep => Wake::Driver(asleep),
         }
     }
 
-    fn tell_news(&mut self) {
+    fn count_news(&mut self) {
         self.news.0 += 1;
         self.behind_news = self.polling;
     }
@@ -45,7 +45,7 @@ impl State {
     /// is being woken. Any thread may consume a wake-up. So a thread that enters later may take one
     /// that was meant for an earlier sleeper. While that thread stays it keeps the time for the
     /// earlier one.
-    pub(super) fn nobody_knows_the_news(&self) -> bool {
+    pub(super) fn no_sleeper_knows_the_news(&self) -> bool {
         self.polling > 0 && self.polling == self.behind_news && self.waking == 0
     }
 
@@ -57,19 +57,19 @@ impl State {
             self.waking += 1;
             return Wake::Driver(1);
         }
-        Wake::Nobody
+        Wake::NoThread
     }
 
     pub(super) fn wake_parked(&mut self) -> Wake {
         match self.parked.pop() {
             Some((_, thread)) => Wake::Parked(thread),
-            None => Wake::Nobody,
+            None => Wake::NoThread,
         }
     }
 
     /// Wakes every sleeper, because all of them have to look again, also at the time left.
     pub(super) fn wake_all(&mut self) -> Wake {
-        self.tell_news();
+        self.count_news();
         self.wake_many(usize::MAX)
     }
 

@@ -1,5 +1,5 @@
-//! What the code of a failed send says about its connection. No system can be made to give each of
-//! them on demand, and so the report of a driver is made up here, on the simulated network.
+//! What the code of a failed send says about its connection. No system produces each of the codes
+//! on demand, so these tests make up the driver's report, on the simulated network.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn next(waiter: &mut Waiter) -> Event {
     }
 }
 
-/// How a stream ends whose peer finishes after a send has failed with this code.
+/// Returns how a stream ends if a send failed with this code and then the peer finished.
 fn end_after(code: i32) -> End {
     let port = Port::builder().sim(SimOptions::new(1)).build();
     let port = port.expect("it is always there");
