@@ -104,7 +104,7 @@ impl Locked<'_> {
         let how = match result {
             _ if self.has(flag::CLOSING) => End::Aborted,
             Ok(()) if self.meets_itself(to.as_ref()) => {
-                // Closed in order it would stay in TIME_WAIT, and the port number with it.
+                // With a clean close it would stay in TIME_WAIT, and so would the port number.
                 self.set(flag::CLOSE_RESET);
                 End::Failed(Error::new(Operation::Connect, ErrorKind::Refused))
             }

@@ -110,7 +110,7 @@ impl Seat {
 }
 
 impl Core {
-    /// A thread ends on which the driver has work to do, although its waiters are gone.
+    /// A thread ends, and the driver has work to do on it although its waiters are gone.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn thread_ends(self: &Arc<Self>) {
         // It counts like a waiter, so no other thread ends the port meanwhile.
