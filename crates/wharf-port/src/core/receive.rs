@@ -300,8 +300,7 @@ impl Locked<'_> {
         let cancelled = code.is_some_and(crate::sys::is_cancelled);
         let how = match code {
             _ if cancelled && self.has(flag::CANCEL_RECEIVE) => End::Cancelled,
-            // No caller asked for this end: the thread that had submitted the request is gone.
-            // Continue.
+            // Nobody asked for this end: the thread that had submitted it is gone. Go on.
             Some(_) if cancelled => return self.go_on_receiving(),
             Some(code) => End::Failed(Error::from_os(operation_of(self.receiving), code)),
             None => End::Finished,

@@ -1,8 +1,8 @@
 //! Sending: a bounded queue per socket, one request in the kernel, whole sends in order.
 //!
-//! Concurrent sends interleave on io_uring (measured: 10 of 10). So the queue goes out gathered, in
-//! one request at a time (contract C6). A send that was cut short ends the write side, because the
-//! peer could not understand what follows (C10).
+//! Concurrent sends interleave on io_uring (measured: 10 of 10), so that what is queued goes out
+//! gathered in one request at a time (contract C6). A send that was cut short ends the write side,
+//! because what would follow could not be understood by the peer (C10).
 
 #[cfg(test)]
 mod tests;
@@ -56,9 +56,8 @@ impl Core {
         Ok(op)
     }
 
-    /// Copies the leases that the next request covers, at most `sends_max` sends, out of a pool
-    /// that runs short. The system keeps them as long as the peer reads nothing. Without this, as
-    /// many peers that do not read as the pool has buffers blocked every stream.
+    /// The same for what the next request covers, at most so many sends. The system keeps it for as
+    /// long as the peer reads nothing: as many deaf peers as the pool has buffers stopped everybody.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn spare_the_pool_of_request(work: &mut Work, sends_max: usize) {
         let sends = work.sends.iter_mut().take(sends_max);
@@ -122,8 +121,8 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Queues a send of which `left` bytes are left. Other bytes of it may be sent only if it is
-    /// the first in the queue.
+    /// Puts a send into the queue, of which so many bytes are left; the others may only be out if
+    /// it is the first.
     fn queue_send(&mut self, (buffer, left): (Buffer, usize), (sequence, reported): (u32, bool)) {
         let work = self.work();
         work.queued_bytes += left;
@@ -138,7 +137,7 @@ impl Locked<'_> {
         });
     }
 
-    /// Copies leases that only wait in the queue out of a pool that runs short (contract C8): a
+    /// Copies leases that merely wait in the queue out of a pool that runs short (contract C8): a
     /// thousand peers that never read must not starve those that do.
     fn spare_the_pool(&mut self) {
         let Some(work) = self.state.work.as_mut() else {
@@ -148,7 +147,7 @@ impl Locked<'_> {
         if !waiting {
             return;
         }
-        // A lease may be of another port, and then that port's pool may run short.
+        // A lease may be another port's, and it is that port's pool that may run short.
         let newest = work.sends.back();
         if self.core.pool.is_scarce() || newest.is_some_and(|it| it.buffer.comes_from_scarce_pool())
         {
@@ -157,7 +156,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Lets the driver send what is queued, unless a request is in progress.
+    /// Lets the driver send what is queued, unless it is at it.
     pub(crate) fn go_on_sending(&mut self) {
         if !self.has(flag::SENDING) {
             self.core.driver.transmit(self);
@@ -187,7 +186,7 @@ impl Locked<'_> {
         false
     }
 
-    /// The system has taken `count` more bytes of the queue.
+    /// `count` more bytes of the queue are with the system.
     pub(crate) fn sent(&mut self, mut count: usize) {
         while let Some(work) = self.work.as_mut() {
             let Some(head) = work.sends.front() else {
@@ -224,10 +223,9 @@ impl Locked<'_> {
             End::Aborted
         } else {
             let error = Error::from_os(Operation::Send, code);
-            // The system reports once how a connection broke, and then ends the stream of bytes as
-            // if cleanly. So the port remembers the break. A broken pipe is no such report, because
-            // a FIN came before it. A lack of resources on this machine is none either, because the
-            // connection is intact.
+            // The system tells how a connection broke once, and then ends the stream of bytes as
+            // if in order. A broken pipe is no such word: there a FIN came before. Nor is what
+            // this machine lacks: the connection is whole.
             let lacks = matches!(error.kind(), ErrorKind::Full | ErrorKind::OutOfMemory);
             if !lacks && !sys::is_broken_pipe(code) {
                 self.set(flag::WAS_BROKEN);
@@ -237,7 +235,7 @@ impl Locked<'_> {
         self.end_writing(how);
     }
 
-    /// Ends the head of the queue with `how`, and every entry after it as aborted.
+    /// Ends the head of the queue as told, and everything behind it as aborted.
     pub(crate) fn end_writing(&mut self, how: End) {
         self.set(flag::WRITE_ENDED);
         self.clear(flag::CANCEL_SEND);
@@ -253,7 +251,7 @@ impl Locked<'_> {
         self.tell_send_ready();
     }
 
-    /// Ends the head of the queue, and returns its buffer in a packet.
+    /// Ends the head of the queue: its buffer comes back.
     fn end_head(&mut self, how: End) {
         let work = self
             .work
@@ -269,7 +267,7 @@ impl Locked<'_> {
         self.deliver((head.sequence, head.kind), event);
     }
 
-    /// Removes a send from the queue that no request in the kernel covers. If part of it has gone
+    /// Takes a send that no request in the kernel covers out of the queue; if part of it has gone
     /// out, the write side is over.
     pub(crate) fn cut_send(&mut self, place: usize) {
         let work = self.work.as_mut().expect("the caller found the send in it");
@@ -289,8 +287,8 @@ impl Locked<'_> {
         self.tell_send_ready();
     }
 
-    /// The driver reports the end of its request: the bytes that went out, or a system code.
-    /// Continues with the queue.
+    /// The driver reports the end of its request: bytes that went out, or a system code. Goes on
+    /// with what is queued.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_stopped(&mut self, result: Result<usize, i32>) {
         self.clear(flag::SENDING);
@@ -330,8 +328,8 @@ impl Locked<'_> {
         }
     }
 
-    /// Handles the most frequent report: the only send went out as a whole, and needs no packet.
-    /// Its buffer is dropped here, and nothing else is left to do.
+    /// What nearly every report says: the only send there was is out, whole, and nobody is to be
+    /// told. Then its buffer is given back here, and nothing else is left to do.
     fn only_send_is_out(&mut self, count: usize) -> bool {
         let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED | flag::CLOSING;
         let in_line = !self.has(out_of_line);
@@ -353,8 +351,8 @@ impl Locked<'_> {
         true
     }
 
-    /// The driver reports that its request was cancelled, and cannot say how much of it went out
-    /// (Windows). The write side is over, and the packets make no claim about the bytes.
+    /// The driver reports that its request was cancelled, and cannot tell how much of it went out
+    /// (Windows): the write side is over, and nothing is claimed about how far it got.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_cut_short(&mut self) {
         self.clear(flag::SENDING | flag::CANCEL_SEND);
