@@ -191,20 +191,6 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event for a send or a shutdown that failed, or for a shutdown that succeeded.
-    pub(crate) fn of_write_side(
-        kind: OpKind,
-        how: End,
-        buffer: Buffer,
-        count: Option<usize>,
-    ) -> Self {
-        if kind == OpKind::Shutdown {
-            Event::ShutDown { how }
-        } else {
-            Event::SendFailed { how, buffer, count }
-        }
-    }
-
     /// Returns how the operation ended, for events that say so. Returns `None` for a success with
     /// data, and for events that end nothing.
     ///

@@ -110,8 +110,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use crate::core::Out;
-    use crate::core::work::Send;
-    use crate::op::OpKind;
+    use crate::core::work::Queued;
     use crate::{Buffer, Port};
 
     /// No case can fill a queue to the last byte, because the system decides how much of it to
@@ -131,10 +130,9 @@ mod tests {
         assert!(!socket.queue_is_full(2 * BOUND), "an empty queue");
         let work = socket.work();
         work.queued_bytes = 400;
-        work.sends.push_back(Send {
-            buffer: Buffer::from(vec![0; 400]),
+        work.sends.push_back(Queued::Bytes {
             sequence: 1,
-            kind: OpKind::Send,
+            buffer: Buffer::from(vec![0; 400]),
             reported: false,
         });
         assert!(!socket.queue_is_full(600));

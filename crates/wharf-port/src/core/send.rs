@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::buffer::Buffer;
 use crate::core::locked::Locked;
 use crate::core::slot::{SlotId, flag};
-use crate::core::work::{Send, Work};
+use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op, OpKind};
@@ -61,7 +61,7 @@ impl Core {
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn spare_the_pool_of_request(work: &mut Work, sends_max: usize) {
         let sends = work.sends.iter_mut().take(sends_max);
-        sends.for_each(|send| send.buffer.leave_scarce_pool());
+        sends.for_each(Queued::leave_scarce_pool);
     }
 
     pub(crate) fn shutdown(self: &Arc<Self>, id: SlotId) -> Result<Op> {
@@ -75,13 +75,8 @@ impl Core {
         }
         socket.set(flag::SHUTDOWN);
         let sequence = socket.next_sequence();
-        let (buffer, kind) = (Buffer::default(), OpKind::Shutdown);
-        socket.work().sends.push_back(Send {
-            buffer,
-            sequence,
-            kind,
-            reported: true,
-        });
+        let sends = &mut socket.work().sends;
+        sends.push_back(Queued::Shutdown { sequence });
         socket.go_on_sending();
         Ok(Op::of(self.id, id, sequence, OpKind::Shutdown))
     }
@@ -98,7 +93,7 @@ impl Core {
         let place = work
             .sends
             .iter()
-            .position(|send| send.sequence == op.sequence);
+            .position(|queued| queued.sequence() == op.sequence);
         let Some(place) = place else {
             return Cancel::NotFound;
         };
@@ -129,10 +124,9 @@ impl Locked<'_> {
         if work.sends.is_empty() {
             work.head_sent = buffer.len() - left;
         }
-        work.sends.push_back(Send {
-            buffer,
+        work.sends.push_back(Queued::Bytes {
             sequence,
-            kind: OpKind::Send,
+            buffer,
             reported,
         });
     }
@@ -149,10 +143,9 @@ impl Locked<'_> {
         }
         // A lease may be another port's, and it is that port's pool that may run short.
         let newest = work.sends.back();
-        if self.core.pool.is_scarce() || newest.is_some_and(|it| it.buffer.comes_from_scarce_pool())
-        {
+        if self.core.pool.is_scarce() || newest.is_some_and(Queued::comes_from_scarce_pool) {
             let waiting = work.sends.iter_mut().skip(work.sends_in_request);
-            waiting.for_each(|send| send.buffer.leave_scarce_pool());
+            waiting.for_each(Queued::leave_scarce_pool);
         }
     }
 
@@ -168,19 +161,19 @@ impl Locked<'_> {
     /// there. Answers whether there are bytes to send.
     pub(crate) fn has_bytes_to_send(&mut self) -> bool {
         while let Some(head) = self.work.as_ref().and_then(|work| work.sends.front()) {
-            if head.kind == OpKind::Shutdown {
-                let result = self.core.driver.shutdown_write(self);
-                let how = match result {
-                    Ok(()) => End::Finished,
-                    Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
-                };
-                self.end_head(how);
-                // With one place in the queue it was the shutdown that held this back.
-                self.tell_send_ready();
-            } else if head.buffer.is_empty() {
-                self.sent(0);
-            } else {
-                return true;
+            match head {
+                Queued::Bytes { buffer, .. } if buffer.is_empty() => self.sent(0),
+                Queued::Bytes { .. } => return true,
+                Queued::Shutdown { .. } => {
+                    let result = self.core.driver.shutdown_write(self);
+                    let how = match result {
+                        Ok(()) => End::Finished,
+                        Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
+                    };
+                    self.end_head(how);
+                    // With one place in the queue it was the shutdown that held this back.
+                    self.tell_send_ready();
+                }
             }
         }
         false
@@ -189,11 +182,12 @@ impl Locked<'_> {
     /// `count` more bytes of the queue are with the system.
     pub(crate) fn sent(&mut self, mut count: usize) {
         while let Some(work) = self.work.as_mut() {
-            let Some(head) = work.sends.front() else {
-                break;
+            let left = match work.sends.front() {
+                Some(Queued::Bytes { buffer, .. }) => buffer.len() - work.head_sent,
+                // No request covers a shutdown: every byte was of a send before it.
+                Some(Queued::Shutdown { .. }) | None => break,
             };
-            let left = head.buffer.len() - work.head_sent;
-            if head.kind != OpKind::Send || left > count {
+            if left > count {
                 work.head_sent += count;
                 work.queued_bytes -= count;
                 break;
@@ -201,14 +195,13 @@ impl Locked<'_> {
             count -= left;
             work.queued_bytes -= left;
             work.head_sent = 0;
-            let Send {
-                buffer,
-                sequence,
-                reported,
-                ..
-            } = work.sends.pop_front().expect("looked at above");
-            if reported {
-                self.deliver((sequence, OpKind::Send), Event::Sent { buffer });
+            match work.sends.pop_front() {
+                Some(Queued::Bytes {
+                    sequence,
+                    buffer,
+                    reported: true,
+                }) => self.deliver((sequence, OpKind::Send), Event::Sent { buffer }),
+                Some(Queued::Bytes { .. } | Queued::Shutdown { .. }) | None => {}
             }
             if count == 0 {
                 break;
@@ -261,10 +254,10 @@ impl Locked<'_> {
             .sends
             .pop_front()
             .expect("the caller looked at the head");
-        work.queued_bytes -= head.buffer.len() - work.head_sent;
+        work.queued_bytes -= head.count() - work.head_sent;
         let sent = std::mem::take(&mut work.head_sent);
-        let event = Event::of_write_side(head.kind, how, head.buffer, Some(sent));
-        self.deliver((head.sequence, head.kind), event);
+        let (name, event) = head.ended(how, Some(sent));
+        self.deliver(name, event);
     }
 
     /// Takes a send that no request in the kernel covers out of the queue; if part of it has gone
@@ -274,16 +267,17 @@ impl Locked<'_> {
         if place == 0 && work.head_sent > 0 {
             return self.end_writing(End::Cancelled);
         }
-        let send = work
+        let cut = work
             .sends
             .remove(place)
             .expect("the caller found the send there");
-        work.queued_bytes -= send.buffer.len();
-        if send.kind == OpKind::Shutdown {
-            self.clear(flag::SHUTDOWN);
+        work.queued_bytes -= cut.count();
+        match cut {
+            Queued::Bytes { .. } => {}
+            Queued::Shutdown { .. } => self.clear(flag::SHUTDOWN),
         }
-        let event = Event::of_write_side(send.kind, End::Cancelled, send.buffer, Some(0));
-        self.deliver((send.sequence, send.kind), event);
+        let (name, event) = cut.ended(End::Cancelled, Some(0));
+        self.deliver(name, event);
         self.tell_send_ready();
     }
 
@@ -314,7 +308,8 @@ impl Locked<'_> {
         }
         let place = target.and_then(|target| {
             let work = self.work.as_ref()?;
-            work.sends.iter().position(|send| send.sequence == target)
+            let mut sends = work.sends.iter();
+            sends.position(|queued| queued.sequence() == target)
         });
         if let Some(place) = place {
             self.cut_send(place);
@@ -340,9 +335,11 @@ impl Locked<'_> {
         if !only || !in_line {
             return false;
         }
-        let Send { kind, reported, .. } = work.sends[0];
-        if reported || kind != OpKind::Send {
-            return false;
+        match work.sends[0] {
+            Queued::Bytes {
+                reported: false, ..
+            } => {}
+            Queued::Bytes { reported: true, .. } | Queued::Shutdown { .. } => return false,
         }
         work.sends_in_request = 0;
         work.queued_bytes = 0;
@@ -365,12 +362,12 @@ impl Locked<'_> {
         let cut = std::mem::take(&mut work.sends_in_request);
         work.queued_bytes = 0;
         work.head_sent = 0;
-        for (place, send) in std::mem::take(&mut work.sends).into_iter().enumerate() {
+        for (place, queued) in std::mem::take(&mut work.sends).into_iter().enumerate() {
             let count = (place >= cut).then_some(0);
-            let asked = target == Some(send.sequence) && !self.has(flag::CLOSING);
+            let asked = target == Some(queued.sequence()) && !self.has(flag::CLOSING);
             let how = if asked { End::Cancelled } else { End::Aborted };
-            let event = Event::of_write_side(send.kind, how, send.buffer, count);
-            self.deliver((send.sequence, send.kind), event);
+            let (name, event) = queued.ended(how, count);
+            self.deliver(name, event);
         }
         self.tell_send_ready();
         if self.has(flag::CLOSING) {

@@ -21,7 +21,7 @@ use crate::core::timer::TimerId;
 use crate::driver::WorkBlock;
 use crate::lock;
 use crate::op::OpKind;
-use crate::packet::Packet;
+use crate::packet::{End, Event, Packet};
 
 /// Spare work blocks that a port keeps. If more sockets than this are busy, they allocate theirs.
 const SPARE_WORK_MAX: usize = 1024;
@@ -45,7 +45,7 @@ pub(crate) struct Work {
     /// Packets that no waiter has taken yet, in order.
     pub(crate) pending: VecDeque<Packet>,
     /// Sends and shutdowns in submission order; the head may be partly sent.
-    pub(crate) sends: VecDeque<Send>,
+    pub(crate) sends: VecDeque<Queued>,
     /// Bytes in `sends` that are not sent yet.
     pub(crate) queued_bytes: usize,
     /// Bytes of the head of `sends` that are sent.
@@ -71,14 +71,72 @@ pub(crate) struct Work {
     pub(crate) driver: WorkBlock,
 }
 
-/// A queued send, or the shutdown that waits behind the sends.
+/// What the writing side has queued. Code that decides about an entry names every variant, so that
+/// a new one fails to compile there.
 #[derive(Debug)]
-pub(crate) struct Send {
-    pub(crate) buffer: Buffer,
-    pub(crate) sequence: u32,
-    /// `Send` or `Shutdown`.
-    pub(crate) kind: OpKind,
-    pub(crate) reported: bool,
+pub(crate) enum Queued {
+    /// A send.
+    Bytes {
+        sequence: u32,
+        buffer: Buffer,
+        /// Whether its success has a packet.
+        reported: bool,
+    },
+    /// The end of the write side, after the sends before it.
+    Shutdown { sequence: u32 },
+}
+
+impl Queued {
+    pub(crate) fn sequence(&self) -> u32 {
+        match self {
+            Queued::Bytes { sequence, .. } | Queued::Shutdown { sequence } => *sequence,
+        }
+    }
+
+    /// What a request lends to the system; nothing if no request of bytes can cover this entry.
+    #[inline]
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Queued::Bytes { buffer, .. } => Some(buffer),
+            Queued::Shutdown { .. } => None,
+        }
+    }
+
+    /// How many bytes it sends.
+    pub(crate) fn count(&self) -> usize {
+        self.bytes().map_or(0, <[u8]>::len)
+    }
+
+    /// Copies a lease out of a pool that runs short.
+    pub(crate) fn leave_scarce_pool(&mut self) {
+        match self {
+            Queued::Bytes { buffer, .. } => buffer.leave_scarce_pool(),
+            Queued::Shutdown { .. } => {}
+        }
+    }
+
+    /// Whether it is a lease of a pool that runs short.
+    pub(crate) fn comes_from_scarce_pool(&self) -> bool {
+        match self {
+            Queued::Bytes { buffer, .. } => buffer.comes_from_scarce_pool(),
+            Queued::Shutdown { .. } => false,
+        }
+    }
+
+    /// The name and the packet of its end; `count` bytes of it went out, if that is known.
+    pub(crate) fn ended(self, how: End, count: Option<usize>) -> ((u32, OpKind), Event) {
+        match self {
+            Queued::Bytes {
+                sequence, buffer, ..
+            } => {
+                let event = Event::SendFailed { how, buffer, count };
+                ((sequence, OpKind::Send), event)
+            }
+            Queued::Shutdown { sequence } => {
+                ((sequence, OpKind::Shutdown), Event::ShutDown { how })
+            }
+        }
+    }
 }
 
 /// A queued receive into a caller's buffer.
@@ -131,12 +189,13 @@ impl Work {
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn unsent<'a>(&'a self, slices: &mut [IoSlice<'a>], bytes_max: usize) -> usize {
         let (mut count, mut room) = (0, bytes_max);
-        for (place, send) in self.sends.iter().enumerate().take(slices.len()) {
-            if send.kind == OpKind::Shutdown || room == 0 {
+        let sends = self.sends.iter().map_while(Queued::bytes);
+        for (place, bytes) in sends.enumerate().take(slices.len()) {
+            if room == 0 {
                 break;
             }
             let sent = if place == 0 { self.head_sent } else { 0 };
-            let unsent = &send.buffer[sent..];
+            let unsent = &bytes[sent..];
             let unsent = &unsent[..unsent.len().min(room)];
             room -= unsent.len();
             slices[place] = IoSlice::new(unsent);

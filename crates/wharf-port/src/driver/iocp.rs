@@ -41,7 +41,7 @@ use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
-use crate::core::work::Work;
+use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
 use crate::listen::ListenOptions;
 use crate::sys;
@@ -167,12 +167,13 @@ fn close_handle(socket: &mut Locked<'_>) {
 fn list_unsent(work: &Work, buffers: &mut [WSABUF; BUFFERS_MAX]) -> usize {
     let mut room = SEND_BYTES_MAX;
     let mut count = 0;
-    for (place, send) in work.sends.iter().enumerate().take(BUFFERS_MAX) {
-        if send.kind == crate::op::OpKind::Shutdown || room == 0 {
+    let sends = work.sends.iter().map_while(Queued::bytes);
+    for (place, bytes) in sends.enumerate().take(BUFFERS_MAX) {
+        if room == 0 {
             break;
         }
         let sent = if place == 0 { work.head_sent } else { 0 };
-        let bytes = &send.buffer[sent..];
+        let bytes = &bytes[sent..];
         let length = bytes.len().min(room);
         room -= length;
         buffers[place] = WSABUF {

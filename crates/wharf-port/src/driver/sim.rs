@@ -20,6 +20,7 @@ use crate::connect::ConnectOptions;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::slot::{Receiving, SocketState, flag};
+use crate::core::work::Queued;
 use crate::core::{Core, Out};
 use crate::listen::{ListenAt, ListenOptions};
 use crate::sys;
@@ -288,10 +289,8 @@ impl Driver for Sim {
         let most = self.shared.with(|world| world.random.below(SENDS_MAX)) as usize + 1;
         let work = socket.work.as_mut().expect("there are bytes to send");
         Core::spare_the_pool_of_request(work, most);
-        let mut sends = work.sends.iter().take(most);
-        let count = sends
-            .position(|send| send.kind == crate::op::OpKind::Shutdown)
-            .unwrap_or(work.sends.len().min(most));
+        let sends = work.sends.iter().take(most).map_while(Queued::bytes);
+        let count = sends.count();
         work.sends_in_request = count;
         let memory = Memory::of_sends(work, count);
         socket.set(flag::SENDING);

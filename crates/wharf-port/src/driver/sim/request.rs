@@ -8,7 +8,7 @@ use crate::accepted::Accepted;
 use crate::address::Address;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::{Receiving, SocketState};
-use crate::core::work::Work;
+use crate::core::work::{Queued, Work};
 
 /// Which of a socket's two requests is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +58,7 @@ pub(super) struct Memory(Vec<(usize, usize)>);
 impl Memory {
     /// Returns those of the first `count` queued sends.
     pub(super) fn of_sends(work: &Work, count: usize) -> Self {
-        let buffers = work.sends.iter().take(count).map(|send| &*send.buffer);
+        let buffers = work.sends.iter().take(count).filter_map(Queued::bytes);
         Memory(buffers.map(place_of).collect())
     }
 

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
 use crate::core::slot::SocketState;
-use crate::core::work::Work;
+use crate::core::work::{Queued, Work};
 use crate::sys;
 
 /// The longest time for which descriptors are short.
@@ -295,10 +295,11 @@ impl World {
 /// Returns the bytes of the first sends in the queue, without those that are sent.
 fn unsent(work: &Work, sends: usize, progress: usize) -> impl Iterator<Item = &[u8]> {
     let mut skip = work.head_sent + progress;
-    work.sends.iter().take(sends).map(move |send| {
-        let skipped = skip.min(send.buffer.len());
+    let sends = work.sends.iter().take(sends).filter_map(Queued::bytes);
+    sends.map(move |bytes| {
+        let skipped = skip.min(bytes.len());
         skip -= skipped;
-        &send.buffer[skipped..]
+        &bytes[skipped..]
     })
 }
 

@@ -26,11 +26,11 @@ use super::{CUT, Uring, request};
 use crate::address::Address;
 use crate::core::locked::Locked;
 use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::work::Queued;
 use crate::core::{Core, Out};
 use crate::driver::Unavailable;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::lock;
-use crate::op::OpKind;
 use crate::packet::PauseReason;
 use crate::sys::{self, AcceptFault, Handle};
 
@@ -303,9 +303,14 @@ impl Uring {
         if !socket.handle.as_ref().is_some_and(is_direct) {
             return false;
         }
-        let mut sends = socket.work.iter().flat_map(|work| &work.sends);
-        let first = sends.find(|it| it.kind == OpKind::Shutdown || !it.buffer.is_empty());
-        first.is_some_and(|first| first.kind == OpKind::Shutdown) && !self.ring.is_bound_here()
+        for queued in socket.work.iter().flat_map(|work| &work.sends) {
+            match queued {
+                Queued::Bytes { buffer, .. } if buffer.is_empty() => {}
+                Queued::Bytes { .. } => return false,
+                Queued::Shutdown { .. } => return !self.ring.is_bound_here(),
+            }
+        }
+        false
     }
 
     /// Puts a socket that is to connect into the table. On another thread the socket waits for the

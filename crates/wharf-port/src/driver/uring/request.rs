@@ -13,7 +13,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
 use crate::core::slot::SlotId;
-use crate::core::work::Work;
+use crate::core::work::{Queued, Work};
 use crate::sys::Handle;
 
 /// The most slices of the send queue that one request takes.
@@ -302,8 +302,9 @@ pub(super) fn connect(handle: &Handle, to: &socket2::SockAddr) -> Entry {
 /// Sends what is queued, gathered, up to a bound. Returns the request and the number of sends that
 /// it covers.
 pub(super) fn send(handle: RawFd, work: &mut Work) -> (Entry, usize) {
-    if let Some(head) = work.sends.front().filter(|_| work.sends.len() == 1) {
-        return (send_one(handle, &head.buffer[work.head_sent..]), 1);
+    let only = work.sends.front().filter(|_| work.sends.len() == 1);
+    if let Some(bytes) = only.and_then(Queued::bytes) {
+        return (send_one(handle, &bytes[work.head_sent..]), 1);
     }
     let mut gathered = [libc::iovec {
         iov_base: ptr::null_mut(),
