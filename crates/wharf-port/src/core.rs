@@ -49,8 +49,9 @@ use parking_lot::Mutex;
 use crate::core::options::Options;
 use crate::driver::Driver;
 use crate::driver::kind::DriverReport;
+use crate::error::Operation;
 use crate::lock;
-use crate::op::{Op, OpKind};
+use crate::op::Op;
 use crate::packet::{Event, Packet, Side};
 use count::Counters;
 use deadlines::TimerTarget;
@@ -407,8 +408,8 @@ impl Locked<'_> {
     /// Hands a packet about a socket to a waiter: at once if the current thread may have it,
     /// otherwise through the queue, after the packets that wait there.
     #[inline]
-    pub(crate) fn deliver(&mut self, (sequence, kind): (u32, OpKind), event: Event) {
-        let op = Op::of(self.core.id, self.id, sequence, kind);
+    pub(crate) fn deliver(&mut self, (sequence, operation): (u32, Operation), event: Event) {
+        let op = Op::of(self.core.id, self.id, sequence, operation);
         let packet = Packet {
             key: self.key,
             op,

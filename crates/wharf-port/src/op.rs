@@ -23,22 +23,8 @@ pub struct Op {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
     pub(crate) sequence: u32,
-    pub(crate) kind: OpKind,
-}
-
-/// What an operation does; the data every driver answers with one exhaustive `match`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum OpKind {
-    Accept,
-    Connect,
-    Receive,
-    ReceiveInto,
-    Watch,
-    Send,
-    Shutdown,
-    Close,
-    Timer,
-    Post,
+    /// One that a program can start; never one like [`Operation::Build`].
+    pub(crate) operation: Operation,
 }
 
 impl Op {
@@ -55,27 +41,16 @@ impl Op {
     /// ```
     #[must_use]
     pub fn operation(self) -> Operation {
-        match self.kind {
-            OpKind::Accept => Operation::Accept,
-            OpKind::Connect => Operation::Connect,
-            OpKind::Receive => Operation::Receive,
-            OpKind::ReceiveInto => Operation::ReceiveInto,
-            OpKind::Watch => Operation::Watch,
-            OpKind::Send => Operation::Send,
-            OpKind::Shutdown => Operation::Shutdown,
-            OpKind::Close => Operation::Close,
-            OpKind::Timer => Operation::Timer,
-            OpKind::Post => Operation::Post,
-        }
+        self.operation
     }
 
-    pub(crate) fn of(port: u32, id: SlotId, sequence: u32, kind: OpKind) -> Self {
+    pub(crate) fn of(port: u32, id: SlotId, sequence: u32, operation: Operation) -> Self {
         Op {
             port,
             slot: id.index,
             generation: id.generation,
             sequence,
-            kind,
+            operation,
         }
     }
 
@@ -85,7 +60,7 @@ impl Op {
             slot: u32::MAX,
             generation: 0,
             sequence: 0,
-            kind: OpKind::Post,
+            operation: Operation::Post,
         }
     }
 
@@ -95,7 +70,7 @@ impl Op {
             slot: index,
             generation,
             sequence: 0,
-            kind: OpKind::Timer,
+            operation: Operation::Timer,
         }
     }
 

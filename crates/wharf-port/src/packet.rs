@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::accepted::Accepted;
 use crate::buffer::{Buffer, Lease};
-use crate::error::Error;
+use crate::error::{Error, Operation};
 use crate::key::Key;
-use crate::op::{Op, OpKind};
+use crate::op::Op;
 use crate::reference::SocketRef;
 use crate::stream::Stream;
 
@@ -57,12 +57,27 @@ impl Packet {
     /// Whether it ends an operation of this side. The data of an operation, and reports in between,
     /// do not.
     pub(crate) fn is_outcome_of(&self, side: Side) -> bool {
-        let own = match self.op.kind {
-            OpKind::Send => Side::Writing,
-            OpKind::Shutdown => Side::End,
-            _ => Side::Reading,
+        let own = match self.op.operation {
+            Operation::Send => Some(Side::Writing),
+            Operation::Shutdown => Some(Side::End),
+            Operation::Accept
+            | Operation::Connect
+            | Operation::Receive
+            | Operation::ReceiveInto
+            | Operation::Watch => Some(Side::Reading),
+            // None of these has a bound for each socket.
+            Operation::Close
+            | Operation::Timer
+            | Operation::Post
+            | Operation::Build
+            | Operation::Waiter
+            | Operation::Wait
+            | Operation::Listen
+            | Operation::Associate
+            | Operation::Address
+            | Operation::Descriptor => None,
         };
-        own == side
+        own == Some(side)
             && !matches!(
                 self.event,
                 Event::Accepted(_)
@@ -76,8 +91,8 @@ impl Packet {
     /// Whether it is the last packet about its socket. The slot is free once this packet is taken.
     pub(crate) fn is_last(&self) -> bool {
         matches!(
-            (self.op.kind, &self.event),
-            (OpKind::Close, Event::Closed) | (OpKind::Connect, Event::ConnectFailed { .. })
+            (self.op.operation, &self.event),
+            (Operation::Close, Event::Closed) | (Operation::Connect, Event::ConnectFailed { .. })
         )
     }
 }

@@ -15,11 +15,11 @@ use crate::driver::choice::{self, SimAsked};
 use crate::driver::kind::DriverReport;
 #[cfg(feature = "sim")]
 use crate::driver::sim::Network;
-use crate::error::{Refused, Result};
+use crate::error::{Operation, Refused, Result};
 use crate::key::Key;
 use crate::listen::ListenOptions;
 use crate::listener::Listener;
-use crate::op::{Cancel, Op, OpKind};
+use crate::op::{Cancel, Op};
 use crate::stats::Stats;
 use crate::stream::Stream;
 use crate::waiter::Waiter;
@@ -203,15 +203,23 @@ impl Port {
         if op.port != self.core.id() || self.core.is_forked() {
             return Cancel::NotFound;
         }
-        match op.kind {
-            OpKind::Timer => self.core.cancel_timer(op),
-            OpKind::Post | OpKind::Close => Cancel::NotFound,
-            OpKind::Accept
-            | OpKind::Connect
-            | OpKind::Receive
-            | OpKind::ReceiveInto
-            | OpKind::Watch => self.core.cancel_receive(op, Out::queue()),
-            OpKind::Send | OpKind::Shutdown => self.core.cancel_send(op, Out::queue()),
+        match op.operation {
+            Operation::Timer => self.core.cancel_timer(op),
+            Operation::Post | Operation::Close => Cancel::NotFound,
+            // No packet is of one of these, and so no `Op`.
+            Operation::Build
+            | Operation::Waiter
+            | Operation::Wait
+            | Operation::Listen
+            | Operation::Associate
+            | Operation::Address
+            | Operation::Descriptor => Cancel::NotFound,
+            Operation::Accept
+            | Operation::Connect
+            | Operation::Receive
+            | Operation::ReceiveInto
+            | Operation::Watch => self.core.cancel_receive(op, Out::queue()),
+            Operation::Send | Operation::Shutdown => self.core.cancel_send(op, Out::queue()),
         }
     }
 

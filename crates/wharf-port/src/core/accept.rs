@@ -19,7 +19,7 @@ use crate::core::timer::TimerId;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
-use crate::op::{Op, OpKind};
+use crate::op::Op;
 use crate::packet::{End, Event, PauseReason, Side};
 use crate::sys::{self, AcceptFault};
 
@@ -48,15 +48,15 @@ impl Core {
         if !socket.has(flag::LISTENER) {
             return Err(Error::new(Operation::Accept, ErrorKind::InvalidInput));
         }
-        if socket.receiving != Receiving::Nothing {
+        if socket.receiving.is_some() {
             return Err(Error::new(Operation::Accept, ErrorKind::Busy));
         }
         if socket.has_many_outcomes(Side::Reading) {
             return Err(Error::new(Operation::Accept, ErrorKind::Full));
         }
-        socket.receiving = Receiving::Accept;
+        socket.receiving = Some(Receiving::Accept);
         socket.receive_sequence = socket.next_sequence();
-        let op = Op::of(self.id, id, socket.receive_sequence, OpKind::Accept);
+        let op = Op::of(self.id, id, socket.receive_sequence, Operation::Accept);
         self.driver.arm(&mut socket);
         Ok(op)
     }
@@ -114,7 +114,7 @@ impl Locked<'_> {
     /// The driver reports an accepted socket.
     pub(crate) fn accepted(&mut self, accepted: Accepted) {
         self.accept_works();
-        let name = (self.receive_sequence, OpKind::Accept);
+        let name = (self.receive_sequence, Operation::Accept);
         self.deliver(name, Event::Accepted(accepted));
     }
 
@@ -149,8 +149,8 @@ impl Locked<'_> {
     /// The streaming accept is over.
     pub(crate) fn accept_ended(&mut self, how: End) {
         self.forget_pause();
-        let name = (self.receive_sequence, OpKind::Accept);
-        self.receiving = Receiving::Nothing;
+        let name = (self.receive_sequence, Operation::Accept);
+        self.receiving = None;
         self.clear(flag::CANCEL_RECEIVE | flag::PAUSED_UNTAKEN);
         let event = Event::Ended { how, buffer: None };
         self.deliver(name, event);
@@ -181,7 +181,7 @@ impl Locked<'_> {
         };
         if !self.has(flag::PAUSED_ACCEPT) {
             self.set(flag::PAUSED_ACCEPT);
-            let name = (self.receive_sequence, OpKind::Accept);
+            let name = (self.receive_sequence, Operation::Accept);
             self.deliver(name, Event::Paused { reason, retry_in });
         }
         if has_timer {
@@ -219,7 +219,7 @@ impl Locked<'_> {
 
     fn resumed(&mut self) {
         self.forget_pause();
-        let name = (self.receive_sequence, OpKind::Accept);
+        let name = (self.receive_sequence, Operation::Accept);
         self.deliver(name, Event::Resumed);
     }
 

@@ -14,7 +14,7 @@ use crate::core::registry::with_core;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::op::{Close, Op, OpKind};
+use crate::op::{Close, Op};
 use crate::packet::{End, Event};
 use crate::reference::SocketRef;
 
@@ -59,7 +59,7 @@ impl Core {
         discarded
             .into_iter()
             .for_each(|packet| self.discard(packet));
-        Ok(Op::of(self.id, id, sequence, OpKind::Close))
+        Ok(Op::of(self.id, id, sequence, Operation::Close))
     }
 
     /// The time limit of a closing socket is over: it abandons what is still queued.
@@ -116,7 +116,7 @@ impl Locked<'_> {
             return;
         }
         // No operation follows a close, so the last sequence number is that of the close.
-        let name = (self.sequence, OpKind::Close);
+        let name = (self.sequence, Operation::Close);
         self.deliver(name, Event::Closed);
     }
 

@@ -13,7 +13,7 @@ use crate::core::slot::{Receiving, SlotId, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
-use crate::op::{Op, OpKind};
+use crate::op::Op;
 use crate::packet::{End, Event};
 use crate::stream::Stream;
 use crate::{lock, sys};
@@ -46,9 +46,14 @@ impl Core {
             .at_most
             .is_none_or(|time| socket.set_limit(time, deadline));
         if let (Ok(()), Ok(address), true) = (associated, &address, limited) {
-            socket.receiving = Receiving::Connect;
+            socket.receiving = Some(Receiving::Connect);
             socket.receive_sequence = socket.next_sequence();
-            let op = Op::of(self.id, socket.id, socket.receive_sequence, OpKind::Connect);
+            let op = Op::of(
+                self.id,
+                socket.id,
+                socket.receive_sequence,
+                Operation::Connect,
+            );
             socket.work().connect_to = Some(address.clone());
             self.driver.arm(&mut socket);
             return Ok(op);
@@ -72,7 +77,7 @@ impl Core {
         let Some(mut socket) = self.lock(id, out) else {
             return;
         };
-        if socket.receiving == Receiving::Connect && !socket.has(flag::ARMED) {
+        if socket.receiving == Some(Receiving::Connect) && !socket.has(flag::ARMED) {
             self.driver.arm(&mut socket);
         }
     }
@@ -82,7 +87,7 @@ impl Core {
         let Some(mut socket) = self.lock(id, out) else {
             return;
         };
-        if socket.receiving != Receiving::Connect {
+        if socket.receiving != Some(Receiving::Connect) {
             return;
         }
         socket.set(flag::DEADLINE);
@@ -98,8 +103,8 @@ impl Locked<'_> {
     /// The driver reports the end of a connect: the system's code when it failed.
     pub(crate) fn connected(&mut self, result: Result<(), i32>) {
         self.clear(flag::ARMED);
-        self.receiving = Receiving::Nothing;
-        let name = (self.receive_sequence, OpKind::Connect);
+        self.receiving = None;
+        let name = (self.receive_sequence, Operation::Connect);
         let to = self.work.as_mut().and_then(|work| work.connect_to.take());
         let how = match result {
             _ if self.has(flag::CLOSING) => End::Aborted,
@@ -128,8 +133,8 @@ impl Locked<'_> {
 
     /// Reports that there will be no stream, and closes the socket of the connect.
     pub(crate) fn connect_failed(&mut self, how: End) {
-        let name = (self.receive_sequence, OpKind::Connect);
-        self.receiving = Receiving::Nothing;
+        let name = (self.receive_sequence, Operation::Connect);
+        self.receiving = None;
         self.end_limit();
         self.end_retry();
         if let Some(work) = &mut self.work {

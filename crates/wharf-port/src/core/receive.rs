@@ -13,39 +13,34 @@ use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::work::Into;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
-use crate::op::{Cancel, Op, OpKind};
+use crate::op::{Cancel, Op};
 use crate::packet::{End, Event, Leave, Side};
 
 impl Core {
     pub(crate) fn receive(self: &Arc<Self>, id: SlotId) -> Result<Op> {
-        self.start(id, Receiving::Stream, Operation::Receive, OpKind::Receive)
+        self.start(id, Receiving::Stream)
     }
 
     pub(crate) fn watch(self: &Arc<Self>, id: SlotId) -> Result<Op> {
-        self.start(id, Receiving::Watch, Operation::Watch, OpKind::Watch)
+        self.start(id, Receiving::Watch)
     }
 
-    fn start(
-        self: &Arc<Self>,
-        id: SlotId,
-        receiving: Receiving,
-        operation: Operation,
-        kind: OpKind,
-    ) -> Result<Op> {
+    fn start(self: &Arc<Self>, id: SlotId, receiving: Receiving) -> Result<Op> {
+        let operation = receiving.operation();
         let closed = Error::new(operation, ErrorKind::Closed);
         let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
         socket
             .may_receive()
             .map_err(|kind| Error::new(operation, kind))?;
-        if socket.receiving != Receiving::Nothing {
+        if socket.receiving.is_some() {
             return Err(Error::new(operation, ErrorKind::Busy));
         }
         if socket.has_many_outcomes(Side::Reading) {
             return Err(Error::new(operation, ErrorKind::Full));
         }
-        socket.receiving = receiving;
+        socket.receiving = Some(receiving);
         socket.receive_sequence = socket.next_sequence();
-        let op = Op::of(self.id, id, socket.receive_sequence, kind);
+        let op = Op::of(self.id, id, socket.receive_sequence, operation);
         socket.go_on_receiving();
         Ok(op)
     }
@@ -62,7 +57,7 @@ impl Core {
         if let Err(kind) = socket.may_receive() {
             return Err(Refused::new(OPERATION, kind, buffer));
         }
-        if !matches!(socket.receiving, Receiving::Nothing | Receiving::Into) {
+        if !matches!(socket.receiving, None | Some(Receiving::Into)) {
             return Err(Refused::new(OPERATION, ErrorKind::Busy, buffer));
         }
         let queued = socket.work.as_ref().map_or(0, |work| work.intos.len());
@@ -73,11 +68,11 @@ impl Core {
         }
         let sequence = socket.next_sequence();
         socket.work().intos.push_back(Into { buffer, sequence });
-        if socket.receiving == Receiving::Nothing {
-            socket.receiving = Receiving::Into;
+        if socket.receiving.is_none() {
+            socket.receiving = Some(Receiving::Into);
             socket.go_on_receiving();
         }
-        Ok(Op::of(self.id, id, sequence, OpKind::ReceiveInto))
+        Ok(Op::of(self.id, id, sequence, Operation::ReceiveInto))
     }
 
     /// A lease or a descriptor is free again, or a retry is due: the socket that waited continues.
@@ -97,7 +92,7 @@ impl Core {
         };
         // A listener stays marked as paused until an accept succeeds.
         socket.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
-        if socket.receiving != Receiving::Nothing {
+        if socket.receiving.is_some() {
             self.driver.arm(&mut socket);
         }
     }
@@ -116,10 +111,11 @@ impl Core {
         let Some(mut socket) = self.lock(id, out) else {
             return Cancel::NotFound;
         };
-        if socket.has(flag::CLOSING) || kind_of(socket.receiving) != op.kind {
+        let doing = socket.receiving.map(Receiving::operation);
+        if socket.has(flag::CLOSING) || doing != Some(op.operation) {
             return Cancel::NotFound;
         }
-        if socket.receiving == Receiving::Into {
+        if socket.receiving == Some(Receiving::Into) {
             let work = socket
                 .work
                 .as_mut()
@@ -137,7 +133,7 @@ impl Core {
                     how: End::Cancelled,
                     buffer: Some(into.buffer),
                 };
-                socket.deliver((op.sequence, op.kind), event);
+                socket.deliver((op.sequence, op.operation), event);
                 return Cancel::Requested;
             }
         } else if socket.receive_sequence != op.sequence {
@@ -162,14 +158,14 @@ impl Core {
 impl Locked<'_> {
     /// Lets the driver continue what the socket reads, unless the peer is known to be gone.
     pub(crate) fn go_on_receiving(&mut self) {
-        while self.has(flag::WAS_RESET) && self.receiving != Receiving::Nothing {
-            let reset = Error::new(operation_of(self.receiving), ErrorKind::Reset);
+        while let Some(receiving) = self.receiving.filter(|_| self.has(flag::WAS_RESET)) {
+            let reset = Error::new(receiving.operation(), ErrorKind::Reset);
             self.receive_ended(End::Failed(reset));
         }
-        if self.receiving == Receiving::Accept && self.has_many_untaken_accepts() {
+        if self.receiving == Some(Receiving::Accept) && self.has_many_untaken_accepts() {
             return;
         }
-        if self.receiving != Receiving::Nothing && !self.has(flag::ARMED) {
+        if self.receiving.is_some() && !self.has(flag::ARMED) {
             self.core.driver.arm(self);
         }
     }
@@ -211,7 +207,7 @@ impl Locked<'_> {
         if self.has(flag::CLOSING) {
             return; // The caller has closed: it gets no more bytes.
         }
-        let name = (self.receive_sequence, OpKind::Receive);
+        let name = (self.receive_sequence, Operation::Receive);
         self.deliver(name, Event::Received(lease));
     }
 
@@ -229,35 +225,32 @@ impl Locked<'_> {
         let more = !work.intos.is_empty();
         let event = Event::ReceivedInto { buffer, count };
         if !more {
-            self.receiving = Receiving::Nothing;
+            self.receiving = None;
         }
-        self.deliver((sequence, OpKind::ReceiveInto), event);
+        self.deliver((sequence, Operation::ReceiveInto), event);
     }
 
     /// The socket's operation ended without the event that it waits for. Of several queued
     /// receives, the first one ended.
     pub(crate) fn receive_ended(&mut self, how: End) {
-        let receiving = self.receiving;
+        let Some(receiving) = self.receiving else {
+            return self.note_break(how);
+        };
         let how = match how {
             End::Finished if self.has(flag::WAS_BROKEN) => {
-                End::Failed(Error::new(operation_of(receiving), ErrorKind::Reset))
+                End::Failed(Error::new(receiving.operation(), ErrorKind::Reset))
             }
             how => how,
         };
-        match how.error_kind() {
-            Some(ErrorKind::Reset) => self.set(flag::WAS_RESET),
-            Some(ErrorKind::TimedOut | ErrorKind::Unreachable) => self.set(flag::WAS_BROKEN),
-            _ => {}
-        }
+        self.note_break(how);
         let mut sequence = self.receive_sequence;
         let mut returned = None;
         match receiving {
-            Receiving::Nothing => return,
             Receiving::Accept => return self.accept_ended(how),
             Receiving::Connect => return self.connect_failed(how),
-            Receiving::Watch => self.receiving = Receiving::Nothing,
+            Receiving::Watch => self.receiving = None,
             Receiving::Stream => {
-                self.receiving = Receiving::Nothing;
+                self.receiving = None;
                 self.core.pass_on_buffer();
             }
             Receiving::Into => {
@@ -272,12 +265,12 @@ impl Locked<'_> {
                 sequence = into.sequence;
                 returned = Some(into.buffer);
                 if work.intos.is_empty() {
-                    self.receiving = Receiving::Nothing;
+                    self.receiving = None;
                 }
             }
         }
         self.clear(flag::CANCEL_RECEIVE | flag::PAUSED_LEASES | flag::PAUSED_POOL);
-        let name = (sequence, kind_of(receiving));
+        let name = (sequence, receiving.operation());
         let event = match (receiving, how) {
             (Receiving::Watch, End::Finished) => Event::PeerLeft(Leave::Finished),
             (Receiving::Watch, End::Failed(error)) => Event::PeerLeft(leave_of(error)),
@@ -287,6 +280,15 @@ impl Locked<'_> {
             },
         };
         self.deliver(name, event);
+    }
+
+    /// Remembers an end that broke the connection.
+    fn note_break(&mut self, how: End) {
+        match how.error_kind() {
+            Some(ErrorKind::Reset) => self.set(flag::WAS_RESET),
+            Some(ErrorKind::TimedOut | ErrorKind::Unreachable) => self.set(flag::WAS_BROKEN),
+            _ => {}
+        }
     }
 
     /// The driver reports that a request of the reading side ended, with a system code or cleanly.
@@ -302,7 +304,11 @@ impl Locked<'_> {
             _ if cancelled && self.has(flag::CANCEL_RECEIVE) => End::Cancelled,
             // Nobody asked for this end: the thread that had submitted it is gone. Go on.
             Some(_) if cancelled => return self.go_on_receiving(),
-            Some(code) => End::Failed(Error::from_os(operation_of(self.receiving), code)),
+            Some(code) => {
+                let operation = self.receiving.map(Receiving::operation);
+                let operation = operation.unwrap_or(Operation::Receive);
+                End::Failed(Error::from_os(operation, code))
+            }
             None => End::Finished,
         };
         self.receive_ended(how);
@@ -311,10 +317,9 @@ impl Locked<'_> {
 
     /// Ends everything that the reading side has queued, because the socket closes.
     pub(crate) fn abort_receiving(&mut self) {
-        while self.receiving != Receiving::Nothing && !self.has(flag::HANDLE_CLOSED) {
-            let last = self.receiving == Receiving::Connect;
+        while let Some(receiving) = self.receiving.filter(|_| !self.has(flag::HANDLE_CLOSED)) {
             self.receive_ended(End::Aborted);
-            if last {
+            if receiving == Receiving::Connect {
                 return;
             }
         }
@@ -341,27 +346,5 @@ fn leave_of(error: Error) -> Leave {
         Leave::Reset
     } else {
         Leave::Broken(error)
-    }
-}
-
-fn operation_of(receiving: Receiving) -> Operation {
-    match receiving {
-        Receiving::Accept => Operation::Accept,
-        Receiving::Connect => Operation::Connect,
-        Receiving::Into => Operation::ReceiveInto,
-        Receiving::Watch => Operation::Watch,
-        Receiving::Stream | Receiving::Nothing => Operation::Receive,
-    }
-}
-
-fn kind_of(receiving: Receiving) -> OpKind {
-    match receiving {
-        Receiving::Accept => OpKind::Accept,
-        Receiving::Connect => OpKind::Connect,
-        Receiving::Into => OpKind::ReceiveInto,
-        Receiving::Watch => OpKind::Watch,
-        Receiving::Stream => OpKind::Receive,
-        // No operation has this kind while nothing is read.
-        Receiving::Nothing => OpKind::Close,
     }
 }

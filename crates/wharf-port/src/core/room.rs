@@ -10,7 +10,7 @@ use crate::core::locked::Locked;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::ErrorKind;
-use crate::op::OpKind;
+use crate::error::Operation;
 use crate::packet::{Event, Side};
 
 impl Core {
@@ -77,7 +77,7 @@ impl Locked<'_> {
         });
         if under_half {
             self.clear(flag::SEND_READY_OWED);
-            let name = (self.sequence, OpKind::Send);
+            let name = (self.sequence, Operation::Send);
             self.deliver(name, Event::SendReady);
         }
     }

@@ -15,7 +15,7 @@ use crate::core::slot::{SlotId, flag};
 use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
-use crate::op::{Cancel, Op, OpKind};
+use crate::op::{Cancel, Op};
 use crate::packet::{End, Event, Side};
 use crate::sys;
 
@@ -33,7 +33,7 @@ impl Core {
             Err(kind) => return Err(Refused::new(Operation::Send, kind, buffer)),
         };
         let sequence = socket.next_sequence();
-        let op = Op::of(self.id, id, sequence, OpKind::Send);
+        let op = Op::of(self.id, id, sequence, Operation::Send);
         let tried = if !socket.has_sends() && count > 0 {
             self.driver.send_at_once(&mut socket, bytes)
         } else {
@@ -41,7 +41,7 @@ impl Core {
         };
         if tried == Some(Ok(count)) {
             if reported {
-                let name = (sequence, OpKind::Send);
+                let name = (sequence, Operation::Send);
                 socket.deliver(name, Event::Sent { buffer });
             }
             return Ok(op);
@@ -78,7 +78,7 @@ impl Core {
         let sends = &mut socket.work().sends;
         sends.push_back(Queued::Shutdown { sequence });
         socket.go_on_sending();
-        Ok(Op::of(self.id, id, sequence, OpKind::Shutdown))
+        Ok(Op::of(self.id, id, sequence, Operation::Shutdown))
     }
 
     pub(crate) fn cancel_send(self: &Arc<Self>, op: Op, out: Out<'_>) -> Cancel {
@@ -200,7 +200,7 @@ impl Locked<'_> {
                     sequence,
                     buffer,
                     reported: true,
-                }) => self.deliver((sequence, OpKind::Send), Event::Sent { buffer }),
+                }) => self.deliver((sequence, Operation::Send), Event::Sent { buffer }),
                 Some(Queued::Bytes { .. } | Queued::Shutdown { .. }) | None => {}
             }
             if count == 0 {

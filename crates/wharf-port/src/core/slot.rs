@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::work::Work;
 use crate::driver::SlotBlock;
+use crate::error::Operation;
 use crate::key::Key;
 use crate::{lock, sys};
 
@@ -33,14 +34,29 @@ pub(crate) struct SlotId {
 }
 
 /// What the reading side of a socket is doing; at most one thing at a time.
+///
+/// A part of [`Operation`], so that the `match` in a driver's `arm` lists what can be armed and
+/// nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Receiving {
-    Nothing,
     Accept,
     Connect,
     Stream,
     Into,
     Watch,
+}
+
+impl Receiving {
+    /// Its name in packets and errors.
+    pub(crate) fn operation(self) -> Operation {
+        match self {
+            Receiving::Accept => Operation::Accept,
+            Receiving::Connect => Operation::Connect,
+            Receiving::Stream => Operation::Receive,
+            Receiving::Into => Operation::ReceiveInto,
+            Receiving::Watch => Operation::Watch,
+        }
+    }
 }
 
 /// Bits of [`SocketState::flags`].
@@ -116,7 +132,7 @@ pub(crate) struct SocketState {
     pub(crate) turn: u16,
     /// Packets of this socket in the batch of that waiter.
     pub(crate) taken: u8,
-    pub(crate) receiving: Receiving,
+    pub(crate) receiving: Option<Receiving>,
 }
 
 impl SocketState {
@@ -131,7 +147,7 @@ impl SocketState {
             receive_sequence: 0,
             turn: 0,
             taken: 0,
-            receiving: Receiving::Nothing,
+            receiving: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Out;
 use crate::core::local::Local;
 use crate::core::slot::flag;
-use crate::op::OpKind;
+use crate::error::Operation;
 use crate::sim::{Network, SimOptions};
 use crate::{Event, Key, Port, Wait};
 
@@ -71,7 +71,7 @@ fn a_report_goes_into_the_batch_at_hand_unless_another_waits_before_it() {
             Out::queue()
         };
         let mut socket = port.core.lock(id, out).expect("it is open");
-        socket.deliver((sequence, OpKind::Send), Event::SendReady);
+        socket.deliver((sequence, Operation::Send), Event::SendReady);
         socket.work.as_ref().map_or(0, |work| work.pending.len())
     };
     assert_eq!(deliver(1, true, &mut local), 0, "nothing waits");

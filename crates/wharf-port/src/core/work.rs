@@ -19,8 +19,8 @@ use crate::core::pool::PoolBuffer;
 use crate::core::slot::flag;
 use crate::core::timer::TimerId;
 use crate::driver::WorkBlock;
+use crate::error::Operation;
 use crate::lock;
-use crate::op::OpKind;
 use crate::packet::{End, Event, Packet};
 
 /// Spare work blocks that a port keeps. If more sockets than this are busy, they allocate theirs.
@@ -124,16 +124,16 @@ impl Queued {
     }
 
     /// The name and the packet of its end; `count` bytes of it went out, if that is known.
-    pub(crate) fn ended(self, how: End, count: Option<usize>) -> ((u32, OpKind), Event) {
+    pub(crate) fn ended(self, how: End, count: Option<usize>) -> ((u32, Operation), Event) {
         match self {
             Queued::Bytes {
                 sequence, buffer, ..
             } => {
                 let event = Event::SendFailed { how, buffer, count };
-                ((sequence, OpKind::Send), event)
+                ((sequence, Operation::Send), event)
             }
             Queued::Shutdown { sequence } => {
-                ((sequence, OpKind::Shutdown), Event::ShutDown { how })
+                ((sequence, Operation::Shutdown), Event::ShutDown { how })
             }
         }
     }

@@ -210,11 +210,11 @@ impl Driver for Iocp {
 
     fn arm(&self, socket: &mut Locked<'_>) {
         match socket.receiving {
-            Receiving::Nothing => {}
-            Receiving::Accept => self.arm_accept(socket),
-            Receiving::Connect => self.arm_connect(socket),
-            Receiving::Stream | Receiving::Into => self.arm_reading(socket),
-            Receiving::Watch => self.arm_watch(socket),
+            None => {}
+            Some(Receiving::Accept) => self.arm_accept(socket),
+            Some(Receiving::Connect) => self.arm_connect(socket),
+            Some(Receiving::Stream | Receiving::Into) => self.arm_reading(socket),
+            Some(Receiving::Watch) => self.arm_watch(socket),
         }
     }
 
@@ -316,11 +316,11 @@ impl Driver for Iocp {
             return;
         }
         match socket.receiving {
-            Receiving::Stream => reading::stream(socket, 0),
-            Receiving::Into => reading::into(socket, 0),
-            Receiving::Nothing | Receiving::Accept | Receiving::Connect | Receiving::Watch => {}
+            Some(Receiving::Stream) => reading::stream(socket, 0),
+            Some(Receiving::Into) => reading::into(socket, 0),
+            None | Some(Receiving::Accept | Receiving::Connect | Receiving::Watch) => {}
         }
-        let reading = matches!(socket.receiving, Receiving::Stream | Receiving::Into);
+        let reading = matches!(socket.receiving, Some(Receiving::Stream | Receiving::Into));
         if reading && !socket.has(flag::ARMED | READABLE) {
             self.arm_reading(socket);
         }

@@ -186,13 +186,13 @@ impl Driver for Poll {
 
     fn arm(&self, socket: &mut Locked<'_>) {
         let interest = match socket.receiving {
-            Receiving::Nothing => return,
-            Receiving::Connect => return self.start_connect(socket),
-            Receiving::Watch => Interest::Watch,
-            Receiving::Accept | Receiving::Stream | Receiving::Into => Interest::All,
+            None => return,
+            Some(Receiving::Connect) => return self.start_connect(socket),
+            Some(Receiving::Watch) => Interest::Watch,
+            Some(Receiving::Accept | Receiving::Stream | Receiving::Into) => Interest::All,
         };
         match self.register(socket, interest) {
-            Ok(_) if socket.receiving == Receiving::Accept => {
+            Ok(_) if socket.receiving == Some(Receiving::Accept) => {
                 // Connections may wait of which an edge has told before a pause.
                 socket.set(READABLE);
                 socket.enqueue();
@@ -303,11 +303,11 @@ impl Driver for Poll {
             return;
         }
         match socket.receiving {
-            Receiving::Nothing | Receiving::Connect => {}
-            Receiving::Accept => self.accept_some(socket),
-            Receiving::Stream => reading::stream(socket, MORE_MAY_FOLLOW),
-            Receiving::Into => reading::into(socket, MORE_MAY_FOLLOW),
-            Receiving::Watch => self.report_leave(socket),
+            None | Some(Receiving::Connect) => {}
+            Some(Receiving::Accept) => self.accept_some(socket),
+            Some(Receiving::Stream) => reading::stream(socket, MORE_MAY_FOLLOW),
+            Some(Receiving::Into) => reading::into(socket, MORE_MAY_FOLLOW),
+            Some(Receiving::Watch) => self.report_leave(socket),
         }
         if !socket.has(READABLE) {
             // It was read past the urgent byte; of a new one tells a new event.
@@ -317,10 +317,10 @@ impl Driver for Poll {
 
     fn has_more(&self, socket: &Locked<'_>) -> bool {
         match socket.receiving {
-            Receiving::Nothing | Receiving::Connect => false,
-            Receiving::Watch => socket.has(PEER_ENDED | BROKEN),
-            Receiving::Accept => socket.has(READABLE),
-            Receiving::Into | Receiving::Stream => reading::has_more(socket),
+            None | Some(Receiving::Connect) => false,
+            Some(Receiving::Watch) => socket.has(PEER_ENDED | BROKEN),
+            Some(Receiving::Accept) => socket.has(READABLE),
+            Some(Receiving::Into | Receiving::Stream) => reading::has_more(socket),
         }
     }
 

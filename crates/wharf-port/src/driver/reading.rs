@@ -16,17 +16,17 @@ pub(super) const READABLE: u32 = 1 << flag::DRIVER_SHIFT;
 /// Whether a turn would deliver something from the socket.
 pub(super) fn has_more(socket: &Locked<'_>) -> bool {
     match socket.receiving {
-        Receiving::Into => socket.has(READABLE),
-        Receiving::Stream => {
+        Some(Receiving::Into) => socket.has(READABLE),
+        Some(Receiving::Stream) => {
             socket.has(READABLE) && !socket.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
         }
-        Receiving::Nothing | Receiving::Accept | Receiving::Connect | Receiving::Watch => false,
+        None | Some(Receiving::Accept | Receiving::Connect | Receiving::Watch) => false,
     }
 }
 
 /// Reads for a streaming receive. If one of `more_flags` is set, something may follow a short read.
 pub(super) fn stream(socket: &mut Locked<'_>, more_flags: u32) {
-    while socket.receiving == Receiving::Stream && socket.has(READABLE) && socket.may_take() {
+    while socket.receiving == Some(Receiving::Stream) && socket.has(READABLE) && socket.may_take() {
         // The stream tries again, whatever it waited for: a packet of another kind may have given
         // it this turn.
         socket.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
@@ -56,7 +56,7 @@ pub(super) fn stream(socket: &mut Locked<'_>, more_flags: u32) {
 
 /// Reads into the callers' buffers.
 pub(super) fn into(socket: &mut Locked<'_>, more_flags: u32) {
-    while socket.receiving == Receiving::Into && socket.has(READABLE) && socket.may_take() {
+    while socket.receiving == Some(Receiving::Into) && socket.has(READABLE) && socket.may_take() {
         let SocketState { work, handle, .. } = &mut **socket;
         let into = work.as_mut().and_then(|work| work.intos.front_mut());
         let into = into.expect("a receive into a buffer is queued");

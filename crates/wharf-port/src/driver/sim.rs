@@ -248,38 +248,31 @@ impl Driver for Sim {
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
+        let Some(receiving) = socket.receiving else {
+            return;
+        };
         let mut memory = Memory::default();
-        let asked = match socket.receiving {
-            Receiving::Nothing => return,
+        match receiving {
             Receiving::Accept => {
                 let Some(place) = socket.place() else {
                     return;
                 };
                 place.give_up();
                 socket.accept_begun_there();
-                Asked::Accept
-            }
-            Receiving::Connect => {
-                let work = socket.work.as_ref();
-                let to = work.and_then(|work| work.connect_to.as_ref());
-                let to = to.expect("a connect has its address");
-                Asked::Connect(Address::from_system(to))
             }
             Receiving::Stream => {
                 if !socket.reserve_lease() {
                     return;
                 }
-                Asked::Stream
             }
             Receiving::Into => {
                 let work = socket.work.as_ref().expect("receives are queued");
                 memory = Memory::of_into(work);
-                Asked::Into
             }
-            Receiving::Watch => Asked::Watch,
-        };
+            Receiving::Connect | Receiving::Watch => {}
+        }
         socket.set(flag::ARMED);
-        self.ask(socket, asked, memory);
+        self.ask(socket, Asked::Read(receiving), memory);
     }
 
     fn transmit(&self, socket: &mut Locked<'_>) {

@@ -115,7 +115,7 @@ impl Uring {
 
     fn arm_into(&self, socket: &mut Locked<'_>) {
         self.fill_from_held(socket);
-        if socket.receiving != Receiving::Into || socket.has(flag::ARMED) {
+        if socket.receiving != Some(Receiving::Into) || socket.has(flag::ARMED) {
             return;
         }
         if let Some(code) = receive::take_held_end(socket) {
@@ -163,13 +163,13 @@ impl Uring {
             head.is_some_and(|into| into.buffer.is_empty())
         };
         let kind = match socket.receiving {
-            Receiving::Accept => Kind::Accept,
-            Receiving::Connect if socket.has(CONNECT_CONTINUED) => Kind::Connecting,
-            Receiving::Connect => Kind::Connect,
-            Receiving::Into if into_nothing() => Kind::IntoNothing,
-            Receiving::Into => Kind::Into,
-            Receiving::Watch => Kind::Watch,
-            Receiving::Stream | Receiving::Nothing => Kind::Stream,
+            Some(Receiving::Accept) => Kind::Accept,
+            Some(Receiving::Connect) if socket.has(CONNECT_CONTINUED) => Kind::Connecting,
+            Some(Receiving::Connect) => Kind::Connect,
+            Some(Receiving::Into) if into_nothing() => Kind::IntoNothing,
+            Some(Receiving::Into) => Kind::Into,
+            Some(Receiving::Watch) => Kind::Watch,
+            Some(Receiving::Stream) | None => Kind::Stream,
         };
         Name::of(kind, socket.id)
     }
@@ -358,12 +358,12 @@ impl Driver for Uring {
 
     fn arm(&self, socket: &mut Locked<'_>) {
         match socket.receiving {
-            Receiving::Nothing => {}
-            Receiving::Accept => self.arm_accept(socket),
-            Receiving::Connect => self.arm_connect(socket),
-            Receiving::Stream => self.arm_stream(socket),
-            Receiving::Into => self.arm_into(socket),
-            Receiving::Watch => {
+            None => {}
+            Some(Receiving::Accept) => self.arm_accept(socket),
+            Some(Receiving::Connect) => self.arm_connect(socket),
+            Some(Receiving::Stream) => self.arm_stream(socket),
+            Some(Receiving::Into) => self.arm_into(socket),
+            Some(Receiving::Watch) => {
                 if let Some(code) = receive::take_held_end(socket) {
                     return socket.receive_stopped(Some(code));
                 }

@@ -55,14 +55,14 @@ impl Iocp {
         let block = socket.block();
         let result = block.overlapped.result();
         match socket.receiving {
-            Receiving::Connect => {
+            Some(Receiving::Connect) => {
                 let result = match &socket.handle {
                     Some(handle) => result.and_then(|_| request::finish_connect(handle)),
                     None => Err(sys::CANCELLED),
                 };
                 socket.connected(result);
             }
-            Receiving::Watch => {
+            Some(Receiving::Watch) => {
                 let code = match result {
                     Err(code) => Some(code),
                     Ok(_) if block.watched.events() & watch::ABORTED != 0 => Some(WSAECONNRESET),
@@ -70,7 +70,7 @@ impl Iocp {
                 };
                 socket.receive_stopped(code);
             }
-            Receiving::Nothing | Receiving::Accept | Receiving::Stream | Receiving::Into => {
+            None | Some(Receiving::Accept | Receiving::Stream | Receiving::Into) => {
                 debug_assert!(false, "the reading side has no other request");
             }
         }

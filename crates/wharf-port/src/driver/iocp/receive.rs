@@ -58,7 +58,7 @@ impl Iocp {
         match failed {
             // We did not request that. The socket continues with what it does now.
             Some(code) if sys::is_cancelled(code) => {}
-            Some(code) if socket.receiving != Receiving::Nothing => {
+            Some(code) if socket.receiving.is_some() => {
                 return socket.receive_stopped(Some(code));
             }
             Some(code) if sys::error_kind(code) == ErrorKind::Reset => socket.set(flag::WAS_RESET),
@@ -66,12 +66,12 @@ impl Iocp {
             None | Some(_) => socket.set(READABLE),
         }
         match socket.receiving {
-            Receiving::Stream | Receiving::Into if socket.has(READABLE) => {
+            Some(Receiving::Stream | Receiving::Into) if socket.has(READABLE) => {
                 self.readable(socket);
             }
-            Receiving::Stream | Receiving::Into => self.arm_reading(socket),
-            Receiving::Watch => self.arm_watch(socket),
-            Receiving::Nothing | Receiving::Accept | Receiving::Connect => {}
+            Some(Receiving::Stream | Receiving::Into) => self.arm_reading(socket),
+            Some(Receiving::Watch) => self.arm_watch(socket),
+            None | Some(Receiving::Accept | Receiving::Connect) => {}
         }
     }
 

@@ -45,7 +45,7 @@ impl Sim {
         });
         let accepted = matches!(outcome, Outcome::Accepted(_));
         deliver(&mut socket, outcome);
-        let goes_on = socket.receiving == Receiving::Accept && !socket.has(flag::CLOSING);
+        let goes_on = socket.receiving == Some(Receiving::Accept) && !socket.has(flag::CLOSING);
         if accepted && goes_on && socket.has_many_untaken_accepts() {
             self.shared
                 .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
@@ -79,7 +79,7 @@ fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
             go_on(socket);
         }
         Outcome::Stopped(code) => {
-            if socket.receiving == Receiving::Stream {
+            if socket.receiving == Some(Receiving::Stream) {
                 socket.give_lease_back();
             }
             socket.receive_stopped(code);

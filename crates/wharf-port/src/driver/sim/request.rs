@@ -5,7 +5,6 @@
 //! early is detected at once and every time, and not as a wrong byte once in a million.
 
 use crate::accepted::Accepted;
-use crate::address::Address;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::{Queued, Work};
@@ -17,35 +16,25 @@ pub(super) enum Side {
     Writing,
 }
 
-/// What was requested.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What was requested: on either side what the socket does there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
-    Accept,
-    Connect(Address),
-    Stream,
-    Into,
-    Watch,
+    Read(Receiving),
     Send,
 }
 
 impl Asked {
-    pub(super) fn side(&self) -> Side {
+    pub(super) fn side(self) -> Side {
         match self {
-            Asked::Accept | Asked::Connect(_) | Asked::Stream | Asked::Into | Asked::Watch => {
-                Side::Reading
-            }
+            Asked::Read(_) => Side::Reading,
             Asked::Send => Side::Writing,
         }
     }
 
-    /// Whether this is what the socket's reading side is doing now.
-    fn is(&self, receiving: Receiving) -> bool {
+    /// Whether the socket is still at this.
+    fn is_of(self, state: &SocketState) -> bool {
         match self {
-            Asked::Accept => receiving == Receiving::Accept,
-            Asked::Connect(_) => receiving == Receiving::Connect,
-            Asked::Stream => receiving == Receiving::Stream,
-            Asked::Into => receiving == Receiving::Into,
-            Asked::Watch => receiving == Receiving::Watch,
+            Asked::Read(receiving) => state.receiving == Some(receiving),
             Asked::Send => true,
         }
     }
@@ -105,12 +94,15 @@ impl Request {
     /// If it does not. A real system would then write to memory that belongs to something else by
     /// now.
     pub(super) fn check(&self, state: &SocketState) {
-        let nothing = Memory::default();
-        let now = match (&self.asked, &state.work) {
-            (Asked::Send, Some(work)) => Memory::of_sends(work, self.memory.count()),
-            (Asked::Into, Some(work)) => Memory::of_into(work),
-            _ => nothing,
+        let work = state.work.as_deref();
+        let now = match self.asked {
+            Asked::Send => work.map(|work| Memory::of_sends(work, self.memory.count())),
+            Asked::Read(Receiving::Into) => work.map(Memory::of_into),
+            Asked::Read(
+                Receiving::Accept | Receiving::Connect | Receiving::Stream | Receiving::Watch,
+            ) => None,
         };
+        let now = now.unwrap_or_default();
         assert!(
             now == self.memory,
             "contract C3: {:?} was lent {:?}, which is {now:?} before its end",
@@ -118,7 +110,7 @@ impl Request {
             self.memory
         );
         assert!(
-            self.asked.is(state.receiving),
+            self.asked.is_of(state),
             "driver's contract 2: {:?} is with the network, and the socket is at {:?}",
             self.asked,
             state.receiving

@@ -12,10 +12,12 @@ use super::request::{Asked, Outcome, Side};
 use super::socket::{Knock, Owner, SocketId};
 use super::world::World;
 use crate::accepted::Accepted;
+use crate::address::Address;
 use crate::core::Core;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
-use crate::core::slot::SocketState;
+
+use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::{Queued, Work};
 use crate::sys;
 
@@ -37,19 +39,24 @@ impl World {
             self.faults.unasked_cancels += 1;
             return self.end_cancelled(id, side);
         }
-        match request.asked.clone() {
-            Asked::Accept => self.step_accept(socket.core, id),
-            Asked::Connect(address) => {
+        match request.asked {
+            Asked::Read(Receiving::Accept) => self.step_accept(socket.core, id),
+            Asked::Read(Receiving::Connect) => {
+                let to = socket
+                    .work
+                    .as_ref()
+                    .and_then(|work| work.connect_to.as_ref());
+                let address = Address::from_system(to.expect("a connect has its address"));
                 if let Some(result) = self.try_connect(id, &address) {
                     self.decide(id, side, Outcome::Connected(result));
                 }
             }
-            Asked::Stream | Asked::Into => {
+            Asked::Read(Receiving::Stream | Receiving::Into) => {
                 if let Some(outcome) = self.try_receive(id, socket) {
                     self.decide(id, side, outcome);
                 }
             }
-            Asked::Watch => {
+            Asked::Read(Receiving::Watch) => {
                 let stream = self.sockets.stream(id).expect("a watched socket");
                 if let Some(code) = stream.error.take() {
                     self.decide(id, side, Outcome::Stopped(Some(code)));
@@ -86,10 +93,12 @@ impl World {
     fn end_cancelled(&mut self, id: SocketId, side: Side) {
         let socket = self.sockets.at_mut(id).expect("it has a request");
         let request = socket.request_of(side).expect("the caller found it");
-        let outcome = match &request.asked {
-            Asked::Accept => Outcome::AcceptEnded(Some(code::CANCELLED)),
-            Asked::Connect(_) => Outcome::Connected(Err(code::CANCELLED)),
-            Asked::Stream | Asked::Into | Asked::Watch => Outcome::Stopped(Some(code::CANCELLED)),
+        let outcome = match request.asked {
+            Asked::Read(Receiving::Accept) => Outcome::AcceptEnded(Some(code::CANCELLED)),
+            Asked::Read(Receiving::Connect) => Outcome::Connected(Err(code::CANCELLED)),
+            Asked::Read(Receiving::Stream | Receiving::Into | Receiving::Watch) => {
+                Outcome::Stopped(Some(code::CANCELLED))
+            }
             Asked::Send if request.progress > 0 => Outcome::Sent(Ok(request.progress)),
             Asked::Send => Outcome::Sent(Err(code::CANCELLED)),
         };
@@ -169,11 +178,7 @@ impl World {
         })
     }
 
-    fn try_connect(
-        &mut self,
-        id: SocketId,
-        address: &crate::address::Address,
-    ) -> Option<Result<(), i32>> {
+    fn try_connect(&mut self, id: SocketId, address: &Address) -> Option<Result<(), i32>> {
         if self.random.chance(self.options.connect_errors) {
             self.faults.connect_errors += 1;
             let codes = [code::REFUSED, code::TIMED_OUT, code::UNREACHABLE];

@@ -14,6 +14,7 @@ use super::request::{Asked, Memory, Outcome, Request, Side};
 use super::socket::{Owner, Role, Socket, SocketId, Sockets};
 use super::stage::Acting;
 use crate::address::Address;
+use crate::core::slot::Receiving;
 use crate::core::slot::SlotId;
 use crate::sys;
 
@@ -180,8 +181,8 @@ impl World {
         let side = asked.side();
         self.requests += 1;
         self.scheduled += 1;
-        let doomed =
-            !matches!(asked, Asked::Connect(_)) && self.random.chance(self.options.unasked_cancels);
+        let doomed = asked != Asked::Read(Receiving::Connect)
+            && self.random.chance(self.options.unasked_cancels);
         let request = Request {
             number: self.scheduled,
             asked,

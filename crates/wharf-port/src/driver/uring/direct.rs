@@ -355,7 +355,7 @@ impl Uring {
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return; // The connect was cancelled or closed meanwhile.
         };
-        if socket.receiving != Receiving::Connect || socket.has(flag::ARMED) {
+        if socket.receiving != Some(Receiving::Connect) || socket.has(flag::ARMED) {
             return;
         }
         match self.take_in(&mut socket) {

@@ -121,7 +121,7 @@ impl Uring {
 
     /// Copies what a stream has left into the callers' buffers, before the kernel is asked.
     pub(super) fn fill_from_held(&self, socket: &mut Locked<'_>) {
-        while socket.receiving == Receiving::Into && !socket.has(flag::ARMED) {
+        while socket.receiving == Some(Receiving::Into) && !socket.has(flag::ARMED) {
             let core = socket.core;
             let Some(work) = socket.work.as_mut().filter(|work| !work.held.is_empty()) else {
                 return;

@@ -37,7 +37,8 @@ const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// The only group of provided buffers.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
-/// The kinds of requests to the kernel.
+/// The kinds of requests to the kernel. They are no names of operations: a connect may take two
+/// requests, one after the other, and the bell or a cancel is of no operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Accept,
