@@ -13,6 +13,7 @@ mod prose;
 mod ratchet;
 mod readme;
 mod source;
+mod systems;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -47,6 +48,7 @@ pub(crate) fn check() -> Result<()> {
     let files = read_workspace()?;
     let ratchet = Ratchet::parse(&read(ratchet::PATH)?)?;
     let mut problems = check_files(&files, &ratchet);
+    problems.extend(layout::check(&files));
     problems.extend(prose::check(&files, &read(prose::PATH)?));
     for Problem(problem) in &problems {
         println!("{problem}");
@@ -86,6 +88,7 @@ fn check_files(files: &[File], ratchet: &Ratchet) -> Vec<Problem> {
     problems.extend(readme::check(files));
     problems.extend(copies::check(files));
     problems.extend(arrows::check(files));
+    problems.extend(systems::check(files));
     problems
 }
 

@@ -1,5 +1,6 @@
 //! What the drivers of one operating system share. `sys/unix` and `sys/windows` have the same names
-//! in the same order.
+//! in the same order. `xtask/src/tidy/systems.rs` lists the names that one system alone needs, and
+//! tidy checks the others.
 //!
 //! Only `sys` and `driver` ask which system this is.
 

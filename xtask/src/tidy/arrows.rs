@@ -337,7 +337,7 @@ fn base(trees: &[TokenTree], here: &[String]) -> (Vec<String>, usize) {
 }
 
 /// Calls `see` with each path of the tree that goes on from `prefix`.
-fn path(trees: &[TokenTree], mut prefix: Vec<String>, see: &mut impl FnMut(&[String])) {
+pub(super) fn path(trees: &[TokenTree], mut prefix: Vec<String>, see: &mut impl FnMut(&[String])) {
     let mut at = 0;
     loop {
         match trees.get(at) {

@@ -44,6 +44,15 @@ pub(super) fn check(file: &File) -> Vec<Problem> {
     problems
 }
 
+/// Whether a text has unsafe code, and not only the word.
+pub(super) fn has_unsafe(text: &str) -> bool {
+    let mut found = false;
+    walk(TokenStream::from_str(text).unwrap_or_default(), &mut |it| {
+        found |= matches!(&it[0], TokenTree::Ident(word) if word == "unsafe");
+    });
+    found
+}
+
 /// The length of the file and of each of its functions.
 pub(super) fn sizes(file: &File) -> Vec<Size> {
     let whole = Size {

@@ -67,7 +67,12 @@ fn unsafe_code_stays_where_the_architecture_has_it() {
     let code = "//! T.\nfn f() {\n    unsafe { g() }\n}\n";
     check_rows(&[
         (DRIVER, code, ""),
-        ("crates/wharf-port/src/core/slot.rs", code, ""),
+        ("crates/wharf-port/src/core/pool.rs", code, ""),
+        (
+            "crates/wharf-port/src/core/slot.rs",
+            code,
+            "slot.rs:3: unsafe code outside",
+        ),
         ("crates/wharf-port/tests/it/cases/fork.rs", code, ""),
         (PORT, code, "port.rs:3: unsafe code outside"),
         (
@@ -97,6 +102,44 @@ fn unsafe_code_stays_where_the_architecture_has_it() {
         ),
         (PORT, "//! T.\n#![deny(unsafe_op_in_unsafe_fn)]\n", ""),
     ]);
+}
+
+#[test]
+fn a_place_for_unsafe_code_has_some_and_pages_name_it() {
+    let found = |page: &str, pool: &str| {
+        let code = "//! T.\nunsafe fn f() {}\n";
+        let files = [
+            ("CONTRIBUTING.md", page),
+            ("crates/wharf-port/src/core/pool.rs", pool),
+            ("crates/wharf-port/src/driver/uring.rs", code),
+            ("crates/wharf-port/src/sys/unix.rs", code),
+            ("crates/wharf-port/tests/it/cases/fork.rs", code),
+            ("crates/wharf-port/tests/it/rig/open_handles.rs", code),
+            ("bench/bare/src/bin/bare-uring.rs", code),
+        ];
+        let files = files.map(|(path, text)| File {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        });
+        let problems = super::layout::check(&files);
+        problems.into_iter().map(|it| it.0).collect::<Vec<_>>()
+    };
+    let page = "Allowed in `driver`,\n  `sys` and `core/pool`.\n";
+    let code = "//! T.\nfn f() { unsafe { g() } }\n";
+    assert_eq!(found(page, code), [""; 0]);
+    let idle = found(page, "//! Nothing unsafe.\n");
+    assert!(
+        idle[0].contains("core/pool.rs has no unsafe code"),
+        "{idle:?}"
+    );
+    let stale = found(
+        "Allowed in `driver`, `sys`, `buffer` and `core/pool`.\n",
+        code,
+    );
+    assert!(
+        stale[0].starts_with("CONTRIBUTING.md:1: the page does not say"),
+        "{stale:?}"
+    );
 }
 
 #[test]
