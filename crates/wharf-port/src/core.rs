@@ -111,6 +111,7 @@ impl<'a> Out<'a> {
     }
 
     /// The same destination, for a step that this step takes.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn reborrow(&mut self) -> Out<'_> {
         Out(self.0.as_deref_mut())
     }
