@@ -1,5 +1,8 @@
 //! The table of the contract: each clause on each driver, made from the cases.
 //!
+//! The page begins with the clauses in words, which `contract-clauses.md` has. Each links to its
+//! cases, and a clause without words is an error.
+//!
 //! It is a file and not only a report, so that a review shows a change of what is proved. It
 //! includes the drivers of other systems: a case is skipped by name or it runs there.
 
@@ -15,6 +18,8 @@ use crate::rig::case::{Case, Clause, Driver, Mode, Where};
 const WRITE: &str = "WHARF_CONTRACT_WRITE";
 
 /// The parts of the file that people write.
+const INTRO: &str = include_str!("contract-intro.md");
+const CLAUSES: &str = include_str!("contract-clauses.md");
 const HEAD: &str = include_str!("contract-head.md");
 const TAIL: &str = include_str!("contract-tail.md");
 
@@ -55,7 +60,10 @@ pub(crate) fn check() -> Result<(), Failed> {
 }
 
 fn make() -> Result<String, Failed> {
-    let mut text = String::from(HEAD);
+    let mut text = String::from(INTRO);
+    text.push('\n');
+    clauses(&mut text)?;
+    text.push_str(HEAD);
     text.push('\n');
     let mut notes = Notes::default();
     summary(&mut text)?;
@@ -69,13 +77,38 @@ fn make() -> Result<String, Failed> {
     Ok(text)
 }
 
+/// The clauses in words, each with a link to its cases.
+fn clauses(text: &mut String) -> Result<(), Failed> {
+    let mut written = CLAUSES.split("### ").skip(1);
+    for (clause, title) in Clause::ALL {
+        let heading = format!("{clause:?} {title}\n");
+        let Some(words) = written.next().and_then(|it| it.strip_prefix(&heading)) else {
+            return Err(format!("contract-clauses.md does not go on with {heading}").into());
+        };
+        let of = all().filter(|case| case.clauses.contains(&clause));
+        let (words, cases) = (words.trim(), of.count());
+        let _ = write!(text, "### {heading}\n{words}\n\n");
+        let link = format!("#cases-of-{clause:?}").to_lowercase();
+        let noun = if cases == 1 { "case" } else { "cases" };
+        let _ = write!(text, "Proved by [{cases} {noun}]({link}).\n\n");
+    }
+    match written.next() {
+        Some(other) => Err(format!("contract-clauses.md has no clause {other}").into()),
+        None => Ok(()),
+    }
+}
+
 /// The number of cases for each clause on each driver; none is an error.
 fn summary(text: &mut String) -> Result<(), Failed> {
     text.push_str(
         "| clause | iocp | uring | poll | sim | uring, direct | sim, one leads |\n|---|---|---|---|---|---|---|\n",
     );
     for (clause, title) in Clause::ALL {
-        let _ = write!(text, "| {clause:?} {title} ");
+        let words = format!("#{clause:?} {title}")
+            .replace(' ', "-")
+            .to_lowercase();
+        let cases = format!("#cases-of-{clause:?}").to_lowercase();
+        let _ = write!(text, "| [{clause:?}]({words}) [{title}]({cases}) ");
         for column in Column::ALL {
             let of = all().filter(|case| case.clauses.contains(&clause));
             let (run, skipped) = of.fold((0, 0), |(run, skipped), case| match cell(case, column) {
@@ -97,7 +130,7 @@ fn summary(text: &mut String) -> Result<(), Failed> {
 }
 
 fn section(text: &mut String, clause: Clause, title: &str, notes: &mut Notes) {
-    let _ = write!(text, "\n### {clause:?} {title}\n\n");
+    let _ = write!(text, "\n### Cases of {clause:?}\n\n{title}\n\n");
     text.push_str(
         "| case | iocp | uring | poll | sim | uring, direct | sim, one leads | learnt from |\n|---|---|---|---|---|---|---|---|\n",
     );
