@@ -2,7 +2,9 @@
 //!
 //! An arrow is a path that begins with `crate` or `super`, in a `use`, in an expression or in a
 //! macro. Code only for tests is left out, because a test may import anything. A path that begins
-//! with the name of a child module stays within its part, and is no arrow.
+//! with the name of a child module stays within its part, and is no arrow. A path that begins with an
+//! imported name is one. Not found: a module under another name (`as`), and links in comments, which
+//! are no imports.
 //!
 //! The compiler knows no layers within a crate. A crate for each layer was rejected: the core and a
 //! driver call each other, and both need what the public must not see.
@@ -13,7 +15,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr as _;
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
 
 use super::{File, Problem};
 
@@ -220,7 +222,8 @@ fn check_file(
     let tokens = TokenStream::from_str(&file.text).unwrap_or_default();
     let here: Vec<String> = module.split("::").map(str::to_owned).collect();
     let mut seen = BTreeSet::new();
-    arrows(tokens, &here, &mut |path, line| {
+    let names = imports(tokens.clone(), &here);
+    arrows(tokens, &here, &names, &mut |path, line| {
         // A name that the root re-exports is of the module that has it.
         let to = match path {
             [name, ..] if faces.contains_key(name) => faces[name].clone(),
@@ -272,8 +275,30 @@ fn faces(root: &str) -> BTreeMap<String, String> {
     faces
 }
 
+/// What the file imports from its crate: each name, and the path of what it names.
+fn imports(tokens: TokenStream, here: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut names = BTreeMap::new();
+    super::source::walk(tokens, &mut |trees| {
+        if matches!(&trees[0], TokenTree::Ident(word) if word == "use")
+            && trees.len() > 2
+            && starts_path(trees, 1)
+        {
+            let (base, skip) = base(&trees[1..], here);
+            path(&trees[1 + skip..], base, &mut |path| {
+                names.extend(path.last().map(|name| (name.clone(), path.to_vec())));
+            });
+        }
+    });
+    names
+}
+
 /// Calls `see` with each path from the root of the crate and its line.
-fn arrows(tokens: TokenStream, here: &[String], see: &mut impl FnMut(&[String], usize)) {
+fn arrows(
+    tokens: TokenStream,
+    here: &[String],
+    names: &BTreeMap<String, Vec<String>>,
+    see: &mut impl FnMut(&[String], usize),
+) {
     let trees: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;
     while at < trees.len() {
@@ -286,15 +311,20 @@ fn arrows(tokens: TokenStream, here: &[String], see: &mut impl FnMut(&[String], 
                 let line = word.span().start().line;
                 let (base, skip) = base(&trees[at..], here);
                 path(&trees[at + skip..], base, &mut |path| see(path, line));
-                // What is nested in braces is a part of the path, and no new one.
-                while at < trees.len() && is_of_path(&trees[at]) {
-                    at += 1;
+                at = end_of_path(&trees, at);
+                continue;
+            }
+            TokenTree::Ident(word) if goes_on(&trees, at) => {
+                if let Some(base) = names.get(&word.to_string()) {
+                    let line = word.span().start().line;
+                    path(&trees[at + 3..], base.clone(), &mut |path| see(path, line));
                 }
+                at = end_of_path(&trees, at);
                 continue;
             }
             TokenTree::Group(group) => {
                 let inner = within(&trees, at, group, here);
-                arrows(group.stream(), &inner, see);
+                arrows(group.stream(), &inner, names, see);
             }
             TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => {}
         }
@@ -318,8 +348,29 @@ fn within(trees: &[TokenTree], at: usize, group: &Group, here: &[String]) -> Vec
 /// Whether `crate::` or `super::` begins here.
 fn starts_path(trees: &[TokenTree], at: usize) -> bool {
     let word = matches!(&trees[at], TokenTree::Ident(word) if word == "crate" || word == "super");
-    let inside = at >= 1 && is_colon(&trees[at - 1]);
-    word && !inside && trees.get(at + 1).is_some_and(is_colon)
+    word && goes_on(trees, at)
+}
+
+/// Whether the word here is the first of a path of several.
+fn goes_on(trees: &[TokenTree], at: usize) -> bool {
+    let inside = at >= 2 && is_separator(trees, at - 2);
+    !inside && is_separator(trees, at + 1)
+}
+
+/// Whether `::` is here. A single colon, as before a type, separates nothing.
+fn is_separator(trees: &[TokenTree], at: usize) -> bool {
+    let is_joint =
+        |tree: &TokenTree| matches!(tree, TokenTree::Punct(it) if it.spacing() == Spacing::Joint);
+    let second = trees.get(at + 1).is_some_and(is_colon);
+    second && is_colon(&trees[at]) && is_joint(&trees[at])
+}
+
+/// Behind the path that begins here. What is nested in braces is a part of it, and no new one.
+fn end_of_path(trees: &[TokenTree], mut at: usize) -> usize {
+    while matches!(trees.get(at), Some(TokenTree::Ident(_))) && is_separator(trees, at + 1) {
+        at += 3;
+    }
+    at + 1
 }
 
 /// Where a path starts, and how many tokens say so.
@@ -365,16 +416,8 @@ fn is_colon(tree: &TokenTree) -> bool {
     matches!(tree, TokenTree::Punct(punct) if punct.as_char() == ':')
 }
 
-fn is_of_path(tree: &TokenTree) -> bool {
-    match tree {
-        TokenTree::Ident(_) => true,
-        TokenTree::Group(_) | TokenTree::Literal(_) => false,
-        TokenTree::Punct(_) => is_colon(tree),
-    }
-}
-
 /// Whether `#[cfg(test)]` or `#[cfg(all(test, ...))]` stands here.
-fn is_test_only(trees: &[TokenTree]) -> bool {
+pub(super) fn is_test_only(trees: &[TokenTree]) -> bool {
     let [TokenTree::Punct(hash), TokenTree::Group(group), ..] = trees else {
         return false;
     };
@@ -395,7 +438,7 @@ fn needs_test(predicate: &Group) -> bool {
 }
 
 /// How many tokens an item has, with its attributes: up to its semicolon or its braces.
-fn item(trees: &[TokenTree]) -> usize {
+pub(super) fn item(trees: &[TokenTree]) -> usize {
     let end = |tree: &TokenTree| match tree {
         TokenTree::Punct(punct) => punct.as_char() == ';',
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,

@@ -57,6 +57,12 @@ fn below_the_face_nothing_imports_it() {
         "fn f() { let _ = matches!(x, crate::sim::A); }",
         why,
     );
+    is_refused(
+        LIBRARY,
+        "core/send.rs",
+        "fn f(it: crate::port::Port) {}",
+        why,
+    );
     is_allowed(LIBRARY, "core/send.rs", "use crate::packet::Packet;");
     is_allowed(LIBRARY, "core/send.rs", "use crate::Error;");
     is_allowed(LIBRARY, "waiter.rs", "use crate::batch::Batch;");
@@ -100,10 +106,28 @@ fn the_core_knows_the_seam_and_no_driver() {
         "use super::super::driver::sim;",
         why,
     );
+    is_refused(
+        LIBRARY,
+        "core/slot.rs",
+        "use crate::driver; fn f() { driver::choice::choose(); }",
+        why,
+    );
     is_allowed(
         LIBRARY,
         "core/slot.rs",
         "use crate::driver::{Driver, kind::DriverKind};",
+    );
+    // Of the driver of this system, through the seam.
+    is_allowed(LIBRARY, "core/locked.rs", "use crate::driver::SlotBlock;");
+    is_allowed(
+        LIBRARY,
+        "core/slot.rs",
+        "use crate::driver; fn f(it: driver::SlotBlock) { std::sim::sim(); }",
+    );
+    is_allowed(
+        LIBRARY,
+        "core/slot.rs",
+        "/// [here](crate::Port)\nfn f() {}",
     );
 }
 
@@ -127,6 +151,12 @@ fn drivers_do_not_know_each_other() {
         LIBRARY,
         "driver/sim.rs",
         "use crate::driver::{iocp::Iocp, reading};",
+        why,
+    );
+    is_refused(
+        LIBRARY,
+        "driver/poll.rs",
+        "use crate::driver::{self, reading}; fn f(it: driver::uring::Uring) {}",
         why,
     );
     is_allowed(
