@@ -10,6 +10,7 @@ mod copies;
 mod layout;
 mod manifest;
 mod prose;
+mod quiet;
 mod ratchet;
 mod readme;
 mod source;
@@ -79,6 +80,7 @@ fn check_files(files: &[File], ratchet: &Ratchet) -> Vec<Problem> {
         problems.extend(text::check(file));
         if file.path.ends_with(".rs") {
             problems.extend(source::check(file));
+            problems.extend(quiet::check(file));
         }
         if file.path.ends_with("Cargo.toml") {
             problems.extend(manifest::check(file));
