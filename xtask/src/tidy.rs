@@ -18,6 +18,7 @@ mod systems;
 #[cfg(test)]
 mod tests;
 mod text;
+mod verbs;
 
 use std::fs;
 
@@ -91,6 +92,7 @@ fn check_files(files: &[File], ratchet: &Ratchet) -> Vec<Problem> {
     problems.extend(copies::check(files));
     problems.extend(arrows::check(files));
     problems.extend(systems::check(files));
+    problems.extend(verbs::check(files));
     problems
 }
 

@@ -47,8 +47,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::core::options::Options;
-use crate::driver::Driver;
 use crate::driver::kind::DriverReport;
+use crate::driver::{Abilities, Driver, Submit};
 use crate::error::Operation;
 use crate::lock;
 use crate::op::Op;
@@ -75,8 +75,10 @@ pub(crate) struct Core {
     pub(in crate::core) timers: Mutex<Timers<TimerTarget>>,
     pub(in crate::core) pool: Pool,
     pub(in crate::core) driver: Box<dyn Driver>,
-    /// Whether requests wait until a thread enters the driver.
+    /// [`Abilities::defers`], which every call asks for.
     pub(in crate::core) defers: bool,
+    /// [`Abilities::may_spin`].
+    pub(in crate::core) may_spin: bool,
     pub(in crate::core) report: DriverReport,
     pub(in crate::core) counters: Counters,
     pub(in crate::core) ending: Ending,
@@ -121,19 +123,27 @@ impl Core {
     pub(crate) fn new(
         options: Options,
         driver: Box<dyn Driver>,
-        report: DriverReport,
+        mut report: DriverReport,
     ) -> Arc<Self> {
         let id = registry::next_port();
+        let Abilities {
+            concurrent,
+            defers,
+            may_spin,
+            features,
+        } = driver.abilities();
+        report.features = features;
         let core = Arc::new(Core {
             id,
             slots: Slots::new(options.sockets_max),
-            ready: Ready::new(!driver.concurrent()),
+            ready: Ready::new(!concurrent),
             timers: Mutex::new(
                 Timers::new(driver.now(), options.timers_max)
                     .with_room_beyond(deadlines::timers_beyond(&options)),
             ),
             pool: Pool::new(options.pool),
-            defers: driver.defers(),
+            defers,
+            may_spin,
             driver,
             report,
             counters: Counters::default(),
@@ -283,7 +293,7 @@ impl Core {
 
     /// Submits what is queued, without waiting.
     pub(crate) fn submit(self: &Arc<Self>) {
-        self.driver.submit(self);
+        self.driver.submit(self, Submit::Now);
     }
 
     /// Lets the calling thread into the driver without a waiter, if no thread is inside.
@@ -365,7 +375,7 @@ impl Core {
         if std::mem::replace(&mut *lock(&self.ended), true) {
             return;
         }
-        self.driver.flush_at_end(self);
+        self.driver.submit(self, Submit::AtEnd);
         let mut packets: Vec<Packet> = self.ready.drain().into();
         for index in 0..self.slots.used() {
             if let Some(mut socket) = self.lock_index(index, Out::queue()) {

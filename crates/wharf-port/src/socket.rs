@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::buffer::Buffer;
-use crate::core::locked::Locked;
 use crate::core::registry::with_core;
 use crate::core::slot::{SlotId, SocketState};
 use crate::core::{Core, Out};
@@ -49,15 +48,13 @@ impl SocketRef {
 
     fn address(
         self,
-        ask: impl FnOnce(&dyn Driver, &Locked<'_>) -> std::io::Result<Address>,
+        ask: impl FnOnce(&dyn Driver, &sys::Handle) -> std::io::Result<Address>,
     ) -> Result<Address> {
         let closed = Error::new(Operation::Address, ErrorKind::Closed);
         self.with(Operation::Address, |core, id| {
             let socket = core.lock(id, Out::queue()).ok_or(closed)?;
-            if socket.handle.is_none() {
-                return Err(closed);
-            }
-            ask(core.driver(), &socket).map_err(|e| Error::from_io(Operation::Address, &e))
+            let handle = socket.handle.as_ref().ok_or(closed)?;
+            ask(core.driver(), handle).map_err(|e| Error::from_io(Operation::Address, &e))
         })
     }
 
@@ -280,7 +277,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn local_addr(&self) -> Result<Address> {
-        self.address(|driver, socket| driver.local_address(socket))
+        self.address(|driver, handle| driver.local_address(handle))
     }
 
     /// Returns the peer's address, unless the peer is gone.
@@ -299,7 +296,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn peer_addr(&self) -> Result<Address> {
-        self.address(|driver, socket| driver.peer_address(socket))
+        self.address(|driver, handle| driver.peer_address(handle))
     }
 
     /// Lends the socket's descriptor to `use_it`, to set or read an option.

@@ -103,9 +103,9 @@ impl Locked<'_> {
         self.give_held_back();
         self.end_limit();
         if self.has(flag::LISTENER) {
-            let untold = self.core.driver.untold(self.id) as u64;
+            let undelivered = self.core.driver.undelivered(self.id) as u64;
             let untaken = &self.core.counters.accepted_untaken;
-            untaken.fetch_add(untold, std::sync::atomic::Ordering::Relaxed);
+            untaken.fetch_add(undelivered, std::sync::atomic::Ordering::Relaxed);
         }
         self.core.driver.release(self);
         self.set(flag::HANDLE_CLOSED);

@@ -11,6 +11,7 @@ use crate::core::deadlines::TimerTarget;
 use crate::core::locked::Locked;
 use crate::core::slot::{Receiving, SlotId, flag};
 use crate::core::{Core, Out};
+use crate::driver::Side;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
 use crate::op::Op;
@@ -92,7 +93,7 @@ impl Core {
         }
         socket.set(flag::DEADLINE);
         if socket.has(flag::ARMED) {
-            self.driver.cancel_receive(&mut socket);
+            self.driver.cancel(&mut socket, Side::Reading);
         } else {
             socket.connected(Err(0));
         }
@@ -160,7 +161,7 @@ impl Locked<'_> {
         let Some(to) = to.and_then(SockAddr::as_socket) else {
             return false;
         };
-        let local = self.core.driver.local_address(self);
+        let local = self.core.driver.local_address(self.open_handle());
         let same_port = |local: &Address| {
             let local = local.as_socket_addr();
             local.is_some_and(|local| local.port() == to.port())
@@ -168,7 +169,7 @@ impl Locked<'_> {
         let Some(local) = local.ok().filter(same_port) else {
             return false;
         };
-        let peer = self.core.driver.peer_address(self);
+        let peer = self.core.driver.peer_address(self.open_handle());
         peer.is_ok_and(|peer| peer == local)
     }
 

@@ -17,6 +17,7 @@ use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::slot::flag;
 use crate::core::{Core, Out};
+use crate::driver::Submit;
 use crate::error::ErrorKind;
 use crate::lock;
 use crate::op::Close;
@@ -53,7 +54,7 @@ impl Core {
                 let _ = self.close_socket(id, Close::Flush, true);
             }
         }
-        self.driver.submit(self);
+        self.driver.submit(self, Submit::Now);
         if self.ready.has_waiters() {
             self.wake(self.ready.wake_all());
         } else {
@@ -78,7 +79,7 @@ impl Core {
     /// processes the system's reports about them. Perhaps no thread has waited since.
     pub(crate) fn admit(self: &Arc<Self>, kept: bool) -> Result<Locked<'_>, ErrorKind> {
         let allocated = self.slots.allocate(kept).or_else(|| {
-            self.driver.submit(self);
+            self.driver.submit(self, Submit::Now);
             self.slots.allocate(kept)
         });
         let (id, state) = allocated.ok_or(ErrorKind::Full)?;

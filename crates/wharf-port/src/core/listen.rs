@@ -67,7 +67,7 @@ impl Core {
             let kind = ErrorKind::InvalidInput;
             return Err(Error::advised(Operation::Listen, kind, SAME_DRIVER));
         }
-        let shared = self.driver.share_listener(&socket);
+        let shared = self.driver.share_listener(socket.open_handle());
         let shared = shared.map_err(|error| Error::from_io(Operation::Listen, &error))?;
         socket.set(flag::SHARED_LISTENER);
         Ok(shared)

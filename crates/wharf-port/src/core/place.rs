@@ -58,7 +58,7 @@ impl Place {
 
     /// Returns the peer of a socket that was accepted into this place.
     pub(crate) fn peer_of(&self, handle: &sys::Handle) -> std::io::Result<Address> {
-        self.core.driver.peer_of(handle)
+        self.core.driver.peer_address(handle)
     }
 }
 
@@ -66,7 +66,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if !self.spent && !self.core.is_forked() {
             if let Some(token) = self.token {
-                self.core.driver.untaken(token);
+                self.core.driver.abandon_accepted(token);
             }
             self.core.slots.unreserve();
             self.core.socket_gone();

@@ -12,6 +12,7 @@ use crate::core::pool::PoolBuffer;
 use crate::core::slot::{Receiving, SlotId, SocketState, flag};
 use crate::core::work::Into;
 use crate::core::{Core, Out};
+use crate::driver;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op};
 use crate::packet::{End, Event, Leave, Side};
@@ -144,7 +145,7 @@ impl Core {
         }
         if socket.has(flag::ARMED) {
             socket.set(flag::CANCEL_RECEIVE);
-            self.driver.cancel_receive(&mut socket);
+            self.driver.cancel(&mut socket, driver::Side::Reading);
         } else {
             socket.receive_ended(End::Cancelled);
             if socket.handle.is_some() {

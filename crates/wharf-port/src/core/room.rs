@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::core::locked::Locked;
 use crate::core::slot::{SlotId, SocketState, flag};
 use crate::core::{Core, Out};
+use crate::driver::Submit;
 use crate::error::ErrorKind;
 use crate::error::Operation;
 use crate::packet::{Event, Side};
@@ -39,7 +40,7 @@ impl Core {
                 return Err(ErrorKind::Full);
             }
             drop(socket);
-            self.driver.make_room(self, id);
+            self.driver.submit(self, Submit::ForRoom(id));
         }
         Err(ErrorKind::Full)
     }

@@ -14,6 +14,7 @@ use crate::core::locked::Locked;
 use crate::core::slot::{SlotId, flag};
 use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
+use crate::driver;
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op};
 use crate::packet::{End, Event, Side};
@@ -106,7 +107,7 @@ impl Core {
             }
             work.cancelled_send = Some(op.sequence);
             socket.set(flag::CANCEL_SEND);
-            self.driver.cancel_send(&mut socket);
+            self.driver.cancel(&mut socket, driver::Side::Writing);
             return Cancel::Requested;
         }
         socket.cut_send(place);
@@ -165,7 +166,7 @@ impl Locked<'_> {
                 Queued::Bytes { buffer, .. } if buffer.is_empty() => self.sent(0),
                 Queued::Bytes { .. } => return true,
                 Queued::Shutdown { .. } => {
-                    let result = self.core.driver.shutdown_write(self);
+                    let result = self.core.driver.shutdown_write(self.open_handle());
                     let how = match result {
                         Ok(()) => End::Finished,
                         Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),

@@ -180,7 +180,7 @@ impl Taking {
     ) -> Result<(), i32> {
         let local = &mut self.local;
         let spin = core.options.spin_us_max;
-        if spin == 0 || !core.driver.may_spin() {
+        if spin == 0 || !core.may_spin {
             return core.driver.poll(core, timeout, local, wakes);
         }
         let start = Instant::now();

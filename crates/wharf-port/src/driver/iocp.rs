@@ -36,7 +36,7 @@ use windows_sys::Win32::Networking::WinSock::WSABUF;
 
 use super::reading::{self, READABLE};
 use super::silence::Silence;
-use super::{Driver, Unavailable};
+use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
@@ -162,6 +162,21 @@ fn close_handle(socket: &mut Locked<'_>) {
     }
 }
 
+/// Cancels a connect, whose socket closes with it, or a watch: nothing else sets `ARMED` here.
+fn cancel_reading(socket: &Locked<'_>) {
+    let own = socket.block().overlapped.address();
+    if let Some(handle) = &socket.handle {
+        request::cancel(handle, own);
+    }
+}
+
+fn cancel_sending(socket: &mut Locked<'_>) {
+    let SocketState { work, handle, .. } = &mut **socket;
+    let work = work.as_mut().expect("a send keeps its work");
+    let handle = handle.as_ref().expect("a socket that sends is open");
+    request::cancel(handle, work.driver.sending().address());
+}
+
 /// Lists what is queued and not sent, up to a shutdown. Returns the number of buffers, which is
 /// also the number of sends.
 fn list_unsent(work: &Work, buffers: &mut [WSABUF; BUFFERS_MAX]) -> usize {
@@ -187,25 +202,22 @@ fn list_unsent(work: &Work, buffers: &mut [WSABUF; BUFFERS_MAX]) -> usize {
 }
 
 impl Driver for Iocp {
-    fn concurrent(&self) -> bool {
-        true
-    }
-
-    fn features(&self) -> Vec<&'static str> {
+    fn abilities(&self) -> Abilities {
         static WINE: OnceLock<Option<String>> = OnceLock::new();
         let text = |version| format!("Wine {version} in place of Windows");
         let wine = WINE.get_or_init(|| sys::wine_version().map(text));
-        wine.as_deref().into_iter().collect()
+        Abilities {
+            concurrent: true,
+            defers: false,
+            may_spin: true,
+            features: wine.as_deref().into_iter().collect(),
+        }
     }
 
     fn associate(&self, socket: &mut Locked<'_>, _accepted: bool) -> Result<(), i32> {
         self.queue.associate(socket.open_handle(), socket.id)?;
         // For reads and short sends, which are plain calls; requests are overlapped all the same.
         sys::set_nonblocking(socket.open_handle(), true)
-    }
-
-    fn listening(&self, socket: &Locked<'_>, at: &ListenOptions) {
-        self.keep_options(socket, at);
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
@@ -216,12 +228,6 @@ impl Driver for Iocp {
             Some(Receiving::Stream | Receiving::Into) => self.arm_reading(socket),
             Some(Receiving::Watch) => self.arm_watch(socket),
         }
-    }
-
-    fn submit(&self, core: &Arc<Core>) {
-        // Requests never wait here, but what is queued behind a request goes out when its end is
-        // taken note of.
-        self.collect(core);
     }
 
     fn send_at_once(&self, socket: &mut Locked<'_>, bytes: &[u8]) -> Option<Result<usize, i32>> {
@@ -264,25 +270,11 @@ impl Driver for Iocp {
         }
     }
 
-    fn flush_at_end(&self, core: &Arc<Core>) {
-        // Everything is with the system already: what it has done is taken note of.
-        let looks = 0..LOOKS_MAX;
-        looks.into_iter().any(|_| self.collect(core) == 0);
-    }
-
-    /// A connect, whose socket closes with it, or a watch: nothing else sets the flag for it.
-    fn cancel_receive(&self, socket: &mut Locked<'_>) {
-        let own = socket.block().overlapped.address();
-        if let Some(handle) = &socket.handle {
-            request::cancel(handle, own);
+    fn cancel(&self, socket: &mut Locked<'_>, side: Side) {
+        match side {
+            Side::Reading => cancel_reading(socket),
+            Side::Writing => cancel_sending(socket),
         }
-    }
-
-    fn cancel_send(&self, socket: &mut Locked<'_>) {
-        let SocketState { work, handle, .. } = &mut **socket;
-        let work = work.as_mut().expect("a send keeps its work");
-        let handle = handle.as_ref().expect("a socket that sends is open");
-        request::cancel(handle, work.driver.sending().address());
     }
 
     fn hang_up(&self, socket: &mut Locked<'_>) {
@@ -298,10 +290,6 @@ impl Driver for Iocp {
         if !graceful {
             close_handle(socket);
         }
-    }
-
-    fn untold(&self, id: SlotId) -> usize {
-        self.listeners.unplaced(id)
     }
 
     fn release(&self, socket: &mut Locked<'_>) {
@@ -328,6 +316,16 @@ impl Driver for Iocp {
 
     fn has_more(&self, socket: &Locked<'_>) -> bool {
         reading::has_more(socket)
+    }
+
+    fn submit(&self, core: &Arc<Core>, why: Submit) {
+        // Requests never wait here, but what is queued behind a request goes out when its end is
+        // taken note of. At the end of a port, that is all there is to do.
+        let looks = match why {
+            Submit::Now | Submit::ForRoom(_) => 1,
+            Submit::AtEnd => LOOKS_MAX,
+        };
+        (0..looks).any(|_| self.collect(core) == 0);
     }
 
     fn poll(
@@ -386,3 +384,15 @@ impl Driver for Iocp {
         }
     }
 }
+
+impl Sockets for Iocp {
+    fn listening(&self, socket: &Locked<'_>, at: &ListenOptions) {
+        self.keep_options(socket, at);
+    }
+
+    fn undelivered(&self, listener: SlotId) -> usize {
+        self.listeners.unplaced(listener)
+    }
+}
+
+impl Threads for Iocp {}

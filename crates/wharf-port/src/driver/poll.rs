@@ -17,14 +17,14 @@ use std::time::Duration;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Receiving, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
 use crate::packet::End;
 use crate::sys;
 
 use super::reading::{self, READABLE};
-use super::{Driver, Unavailable};
+use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
 use queue::{Interest, Poller};
 
 mod accept;
@@ -119,6 +119,20 @@ impl Poll {
         }
     }
 
+    /// Tries all sockets, part after part of a queue, for as long as the system takes whole parts.
+    fn try_all(core: &Arc<Core>) {
+        for index in 0..core.places_used() {
+            while let Some(mut socket) = core.lock_index(index, Out::queue()) {
+                let before = queued_bytes(&socket);
+                Self::try_again(&mut socket);
+                let sent = before - queued_bytes(&socket);
+                if sent < SEND_BYTES_MAX {
+                    break;
+                }
+            }
+        }
+    }
+
     fn start_connect(&self, socket: &mut Locked<'_>) {
         let work = socket.work.as_ref();
         let address = work.and_then(|work| work.connect_to.as_ref());
@@ -169,8 +183,13 @@ fn queued_bytes(socket: &Locked<'_>) -> usize {
 }
 
 impl Driver for Poll {
-    fn concurrent(&self) -> bool {
-        Poller::CONCURRENT
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            concurrent: Poller::CONCURRENT,
+            defers: false,
+            may_spin: true,
+            features: Vec::new(),
+        }
     }
 
     fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32> {
@@ -251,31 +270,7 @@ impl Driver for Poll {
         }
     }
 
-    fn make_room(&self, core: &Arc<Core>, id: SlotId) {
-        if let Some(mut socket) = core.lock(id, Out::queue()) {
-            Self::try_again(&mut socket);
-        }
-    }
-
-    fn flush_at_end(&self, core: &Arc<Core>) {
-        for index in 0..core.places_used() {
-            // Part after part, for as long as the system takes whole ones.
-            while let Some(mut socket) = core.lock_index(index, Out::queue()) {
-                let before = queued_bytes(&socket);
-                Self::try_again(&mut socket);
-                let sent = before - queued_bytes(&socket);
-                if sent < SEND_BYTES_MAX {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn cancel_receive(&self, _socket: &mut Locked<'_>) {
-        debug_assert!(false, "nothing is ever with the system");
-    }
-
-    fn cancel_send(&self, _socket: &mut Locked<'_>) {
+    fn cancel(&self, _socket: &mut Locked<'_>, _side: Side) {
         debug_assert!(false, "nothing is ever with the system");
     }
 
@@ -324,6 +319,18 @@ impl Driver for Poll {
         }
     }
 
+    fn submit(&self, core: &Arc<Core>, why: Submit) {
+        match why {
+            Submit::Now => {}
+            Submit::ForRoom(id) => {
+                if let Some(mut socket) = core.lock(id, Out::queue()) {
+                    Self::try_again(&mut socket);
+                }
+            }
+            Submit::AtEnd => Self::try_all(core),
+        }
+    }
+
     fn poll(
         &self,
         core: &Arc<Core>,
@@ -351,6 +358,10 @@ impl Driver for Poll {
         0 // Nothing is ever with the system, so every socket was closed by its abort.
     }
 }
+
+impl Sockets for Poll {}
+
+impl Threads for Poll {}
 
 #[cfg(test)]
 mod tests;

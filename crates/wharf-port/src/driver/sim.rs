@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::{Driver, Unavailable};
+use super::{Abilities, Driver, Side, Sockets, Threads, Unavailable};
 use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::core::local::Local;
@@ -25,7 +25,7 @@ use crate::core::{Core, Out};
 use crate::listen::{ListenAt, ListenOptions};
 use crate::sys;
 use queue::Shared;
-use request::{Asked, Memory, Side};
+use request::{Asked, Memory};
 use socket::{Listener, Owner, Role, SocketId};
 use world::{Event, World};
 
@@ -129,89 +129,14 @@ fn with_number(world: &mut World, address: &Address) -> Address {
 }
 
 impl Driver for Sim {
-    fn concurrent(&self) -> bool {
-        !self.one_leads
-    }
-
-    fn enter_thread(&self) -> Result<(), crate::Error> {
-        self.shared.step();
-        Ok(())
-    }
-
-    fn leave_thread(&self, _core: &Arc<Core>, _ends: bool) {
-        self.shared.forget_call();
-        self.shared.step();
-    }
-
-    fn step(&self) {
-        self.shared.step();
-    }
-
-    fn now(&self) -> Instant {
-        self.shared.with(|world| world.now())
-    }
-
-    /// Its clock stands until a waiter sleeps.
-    fn may_spin(&self) -> bool {
-        false
-    }
-
-    fn network(&self) -> Option<Network> {
-        Some(Network::new(&self.shared))
-    }
-
-    fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
-        let (ListenAt::Address(address), None) = (&at.at, &at.congestion_control) else {
-            return Err(std::io::ErrorKind::Unsupported.into());
-        };
-        self.shared.with(|world| {
-            let address = with_number(world, address);
-            if world.sockets.listening_at(&address).is_some() {
-                return Err(in_use());
-            }
-            let listener = Listener {
-                backlog_max: usize::try_from(at.backlog).unwrap_or(usize::MAX).max(1),
-                ..Listener::default()
-            };
-            world.open(address, Role::Listener(listener))
-        })
-    }
-
-    fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
-        if to.congestion_control.is_some() {
-            return Err(std::io::ErrorKind::Unsupported.into());
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            concurrent: !self.one_leads,
+            defers: false,
+            // Its clock stands until a waiter sleeps.
+            may_spin: false,
+            features: Vec::new(),
         }
-        self.shared.with(|world| {
-            let local = match (to.source, to.address.as_socket_addr()) {
-                (Some(source), _) => source.into(),
-                (None, Some(address)) => peer::unspecified_like(address).into(),
-                (None, None) => Address::unix(""),
-            };
-            let local = with_number(world, &local);
-            world.open(local, Role::Connector)
-        })
-    }
-
-    fn share_listener(&self, _socket: &Locked<'_>) -> std::io::Result<sys::Handle> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
-
-    fn local_address(&self, socket: &Locked<'_>) -> std::io::Result<Address> {
-        self.shared.with(|world| {
-            let socket = world.socket_of(socket.open_handle());
-            Ok(socket.expect("an associated socket is known").local.clone())
-        })
-    }
-
-    fn peer_address(&self, socket: &Locked<'_>) -> std::io::Result<Address> {
-        self.shared.with(|world| {
-            let socket = world.socket_of(socket.open_handle());
-            let socket = socket.expect("an associated socket is known");
-            match (&socket.role, &socket.peer) {
-                (Role::Stream(stream), Some(peer)) if !stream.broken => Ok(peer.clone()),
-                _ => Err(std::io::Error::from_raw_os_error(code::NOT_CONNECTED)),
-            }
-        })
     }
 
     fn associate(&self, socket: &mut Locked<'_>, _accepted: bool) -> Result<(), i32> {
@@ -226,25 +151,6 @@ impl Driver for Sim {
                 Some(Owner::Peer) | None => Err(code::FOREIGN),
             }
         })
-    }
-
-    fn untaken(&self, token: u64) {
-        self.shared.with(|world| {
-            let id = SocketId::decode(token);
-            let socket = world.sockets.at(id);
-            if let Some(Owner::Port { slot: None, .. }) = socket.map(|socket| socket.owner) {
-                world.leave(id);
-            }
-        });
-    }
-
-    fn abandon(&self, handle: sys::Handle) {
-        self.shared.with(|world| {
-            if let Some(id) = world.find(&handle) {
-                world.leave(id);
-            }
-        });
-        drop(handle);
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
@@ -290,14 +196,9 @@ impl Driver for Sim {
         self.ask(socket, Asked::Send, memory);
     }
 
-    fn cancel_receive(&self, socket: &mut Locked<'_>) {
+    fn cancel(&self, socket: &mut Locked<'_>, side: Side) {
         self.shared
-            .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
-    }
-
-    fn cancel_send(&self, socket: &mut Locked<'_>) {
-        self.shared
-            .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Writing));
+            .with(|world| Self::cancel_side(world, socket.open_handle(), side));
     }
 
     fn hang_up(&self, socket: &mut Locked<'_>) {
@@ -305,14 +206,6 @@ impl Driver for Sim {
             Self::hang_up_side(world, socket.open_handle(), Side::Reading);
             Self::hang_up_side(world, socket.open_handle(), Side::Writing);
         });
-    }
-
-    fn shutdown_write(&self, socket: &Locked<'_>) -> Result<(), i32> {
-        self.shared.with(|world| {
-            let id = world.find(socket.open_handle());
-            let finished = id.is_some_and(|id| world.finish(id));
-            finished.then_some(()).ok_or(code::NOT_CONNECTED)
-        })
     }
 
     fn release(&self, socket: &mut Locked<'_>) {
@@ -366,6 +259,118 @@ impl Driver for Sim {
         self.shared.wake(threads);
     }
 
+    fn end(&self, core: &Arc<Core>) -> u64 {
+        for _ in 0..END_EVENTS_MAX {
+            let Some(event) = self.shared.with(World::take_next) else {
+                break;
+            };
+            self.carry_out(core, event, &mut Out::queue());
+        }
+        self.shared.with(|world| world.requests)
+    }
+}
+
+impl Sockets for Sim {
+    fn open_listener(&self, at: &ListenOptions) -> std::io::Result<sys::Handle> {
+        let (ListenAt::Address(address), None) = (&at.at, &at.congestion_control) else {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        };
+        self.shared.with(|world| {
+            let address = with_number(world, address);
+            if world.sockets.listening_at(&address).is_some() {
+                return Err(in_use());
+            }
+            let listener = Listener {
+                backlog_max: usize::try_from(at.backlog).unwrap_or(usize::MAX).max(1),
+                ..Listener::default()
+            };
+            world.open(address, Role::Listener(listener))
+        })
+    }
+
+    fn share_listener(&self, _listener: &sys::Handle) -> std::io::Result<sys::Handle> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn open_connector(&self, to: &ConnectOptions) -> std::io::Result<sys::Handle> {
+        if to.congestion_control.is_some() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        self.shared.with(|world| {
+            let local = match (to.source, to.address.as_socket_addr()) {
+                (Some(source), _) => source.into(),
+                (None, Some(address)) => peer::unspecified_like(address).into(),
+                (None, None) => Address::unix(""),
+            };
+            let local = with_number(world, &local);
+            world.open(local, Role::Connector)
+        })
+    }
+
+    fn local_address(&self, handle: &sys::Handle) -> std::io::Result<Address> {
+        self.shared.with(|world| {
+            let socket = world.socket_of(handle);
+            Ok(socket.expect("an open socket is known").local.clone())
+        })
+    }
+
+    fn peer_address(&self, handle: &sys::Handle) -> std::io::Result<Address> {
+        self.shared.with(|world| {
+            let socket = world.socket_of(handle);
+            let socket = socket.expect("an open socket is known");
+            match (&socket.role, &socket.peer) {
+                (Role::Stream(stream), Some(peer)) if !stream.broken => Ok(peer.clone()),
+                _ => Err(std::io::Error::from_raw_os_error(code::NOT_CONNECTED)),
+            }
+        })
+    }
+
+    fn shutdown_write(&self, handle: &sys::Handle) -> Result<(), i32> {
+        self.shared.with(|world| {
+            let id = world.find(handle);
+            let finished = id.is_some_and(|id| world.finish(id));
+            finished.then_some(()).ok_or(code::NOT_CONNECTED)
+        })
+    }
+
+    fn abandon(&self, handle: sys::Handle) {
+        self.shared.with(|world| {
+            if let Some(id) = world.find(&handle) {
+                world.leave(id);
+            }
+        });
+        drop(handle);
+    }
+
+    fn abandon_accepted(&self, token: u64) {
+        self.shared.with(|world| {
+            let id = SocketId::decode(token);
+            let socket = world.sockets.at(id);
+            if let Some(Owner::Port { slot: None, .. }) = socket.map(|socket| socket.owner) {
+                world.leave(id);
+            }
+        });
+    }
+
+    fn network(&self) -> Option<Network> {
+        Some(Network::new(&self.shared))
+    }
+}
+
+impl Threads for Sim {
+    fn now(&self) -> Instant {
+        self.shared.with(|world| world.now())
+    }
+
+    fn enter_thread(&self) -> Result<(), crate::Error> {
+        self.shared.step();
+        Ok(())
+    }
+
+    fn step(&self) {
+        self.shared.step();
+    }
+
     fn park(&self, at_most: Option<Duration>) {
         self.shared.step();
         self.shared.park(at_most);
@@ -376,13 +381,8 @@ impl Driver for Sim {
         self.shared.unpark(thread);
     }
 
-    fn end(&self, core: &Arc<Core>) -> u64 {
-        for _ in 0..END_EVENTS_MAX {
-            let Some(event) = self.shared.with(World::take_next) else {
-                break;
-            };
-            self.carry_out(core, event, &mut Out::queue());
-        }
-        self.shared.with(|world| world.requests)
+    fn leave_thread(&self, _core: &Arc<Core>, _ends: bool) {
+        self.shared.forget_call();
+        self.shared.step();
     }
 }

@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::sys::{self, Handle};
 
-use super::{Driver, Unavailable};
+use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
 use buffers::Buffers;
 use direct::Direct;
 use queue::{Purpose, Ring, Size};
@@ -260,14 +260,19 @@ impl Uring {
         });
     }
 
+    /// Asks for the end of what the writing side has with the kernel.
+    fn cancel_sending(&self, socket: &Locked<'_>) {
+        let name = Name::of(Kind::Send, socket.id);
+        self.ring.push(request::cancel(name));
+    }
+
     /// Asks for the end of everything that the kernel has of this socket.
     fn cancel_all(&self, socket: &Locked<'_>) {
         if socket.has(flag::ARMED) {
             self.cancel_reading(socket);
         }
         if socket.has(flag::SENDING) {
-            let name = Name::of(Kind::Send, socket.id);
-            self.ring.push(request::cancel(name));
+            self.cancel_sending(socket);
         }
         if socket.has(flag::GUARDED) {
             let name = Name::of(Kind::Guard, socket.id);
@@ -277,59 +282,18 @@ impl Uring {
 }
 
 impl Driver for Uring {
-    fn concurrent(&self) -> bool {
-        false
-    }
-
-    fn features(&self) -> Vec<&'static str> {
+    fn abilities(&self) -> Abilities {
         let mut features = vec!["accepts that stream", "receives into provided buffers"];
         features.push(abilities::CAPS_STREAMS.in_use(self.caps_streams));
         features.extend(self.ring.features());
         if self.direct.is_some() {
             features.push("direct descriptors");
         }
-        features
-    }
-
-    fn enter_thread(&self) -> Result<()> {
-        match self.ring.bind() {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::advised(
-                Operation::Waiter,
-                ErrorKind::Unsupported,
-                "io_uring binds a single-waiter port to the thread of its first waiter: wait on \
-                 that thread, or build a shared port",
-            )),
-            Err(code) => Err(Error::from_os(Operation::Waiter, code)),
-        }
-    }
-
-    fn defers(&self) -> bool {
-        true
-    }
-
-    fn wait_begins(&self, core: &Core) {
-        self.note_wait(core);
-    }
-
-    fn submit_if_late(&self, core: &Arc<Core>) {
-        self.hand_over_if_late(core);
-    }
-
-    fn submit(&self, core: &Arc<Core>) {
-        self.hand_over(core);
-    }
-
-    fn flush_at_end(&self, core: &Arc<Core>) {
-        self.hand_over_at_end(core);
-    }
-
-    fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
-        self.note_leave(core);
-        if ends {
-            self.thread_ends(core);
-        } else {
-            self.recall(core);
+        Abilities {
+            concurrent: false,
+            defers: true,
+            may_spin: true,
+            features,
         }
     }
 
@@ -346,14 +310,6 @@ impl Driver for Uring {
             self.take_in(socket)?;
         }
         Ok(())
-    }
-
-    fn local_address(&self, socket: &Locked<'_>) -> io::Result<Address> {
-        self.ask_address(socket.open_handle(), sys::local_address)
-    }
-
-    fn peer_of(&self, handle: &Handle) -> io::Result<Address> {
-        self.ask_address(handle, sys::peer_address)
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
@@ -404,13 +360,11 @@ impl Driver for Uring {
         self.ask(Kind::Send, socket.id, entry);
     }
 
-    fn cancel_receive(&self, socket: &mut Locked<'_>) {
-        self.cancel_reading(socket);
-    }
-
-    fn cancel_send(&self, socket: &mut Locked<'_>) {
-        self.ring
-            .push(request::cancel(Name::of(Kind::Send, socket.id)));
+    fn cancel(&self, socket: &mut Locked<'_>, side: Side) {
+        match side {
+            Side::Reading => self.cancel_reading(socket),
+            Side::Writing => self.cancel_sending(socket),
+        }
     }
 
     fn hang_up(&self, socket: &mut Locked<'_>) {
@@ -436,30 +390,11 @@ impl Driver for Uring {
         }
     }
 
-    fn shutdown_write(&self, socket: &Locked<'_>) -> Result<(), i32> {
-        self.with_descriptor(socket.open_handle(), sys::shutdown_write)?
-    }
-
-    fn untold(&self, id: SlotId) -> usize {
-        let untold = lock(&self.undelivered);
-        untold
-            .iter()
-            .filter(|(listener, _)| *listener == id)
-            .count()
-    }
-
-    fn abandon(&self, handle: Handle) {
-        if let Some(place) = handle.place() {
-            self.free_place(place);
+    fn submit(&self, core: &Arc<Core>, why: Submit) {
+        match why {
+            Submit::Now | Submit::ForRoom(_) => self.hand_over(core),
+            Submit::AtEnd => self.hand_over_at_end(core),
         }
-    }
-
-    fn untaken(&self, token: u64) {
-        self.free_place(u32::try_from(token).expect("a token is a place in the table"));
-    }
-
-    fn wants_entry(&self) -> bool {
-        self.ring.has_queued()
     }
 
     fn poll(
@@ -481,5 +416,70 @@ impl Driver for Uring {
 
     fn end(&self, core: &Arc<Core>) -> u64 {
         self.finish(core)
+    }
+}
+
+impl Sockets for Uring {
+    fn undelivered(&self, listener: SlotId) -> usize {
+        let undelivered = lock(&self.undelivered);
+        undelivered.iter().filter(|(of, _)| *of == listener).count()
+    }
+
+    fn local_address(&self, handle: &Handle) -> io::Result<Address> {
+        self.ask_address(handle, sys::local_address)
+    }
+
+    fn peer_address(&self, handle: &Handle) -> io::Result<Address> {
+        self.ask_address(handle, sys::peer_address)
+    }
+
+    fn shutdown_write(&self, handle: &Handle) -> Result<(), i32> {
+        self.with_descriptor(handle, sys::shutdown_write)?
+    }
+
+    fn abandon(&self, handle: Handle) {
+        if let Some(place) = handle.place() {
+            self.free_place(place);
+        }
+    }
+
+    fn abandon_accepted(&self, token: u64) {
+        self.free_place(u32::try_from(token).expect("a token is a place in the table"));
+    }
+}
+
+impl Threads for Uring {
+    fn enter_thread(&self) -> Result<()> {
+        match self.ring.bind() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::advised(
+                Operation::Waiter,
+                ErrorKind::Unsupported,
+                "io_uring binds a single-waiter port to the thread of its first waiter: wait on \
+                 that thread, or build a shared port",
+            )),
+            Err(code) => Err(Error::from_os(Operation::Waiter, code)),
+        }
+    }
+
+    fn wait_begins(&self, core: &Core) {
+        self.note_wait(core);
+    }
+
+    fn submit_if_late(&self, core: &Arc<Core>) {
+        self.hand_over_if_late(core);
+    }
+
+    fn wants_entry(&self) -> bool {
+        self.ring.has_queued()
+    }
+
+    fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
+        self.note_leave(core);
+        if ends {
+            self.thread_ends(core);
+        } else {
+            self.recall(core);
+        }
     }
 }

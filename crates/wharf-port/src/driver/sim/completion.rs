@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use super::request::{Outcome, Side};
+use super::request::Outcome;
 use super::socket::SocketId;
 use super::{Sim, code};
 use crate::core::locked::Locked;
 use crate::core::slot::{Receiving, flag};
 use crate::core::{Core, Out};
+use crate::driver::Side;
 
 impl Sim {
     pub(super) fn report(

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::options::{Faults, SimOptions};
 use super::queue::Shared;
-use super::request::Side;
 use super::socket::{Knock, Listener, Owner, Role, Socket, SocketId};
 use crate::address::Address;
+use crate::driver::Side;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// The network of a port that was built on the simulated driver; made by

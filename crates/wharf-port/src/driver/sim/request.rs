@@ -8,13 +8,7 @@ use crate::accepted::Accepted;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::{Queued, Work};
-
-/// Which of a socket's two requests is meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
-    Reading,
-    Writing,
-}
+use crate::driver::Side;
 
 /// What was requested: on either side what the socket does there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use super::code;
-use super::request::{Request, Side};
+use super::request::Request;
 use super::world::World;
 use crate::address::Address;
 use crate::core::slot::SlotId;
+use crate::driver::Side;
 
 /// An entry of the table, and a generation that tells its successive sockets apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::code;
-use super::request::{Asked, Outcome, Side};
+use super::request::{Asked, Outcome};
 use super::socket::{Knock, Owner, SocketId};
 use super::world::World;
 use crate::accepted::Accepted;
@@ -16,9 +16,9 @@ use crate::address::Address;
 use crate::core::Core;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
-
 use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::{Queued, Work};
+use crate::driver::Side;
 use crate::sys;
 
 /// The longest time for which descriptors are short.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use super::options::{Faults, SimOptions};
 use super::queue::Sleepers;
 use super::random::Random;
-use super::request::{Asked, Memory, Outcome, Request, Side};
+use super::request::{Asked, Memory, Outcome, Request};
 use super::socket::{Owner, Role, Socket, SocketId, Sockets};
 use super::stage::Acting;
 use crate::address::Address;
 use crate::core::slot::Receiving;
 use crate::core::slot::SlotId;
+use crate::driver::Side;
 use crate::sys;
 
 /// If this many events happen at one instant, the port counts as spinning.

@@ -18,7 +18,7 @@ use crate::core::place::Place;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::{Receiving, SlotId, flag};
 use crate::core::{Core, Out};
-use crate::driver::Driver;
+use crate::driver::Sockets;
 use crate::lock;
 use crate::sys::{self, Handle};
 
