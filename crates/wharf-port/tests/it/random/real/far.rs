@@ -111,6 +111,11 @@ impl Far {
         2 * self.number + usize::from(!self.echoed)
     }
 
+    /// How many bytes it has sent and received.
+    pub(crate) fn moved(&self) -> usize {
+        self.said + self.heard
+    }
+
     pub(crate) fn act(&mut self, plan: &Plan, dice: &mut Dice) {
         if self.taken && dice.chance(plan.rude) {
             self.left = true;

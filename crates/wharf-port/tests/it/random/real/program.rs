@@ -436,6 +436,12 @@ impl Program {
         }
     }
 
+    /// How far all of it has come, in bytes and ended connections.
+    pub(crate) fn moved(&self) -> usize {
+        let gone = self.connections.iter().filter(|it| it.gone).count();
+        gone + self.fars.iter().map(Far::moved).sum::<usize>()
+    }
+
     /// The number of operations without their last packet.
     pub(crate) fn owed(&mut self) -> usize {
         self.world.ledger.waits();
