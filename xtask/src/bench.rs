@@ -37,21 +37,21 @@ pub(crate) fn interface() -> Command {
         Arg::new(name).long(name).default_value(default).help(help)
     };
     Command::new("bench")
-        .about("Measures Wharf beside its peers and the bare kernel; writes docs/measured/benchmarks.md")
+        .about("Compares Wharf with its peers and with the bare kernel; writes docs/measured/benchmarks.md")
         .arg(
-            option("rounds", "7", "Rounds; a verdict needs 15")
+            option("rounds", "7", "Number of rounds; a verdict needs 15")
                 .value_parser(clap::value_parser!(u32)),
         )
         .arg(
             option(
                 "seconds",
                 "1",
-                "Measured seconds of one run, or of one operation",
+                "Seconds that one run, or one operation, is measured",
             )
             .value_parser(clap::value_parser!(f64)),
         )
-        .arg(option("servers", "all", "Servers, with commas between"))
-        .arg(option("workloads", "all", "Workloads, with commas between"))
+        .arg(option("servers", "all", "Servers to run, separated by commas"))
+        .arg(option("workloads", "all", "Workloads to run, separated by commas"))
         .arg(
             option(
                 "profile",
@@ -65,12 +65,12 @@ pub(crate) fn interface() -> Command {
                 .long("micro")
                 .action(ArgAction::SetTrue)
                 .conflicts_with_all(["rounds", "servers", "workloads", "profile"])
-                .help("Measures single operations instead, with criterion; no server takes part"),
+                .help("Measures single operations with criterion instead; starts no server"),
         )
         .arg(option(
             "output",
             REPORT,
-            "Where the report goes, from the root of the workspace",
+            "Path of the report, relative to the root of the workspace",
         ))
 }
 
@@ -86,7 +86,9 @@ struct Plan {
 /// Builds, measures, and writes the report.
 pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
     if !cfg!(target_os = "linux") {
-        bail!("the benchmark pins processes and reads processor clocks as Linux has them");
+        bail!(
+            "the benchmark runs only on Linux, because it pins processes and reads its processor clocks"
+        );
     }
     let text = |name: &str| arguments.get_one::<String>(name).expect("it has a default");
     let number = |name: &str| *arguments.get_one::<f64>(name).expect("it has a default");
@@ -131,7 +133,7 @@ fn chosen<T>(names: &str, all: &'static [T], name: impl Fn(&T) -> &str) -> Resul
         .find(|wanted| all.iter().all(|one| name(one) != **wanted))
     {
         let known: Vec<&str> = all.iter().map(name).collect();
-        bail!("{unknown:?} is none of {}", known.join(", "));
+        bail!("{unknown:?} is unknown; the names are {}", known.join(", "));
     }
     Ok(all
         .iter()

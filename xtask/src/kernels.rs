@@ -69,7 +69,7 @@ impl Kernel {
 pub(crate) fn kernels() -> Result<()> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "the kernels of other machines are booted on Linux on x86-64 alone"
+        "this leg boots other kernels only on Linux on x86-64"
     );
     debian::install(&NEEDED)?;
     let mut images = Vec::new();

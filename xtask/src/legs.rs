@@ -27,72 +27,72 @@ pub(crate) const DRIVERS_REQUIRED: &str = "WHARF_TEST_REQUIRE";
 pub(crate) static LEGS: [Leg; 14] = [
     Leg {
         name: "fmt",
-        about: "The code is formatted",
+        about: "Fails if cargo fmt would change something",
         work: fmt,
     },
     Leg {
         name: "tidy",
-        about: "The rules that only this workspace has",
+        about: "Checks the rules of CONTRIBUTING.md that a program can check",
         work: tidy::check,
     },
     Leg {
         name: "clippy",
-        about: "No lint warns",
+        about: "Runs clippy on all targets; no warning is allowed",
         work: clippy,
     },
     Leg {
         name: "docs",
-        about: "The documentation builds, and its links hold",
+        about: "Runs rustdoc; no warning and no broken link is allowed",
         work: docs,
     },
     Leg {
         name: "test",
-        about: "Every test, as a newcomer runs them",
+        about: "Runs cargo test, then the tests of xtask",
         work: test,
     },
     Leg {
         name: "seccomp",
-        about: "The contract suite where io_uring is forbidden: Auto takes poll and says why",
+        about: "Linux: runs the contract suite with io_uring forbidden; Auto must choose poll and say why",
         work: seccomp,
     },
     Leg {
         name: "polling",
-        about: "The contract suite on the readiness of kqueue and the rest, as far as Linux shows it",
+        about: "Runs the contract suite with the readiness driver in its kqueue mode",
         work: polling,
     },
     Leg {
         name: "kernels",
-        about: "The self-test, the program and a part of the suite on Linux 6.1 and 6.12, in qemu",
+        about: "Linux: runs the self-test, the program and a part of the suite on Linux 6.1 and 6.12, in qemu",
         work: kernels,
     },
     Leg {
         name: "tsan",
-        about: "What several threads do in the contract suite, under ThreadSanitizer",
+        about: "Linux on x86-64: runs the multi-threaded cases of the suite under ThreadSanitizer",
         work: tsan,
     },
     Leg {
         name: "package",
-        about: "The packages of the crates compile and document on their own",
+        about: "Packs the crates, then compiles, tests and documents the packages",
         work: package::package,
     },
     Leg {
         name: "msrv",
-        about: "The oldest compilers that the manifests name: Debian 13's for the library",
+        about: "Linux, as root: checks the crates with the oldest compilers that their manifests name",
         work: msrv,
     },
     Leg {
         name: "check-targets",
-        about: "Clippy for Windows, macOS and FreeBSD",
+        about: "Runs clippy for Windows, macOS and FreeBSD",
         work: targets::check_targets,
     },
     Leg {
         name: "wine",
-        about: "The contract suite, the examples and the program on Windows, under Wine",
+        about: "Builds the suite, the examples and the program for Windows and runs them under Wine",
         work: wine::wine,
     },
     Leg {
         name: "wine10",
-        about: "The wine leg under Wine 10, which does as Windows does where Wine 8 does not",
+        about: "Linux, as root: runs the same under Wine 10, which is closer to Windows",
         work: wine10,
     },
 ];
@@ -103,7 +103,7 @@ pub(crate) struct Skipped(pub(crate) String);
 
 impl fmt::Display for Skipped {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SKIPPED, nothing was tried: {}", self.0)
+        write!(formatter, "SKIPPED, nothing was run: {}", self.0)
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn run_one(name: &str) -> Result<()> {
     }
 }
 
-/// Runs all legs, even after one has failed, and sums up.
+/// Runs all legs, even after one has failed, and prints a summary.
 pub(crate) fn run_all() -> Result<()> {
     let start = Instant::now();
     let mut summary = Vec::new();
@@ -178,7 +178,7 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
-    // Tests turn on the feature `sim`: without them it is as a program has it.
+    // Tests turn on the feature `sim`. This run checks the library without it, as programs use it.
     run(&mut cargo(&[
         "clippy",
         "--workspace",
@@ -239,7 +239,7 @@ fn kernels() -> Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn kernels() -> Result<()> {
-    bail!("Linux is booted on Linux alone")
+    bail!("this leg boots kernels only on Linux")
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -249,7 +249,7 @@ fn tsan() -> Result<()> {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn tsan() -> Result<()> {
-    let reason = "ThreadSanitizer runs here on Linux on x86-64 alone";
+    let reason = "this leg runs ThreadSanitizer only on Linux on x86-64";
     Err(Skipped(reason.to_owned()).into())
 }
 
@@ -293,6 +293,9 @@ pub(crate) fn require_cases(names: &[&str]) {
     let files = files.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
     let text: String = files.collect();
     for name in names {
-        assert!(text.contains(&format!("fn {name}(")), "no case is {name}");
+        assert!(
+            text.contains(&format!("fn {name}(")),
+            "no case is called {name}"
+        );
     }
 }

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn interface() -> Command {
-    let ci = Command::new("ci").about("Runs every active leg in order and sums up");
+    let ci = Command::new("ci").about("Runs every leg in order and prints a summary");
     let filtered = Command::new("filtered")
         .about("Runs a program under a system call filter; the seccomp leg calls it")
         .hide(true)
@@ -74,21 +74,23 @@ fn interface() -> Command {
             Arg::new("lower")
                 .long("lower")
                 .action(ArgAction::SetTrue)
-                .help("Lowers the ratchet to today's sizes; it never raises one"),
+                .help(
+                    "Lowers the limits in xtask/ratchet.txt to the current sizes; never raises one",
+                ),
         )
     });
     let planted = Command::new("planted")
-        .about("Plants known bugs in a copy of the tree, and requires that the suite catches each")
+        .about("Plants known bugs in a copy of the tree; the suite must catch each")
         .arg(
             Arg::new("name")
                 .num_args(0..)
-                .help("Only these; all by default"),
+                .help("Plants only the bugs with these names; by default all"),
         )
         .arg(
             Arg::new("write")
                 .long("write")
                 .action(ArgAction::SetTrue)
-                .help("Writes docs/measured/planted-bugs.md from the patches, and plants nothing"),
+                .help("Writes docs/measured/planted-bugs.md from the patches and plants nothing"),
         );
     #[cfg(target_os = "linux")]
     let mutants = mutants::interface();

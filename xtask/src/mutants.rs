@@ -66,45 +66,49 @@ pub(crate) fn interface() -> Command {
             .help(help)
     };
     Command::new("mutants")
-        .about("Linux: a sample of machine-made mutants, each against the suites of wharf-port")
-        .arg(number("draw", "Draws a new sample of so many, and runs nothing").requires("seed"))
-        .arg(number("seed", "Of the lot that draws the sample").requires("draw"))
+        .about("Linux: runs the suites of wharf-port against a sample of generated mutants")
+        .arg(
+            number(
+                "draw",
+                "Draws a new sample of this many mutants, and runs nothing",
+            )
+            .requires("seed"),
+        )
+        .arg(number("seed", "The seed of the random sample").requires("draw"))
         .arg(
             Arg::new("slice")
                 .long("slice")
                 .value_name("K/N")
-                .help("Only each Nth mutant, beginning with the Kth"),
+                .help("Runs only every Nth mutant, beginning with the Kth"),
         )
         .arg(
             Arg::new("built")
                 .long("built")
                 .action(ArgAction::SetTrue)
-                .help("Takes what the last run has built: for slices side by side"),
+                .help("Uses the build of the last run, so that slices can run in parallel"),
         )
         .arg(
             Arg::new("first")
                 .long("first")
                 .action(ArgAction::SetTrue)
                 .conflicts_with("rest")
-                .help("Only the stages that are quick and see much"),
+                .help("Runs only the stages that are quick and catch many mutants"),
         )
         .arg(
             Arg::new("rest")
                 .long("rest")
                 .action(ArgAction::SetTrue)
-                .help("With --again, the other stages for what survived the first"),
+                .help("With --again, runs the other stages for mutants that survived the first"),
         )
         .arg(
             Arg::new("again")
                 .long("again")
                 .action(ArgAction::SetTrue)
-                .help("Also those that survived before"),
+                .help("Runs mutants that survived before, too"),
         )
-        .arg(
-            Arg::new("name")
-                .num_args(0..)
-                .help("Only mutants with this in their names, whatever became of them before"),
-        )
+        .arg(Arg::new("name").num_args(0..).help(
+            "Runs only mutants with this text in their names, also those that were run before",
+        ))
 }
 
 pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
@@ -164,7 +168,7 @@ pub(crate) fn run(arguments: &ArgMatches) -> Result<()> {
 
 /// Builds a mutant that cannot be woven by itself, and runs the suites on it.
 fn alone(mutant: &Mutant) -> Result<Verdict> {
-    // One tree, and slices that may run side by side.
+    // One tree, and slices that may run in parallel.
     let one_at_a_time = fs::File::create(place().join("alone.lock"))?;
     one_at_a_time.lock()?;
     match Tree::new(&place(), "alone")?.alone(mutant)? {

@@ -88,7 +88,7 @@ fn catch(planted: &Planted, tree: &Path, build: &Path) -> Result<Vec<String>> {
     // git must not find the repository around the copy: it would leave out ignored files.
     apply.env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
     run(apply.current_dir(tree).arg("apply").arg(&patch))
-        .context("the patch does not fit any more: plant the bug again in today's code")?;
+        .context("the patch no longer applies: plant the bug again in the current code")?;
     let suite = build_suite(tree, build)?;
     let mut green = Vec::new();
     for tests in planted.red.chunks(AT_ONCE) {
@@ -182,7 +182,7 @@ fn read_all() -> Result<Vec<Planted>> {
 fn parse(name: &str, text: &str) -> Result<Planted> {
     let (head, _) = text
         .split_once("\ndiff --git ")
-        .context("no patch of git follows the head")?;
+        .context("no git patch follows the head")?;
     let mut planted = Planted {
         name: name.into(),
         what: String::new(),
@@ -193,7 +193,9 @@ fn parse(name: &str, text: &str) -> Result<Planted> {
         if let Some(test) = line.strip_prefix("red: ") {
             planted.red.push(test.into());
         } else if let Some(test) = line.strip_prefix("green: ") {
-            let (test, why) = test.split_once(", ").context("green, and no reason")?;
+            let (test, why) = test
+                .split_once(", ")
+                .context("a green test needs a reason after a comma")?;
             planted.green.push((test.into(), why.into()));
         } else {
             let gap = if planted.what.is_empty() { "" } else { " " };
@@ -201,7 +203,7 @@ fn parse(name: &str, text: &str) -> Result<Planted> {
         }
     }
     if planted.what.is_empty() || planted.red.is_empty() {
-        bail!("the head says what is wrong, and names at least one test as red");
+        bail!("the head must say what is wrong and name at least one red test");
     }
     Ok(planted)
 }

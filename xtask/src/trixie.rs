@@ -50,7 +50,7 @@ pub(crate) fn require_rights(leg: &str) -> Result<()> {
         Ok(tried) if tried.status.success() => return Ok(()),
         Ok(tried) => {
             let complaint = String::from_utf8_lossy(&tried.stderr);
-            format!("this system forbids root to mount: {}", complaint.trim())
+            format!("this system does not let root mount: {}", complaint.trim())
         }
         Err(error) => format!("cannot start unshare, of util-linux: {error}"),
     };

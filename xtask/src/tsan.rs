@@ -97,7 +97,7 @@ impl Build {
             (name.starts_with("librustc") && name.ends_with("_rt.tsan.a")).then_some(path)
         });
         let runtime = found.context(
-            "the default toolchain has no runtime of ThreadSanitizer: use one of rustup",
+            "the default toolchain has no runtime of ThreadSanitizer: use a toolchain from rustup",
         )?;
         Ok(Build { toolchain, runtime })
     }
@@ -141,10 +141,10 @@ fn finds_a_race(build: &Build) -> Result<()> {
     let (told, said) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
     ensure!(
         output.status.code() == Some(RACE) && said.contains("WARNING: ThreadSanitizer: data race"),
-        "a race was not found: {}\n{}{said}",
+        "ThreadSanitizer did not report the known race: {}\n{}{said}",
         output.status,
         String::from_utf8_lossy(told)
     );
-    println!("-- a program with a race is found out");
+    println!("-- ThreadSanitizer reports the known race");
     Ok(())
 }

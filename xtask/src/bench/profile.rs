@@ -88,7 +88,7 @@ fn under_load(
     let mut client = servers.client(running, workload, seconds + 2.0 * MARGIN);
     let client = client.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     std::thread::sleep(std::time::Duration::from_secs_f64(MARGIN));
-    let outcome = read(perf.stderr(Stdio::null())).context("perf is not here, or may not sample");
+    let outcome = read(perf.stderr(Stdio::null())).context("cannot run perf, or it may not sample");
     let sample = finish(client, workload)?;
     outcome?;
     Ok(sample)

@@ -192,7 +192,7 @@ impl Servers {
         let output = running.child.stdout.take().expect("it is piped");
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        running.port = line.trim().parse().context("the server tells no port")?;
+        running.port = line.trim().parse().context("the server printed no port")?;
         Ok(running)
     }
 
@@ -247,7 +247,7 @@ pub(super) fn parse(line: &str, unit: Unit) -> Result<Sample> {
         let pair = line
             .split_whitespace()
             .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        let text = pair.with_context(|| format!("the client tells no {name}"))?;
+        let text = pair.with_context(|| format!("the client printed no {name}"))?;
         Ok(text.parse()?)
     };
     let operations = match unit {
@@ -255,7 +255,7 @@ pub(super) fn parse(line: &str, unit: Unit) -> Result<Sample> {
         Unit::Echo | Unit::Connection => value("operations")?,
     };
     if operations <= 0.0 {
-        bail!("nothing went through");
+        bail!("the client did nothing");
     }
     Ok(Sample {
         server_us: value("server_ns")? / 1e3 / operations,

@@ -124,7 +124,8 @@ impl Console {
                 ensure!(used.is_none(), "there are direct descriptors: {used:?}");
                 continue;
             }
-            let used = used.with_context(|| format!("no port is {mode}"))?;
+            let used =
+                used.with_context(|| format!("the guest reported no port that is {mode}"))?;
             let rows: Vec<_> = rows
                 .iter()
                 .filter(|row| row.modes.contains(&mode))

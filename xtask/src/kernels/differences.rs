@@ -42,7 +42,7 @@ pub(super) fn read(readme: &str) -> Result<Vec<Difference>> {
                 "shared" => &["shared"],
                 "single-waiter" => &["single", "direct"],
                 "direct" => &["direct"],
-                _ => anyhow::bail!("no way of sharing: {line}"),
+                _ => anyhow::bail!("unknown kind of port: {line}"),
             },
             ability: ability.to_owned(),
             before: before.to_owned(),

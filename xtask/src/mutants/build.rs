@@ -54,7 +54,7 @@ impl Tree {
     /// The result of the last weaving and build.
     pub(super) fn built(&self) -> Result<Built> {
         let refused = self.refused();
-        let refused = refused.context("nothing is built yet: run once without --built")?;
+        let refused = refused.context("there is no build yet: run once without --built")?;
         let suites = TARGETS.map(|target| self.suite(target));
         Ok(Built { suites, refused })
     }

@@ -86,7 +86,7 @@ impl Mutant {
 pub(super) fn all() -> Result<Vec<Mutant>> {
     let arguments = ["mutants", "--list", "--json", "--package", "wharf-port"];
     let json = read(&mut cargo(&arguments))
-        .context("is cargo-mutants there? `cargo install --locked cargo-mutants`")?;
+        .context("cannot run cargo-mutants: `cargo install --locked cargo-mutants`")?;
     let json: Value = serde_json::from_str(&json)?;
     let mut met = BTreeMap::new();
     let mut all = Vec::new();
@@ -153,7 +153,7 @@ pub(super) fn sample() -> Result<Vec<(usize, Mutant)>> {
     for (at, key) in keys.enumerate() {
         match all.remove(key) {
             Some(mutant) => sample.push((at + 1, mutant)),
-            None => println!("gone, since the code has changed: {key}"),
+            None => println!("no longer in the tree, because the code has changed: {key}"),
         }
     }
     if sample.is_empty() {

@@ -79,13 +79,13 @@ pub(super) fn reached(built: &Built, place: &Path) -> Result<Vec<BTreeSet<usize>
     let file = |stage: &Stage| place.join(format!("reached-{}", stage.name));
     for stage in STAGES.iter().filter(|_| !is_known) {
         fs::write(file(stage), "")?;
-        println!("==== {}, no mutant on", stage.name);
+        println!("==== {}, without a mutant", stage.name);
         let mut command = command(built, stage, 0);
         command.env(REACHED, file(stage)).args(stage.arguments);
         match watch(command)? {
             End::Passed => {}
             End::Failed(test) => bail!("{test} fails without any mutant"),
-            End::Hung | End::Died => bail!("{} does not end well without any mutant", stage.name),
+            End::Hung | End::Died => bail!("{} hangs or crashes without any mutant", stage.name),
         }
     }
     fs::create_dir_all(&known)?;
@@ -146,7 +146,7 @@ pub(super) fn run(
     let why = match (part, seen) {
         (Part::First, _) => "the first stages pass",
         (Part::Rest, _) | (Part::All, true) => "all pass",
-        (Part::All, false) => "no test comes to it",
+        (Part::All, false) => "no test reaches it",
     };
     Ok(Verdict::Survived(format!("{why}{once}")))
 }

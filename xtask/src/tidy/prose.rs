@@ -98,7 +98,7 @@ pub(super) fn check(files: &[File], list: &str) -> Vec<Problem> {
     }
     for (line, folder) in (1..).zip(list.lines()) {
         if !folder.starts_with('#') && !seen.contains(&folder) {
-            let what = format!("{folder} is rewritten: take this line out");
+            let what = format!("{folder} has no refused phrase any more: remove this line");
             problems.push(Problem::new(PATH, line, what));
         }
     }

@@ -435,7 +435,7 @@ fn the_list_of_folders_to_rewrite_shrinks() {
     let found = prose_in(PORT, "//! Nobody.\n", list);
     assert_eq!(
         found,
-        "xtask/prose.txt:3: crates/wharf-port/src/ is rewritten: take this line out\n"
+        "xtask/prose.txt:3: crates/wharf-port/src/ has no refused phrase any more: remove this line\n"
     );
     let found = prose_in(DRIVER, "//! Nobody.\n", list);
     assert!(

@@ -29,7 +29,7 @@ pub(super) fn check(file: &File) -> Vec<Problem> {
         for mark in MARKS {
             if words(line).any(|word| word == mark) {
                 add(&format!(
-                    "a left-over {mark}; mend it, or open an issue and say why here"
+                    "a left-over {mark}: fix it, or open an issue and say why here"
                 ));
             }
         }
