@@ -17,8 +17,8 @@
 //!
 //! After a cancelled receive, send or accept, a connection is in an undefined state: Microsoft only
 //! allows closing it. So the receive of no bytes belongs to the driver, separate from what the
-//! caller reads. If the caller cancels a receive, it ends at once, and the request that stays with
-//! the system serves the next receive (`GUARDED` is set while it is there). The same holds for
+//! caller reads. If the caller cancels a receive, that receive ends at once. The request that stays
+//! with the system serves the next receive (`GUARDED` is set while it is there). The same holds for
 //! posted accepts. The wait for a peer to leave is not such a request, so it is cancelled.
 //!
 //! A close sends FIN at once, so the peer learns of it even if no thread waits. It then cancels

@@ -77,8 +77,8 @@ const NEEDS: &str = "direct descriptors need Linux 6.8 or later: leave them out,
                      kernel";
 const TOO_MANY: &str = "the table of direct descriptors may not be larger than the limit on open \
                         files: ask for fewer, or raise \"ulimit -n\" (RLIMIT_NOFILE)";
-const ELSEWHERE: &str = "the addresses of a direct descriptor are available only on the thread that \
-                         waits: ask there, or leave direct descriptors out";
+const ELSEWHERE: &str = "the addresses of a direct descriptor are available only on the thread \
+                         that waits: ask there, or leave direct descriptors out";
 
 impl Direct {
     /// Makes the table of a new ring, if the port has one.

@@ -1,14 +1,14 @@
 //! Promptness: how soon a request leaves the process.
 //!
 //! A request is cheapest if it goes with the enter that its thread makes anyway, at its next wait.
-//! Then an echo costs no system call of its own. But a thread that computes may not call `wait` for
-//! long, and other threads never call it. So the rules are:
+//! Then an echo costs no system call of its own. But a thread that computes may go without calling
+//! `wait` for a long time, and other threads never call it. So the rules are:
 //!
 //! - If a thread is not between two waits on this port, its send is a system call at once, as with
 //!   the readiness driver.
 //! - What a waiter's thread requests between two waits stays queued until its next wait, or until
 //!   its first call or packet after the clock has ticked. From then on its sends go out at once as
-//!   well. So they do after a handler that ran long.
+//!   well. The same holds after a handler that ran long.
 //! - `Port::submit` is for a thread that sends and then computes without a call.
 //!
 //! Rejected: an enter for each send (an echo took twice the system calls); a thread of our own that
@@ -109,7 +109,7 @@ impl Uring {
         }
     }
 
-    /// Hands over what is queued if the calling thread has not called `wait` for long.
+    /// Hands over what is queued if the calling thread has gone long without calling `wait`.
     pub(super) fn hand_over_if_late(&self, core: &Arc<Core>) {
         let Some(between) = self.between() else {
             return;

@@ -274,7 +274,7 @@ fn a_cancelled_receive_ends_without_the_system() {
         assert!(matches!(event, Event::Ended { .. }), "{event:?}");
     }
     stream.socket().receive().expect("nothing else reads");
-    std::io::Write::write_all(&mut client, b"hello").expect("a free slot");
+    std::io::Write::write_all(&mut client, b"hello").expect("five bytes fit");
     let mut received = Vec::new();
     server.pump(|event| {
         if let Event::Received(lease) = event {
