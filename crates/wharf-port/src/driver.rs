@@ -1,23 +1,23 @@
-//! The driver: the only seam between the port and an operating system.
+//! The driver: the seam between the port and an operating system.
 //!
-//! A driver carries out what a socket's state asks for: [`Receiving`](crate::core::slot::Receiving)
-//! on the reading side, the queue of sends on the writing side. It reports back through the methods
-//! of the core. The contract that it must keep:
+//! A driver carries out what the state of a socket says
+//! ([`Receiving`](crate::core::slot::Receiving) for the reading side, the queue of sends for the
+//! writing side), and reports to the core. It must keep this contract:
 //!
-//! 1. The system has one request of each side of a socket at a time: the flags `ARMED` and
-//!    `SENDING` are set exactly while the driver will report its end. A readiness driver leaves
-//!    nothing with the system, so it never sets them.
+//! 1. Each side of a socket has at most one request with the system at a time. The flags `ARMED`
+//!    and `SENDING` are set exactly while the driver will report the end of that request. A
+//!    readiness driver leaves nothing with the system and never sets them.
 //! 2. Every such request is reported once, under the slot's lock: `receive_stopped`,
 //!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. Memory that the system
 //!    may still write to is never freed before that report.
 //! 3. Calls with a slot locked never block and never take another slot's lock.
-//! 4. `wake(n)` makes n present or future calls of `poll` return. Each call counts the wake-ups it
-//!    used, also when it fails.
-//! 5. Reports may come on another thread before the call that made the request has returned. The
-//!    caller holds the slot's lock, and that orders them.
+//! 4. `wake(n)` makes `n` present or future calls of `poll` return. Each call counts the wake-ups
+//!    that it used, even if it fails.
+//! 5. A report may come on another thread before the call that made the request has returned. The
+//!    slot's lock, which the caller holds, orders the two.
 //!
-//! A trait rather than conditional code, because one build holds several drivers (io_uring falls
-//! back to readiness where it is forbidden) and tests add one that injects faults.
+//! This is a trait and not conditional code, because one build holds several drivers (io_uring
+//! falls back to readiness where it is forbidden), and tests add one that injects faults.
 //!
 //! It is three traits, so that a reader sees which parts a driver takes over from the system:
 //!
@@ -82,11 +82,11 @@ pub(crate) struct WorkBlock;
 pub(crate) struct Abilities {
     /// Several threads may be inside `poll` at a time.
     pub(crate) concurrent: bool,
-    /// What the core asks for waits until a thread enters the driver.
+    /// Requests of the core wait until a thread enters the driver.
     pub(crate) defers: bool,
     /// A second look without a sleep may find something, because time passes by itself.
     pub(crate) may_spin: bool,
-    /// What the driver found on this system and uses, where systems differ.
+    /// The features that the driver has found here and uses, where systems differ.
     pub(crate) features: Vec<&'static str>,
 }
 
@@ -100,16 +100,16 @@ pub(crate) enum Side {
 /// Why the core submits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Submit {
-    /// The caller asked for it, or the core needs what has ended.
+    /// The caller has requested it, or the core needs to know what has ended.
     Now,
-    /// The send queue of this socket is full: something may have gone out since.
+    /// The send queue of this socket is full. Something may have gone out since.
     ForRoom(SlotId),
-    /// The port ends and no thread waits any more. What is queued for sending goes to the system,
-    /// as far as that takes it at once. The core cuts the rest short.
+    /// The port ends and no thread waits any more. The driver hands what is queued for sending to
+    /// the system, as far as the system takes it at once. The core cuts the rest short.
     AtEnd,
 }
 
-/// What every driver does; the numbered contract is above.
+/// What every driver does. The numbered contract is above.
 pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// Returns what stays true of this driver.
     fn abilities(&self) -> Abilities;
@@ -128,10 +128,11 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
         None
     }
 
-    /// Starts or goes on with the queue of sends; called while the driver holds nothing of it.
+    /// Starts or continues the queue of sends. The core calls it while the driver holds no request
+    /// of the writing side.
     fn transmit(&self, socket: &mut Locked<'_>);
 
-    /// Asks for the request of this side to end (`ARMED` or `SENDING`); its report follows.
+    /// Asks for the end of the request of this side (`ARMED` or `SENDING`). Its report follows.
     fn cancel(&self, socket: &mut Locked<'_>, side: Side);
 
     /// Ends everything that the driver holds of a closing socket. The reports follow.
@@ -140,7 +141,7 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// Closes the handle of a socket of which the driver holds nothing.
     fn release(&self, socket: &mut Locked<'_>);
 
-    /// A waiter has the socket's turn: a readiness driver does its input and output now.
+    /// A waiter has the socket's turn: a readiness driver reads, writes or accepts now.
     fn advance(&self, socket: &mut Locked<'_>) {
         let _ = socket;
     }
@@ -151,13 +152,14 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
         false
     }
 
-    /// Hands over what is queued, and takes note of what has ended, without waiting.
+    /// Hands over what is queued, and processes what has ended, without waiting.
     fn submit(&self, core: &Arc<Core>, why: Submit) {
         let _ = (core, why);
     }
 
-    /// Sleeps until something happens, at most this long, and reports it. Adds the wake-ups it used
-    /// to `wakes`, whatever the outcome; returns the system's code when the port itself is broken.
+    /// Sleeps until something happens, at most this long, and reports it. Adds the wake-ups that it
+    /// used to `wakes`, whatever the outcome. Returns the system's code if the port itself is
+    /// broken.
     fn poll(
         &self,
         core: &Arc<Core>,
@@ -169,7 +171,7 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// Makes `threads` calls of `poll` return.
     fn wake(&self, threads: u32);
 
-    /// The port ends: collects, for a bounded time, what the system still holds of sockets that
+    /// The port ends. Collects, for a bounded time, what the system still holds of sockets that
     /// were all aborted. Returns how many requests did not come back; their memory is leaked.
     fn end(&self, core: &Arc<Core>) -> u64;
 }
@@ -181,7 +183,8 @@ pub(crate) trait Sockets {
         sys::open::listener(at)
     }
 
-    /// A listener has its slot: the driver keeps what its accepted sockets do not inherit here.
+    /// A listener has its slot. The driver keeps the options that its accepted sockets do not
+    /// inherit on this system.
     fn listening(&self, socket: &Locked<'_>, at: &ListenOptions) {
         let _ = (socket, at);
     }
@@ -191,8 +194,8 @@ pub(crate) trait Sockets {
         sys::duplicate(listener)
     }
 
-    /// Returns how many connections of a listener the system has accepted and the driver has not
-    /// delivered. The listener closes: its release closes them.
+    /// Returns how many connections of a closing listener the system has accepted and the driver
+    /// has not delivered. The listener's release closes them.
     fn undelivered(&self, listener: SlotId) -> usize {
         let _ = listener;
         0
@@ -223,8 +226,8 @@ pub(crate) trait Sockets {
         drop(handle);
     }
 
-    /// The caller dropped an accepted socket and did not associate it; `token` is what the driver
-    /// marked its place with.
+    /// The caller dropped an accepted socket without associating it. `token` is the driver's mark
+    /// on its reservation.
     fn abandon_accepted(&self, token: u64) {
         let _ = token;
     }
@@ -238,23 +241,23 @@ pub(crate) trait Sockets {
 
 /// The threads that use a port: how they come, wait, sleep and go, and what their clock shows.
 pub(crate) trait Threads {
-    /// Returns the time of timers and deadlines: monotonic.
+    /// Returns the time of timers and deadlines. The clock is monotonic.
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Binds the driver to the thread of a new waiter, where it cares.
+    /// Binds the driver to the thread of a new waiter, if the driver needs that.
     fn enter_thread(&self) -> crate::Result<()> {
         Ok(())
     }
 
-    /// The calling thread begins to wait. Only drivers that defer are called.
+    /// The calling thread begins to wait. Only drivers that defer get this call.
     fn wait_begins(&self, core: &Core) {
         let _ = core;
     }
 
-    /// The calling thread uses the port: hands over what is queued if the thread has been away from
-    /// `wait` for long. Only drivers that defer are called.
+    /// The calling thread uses the port. Hands over what is queued if the thread has gone long
+    /// without calling `wait`. Only drivers that defer get this call.
     fn submit_if_late(&self, core: &Arc<Core>) {
         let _ = core;
     }
@@ -264,8 +267,8 @@ pub(crate) trait Threads {
         false
     }
 
-    /// A waiter found nothing and is about to sleep, with no lock held: where threads take turns,
-    /// another one may go on here.
+    /// A waiter found nothing and is about to sleep. It holds no lock. On a simulated network with
+    /// actors, another one may run here.
     fn step(&self) {}
 
     /// Sleeps until the leader calls this thread, at most this long.
@@ -281,9 +284,9 @@ pub(crate) trait Threads {
         thread.unpark();
     }
 
-    /// A waiter goes, on its thread, while the port stays open: a driver that no other thread may
-    /// enter takes back what the system holds, so that the port can be ended from anywhere. Or
-    /// `ends`: the thread goes itself, if the driver asked to be called.
+    /// A waiter goes, on its thread, while the port stays open. A driver that no other thread may
+    /// enter takes its requests back from the system, so that any thread can end the port. With
+    /// `ends` the thread itself ends; a driver gets this call only if it has asked for it.
     fn leave_thread(&self, core: &Arc<Core>, ends: bool) {
         let _ = (core, ends);
     }

@@ -162,7 +162,7 @@ fn close_handle(socket: &mut Locked<'_>) {
     }
 }
 
-/// Cancels a connect, whose socket closes with it, or a watch: nothing else sets `ARMED` here.
+/// Cancels a connect, whose socket closes with it, or a watch. Nothing else sets `ARMED` here.
 fn cancel_reading(socket: &Locked<'_>) {
     let own = socket.block().overlapped.address();
     if let Some(handle) = &socket.handle {
@@ -216,7 +216,7 @@ impl Driver for Iocp {
 
     fn associate(&self, socket: &mut Locked<'_>, _accepted: bool) -> Result<(), i32> {
         self.queue.associate(socket.open_handle(), socket.id)?;
-        // For reads and short sends, which are plain calls; requests are overlapped all the same.
+        // For reads and short sends, which are plain calls. Requests are overlapped in any case.
         sys::set_nonblocking(socket.open_handle(), true)
     }
 
@@ -235,7 +235,7 @@ impl Driver for Iocp {
             return None;
         }
         Some(match sys::send_one(socket.open_handle(), bytes) {
-            // Then it becomes a request, which waits for room.
+            // The send becomes a request, which waits for space.
             Err(code) if sys::would_block(code) || sys::lacks_buffers(code) => Ok(0),
             result => result,
         })
@@ -259,7 +259,7 @@ impl Driver for Iocp {
         work.sends_in_request = count;
         let overlapped = work.driver.sending().lend();
         // SAFETY: the sends stay in the queue, and the work block with the socket, until the packet
-        // is out: the socket.core takes neither while the flag is set.
+        // is out: the core takes neither while the flag is set.
         match unsafe { request::send(handle, &buffers[..count], overlapped) } {
             Ok(()) => self.request_made(),
             Err(code) => {
@@ -283,7 +283,7 @@ impl Driver for Iocp {
         };
         let graceful = !socket.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
         if graceful {
-            // A peer that has reset is told nothing any more.
+            // It fails if the peer has reset the connection. Then the peer needs no FIN.
             let _ = sys::shutdown_write(handle);
         }
         request::cancel_all(handle);
@@ -319,8 +319,9 @@ impl Driver for Iocp {
     }
 
     fn submit(&self, core: &Arc<Core>, why: Submit) {
-        // Requests never wait here, but what is queued behind a request goes out when its end is
-        // taken note of. At the end of a port, that is all there is to do.
+        // Requests never wait here. But what is queued after a request goes out only when the
+        // driver processes the end of that request. At the end of a port there is nothing else to
+        // do.
         let looks = match why {
             Submit::Now | Submit::ForRoom(_) => 1,
             Submit::AtEnd => LOOKS_MAX,
@@ -363,7 +364,8 @@ impl Driver for Iocp {
                 return 0;
             }
             if silence.is_too_long() {
-                // The system may still write to the blocks: the tables they are in stay for ever.
+                // The system may still write to the blocks, so the tables that contain them are
+                // never freed.
                 std::mem::forget(Arc::clone(core));
                 return left;
             }

@@ -119,7 +119,8 @@ impl Poll {
         }
     }
 
-    /// Tries all sockets, part after part of a queue, for as long as the system takes whole parts.
+    /// Sends for all sockets, part after part of each queue, as long as the system takes whole
+    /// parts.
     fn try_all(core: &Arc<Core>) {
         for index in 0..core.places_used() {
             while let Some(mut socket) = core.lock_index(index, Out::queue()) {
@@ -193,7 +194,7 @@ impl Driver for Poll {
     }
 
     fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32> {
-        // On Linux what this driver accepted does not block already (accept4).
+        // On Linux a socket that this driver accepted is already non-blocking (accept4).
         if accepted && cfg!(target_os = "linux") {
             return Ok(());
         }
@@ -212,13 +213,13 @@ impl Driver for Poll {
         };
         match self.register(socket, interest) {
             Ok(_) if socket.receiving == Some(Receiving::Accept) => {
-                // Connections may wait of which an edge has told before a pause.
+                // Connections may wait whose edge came before a pause.
                 socket.set(READABLE);
                 socket.enqueue();
             }
             Ok(true) => {}
             Ok(false) => {
-                // Its event may have come when it was not watched yet.
+                // The event may have come before this operation began.
                 self.look_for_leaving(socket);
                 if self.has_more(socket) {
                     socket.enqueue();
@@ -305,7 +306,7 @@ impl Driver for Poll {
             Some(Receiving::Watch) => self.report_leave(socket),
         }
         if !socket.has(READABLE) {
-            // It was read past the urgent byte; of a new one tells a new event.
+            // The reads have passed the urgent byte. A new one causes a new event.
             socket.clear(URGENT);
         }
     }

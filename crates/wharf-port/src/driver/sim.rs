@@ -133,7 +133,7 @@ impl Driver for Sim {
         Abilities {
             concurrent: !self.one_leads,
             defers: false,
-            // Its clock stands until a waiter sleeps.
+            // Its clock does not move before a waiter sleeps.
             may_spin: false,
             features: Vec::new(),
         }

@@ -301,10 +301,11 @@ impl Driver for Uring {
         if accepted {
             return Ok(());
         }
-        // Sends and receives are polled for on a socket with O_NONBLOCK too. But one that the kernel
-        // gives to a thread of its own, as it does under load, waits there on a socket that blocks,
-        // and fails with EAGAIN on one that does not (liburing issue 364, pull request 1601). A
-        // duplicate may set the mode back: then such an EAGAIN is asked again (`sent`, `go_on`).
+        // The kernel polls for sends and receives on a socket with O_NONBLOCK too. But under load
+        // it passes some requests to a worker thread. On a blocking socket such a request waits
+        // there; on a non-blocking one it fails with EAGAIN (liburing issue 364, pull request
+        // 1601). A duplicate may set the mode back: then the driver repeats a request that ends
+        // with EAGAIN (`sent`, `go_on`).
         sys::set_nonblocking(socket.open_handle(), false)?;
         if socket.has(flag::CONNECTING) {
             self.take_in(socket)?;
@@ -405,7 +406,7 @@ impl Driver for Uring {
         wakes: &mut u32,
     ) -> Result<(), i32> {
         let turned = self.turn(core, at_most, &mut Out(Some(local)));
-        // Used is used, also where the turn failed.
+        // The wake-ups are used up, even if the turn failed.
         *wakes += self.ring.used_wakes();
         turned
     }
