@@ -156,13 +156,20 @@ pub(crate) fn copy_tree(to: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<()> 
         let Ok(content) = fs::read(root().join(path)) else {
             continue; // Deleted here, and not yet in the index.
         };
-        let copy = to.join(path);
-        if fs::read(&copy).ok().as_ref() != Some(&content) {
-            fs::create_dir_all(copy.parent().unwrap_or(to))?;
-            fs::write(&copy, content)?;
-        }
+        write_changed(&to.join(path), &content)?;
     }
     Ok(())
+}
+
+/// Writes a file of a copy, and makes its folder. An unchanged file keeps its time, so that cargo
+/// does not build it again.
+pub(crate) fn write_changed(path: &Path, content: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let folder = path.parent().context("a file of a copy is in a folder")?;
+    fs::create_dir_all(folder)?;
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn read_all() -> Result<Vec<Planted>> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::list::Mutant;
 use super::weave::{Lines, ON, weave};
 use crate::command::{executable, root};
-use crate::planted::copy_tree;
+use crate::planted::{copy_tree, write_changed};
 
 const LIBRARY: &str = "crates/wharf-port/src/lib.rs";
 /// The unit tests of the library, and the contract suite.
@@ -134,13 +134,8 @@ impl Tree {
         self.write(SWITCH_OF_THE_COPY, SWITCH)
     }
 
-    /// An unchanged file keeps its time, so that cargo does not build it again.
     fn write(&self, file: &str, text: &str) -> Result<()> {
-        let path = self.tree.join(file);
-        if fs::read_to_string(&path).ok().as_deref() != Some(text) {
-            fs::write(path, text)?;
-        }
-        Ok(())
+        write_changed(&self.tree.join(file), text.as_bytes())
     }
 
     /// The files that do not compile, with their lines.
