@@ -303,7 +303,8 @@ impl Locked<'_> {
         let cancelled = code.is_some_and(crate::sys::is_cancelled);
         let how = match code {
             _ if cancelled && self.has(flag::CANCEL_RECEIVE) => End::Cancelled,
-            // Nobody asked for this end: the thread that had submitted it is gone. Go on.
+            // No caller asked for this end: the thread that had submitted the request is gone.
+            // Continue.
             Some(_) if cancelled => return self.go_on_receiving(),
             Some(code) => {
                 let operation = self.receiving.map(Receiving::operation);

@@ -1,8 +1,8 @@
 //! Sending: a bounded queue per socket, one request in the kernel, whole sends in order.
 //!
-//! Concurrent sends interleave on io_uring (measured: 10 of 10), so that what is queued goes out
-//! gathered in one request at a time (contract C6). A send that was cut short ends the write side,
-//! because what would follow could not be understood by the peer (C10).
+//! Concurrent sends interleave on io_uring (measured: 10 of 10). So the queue goes out gathered, in
+//! one request at a time (contract C6). A send that was cut short ends the write side, because the
+//! peer could not understand what follows (C10).
 
 #[cfg(test)]
 mod tests;
@@ -57,8 +57,9 @@ impl Core {
         Ok(op)
     }
 
-    /// The same for what the next request covers, at most so many sends. The system keeps it for as
-    /// long as the peer reads nothing: as many deaf peers as the pool has buffers stopped everybody.
+    /// Copies the leases that the next request covers, at most `sends_max` sends, out of a pool
+    /// that runs short. The system keeps them as long as the peer reads nothing. Without this, as
+    /// many peers that do not read as the pool has buffers blocked every stream.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn spare_the_pool_of_request(work: &mut Work, sends_max: usize) {
         let sends = work.sends.iter_mut().take(sends_max);
@@ -103,7 +104,7 @@ impl Core {
         }
         if sending && place < work.sends_in_request {
             if work.cancelled_send.is_some() {
-                return Cancel::NotFound; // One cut is under way, and it ends this one as well.
+                return Cancel::NotFound; // A cancel is in progress, and it ends this send too.
             }
             work.cancelled_send = Some(op.sequence);
             socket.set(flag::CANCEL_SEND);
@@ -117,8 +118,8 @@ impl Core {
 }
 
 impl Locked<'_> {
-    /// Puts a send into the queue, of which so many bytes are left; the others may only be out if
-    /// it is the first.
+    /// Queues a send of which `left` bytes are left. Other bytes of it may be sent only if it is
+    /// the first in the queue.
     fn queue_send(&mut self, (buffer, left): (Buffer, usize), (sequence, reported): (u32, bool)) {
         let work = self.work();
         work.queued_bytes += left;
@@ -132,7 +133,7 @@ impl Locked<'_> {
         });
     }
 
-    /// Copies leases that merely wait in the queue out of a pool that runs short (contract C8): a
+    /// Copies leases that only wait in the queue out of a pool that runs short (contract C8): a
     /// thousand peers that never read must not starve those that do.
     fn spare_the_pool(&mut self) {
         let Some(work) = self.state.work.as_mut() else {
@@ -142,7 +143,7 @@ impl Locked<'_> {
         if !waiting {
             return;
         }
-        // A lease may be another port's, and it is that port's pool that may run short.
+        // A lease may be of another port, and then that port's pool may run short.
         let newest = work.sends.back();
         if self.core.pool.is_scarce() || newest.is_some_and(Queued::comes_from_scarce_pool) {
             let waiting = work.sends.iter_mut().skip(work.sends_in_request);
@@ -150,7 +151,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Lets the driver send what is queued, unless it is at it.
+    /// Lets the driver send what is queued, unless a request is in progress.
     pub(crate) fn go_on_sending(&mut self) {
         if !self.has(flag::SENDING) {
             self.core.driver.transmit(self);
@@ -158,8 +159,8 @@ impl Locked<'_> {
         self.recycle();
     }
 
-    /// Finishes what needs no system call at the head of the queue, and the shutdown that waits
-    /// there. Answers whether there are bytes to send.
+    /// Finishes the entries at the head of the queue that need no system call, and a shutdown
+    /// there. Returns whether there are bytes to send.
     pub(crate) fn has_bytes_to_send(&mut self) -> bool {
         while let Some(head) = self.work.as_ref().and_then(|work| work.sends.front()) {
             match head {
@@ -172,7 +173,7 @@ impl Locked<'_> {
                         Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
                     };
                     self.end_head(how);
-                    // With one place in the queue it was the shutdown that held this back.
+                    // With one place in the queue, the shutdown held `SendReady` back.
                     self.tell_send_ready();
                 }
             }
@@ -180,12 +181,12 @@ impl Locked<'_> {
         false
     }
 
-    /// `count` more bytes of the queue are with the system.
+    /// The system has taken `count` more bytes of the queue.
     pub(crate) fn sent(&mut self, mut count: usize) {
         while let Some(work) = self.work.as_mut() {
             let left = match work.sends.front() {
                 Some(Queued::Bytes { buffer, .. }) => buffer.len() - work.head_sent,
-                // No request covers a shutdown: every byte was of a send before it.
+                // No request covers a shutdown: every byte belonged to a send before it.
                 Some(Queued::Shutdown { .. }) | None => break,
             };
             if left > count {
@@ -217,9 +218,10 @@ impl Locked<'_> {
             End::Aborted
         } else {
             let error = Error::from_os(Operation::Send, code);
-            // The system tells how a connection broke once, and then ends the stream of bytes as
-            // if in order. A broken pipe is no such word: there a FIN came before. Nor is what
-            // this machine lacks: the connection is whole.
+            // The system reports once how a connection broke, and then ends the stream of bytes as
+            // if cleanly. So the port remembers the break. A broken pipe is no such report, because
+            // a FIN came before it. A lack of resources on this machine is none either, because the
+            // connection is intact.
             let lacks = matches!(error.kind(), ErrorKind::Full | ErrorKind::OutOfMemory);
             if !lacks && !sys::is_broken_pipe(code) {
                 self.set(flag::WAS_BROKEN);
@@ -229,7 +231,7 @@ impl Locked<'_> {
         self.end_writing(how);
     }
 
-    /// Ends the head of the queue as told, and everything behind it as aborted.
+    /// Ends the head of the queue with `how`, and every entry after it as aborted.
     pub(crate) fn end_writing(&mut self, how: End) {
         self.set(flag::WRITE_ENDED);
         self.clear(flag::CANCEL_SEND);
@@ -245,7 +247,7 @@ impl Locked<'_> {
         self.tell_send_ready();
     }
 
-    /// Ends the head of the queue: its buffer comes back.
+    /// Ends the head of the queue, and returns its buffer in a packet.
     fn end_head(&mut self, how: End) {
         let work = self
             .work
@@ -261,7 +263,7 @@ impl Locked<'_> {
         self.deliver(name, event);
     }
 
-    /// Takes a send that no request in the kernel covers out of the queue; if part of it has gone
+    /// Removes a send from the queue that no request in the kernel covers. If part of it has gone
     /// out, the write side is over.
     pub(crate) fn cut_send(&mut self, place: usize) {
         let work = self.work.as_mut().expect("the caller found the send in it");
@@ -282,8 +284,8 @@ impl Locked<'_> {
         self.tell_send_ready();
     }
 
-    /// The driver reports the end of its request: bytes that went out, or a system code. Goes on
-    /// with what is queued.
+    /// The driver reports the end of its request: the bytes that went out, or a system code.
+    /// Continues with the queue.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_stopped(&mut self, result: Result<usize, i32>) {
         self.clear(flag::SENDING);
@@ -298,7 +300,8 @@ impl Locked<'_> {
         self.clear(flag::CANCEL_SEND);
         match result {
             Ok(count) => self.sent(count),
-            // A cancel that nobody asked for: the thread that had submitted it is gone. Go on.
+            // No caller asked for this cancel: the thread that had submitted the request is gone.
+            // Continue.
             Err(code) if sys::is_cancelled(code) && !self.has(flag::CLOSE_RESET) => {
                 debug_assert!(
                     asked || target.is_none(),
@@ -324,8 +327,8 @@ impl Locked<'_> {
         }
     }
 
-    /// What nearly every report says: the only send there was is out, whole, and nobody is to be
-    /// told. Then its buffer is given back here, and nothing else is left to do.
+    /// Handles the most frequent report: the only send went out as a whole, and needs no packet.
+    /// Its buffer is dropped here, and nothing else is left to do.
     fn only_send_is_out(&mut self, count: usize) -> bool {
         let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED | flag::CLOSING;
         let in_line = !self.has(out_of_line);
@@ -349,8 +352,8 @@ impl Locked<'_> {
         true
     }
 
-    /// The driver reports that its request was cancelled, and cannot tell how much of it went out
-    /// (Windows): the write side is over, and nothing is claimed about how far it got.
+    /// The driver reports that its request was cancelled, and cannot say how much of it went out
+    /// (Windows). The write side is over, and the packets make no claim about the bytes.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_cut_short(&mut self) {
         self.clear(flag::SENDING | flag::CANCEL_SEND);
