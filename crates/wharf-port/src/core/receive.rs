@@ -245,14 +245,17 @@ impl Locked<'_> {
         };
         self.note_break(how);
         let mut sequence = self.receive_sequence;
-        let mut returned = None;
-        match receiving {
+        let event = match receiving {
             Receiving::Accept => return self.accept_ended(how),
             Receiving::Connect => return self.connect_failed(how),
-            Receiving::Watch => self.receiving = None,
+            Receiving::Watch => {
+                self.receiving = None;
+                watch_ended(how)
+            }
             Receiving::Stream => {
                 self.receiving = None;
                 self.core.pass_on_buffer();
+                Event::Ended { how, buffer: None }
             }
             Receiving::Into => {
                 let work = self
@@ -264,23 +267,15 @@ impl Locked<'_> {
                     .pop_front()
                     .expect("a receive into a buffer is queued");
                 sequence = into.sequence;
-                returned = Some(into.buffer);
                 if work.intos.is_empty() {
                     self.receiving = None;
                 }
+                let buffer = Some(into.buffer);
+                Event::Ended { how, buffer }
             }
-        }
-        self.clear(flag::CANCEL_RECEIVE | flag::PAUSED_LEASES | flag::PAUSED_POOL);
-        let name = (sequence, receiving.operation());
-        let event = match (receiving, how) {
-            (Receiving::Watch, End::Finished) => Event::PeerLeft(Leave::Finished),
-            (Receiving::Watch, End::Failed(error)) => Event::PeerLeft(leave_of(error)),
-            _ => Event::Ended {
-                how,
-                buffer: returned,
-            },
         };
-        self.deliver(name, event);
+        self.clear(flag::CANCEL_RECEIVE | flag::PAUSED_LEASES | flag::PAUSED_POOL);
+        self.deliver((sequence, receiving.operation()), event);
     }
 
     /// Remembers an end that broke the connection.
@@ -340,6 +335,15 @@ impl SocketState {
             return Err(ErrorKind::InvalidInput);
         }
         Ok(())
+    }
+}
+
+/// What the end of a watch says about the peer.
+fn watch_ended(how: End) -> Event {
+    match how {
+        End::Finished => Event::PeerLeft(Leave::Finished),
+        End::Failed(error) => Event::PeerLeft(leave_of(error)),
+        End::Cancelled | End::Aborted => Event::Ended { how, buffer: None },
     }
 }
 

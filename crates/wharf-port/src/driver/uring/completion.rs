@@ -72,23 +72,27 @@ impl Uring {
     /// Processes the end of a request, also of one that the kernel has never seen.
     fn complete_named(&self, core: &Arc<Core>, name: Name, outcome: Outcome, out: &mut Out<'_>) {
         let Name { kind, id } = name;
-        match kind {
+        let expected = match kind {
             Kind::Bell => return self.ring.bell_ended(),
             Kind::Cancel | Kind::Immediate => return,
             Kind::Free => return self.place_is_free(core),
             Kind::Leave => return self.leave_gracefully(id.index),
             Kind::Start => return self.start_connect(core, id, out),
-            _ => {}
-        }
+            Kind::Send => flag::SENDING,
+            Kind::Guard => flag::GUARDED,
+            Kind::Accept
+            | Kind::Connect
+            | Kind::Connecting
+            | Kind::Stream
+            | Kind::Into
+            | Kind::IntoNothing
+            | Kind::Watch => flag::ARMED,
+        };
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return self.foreign(core, Some(kind), outcome);
         };
-        let expected = match kind {
-            Kind::Send => socket.has(flag::SENDING),
-            Kind::Guard => socket.has(flag::GUARDED),
-            _ => socket.has(flag::ARMED) && self.armed(&socket).kind == kind,
-        };
-        if !expected {
+        let is_armed = |socket: &Locked<'_>| self.armed(socket).kind == kind;
+        if !socket.has(expected) || (expected == flag::ARMED && !is_armed(&socket)) {
             return self.foreign(core, Some(kind), outcome);
         }
         match kind {
