@@ -73,7 +73,7 @@ impl Core {
     /// The check whether the port takes sockets is made with the slot locked. A shutdown first sets
     /// its mark, then looks at every slot and closes what it finds. So it finds each socket that
     /// passed the check. When the check was made before the lock, a socket could come in after the
-    /// shutdown had looked, and delayed the end of the port for all of its grace.
+    /// shutdown had looked, and delayed the end of the port for its whole grace period.
     ///
     /// A full table is looked at twice. Sockets that were dropped keep their slots until a thread
     /// processes the system's reports about them. Perhaps no thread has waited since.

@@ -4,9 +4,10 @@
 //! handle gets `Closed`. A pointer in each handle was rejected. It would either keep the port alive
 //! from a forgotten dictionary, or dangle.
 //!
-//! A thread that waits on a port finds it without a change of a count, because its waiter keeps the
-//! port alive. Other threads cache their last port as a weak reference. A strong reference kept the
-//! ring and the eventfd of an ended port open in any thread that had once sent something.
+//! A thread that waits on a port finds it without touching a reference count, because its waiter
+//! keeps the port alive. Other threads cache their last port as a weak reference. With a strong
+//! reference, any thread that had once sent something kept the ring and the eventfd of an ended
+//! port open.
 //!
 //! In a fork no number finds a port of the parent. The fork has its own registry and never uses
 //! that of its parent: a thread that does not exist in the fork may have locked the parent's

@@ -3,9 +3,9 @@
 //! A waiter may be dropped, forgotten (`mem::forget` is safe), or left in a thread-local of the
 //! program. A thread-local may be dropped before or after the list of seats here, because we do not
 //! choose the order of a thread's destructors. So the seat itself knows whether it is taken. The
-//! drop of the waiter or the end of its thread, whichever is first, gives the seat up. The second
-//! finds that done. A seat that was given up twice once let a port end while a thread was inside
-//! its ring.
+//! drop of the waiter or the end of its thread, whichever is first, gives the seat up. The other
+//! one then finds that this is done. A seat that was given up twice once let a port end while a
+//! thread was inside its ring.
 //!
 //! The seat owns what the waiter has at hand. So giving up the seat returns that too.
 

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 /// Calls the driver's `poll` without sleeping until it returns true (it found something) or `spin`
-/// has passed. Then calls it once more, to sleep. `at_most` bounds the whole time.
+/// has passed. If it found nothing, calls it once more, to sleep. `at_most` bounds the whole time.
 pub(crate) fn poll<E>(
     spin: Duration,
     at_most: Option<Duration>,

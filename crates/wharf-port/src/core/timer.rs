@@ -219,7 +219,7 @@ impl<T: Copy> Timers<T> {
     /// Returns until when a thread may sleep. A thread that is not `alone` gets the time at which
     /// the others wake, even if the timer of that time is gone. That time counts until it has
     /// passed. So it is never later for a thread that sleeps than for one that falls asleep after
-    /// it. Only a timer before that time is news to any of them.
+    /// it. Only a timer before that time has to wake one of them.
     pub(crate) fn sleep_until(&mut self, now: Instant, alone: bool) -> Option<Instant> {
         let now = nanoseconds(now.saturating_duration_since(self.start));
         if alone || self.sleepers_look <= now {

@@ -2,9 +2,9 @@
 //!
 //! On a shared port a socket remembers the waiter that has its turn, and the waiter remembers which
 //! turns it has to end. On a port with a single waiter that would cost a lock and a list entry per
-//! packet for nothing. There the mark is the number of the wait, and all turns end when that number
-//! is incremented. Both are fair in the same way: a socket that has had its share of a batch is
-//! queued after the others.
+//! packet for nothing. There a socket remembers the number of the current wait, and incrementing
+//! that number ends all turns. Both are fair in the same way: a socket that has had its share of a
+//! batch is queued after the others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Windows: native I/O completion ports.
 //!
-//! Every waiter dequeues for itself. An idle stream has a receive of no bytes with the system,
+//! Every waiter dequeues for itself. An idle stream has a zero-byte receive with the system,
 //! which holds no buffer and locks no page. When that receive completes, the socket is read at its
 //! turn into buffers of the pool, exactly as in the readiness driver. The next one follows when the
 //! socket is empty. Receiving directly into a pool buffer was rejected: an idle connection would
@@ -16,10 +16,10 @@
 //! the two (zio #530).
 //!
 //! After a cancelled receive, send or accept, a connection is in an undefined state: Microsoft only
-//! allows closing it. So the receive of no bytes belongs to the driver, separate from what the
+//! allows closing it. So the zero-byte receive belongs to the driver, separate from what the
 //! caller reads. If the caller cancels a receive, that receive ends at once. The request that stays
 //! with the system serves the next receive (`GUARDED` is set while it is there). The same holds for
-//! posted accepts. The wait for a peer to leave is not such a request, so it is cancelled.
+//! posted accepts. The request that waits for the peer to leave may be cancelled safely.
 //!
 //! A close sends FIN at once, so the peer learns of it even if no thread waits. It then cancels
 //! what is with the system, and closes the handle when the last packet is in, because closing a

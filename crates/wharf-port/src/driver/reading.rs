@@ -1,5 +1,5 @@
 //! Reads a socket at its turn. Two drivers learn only that a socket is readable, and share this
-//! module: the readiness driver, and the completion port, whose receive of no bytes reports the
+//! module: the readiness driver, and the completion port, whose zero-byte receive reports the
 //! same.
 //!
 //! A buffer is taken from the pool only once there is something to read. The module makes as many

@@ -7,12 +7,13 @@
 //! left, the listener pauses with a retry, as on every driver. While one is left, its packet is the
 //! retry.
 //!
-//! A listener posts no more accepts than the port has free slots, and no more than connections may
-//! wait for the caller. Other sockets may take the free slots meanwhile. An accepted connection is
-//! then kept in this module, invisible to the caller like one in the backlog, until a slot is free;
-//! the listener pauses. Accepts that are posted stay posted, and their connections wait as well: no
-//! more of them than were posted. The same holds for a listener whose accept the caller has
-//! cancelled, because a listener with a cancelled `AcceptEx` may only be closed.
+//! A listener posts no more accepts than the port has free slots, and no more than the number of
+//! connections that may wait for the caller. Other sockets may take the free slots meanwhile. An
+//! accepted connection is then kept in this module, invisible to the caller like one in the
+//! backlog, until a slot is free; the listener pauses. Accepts that are posted stay posted. Their
+//! connections are kept here as well, at most as many as were posted. The same holds for a listener
+//! whose accept the caller has cancelled, because a listener with a cancelled `AcceptEx` may only
+//! be closed.
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
-//! The reading side of a stream: the receive of no bytes, and the watch for a peer that leaves.
+//! The reading side of a stream: the zero-byte receive, and the watch for a peer that leaves.
 //!
-//! Both use the slot's one block, one at a time. The receive of no bytes belongs to the driver:
+//! Both use the slot's one block, one at a time. The zero-byte receive belongs to the driver:
 //! `GUARDED` is set while the system has it, whether or not the caller reads. A watch that finds it
 //! there waits until it has ended, because only a close cancels a receive.
 
@@ -49,7 +49,7 @@ impl Iocp {
         }
     }
 
-    /// The receive of no bytes has ended: there is something to read, or it has failed. The caller
+    /// The zero-byte receive has ended: there is something to read, or it has failed. The caller
     /// may have cancelled its receive meanwhile, and may have requested something else.
     pub(super) fn zero_receive_ended(&self, socket: &mut Locked<'_>, failed: Option<i32>) {
         if socket.has(flag::CLOSING) {

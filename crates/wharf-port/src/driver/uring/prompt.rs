@@ -7,7 +7,7 @@
 //! - If a thread is not between two waits on this port, its send is a system call at once, as with
 //!   the readiness driver.
 //! - What a waiter's thread requests between two waits stays queued until its next wait, or until
-//!   its first call or packet after the clock has ticked. From then on its sends go out at once as
+//!   the first call it makes, or packet it takes, after a clock tick. From then on its sends go out at once as
 //!   well. The same holds after a handler that ran long.
 //! - `Port::submit` is for a thread that sends and then computes without a call.
 //!

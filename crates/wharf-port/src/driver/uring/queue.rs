@@ -110,8 +110,8 @@ pub(super) struct Ring {
     owner: AtomicU64,
     forks: u32,
     /// Whether there is a table of sockets without descriptors. `deferred` has the completions that
-    /// came while a request was carried out at once. `taken` has the descriptor of the socket that
-    /// is being put into the table.
+    /// came while a thread waited for the end of a request. `taken` has the descriptor of the socket
+    /// that is being put into the table.
     has_table: bool,
     deferred: Mutex<VecDeque<cqueue::Entry>>,
     taken: Box<AtomicI32>,
