@@ -216,7 +216,7 @@ fn fails_at_start(inject: &str, error: &str, closed: &[&str]) {
 fn without_a_port_nothing_is_open() {
     fails_at_start(
         "epoll_create1:error=EMFILE",
-        "raise its limit of files",
+        "raise its limit on open files",
         &[],
     );
 }

@@ -153,7 +153,7 @@ fn too_few_descriptors_are_reported_as_that() {
                 continue;
             }
             assert_eq!(output.status.code(), Some(2), "{driver} {count}: {text}");
-            let names_them = text.contains("ulimit -n") || text.contains("limit of files");
+            let names_them = text.contains("ulimit -n") || text.contains("limit on open files");
             assert!(names_them, "{driver} {count}: {text}");
             refused += 1;
         }
