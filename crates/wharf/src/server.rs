@@ -286,7 +286,10 @@ impl Server {
     fn say_paused(&self, reason: PauseReason) {
         self.ledger.paused();
         let most = self.connections_max.map_or(0, u64::from);
-        if self.together && reason == PauseReason::SocketsMax && self.ledger.held() < most {
+        // The first thread deals: it is full for a moment while it passes a connection on.
+        let deals = self.dealt.is_some() && self.part.processes == 1;
+        let together = self.together || deals;
+        if together && reason == PauseReason::SocketsMax && self.ledger.held() < most {
             return;
         }
         let mut said = self

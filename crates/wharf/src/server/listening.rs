@@ -84,7 +84,6 @@ pub(super) fn open(
     threads: Threads,
     addresses: &[Address],
 ) -> Result<Opened, String> {
-    let ports = build_ports(options, threads, addresses.len())?;
     let internet = addresses
         .iter()
         .all(|address| address.as_socket_addr().is_some());
@@ -92,19 +91,22 @@ pub(super) fn open(
     // its backlog waiting. So all threads accept from one listener.
     let direct = options.division.descriptors == Descriptors::Direct;
     let shares = threads.total > 1 && internet && !direct;
+    let mut deals = threads.count > 1 && !internet && !direct;
+    let mut ports = build_ports(options, threads, addresses.len(), deals)?;
     let mut opening = Opening {
         options,
         addresses,
         first: threads.first == 0,
         files: SocketFiles::default(),
     };
-    let mut deals = ports.len() > 1 && !internet && !direct;
     let mut opened = opening.listen(&ports, shares);
     // Several processes are refused if the system does not distribute connections.
     let alone = threads.count == threads.total;
     if matches!(&opened, Err((ErrorKind::Unsupported, _))) && shares && alone {
-        opened = opening.listen(&ports, false);
+        ports.iter().for_each(Port::close);
         deals = true;
+        ports = build_ports(options, threads, addresses.len(), deals)?;
+        opened = opening.listen(&ports, false);
     }
     let mut listeners = opened.map_err(|(_, text)| text)?;
     if direct {
@@ -119,13 +121,18 @@ pub(super) fn open(
     })
 }
 
+/// Builds the port of each thread, with slots for its share of the connections and its listeners.
+/// If the first thread `deals` connections to the others, it alone has listeners. A slot for a
+/// listener that is not there holds a connection above the maximum.
 fn build_ports(
     options: &ServingOptions,
     threads: Threads,
     listeners: usize,
+    deals: bool,
 ) -> Result<Vec<Port>, String> {
     let limit = raise_descriptors();
     let build = |thread: u32| {
+        let listeners = if deals && thread > 0 { 0 } else { listeners };
         // Each thread has its share, also among the threads of other processes.
         let share = options.max_connections;
         let share = share.map(|all| descriptors::share(threads, thread, all));

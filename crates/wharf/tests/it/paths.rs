@@ -10,7 +10,7 @@ use crate::program::{code_of, needs_native, program, run};
 use crate::running::{Server, drivers};
 
 /// A free path in the directory for temporary files.
-fn fresh_path(name: &str) -> PathBuf {
+pub(crate) fn fresh_path(name: &str) -> PathBuf {
     let name = format!("wharf-{}-{name}", std::process::id());
     let path = std::env::temp_dir().join(name);
     let _ = std::fs::remove_file(&path);

@@ -1,6 +1,8 @@
 //! More connections than allowed: by `--max-connections`, or for lack of descriptors.
 
 use std::io::{BufRead, BufReader, Read};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::load::last_line;
@@ -34,6 +36,43 @@ fn the_maximum_leaves_the_others_in_the_backlog() {
             );
         }
     }
+}
+
+/// One thread accepts for all at a path, and on Windows at every address. The others have no
+/// listener, and once had the slot of one for another connection: five held with a maximum of three.
+#[test]
+fn the_maximum_holds_where_one_thread_accepts_for_all() {
+    for driver in drivers() {
+        if driver == "iocp" {
+            let connect = |server: &Server| server.connect_many(5);
+            assert_three_are_held(&driver, "127.0.0.1:0", connect);
+        } else {
+            #[cfg(unix)]
+            {
+                let path = crate::paths::fresh_path("maximum");
+                let connect = |_| UnixStream::connect(&path).expect("it listens");
+                let all = |_: &Server| (0..5).map(connect).collect::<Vec<_>>();
+                assert_three_are_held(&driver, &format!("unix:{}", path.display()), all);
+            }
+        }
+    }
+}
+
+fn assert_three_are_held<T>(driver: &str, address: &str, connect: impl FnOnce(&Server) -> T) {
+    let mut command = program();
+    command.args(["hold", address, "--driver", driver, "-v"]);
+    command.args(["--max-connections", "3", "--threads", "3"]);
+    command.stderr(Stdio::piped());
+    let mut server = Server::start_command(command);
+    let mut complaints = BufReader::new(server.child.stderr.take().expect("a pipe"));
+    let clients = connect(&server);
+    server.wait_for("accepted", 3);
+    let mut complaint = String::new();
+    complaints.read_line(&mut complaint).expect("a line");
+    assert!(complaint.contains("3 is reached"), "{driver}: {complaint}");
+    let account = server.stop();
+    drop(clients);
+    assert_eq!(account["peak"], 3, "{driver}: {account}");
 }
 
 /// The program with a limit of this number of descriptors.
