@@ -37,6 +37,13 @@ pub(super) struct Built {
     pub(super) refused: Vec<usize>,
 }
 
+/// Where to look for the mutant that an error is about.
+#[derive(Clone, Copy)]
+enum Side {
+    Above,
+    Below,
+}
+
 impl Tree {
     /// The copy of this name. There is one for woven mutants and one for separate builds, so that
     /// neither makes the other rebuild.
@@ -84,11 +91,17 @@ impl Tree {
                 break;
             }
             let known = refused.len();
-            for (file, lines) in &errors {
-                refused.extend(self.woven_at(file, lines)?);
+            // A `match` that lacks an arm is an error at its head: then its mutant is below.
+            for side in [Side::Above, Side::Below] {
+                for (file, lines) in &errors {
+                    refused.extend(self.woven_at(file, lines, side)?);
+                }
+                refused.sort_unstable();
+                refused.dedup();
+                if refused.len() > known {
+                    break;
+                }
             }
-            refused.sort_unstable();
-            refused.dedup();
             println!("{} mutants cannot be woven", refused.len());
             ensure!(refused.len() > known, "the woven tree does not compile");
         }
@@ -163,16 +176,19 @@ impl Tree {
         Ok(errors)
     }
 
-    /// The numbers of the mutants that are woven into these lines, or just above them.
-    fn woven_at(&self, file: &str, lines: &[usize]) -> Result<Vec<usize>> {
+    /// The numbers of the mutants that are woven into these lines, or nearest on this side of them.
+    fn woven_at(&self, file: &str, lines: &[usize], side: Side) -> Result<Vec<usize>> {
         let text = fs::read_to_string(self.tree.join(file))?;
         let text: Vec<&str> = text.lines().collect();
         let on = format!("{ON}(");
+        let has_mutant = |text: &&&str| text.contains(&on);
         let mut numbers = Vec::new();
         for line in lines {
-            let above = text.iter().take(*line).rev();
-            let mut nearest = above.skip_while(|text| !text.contains(&on));
-            let calls = nearest.next().map_or("", |text| text).split(&on).skip(1);
+            let nearest = match side {
+                Side::Above => text.iter().take(*line).rfind(has_mutant),
+                Side::Below => text.iter().skip(*line).find(has_mutant),
+            };
+            let calls = nearest.map_or("", |text| text).split(&on).skip(1);
             let digits = calls.filter_map(|call| call.split(')').next());
             numbers.extend(digits.filter_map(|digits| digits.parse::<usize>().ok()));
         }
