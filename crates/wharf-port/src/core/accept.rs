@@ -42,7 +42,7 @@ impl Core {
     pub(crate) fn accept(self: &Arc<Self>, id: SlotId) -> Result<Op> {
         let closed = Error::new(Operation::Accept, ErrorKind::Closed);
         let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
-        if socket.has(flag::CLOSING) {
+        if socket.is_closing() {
             return Err(closed);
         }
         if !socket.has(flag::LISTENER) {

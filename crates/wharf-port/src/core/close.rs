@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::core::deadlines::TimerTarget;
 use crate::core::locked::Locked;
 use crate::core::registry::with_core;
-use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::slot::{Closing, SlotId, SocketState, flag};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::op::{Close, Op};
@@ -27,7 +27,7 @@ impl Core {
     ) -> Result<Op> {
         let closed = Error::new(Operation::Close, ErrorKind::Closed);
         let mut socket = self.lock(id, Out::queue()).ok_or(closed)?;
-        if socket.has(flag::CLOSING | flag::HANDLE_CLOSED) {
+        if socket.is_closing() {
             return Err(closed);
         }
         let discarded = quietly.then(|| {
@@ -38,11 +38,11 @@ impl Core {
                 .as_mut()
                 .map(|work| std::mem::take(&mut work.pending))
         });
-        socket.set(flag::CLOSING);
+        socket.set_closing(match how {
+            Close::Flush => Closing::Flushing,
+            Close::Reset => Closing::Resetting,
+        });
         let sequence = socket.next_sequence();
-        if how == Close::Reset {
-            socket.set(flag::CLOSE_RESET);
-        }
         if !socket.has(flag::ARMED) {
             socket.abort_receiving();
         }
@@ -69,12 +69,9 @@ impl Core {
         };
         // Perhaps everything is sent, and the close waits only for reports of the driver. Then
         // nothing is cut short.
-        if socket.has(flag::CLOSING) && socket.has_sends() {
-            debug_assert!(
-                !socket.has(flag::HUNG_UP | flag::HANDLE_CLOSED),
-                "it flushes"
-            );
-            socket.set(flag::CLOSE_RESET);
+        if socket.is_closing() && socket.has_sends() {
+            debug_assert_eq!(socket.closing(), Closing::Flushing, "its queue goes out");
+            socket.make_abortive();
             if !socket.has(flag::SENDING) {
                 socket.end_writing(End::Aborted);
             }
@@ -87,19 +84,28 @@ impl Locked<'_> {
     /// Takes the next step of a close: wait for the queue of sends, end what the driver holds, wait
     /// for its reports, close the handle, report `Closed`.
     pub(crate) fn settle(&mut self) {
-        if !self.has(flag::CLOSING) || self.has(flag::HANDLE_CLOSED) {
-            return;
-        }
-        if self.has_sends() && !self.has(flag::CLOSE_RESET) {
-            return; // The flush continues as long as its timer allows.
-        }
-        if self.has(flag::ARMED | flag::SENDING | flag::GUARDED) {
-            if !self.has(flag::HUNG_UP) {
-                self.set(flag::HUNG_UP);
-                self.core.driver.hang_up(self);
+        let held = self.has(flag::ARMED | flag::SENDING | flag::GUARDED);
+        match self.closing() {
+            Closing::No | Closing::Closed => {}
+            // The flush continues as long as its timer allows.
+            Closing::Flushing if self.has_sends() => {}
+            Closing::Flushing if held => self.hang_up(Closing::HungUp),
+            Closing::Resetting if held => self.hang_up(Closing::HungUpToReset),
+            // The reports follow.
+            Closing::HungUp | Closing::HungUpToReset if held => {}
+            Closing::Flushing | Closing::Resetting | Closing::HungUp | Closing::HungUpToReset => {
+                self.close_handle();
             }
-            return;
         }
+    }
+
+    fn hang_up(&mut self, next: Closing) {
+        self.set_closing(next);
+        self.core.driver.hang_up(self);
+    }
+
+    /// The driver holds nothing of the socket: the last two steps of its close.
+    fn close_handle(&mut self) {
         self.give_held_back();
         self.end_limit();
         if self.has(flag::LISTENER) {
@@ -108,7 +114,7 @@ impl Locked<'_> {
             untaken.fetch_add(undelivered, std::sync::atomic::Ordering::Relaxed);
         }
         self.core.driver.release(self);
-        self.set(flag::HANDLE_CLOSED);
+        self.set_closing(Closing::Closed);
         self.core.socket_gone();
         if self.has(flag::SILENT) {
             self.work = None;
@@ -120,6 +126,16 @@ impl Locked<'_> {
         self.deliver(name, Event::Closed);
     }
 
+    /// From here on its close is abortive.
+    pub(crate) fn make_abortive(&mut self) {
+        let next = match self.closing() {
+            Closing::No | Closing::Flushing | Closing::Resetting => Closing::Resetting,
+            Closing::HungUp | Closing::HungUpToReset => Closing::HungUpToReset,
+            Closing::Closed => Closing::Closed,
+        };
+        self.set_closing(next);
+    }
+
     /// Frees the slot. A listener that waits for a place tries at once.
     pub(crate) fn free_slot(&mut self) {
         self.core.slots.free(self.id, &mut self.state);
@@ -129,17 +145,20 @@ impl Locked<'_> {
 
     /// Ends a socket because the port ends: it reports nothing and flushes nothing.
     pub(crate) fn abort(&mut self) {
-        if self.has(flag::HANDLE_CLOSED) {
-            self.work = None;
-            self.free_slot();
-            return;
+        match self.closing() {
+            Closing::No => self.set_closing(Closing::Flushing),
+            Closing::Flushing | Closing::Resetting | Closing::HungUp | Closing::HungUpToReset => {}
+            Closing::Closed => {
+                self.work = None;
+                self.free_slot();
+                return;
+            }
         }
-        self.set(flag::CLOSING);
         if self.has_sends() {
             // A stream that is cut short must not look complete to its peer, so it is reset. The
             // reset also makes `settle` ask the driver to end what it holds: no thread waits for a
             // flush any more.
-            self.set(flag::CLOSE_RESET);
+            self.make_abortive();
         }
         if !self.has(flag::ARMED) {
             self.abort_receiving();
@@ -176,7 +195,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::core::Out;
-    use crate::core::slot::flag;
+    use crate::core::slot::Closing;
     use crate::{Close, DriverChoice, DriverKind, Event, Port, Wait};
 
     /// On io_uring a close waits for a receive that it has cancelled. If its time runs out
@@ -201,8 +220,7 @@ mod tests {
         let id = socket.slot_id();
         let hung_up = || {
             let state = port.core.slots.lock(id).expect("its end is not in");
-            assert!(state.has(flag::HUNG_UP) && !state.has(flag::HANDLE_CLOSED));
-            assert!(!state.has(flag::CLOSE_RESET));
+            assert_eq!(state.closing(), Closing::HungUp);
         };
         hung_up();
         port.core.flush_over(id, Out::queue());

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::core::deadlines::TimerTarget;
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Closing, Receiving, SlotId, flag};
 use crate::core::{Core, Out};
 use crate::driver::Side;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -108,10 +108,10 @@ impl Locked<'_> {
         let name = (self.receive_sequence, Operation::Connect);
         let to = self.work.as_mut().and_then(|work| work.connect_to.take());
         let how = match result {
-            _ if self.has(flag::CLOSING) => End::Aborted,
+            _ if self.is_closing() => End::Aborted,
             Ok(()) if self.meets_itself(to.as_ref()) => {
                 // With a clean close it would stay in TIME_WAIT, and so would the port number.
-                self.set(flag::CLOSE_RESET);
+                self.make_abortive();
                 End::Failed(Error::new(Operation::Connect, ErrorKind::Refused))
             }
             Ok(()) => {
@@ -150,7 +150,7 @@ impl Locked<'_> {
         }
         // The caller never had the stream, so there is no `Closed`. The slot is freed with this
         // packet.
-        self.set(flag::HANDLE_CLOSED);
+        self.set_closing(Closing::Closed);
         self.deliver(name, Event::ConnectFailed { how });
     }
 

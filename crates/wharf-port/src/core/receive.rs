@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::buffer::Lease;
 use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Closing, Receiving, SlotId, SocketState, flag};
 use crate::core::work::Into;
 use crate::core::{Core, Out};
 use crate::driver;
@@ -113,7 +113,7 @@ impl Core {
             return Cancel::NotFound;
         };
         let doing = socket.receiving.map(Receiving::operation);
-        if socket.has(flag::CLOSING) || doing != Some(op.operation) {
+        if socket.is_closing() || doing != Some(op.operation) {
             return Cancel::NotFound;
         }
         if socket.receiving == Some(Receiving::Into) {
@@ -205,7 +205,7 @@ impl Locked<'_> {
         use std::sync::atomic::Ordering;
         self.core.counters.leases.fetch_add(1, Ordering::Relaxed);
         let lease = Lease::new(self.core, buffer, count, self.id);
-        if self.has(flag::CLOSING) {
+        if self.is_closing() {
             return; // The caller has closed: it gets no more bytes.
         }
         let name = (self.receive_sequence, Operation::Receive);
@@ -291,7 +291,7 @@ impl Locked<'_> {
     /// Decides what that means, and continues if it ends nothing.
     pub(crate) fn receive_stopped(&mut self, code: Option<i32>) {
         self.clear(flag::ARMED);
-        if self.has(flag::CLOSING) {
+        if self.is_closing() {
             self.abort_receiving();
             return self.settle();
         }
@@ -314,7 +314,7 @@ impl Locked<'_> {
 
     /// Ends everything that the reading side has queued, because the socket closes.
     pub(crate) fn abort_receiving(&mut self) {
-        while let Some(receiving) = self.receiving.filter(|_| !self.has(flag::HANDLE_CLOSED)) {
+        while let Some(receiving) = self.receiving.filter(|_| self.closing() != Closing::Closed) {
             self.receive_ended(End::Aborted);
             if receiving == Receiving::Connect {
                 return;
@@ -325,7 +325,7 @@ impl Locked<'_> {
 
 impl SocketState {
     fn may_receive(&self) -> Result<(), ErrorKind> {
-        if self.has(flag::CLOSING | flag::HANDLE_CLOSED) {
+        if self.is_closing() {
             return Err(ErrorKind::Closed);
         }
         if self.has(flag::CONNECTING) {

@@ -87,7 +87,7 @@ impl Locked<'_> {
 impl SocketState {
     /// Whether this socket takes sends.
     pub(crate) fn may_send(&self) -> Result<(), ErrorKind> {
-        if self.has(flag::CLOSING | flag::HANDLE_CLOSED) {
+        if self.is_closing() {
             return Err(ErrorKind::Closed);
         }
         if self.has(flag::SHUTDOWN) {

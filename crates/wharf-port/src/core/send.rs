@@ -88,7 +88,7 @@ impl Core {
         let Some(mut socket) = self.lock(id, out) else {
             return Cancel::NotFound;
         };
-        let (closing, sending) = (socket.has(flag::CLOSING), socket.has(flag::SENDING));
+        let (closing, sending) = (socket.is_closing(), socket.has(flag::SENDING));
         let Some(work) = socket.work.as_mut() else {
             return Cancel::NotFound;
         };
@@ -214,7 +214,7 @@ impl Locked<'_> {
 
     /// The request at the head failed with a system code: the write side is over.
     pub(crate) fn send_failed(&mut self, code: i32) {
-        let how = if self.has(flag::CLOSING) && sys::is_cancelled(code) {
+        let how = if self.is_closing() && sys::is_cancelled(code) {
             End::Aborted
         } else {
             let error = Error::from_os(Operation::Send, code);
@@ -302,7 +302,7 @@ impl Locked<'_> {
             Ok(count) => self.sent(count),
             // No caller asked for this cancel: the thread that had submitted the request is gone.
             // Continue.
-            Err(code) if sys::is_cancelled(code) && !self.has(flag::CLOSE_RESET) => {
+            Err(code) if sys::is_cancelled(code) && !self.is_resetting() => {
                 debug_assert!(
                     asked || target.is_none(),
                     "a cancelled send was marked as such"
@@ -318,11 +318,11 @@ impl Locked<'_> {
         if let Some(place) = place {
             self.cut_send(place);
         }
-        if self.has(flag::CLOSE_RESET) {
+        if self.is_resetting() {
             self.end_writing(End::Aborted);
         }
         self.go_on_sending();
-        if self.has(flag::CLOSING) {
+        if self.is_closing() {
             self.settle();
         }
     }
@@ -330,8 +330,8 @@ impl Locked<'_> {
     /// Handles the most frequent report: the only send went out as a whole, and needs no packet.
     /// Its buffer is dropped here, and nothing else is left to do.
     fn only_send_is_out(&mut self, count: usize) -> bool {
-        let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED | flag::CLOSING;
-        let in_line = !self.has(out_of_line);
+        let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED;
+        let in_line = !self.is_closing() && !self.has(out_of_line);
         let Some(work) = self.work.as_mut() else {
             return false;
         };
@@ -368,13 +368,13 @@ impl Locked<'_> {
         work.head_sent = 0;
         for (place, queued) in std::mem::take(&mut work.sends).into_iter().enumerate() {
             let count = (place >= cut).then_some(0);
-            let asked = target == Some(queued.sequence()) && !self.has(flag::CLOSING);
+            let asked = target == Some(queued.sequence()) && !self.is_closing();
             let how = if asked { End::Cancelled } else { End::Aborted };
             let (name, event) = queued.ended(how, count);
             self.deliver(name, event);
         }
         self.tell_send_ready();
-        if self.has(flag::CLOSING) {
+        if self.is_closing() {
             self.settle();
         } else {
             self.recycle();

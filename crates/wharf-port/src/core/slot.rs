@@ -3,8 +3,8 @@
 //! Entries are in chunks that are allocated once and stay (contract C13). An index with a
 //! generation names an entry. So a late completion or a stale handle finds that its socket is gone,
 //! and does not hit the next socket in the same place (C11). Everything else that a busy socket
-//! needs, mostly queues, is in a [`Work`]. The socket gets one when it has work, and returns it
-//! when it is idle. So an idle connection costs less than 64 bytes.
+//! needs, mostly queues, is in a [`Work`](crate::core::work::Work). The socket gets one when it has
+//! work, and returns it when it is idle. So an idle connection costs less than 64 bytes.
 //!
 //! A `HashMap` by descriptor was rejected: the system reuses descriptors at once, and while the map
 //! grows all threads wait. One lock for the whole table was rejected because system calls are made
@@ -15,11 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::core::work::Work;
 use crate::driver::SlotBlock;
-use crate::error::Operation;
-use crate::key::Key;
-use crate::{lock, sys};
+use crate::lock;
+
+mod state;
+mod word;
+
+pub(crate) use state::{Receiving, SocketState};
+pub(crate) use word::{Closing, flag};
 
 /// Sockets in one chunk.
 const CHUNK_SLOTS: u32 = 1024;
@@ -31,165 +34,6 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct SlotId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
-}
-
-/// What the reading side of a socket is doing; at most one thing at a time.
-///
-/// A part of [`Operation`], so that the `match` in a driver's `arm` lists what can be armed and
-/// nothing else.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Receiving {
-    Accept,
-    Connect,
-    Stream,
-    Into,
-    Watch,
-}
-
-impl Receiving {
-    /// Its name in packets and errors.
-    pub(crate) fn operation(self) -> Operation {
-        match self {
-            Receiving::Accept => Operation::Accept,
-            Receiving::Connect => Operation::Connect,
-            Receiving::Stream => Operation::Receive,
-            Receiving::Into => Operation::ReceiveInto,
-            Receiving::Watch => Operation::Watch,
-        }
-    }
-}
-
-/// Bits of [`SocketState::flags`].
-pub(crate) mod flag {
-    /// The driver holds a request of the reading side and will report its end.
-    pub(crate) const ARMED: u32 = 1 << 0;
-    /// The driver holds a request of the writing side and will report its end.
-    pub(crate) const SENDING: u32 = 1 << 1;
-    /// The caller asked to cancel what the reading side does.
-    pub(crate) const CANCEL_RECEIVE: u32 = 1 << 2;
-    /// The caller asked to cancel the send at the head of the queue.
-    pub(crate) const CANCEL_SEND: u32 = 1 << 3;
-    /// The socket waits in the ready queue, or in a waiter's list.
-    pub(crate) const QUEUED: u32 = 1 << 4;
-    /// The stream waits until one of its leases returns.
-    pub(crate) const PAUSED_LEASES: u32 = 1 << 5;
-    /// The listener waits until its connections that wait to be taken are taken. It has no leases.
-    pub(crate) const PAUSED_UNTAKEN: u32 = PAUSED_LEASES;
-    /// The stream waits for a buffer of the pool.
-    pub(crate) const PAUSED_POOL: u32 = 1 << 6;
-    /// The listener waits for descriptors, memory or a place in the table.
-    pub(crate) const PAUSED_ACCEPT: u32 = 1 << 7;
-    /// A send was refused as full; one `SendReady` is owed.
-    pub(crate) const SEND_READY_OWED: u32 = 1 << 8;
-    /// A send failed or was cut short: nothing more can be sent.
-    pub(crate) const WRITE_ENDED: u32 = 1 << 9;
-    /// The write side was shut down, or will be when the queue is empty.
-    pub(crate) const SHUTDOWN: u32 = 1 << 10;
-    /// A close is in progress.
-    pub(crate) const CLOSING: u32 = 1 << 11;
-    /// The close is abortive.
-    pub(crate) const CLOSE_RESET: u32 = 1 << 12;
-    /// Nothing more is delivered about this socket: its owner dropped it.
-    pub(crate) const SILENT: u32 = 1 << 13;
-    /// The descriptor is gone. `Closed` is the last packet in the queue.
-    pub(crate) const HANDLE_CLOSED: u32 = 1 << 14;
-    /// A listener: its packets need no turns.
-    pub(crate) const LISTENER: u32 = 1 << 15;
-    /// The close already asked the driver to end what it holds.
-    pub(crate) const HUNG_UP: u32 = 1 << 16;
-    /// The connect reached its deadline.
-    pub(crate) const DEADLINE: u32 = 1 << 17;
-    /// A connect that has not delivered its stream.
-    pub(crate) const CONNECTING: u32 = 1 << 18;
-    /// The peer's reset was reported to a receive once. Later receives get the same report. The
-    /// reading side is over then.
-    pub(crate) const WAS_RESET: u32 = 1 << 19;
-    /// The connection broke, and the system has reported that once. No clean end follows.
-    pub(crate) const WAS_BROKEN: u32 = 1 << 20;
-    /// The driver also watches for the end of the peer, in addition to what the socket reads, and
-    /// will report it.
-    pub(crate) const GUARDED: u32 = 1 << 21;
-    /// Another port has, or had, this listener's socket as well. It must not be shut down.
-    pub(crate) const SHARED_LISTENER: u32 = 1 << 22;
-    /// Bits from here on belong to the driver.
-    pub(crate) const DRIVER_SHIFT: u32 = 23;
-}
-
-/// One socket, as its lock guards it.
-#[derive(Debug)]
-pub(crate) struct SocketState {
-    pub(crate) key: Key,
-    pub(crate) work: Option<Box<Work>>,
-    pub(crate) handle: Option<sys::Handle>,
-    pub(crate) generation: u32,
-    pub(crate) flags: u32,
-    /// Counts this socket's operations, so each has its own number.
-    pub(crate) sequence: u32,
-    /// The number of the operation in `receiving`.
-    pub(crate) receive_sequence: u32,
-    /// The waiter that has the turn; 0 for none. For a listener, which has no turns: how many
-    /// batches of a shared port have packets of it.
-    pub(crate) turn: u16,
-    /// Packets of this socket in the batch of that waiter.
-    pub(crate) taken: u8,
-    pub(crate) receiving: Option<Receiving>,
-}
-
-impl SocketState {
-    fn unused() -> Self {
-        SocketState {
-            key: Key(0),
-            work: None,
-            handle: None,
-            generation: 0,
-            flags: 0,
-            sequence: 0,
-            receive_sequence: 0,
-            turn: 0,
-            taken: 0,
-            receiving: None,
-        }
-    }
-
-    pub(crate) fn has(&self, flags: u32) -> bool {
-        self.flags & flags != 0
-    }
-
-    pub(crate) fn set(&mut self, flags: u32) {
-        self.flags |= flags;
-    }
-
-    pub(crate) fn clear(&mut self, flags: u32) {
-        self.flags &= !flags;
-    }
-
-    /// Returns a new number for an operation of this socket.
-    pub(crate) fn next_sequence(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
-    }
-
-    /// Returns how many packets of this socket wait in its queue.
-    pub(crate) fn untaken(&self) -> usize {
-        self.work.as_ref().map_or(0, |work| work.pending.len())
-    }
-
-    /// Whether packets of this socket wait in its queue.
-    #[inline]
-    pub(crate) fn has_packets(&self) -> bool {
-        let work = self.work.as_ref();
-        work.is_some_and(|work| !work.pending.is_empty())
-    }
-
-    /// Returns the open handle.
-    ///
-    /// # Panics
-    /// If the handle is closed. Callers hold a socket that is not closed yet.
-    pub(crate) fn open_handle(&self) -> &sys::Handle {
-        self.handle
-            .as_ref()
-            .expect("the socket is open until its close is over")
-    }
 }
 
 /// One entry of the table.
@@ -350,16 +194,14 @@ impl Slots {
         let chunk = self.chunks.get((id.index / CHUNK_SLOTS) as usize)?.get()?;
         let state = lock(&chunk[(id.index % CHUNK_SLOTS) as usize].state);
         // A free slot has the generation of its next socket, which has no handle yet.
-        (state.generation == id.generation && (state.handle.is_some() || state.flags != 0))
-            .then_some(state)
+        (state.generation == id.generation && state.is_used()).then_some(state)
     }
 
     /// Locks the socket in this place, if there is one, and returns its name too.
     pub(crate) fn lock_index(&self, index: u32) -> Option<(SlotId, MutexGuard<'_, SocketState>)> {
         let chunk = self.chunks.get((index / CHUNK_SLOTS) as usize)?.get()?;
         let state = lock(&chunk[(index % CHUNK_SLOTS) as usize].state);
-        let live = state.handle.is_some() || state.flags != 0;
-        live.then(|| {
+        state.is_used().then(|| {
             (
                 SlotId {
                     index,

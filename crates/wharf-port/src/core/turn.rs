@@ -181,7 +181,7 @@ impl Locked<'_> {
                 return self.recycle();
             }
         }
-        if !self.has(flag::CLOSING) {
+        if !self.is_closing() {
             self.tell_send_ready();
             if self.has(flag::LISTENER) {
                 self.accepts_were_taken();

@@ -153,7 +153,7 @@ fn close_handle(socket: &mut Locked<'_>) {
     let Some(handle) = socket.handle.take() else {
         return;
     };
-    if socket.has(flag::CLOSE_RESET) {
+    if socket.is_resetting() {
         sys::close_with_reset(handle);
     } else if socket.has(flag::LISTENER | flag::CONNECTING) {
         drop(handle);
@@ -281,7 +281,7 @@ impl Driver for Iocp {
         let Some(handle) = &socket.handle else {
             return;
         };
-        let graceful = !socket.has(flag::CLOSE_RESET | flag::LISTENER | flag::CONNECTING);
+        let graceful = !socket.is_resetting() && !socket.has(flag::LISTENER | flag::CONNECTING);
         if graceful {
             // It fails if the peer has reset the connection. Then the peer needs no FIN.
             let _ = sys::shutdown_write(handle);
@@ -300,7 +300,7 @@ impl Driver for Iocp {
     }
 
     fn advance(&self, socket: &mut Locked<'_>) {
-        if socket.has(flag::CLOSING | flag::ARMED) {
+        if socket.is_closing() || socket.has(flag::ARMED) {
             return;
         }
         match socket.receiving {

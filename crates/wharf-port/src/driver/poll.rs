@@ -285,7 +285,7 @@ impl Driver for Poll {
         };
         self.poller
             .forget(&handle, socket.has(flag::SHARED_LISTENER | FOREIGN));
-        if socket.has(flag::CLOSE_RESET) {
+        if socket.is_resetting() {
             sys::close_with_reset(handle);
         } else if socket.has(flag::LISTENER | flag::CONNECTING) {
             drop(handle);
@@ -295,7 +295,7 @@ impl Driver for Poll {
     }
 
     fn advance(&self, socket: &mut Locked<'_>) {
-        if socket.has(flag::CLOSING) {
+        if socket.is_closing() {
             return;
         }
         match socket.receiving {

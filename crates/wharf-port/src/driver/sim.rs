@@ -214,7 +214,7 @@ impl Driver for Sim {
         };
         self.shared.with(|world| {
             if let Some(id) = world.find(&handle) {
-                world.close(id, socket.has(flag::CLOSE_RESET));
+                world.close(id, socket.is_resetting());
             }
             // A descriptor is free again.
             world.shortage_until_ns = world.now_ns;

@@ -236,7 +236,7 @@ impl Uring {
             return self.cancel_all(socket);
         }
         let shut = self.with_descriptor(socket.open_handle(), |handle| {
-            if socket.has(flag::CLOSE_RESET) && sys::disconnect(handle).is_ok() {
+            if socket.is_resetting() && sys::disconnect(handle).is_ok() {
                 return None;
             }
             Some(sys::shutdown_both(handle).is_ok())
@@ -382,7 +382,7 @@ impl Driver for Uring {
         if let Some(place) = handle.place() {
             return self.release_place(socket, place);
         }
-        if socket.has(flag::CLOSE_RESET) {
+        if socket.is_resetting() {
             sys::close_with_reset(handle);
         } else if socket.has(flag::LISTENER | flag::CONNECTING) {
             drop(handle);

@@ -266,7 +266,7 @@ impl Iocp {
             .unplaced
             .extend(self.finish(socket, &accepting, posted));
         // If others wait for a free slot, it waits after them, for the same retry.
-        if socket.receiving == Some(Receiving::Accept) && !socket.has(flag::CLOSING) && !waiting {
+        if socket.receiving == Some(Receiving::Accept) && !socket.is_closing() && !waiting {
             self.go_on(socket, &mut accepting);
         }
         self.listeners.put(socket.id, accepting);

@@ -81,7 +81,7 @@ impl Iocp {
         match work.driver.sending().result() {
             // After the handle is closed, every failure is due to our own close. Wine also reports
             // 6, "invalid handle", if the request had gone to the system again.
-            Err(code) if sys::is_cancelled(code) || socket.has(flag::HUNG_UP) => {
+            Err(code) if sys::is_cancelled(code) || socket.has_hung_up() => {
                 socket.send_cut_short();
             }
             result => socket.send_stopped(result),

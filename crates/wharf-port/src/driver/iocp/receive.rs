@@ -52,7 +52,7 @@ impl Iocp {
     /// The zero-byte receive has ended: there is something to read, or it has failed. The caller
     /// may have cancelled its receive meanwhile, and may have requested something else.
     pub(super) fn zero_receive_ended(&self, socket: &mut Locked<'_>, failed: Option<i32>) {
-        if socket.has(flag::CLOSING) {
+        if socket.is_closing() {
             return socket.settle();
         }
         match failed {

@@ -46,7 +46,7 @@ impl Sim {
         });
         let accepted = matches!(outcome, Outcome::Accepted(_));
         deliver(&mut socket, outcome);
-        let goes_on = socket.receiving == Some(Receiving::Accept) && !socket.has(flag::CLOSING);
+        let goes_on = socket.receiving == Some(Receiving::Accept) && !socket.is_closing();
         if accepted && goes_on && socket.has_many_untaken_accepts() {
             self.shared
                 .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
@@ -57,7 +57,7 @@ impl Sim {
 fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
     match outcome {
         Outcome::Accepted(accepted) => {
-            if !socket.has(flag::CLOSING) {
+            if !socket.is_closing() {
                 socket.accepted(*accepted);
             }
         }
@@ -91,7 +91,7 @@ fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
 
 /// Continues after a request that had nothing to deliver, unless the caller has requested the end.
 fn go_on(socket: &mut Locked<'_>) {
-    if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+    if socket.stops_reading() {
         socket.receive_stopped(Some(code::CANCELLED));
     } else {
         socket.go_on_receiving();
@@ -101,7 +101,7 @@ fn go_on(socket: &mut Locked<'_>) {
 fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
     socket.clear(flag::ARMED);
     socket.accept_ended_there();
-    if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+    if socket.stops_reading() {
         return socket.receive_stopped(Some(code::CANCELLED));
     }
     match code {
@@ -120,7 +120,7 @@ fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
 fn no_buffer(socket: &mut Locked<'_>) {
     socket.clear(flag::ARMED);
     socket.give_lease_back();
-    if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+    if socket.stops_reading() {
         return go_on(socket);
     }
     if let Some(buffer) = socket.buffer_or_wait() {

@@ -107,7 +107,7 @@ impl Uring {
             Kind::Watch => self.watch_completed(&mut socket, &outcome),
             Kind::Guard => self.guard_completed(&mut socket, &outcome),
             Kind::Send => {
-                let result = sent(outcome.result, socket.has(flag::HUNG_UP));
+                let result = sent(outcome.result, socket.has_hung_up());
                 socket.send_stopped(result);
             }
             Kind::Bell
@@ -156,7 +156,7 @@ impl Uring {
         }
         if let Ok(descriptor) = outcome.result {
             let handle = adopt(descriptor);
-            if !socket.has(flag::CLOSING) {
+            if !socket.is_closing() {
                 self.deliver_accepted(socket, handle);
             }
         }
@@ -170,7 +170,7 @@ impl Uring {
         }
         let cut = socket.has(CUT);
         socket.clear(CUT);
-        if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+        if socket.stops_reading() {
             return socket.receive_stopped(Some(libc::ECANCELED));
         }
         match outcome.result {
@@ -244,7 +244,7 @@ impl Uring {
     }
 
     fn connect_completed(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
-        let asked = socket.has(flag::CLOSING | flag::CANCEL_RECEIVE | flag::DEADLINE);
+        let asked = socket.stops_reading() || socket.has(flag::DEADLINE);
         let result = match outcome.result {
             Err(libc::ECANCELED | libc::EINTR) if !asked => {
                 // The thread that submitted the request has ended. The connect itself continues.
@@ -265,7 +265,7 @@ impl Uring {
     /// Continues after a request that had nothing to deliver, unless the caller has requested the
     /// end.
     pub(super) fn go_on(&self, socket: &mut Locked<'_>) {
-        if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+        if socket.stops_reading() {
             socket.receive_stopped(Some(libc::ECANCELED));
         } else {
             socket.go_on_receiving();
@@ -276,7 +276,7 @@ impl Uring {
         socket.clear(flag::ARMED);
         match outcome.result {
             // Our own close has made this end. It is not the peer's.
-            Ok(0) if socket.has(flag::HUNG_UP) => self.go_on(socket),
+            Ok(0) if socket.has_hung_up() => self.go_on(socket),
             Ok(count) => {
                 let events = if kind == Kind::IntoNothing { count } else { 0 };
                 if let Some(code) = self.break_behind(socket, events) {

@@ -218,14 +218,14 @@ impl Uring {
             socket.accept_ended_there();
         }
         match outcome.result {
-            Ok(place) if socket.has(flag::CLOSING) => self.free_place(place),
+            Ok(place) if socket.is_closing() => self.free_place(place),
             Ok(place) => self.deliver_accepted(socket, Handle::direct(place)),
             Err(_) if cut => self.cancel_reading(socket),
             Err(_) => {}
         }
         let Some(fault) = over else { return };
         socket.clear(CUT);
-        if socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) {
+        if socket.stops_reading() {
             return socket.receive_stopped(Some(libc::ECANCELED));
         }
         if fault.is_none_or(|code| socket.accept_failed(code)) {
@@ -271,7 +271,7 @@ impl Uring {
     /// peer learns of it at once. The place is free when that thread has entered the kernel again.
     pub(super) fn release_place(&self, socket: &Locked<'_>, place: u32) {
         self.leaves();
-        if socket.has(flag::CLOSE_RESET) {
+        if socket.is_resetting() {
             let lent = self.ring.lend(place);
             if lent.and_then(|lent| sys::disconnect(&lent)).is_err() {
                 self.ring.push(request::reset_at_close(place, &RESET));

@@ -217,7 +217,7 @@ impl Uring {
 /// Whether this socket's queue may be sent with system calls: it has a descriptor, and nothing has
 /// requested its end.
 fn sends_by_calls(socket: &Locked<'_>) -> bool {
-    let ends = flag::CANCEL_SEND | flag::CLOSE_RESET | flag::HUNG_UP;
+    let ends = socket.has(flag::CANCEL_SEND) || socket.is_resetting() || socket.has_hung_up();
     let handle = socket.handle.as_ref();
-    socket.has(flag::SENDING) && !socket.has(ends) && handle.is_some_and(|it| it.place().is_none())
+    socket.has(flag::SENDING) && !ends && handle.is_some_and(|it| it.place().is_none())
 }

@@ -97,7 +97,7 @@ impl Uring {
     /// The peer has ended. A receive that continues might not report it, but the next one does.
     pub(super) fn guard_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
         socket.clear(flag::GUARDED);
-        if socket.has(flag::CLOSING) {
+        if socket.is_closing() {
             return socket.settle();
         }
         if outcome.result.is_err_and(crate::sys::is_cancelled) {
@@ -173,7 +173,7 @@ impl Uring {
             socket.give_lease_back();
         }
         match code {
-            Some(libc::ENOBUFS) if !socket.has(flag::CLOSING | flag::CANCEL_RECEIVE) => {
+            Some(libc::ENOBUFS) if !socket.stops_reading() => {
                 self.find_buffer(socket);
             }
             Some(libc::ENOBUFS | libc::EINTR | libc::EAGAIN) => self.go_on(socket),
@@ -183,7 +183,7 @@ impl Uring {
 
     /// Delivers data within the bound of leases, and holds data beyond it.
     fn deliver_or_hold(&self, socket: &mut Locked<'_>, (buffer, count): (PoolBuffer, usize)) {
-        if socket.has(flag::CLOSING) {
+        if socket.is_closing() {
             return socket.core.buffer_returned(buffer); // No caller gets these bytes.
         }
         let leased = socket.has(LEASE_RESERVED) || !has_held(socket) && socket.reserve_lease();
@@ -200,7 +200,7 @@ impl Uring {
     /// The request ended without data. Its end is reported after all held data.
     fn stream_stopped(&self, socket: &mut Locked<'_>, code: Option<i32>) {
         let reported_again = code.is_none_or(crate::sys::is_cancelled);
-        if !has_held(socket) || socket.has(flag::CLOSING) {
+        if !has_held(socket) || socket.is_closing() {
             socket.receive_stopped(code);
         } else if reported_again {
             // The request that follows the held data reports this end again.
