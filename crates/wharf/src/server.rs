@@ -2,8 +2,8 @@
 //!
 //! Each thread has a single-waiter port (thread-per-core). On Linux every thread has its own
 //! listener, and the system distributes the connections. If addresses cannot be shared, the first
-//! thread accepts and distributes them round-robin: an accepted socket may go to any port. A posted
-//! packet ends a thread.
+//! thread accepts and distributes them round-robin (`dealer`): an accepted socket may go to any
+//! port. A posted packet ends a thread.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Accepted, Address, Error, Event, Key, Listener, Operation, Packet, PauseReason, Port, Refused,
-    Stream, Unassociated, Wait, Waiter,
+    Accepted, Address, Error, ErrorKind, Event, Key, Listener, Operation, Packet, PauseReason,
+    Port, Refused, Stream, Unassociated, Wait, Waiter,
 };
 
 use crate::account::{Account, Ledger, Left, PartAccount};
@@ -27,11 +27,13 @@ use crate::signals::{self, Signals};
 use crate::text::output;
 use crate::threads::{self, Gate};
 use admin::{Admin, Answering};
+use dealer::{Comer, Dealer, Dealt};
 use listening::{Opened, SocketFiles, listener_number};
 use service::{Bytes, Kind, Service};
 use visitors::{Met, Visitors};
 
 mod admin;
+mod dealer;
 mod listening;
 pub(crate) mod options;
 pub(crate) mod report;
@@ -63,8 +65,8 @@ struct Server {
     /// The addresses of the listeners, in their order.
     addresses: Vec<Address>,
     files: SocketFiles,
-    /// The number of connections that the first thread has distributed, if it does that.
-    dealt: Option<AtomicU64>,
+    /// Which thread serves a connection, if the first one accepts for all.
+    dealer: Option<Dealer<Comer>>,
     connections_max: Option<u32>,
     /// All threads accept from the same listeners. A full thread leaves connections to the others.
     together: bool,
@@ -110,6 +112,7 @@ fn serve(kind: Kind, options: &ServingOptions) -> Result<ExitCode, String> {
         }
         Ok(())
     })?;
+    server.refuse_waiting();
     output.account(&PartAccount::merged([server.ledger.account()], 1));
     server.ports.iter().for_each(Port::close);
     Ok(ExitCode::SUCCESS)
@@ -130,7 +133,7 @@ impl Server {
         let Opened {
             ports,
             listeners,
-            deals,
+            dealer,
             files,
         } = opened;
         let addresses = listeners[0].iter().map(Listener::local_addr);
@@ -145,7 +148,7 @@ impl Server {
             part,
             ports,
             files,
-            dealt: deals.then(AtomicU64::default),
+            dealer,
             connections_max: options.max_connections,
             together: options.division.descriptors == Descriptors::Direct,
             visitors: tells.then(|| Visitors::new(addresses.clone())),
@@ -188,14 +191,14 @@ impl Server {
             // Start one thread after the other. If memory is short, the thread that allocates more
             // then reports it. In parallel, an allocation of another thread could fail and abort
             // the process.
-            let mut start = |(port, listeners)| {
+            let mut start = |(thread, listeners)| {
                 let (ready, is_ready) = mpsc::channel();
-                let work = move || self.work(port, listeners, &ready, gate);
+                let work = move || self.work(thread, listeners, &ready, gate);
                 threads.push(threads::start_in(scope, "server", work)?);
                 let panicked = |_| Err("a thread of the server panicked".into());
                 is_ready.recv().unwrap_or_else(panicked)
             };
-            let mut all = self.ports.iter().zip(listeners);
+            let mut all = listeners.into_iter().enumerate();
             let begun: Result<(), String> = all.try_for_each(&mut start);
             let begun = begun.and_then(|()| announce());
             gate.decide(begun.is_ok());
@@ -210,12 +213,12 @@ impl Server {
     /// One thread: waits for packets until it is stopped. If it fails, the others stop too.
     fn work(
         &self,
-        port: &Port,
+        thread: usize,
         listeners: Vec<Listener>,
         ready: &Sender<Result<(), String>>,
         gate: &Gate,
     ) -> Result<(), String> {
-        let (told, waiter) = match port.waiter() {
+        let (told, waiter) = match self.ports[thread].waiter() {
             Ok(waiter) => (Ok(()), Some(waiter)),
             Err(error) => (Err(text(error)), None),
         };
@@ -225,7 +228,7 @@ impl Server {
             self.files.remove();
             return Ok(());
         };
-        let result = self.wait_and_serve(waiter, port, &listeners);
+        let result = self.wait_and_serve(waiter, thread, &listeners);
         if result.is_err() {
             signals::stop(&self.ports);
         }
@@ -239,7 +242,7 @@ impl Server {
     fn wait_and_serve(
         &self,
         mut waiter: Waiter,
-        port: &Port,
+        thread: usize,
         listeners: &[Listener],
     ) -> Result<(), String> {
         let mut service = self.kind.start(self.visitors.is_some());
@@ -261,8 +264,8 @@ impl Server {
                         last = LAST_OF_EACH * self.ledger.held() + LAST_BESIDES;
                         give_up_at.get_or_insert_with(|| Instant::now() + LAST_AT_MOST);
                     }
-                    Operation::Accept => self.handle_accept(port, packet.key, packet.event)?,
-                    _ => self.serve_connection(&mut service, packet),
+                    Operation::Accept => self.handle_accept(thread, packet.key, packet.event)?,
+                    _ => self.serve_connection(&mut service, thread, packet),
                 }
             }
             if last == 0 && give_up_at.is_some_and(|at| Instant::now() >= at) {
@@ -271,9 +274,12 @@ impl Server {
         }
     }
 
-    fn handle_accept(&self, port: &Port, listener: Key, event: Event) -> Result<(), String> {
+    fn handle_accept(&self, thread: usize, listener: Key, event: Event) -> Result<(), String> {
         match event {
-            Event::Accepted(accepted) => self.welcome(port, listener, accepted),
+            Event::Accepted(accepted) => self.place(thread, (listener, accepted)),
+            // The port has no place for one more that waits.
+            Event::Paused { reason, .. }
+                if reason == PauseReason::SocketsMax && self.counts_for_all() => {}
             Event::Paused { reason, .. } => self.say_paused(reason),
             Event::Ended { how, .. } => {
                 return Err(format!("a listener ended, {how:?}: start the server again"));
@@ -286,10 +292,7 @@ impl Server {
     fn say_paused(&self, reason: PauseReason) {
         self.ledger.paused();
         let most = self.connections_max.map_or(0, u64::from);
-        // The first thread deals: it is full for a moment while it passes a connection on.
-        let deals = self.dealt.is_some() && self.part.processes == 1;
-        let together = self.together || deals;
-        if together && reason == PauseReason::SocketsMax && self.ledger.held() < most {
+        if self.together && reason == PauseReason::SocketsMax && self.ledger.held() < most {
             return;
         }
         let mut said = self
@@ -313,45 +316,87 @@ impl Server {
         ));
     }
 
-    fn welcome(&self, port: &Port, listener: Key, accepted: Accepted) {
+    /// Whether one count of all threads decides when the maximum is reached.
+    fn counts_for_all(&self) -> bool {
+        self.dealer.as_ref().is_some_and(Dealer::counts)
+    }
+
+    /// Finds the thread that serves a connection; `thread` has accepted it.
+    fn place(&self, thread: usize, comer: Comer) {
+        let Some(dealer) = &self.dealer else {
+            self.welcome(thread, comer);
+            return;
+        };
+        match dealer.deal(comer) {
+            Dealt::To(thread, comer) => {
+                if !self.welcome(thread, comer) {
+                    self.leaves_place(thread);
+                }
+            }
+            Dealt::Waits { first: true } => self.say_paused(PauseReason::SocketsMax),
+            Dealt::Waits { first: false } => {}
+        }
+    }
+
+    /// A connection of this thread is gone. One that waits for a place is served now.
+    fn leaves_place(&self, thread: usize) {
+        let Some(dealer) = &self.dealer else {
+            return;
+        };
+        while let Some(comer) = dealer.left(thread) {
+            if self.welcome(thread, comer) {
+                return;
+            }
+        }
+    }
+
+    /// The server ends. Counts the connections that waited for a place in vain, and closes them.
+    fn refuse_waiting(&self) {
+        let waiting = self.dealer.as_ref().map(Dealer::take_waiting);
+        for _ in waiting.into_iter().flatten() {
+            self.ledger.refused(ErrorKind::Full);
+        }
+    }
+
+    /// Begins to serve a connection. Returns whether it is held.
+    fn welcome(&self, thread: usize, (listener, accepted): Comer) -> bool {
         // No two processes have a key in common.
         let turn = self.keyed.fetch_add(1, Ordering::Relaxed);
         let (process, processes) = (self.part.process, self.part.processes);
         let key = CONNECTION_FIRST + turn * u64::from(processes) + u64::from(process);
         let visitors = self.visitors.as_ref();
         let met = visitors.map(|_| Met::new(&accepted, listener_number(listener)));
-        let stream = match self.associate(port, accepted, Key(key)) {
+        let stream = match self.associate(thread, accepted, Key(key)) {
             Ok(stream) => stream,
-            Err(refused) => return self.ledger.refused(refused.error.kind()),
+            Err(refused) => {
+                self.ledger.refused(refused.error.kind());
+                return false;
+            }
         };
         self.ledger.accepted();
         if let (Some(visitors), Some(met)) = (visitors, met) {
             self.output.visit(&visitors.comes(key, &met));
         }
-        if self.kind.welcome(stream).is_err() {
+        let begun = self.kind.welcome(stream);
+        if begun.is_err() {
             self.ledger.left(Left::Error);
             self.tell_left(key, Left::Error, Bytes::default());
         }
+        begun.is_ok()
     }
 
-    /// Gives a connection to the port that accepted it, or distributes it.
+    /// Gives a connection to the port of this thread. Without a maximum, another thread may take it
+    /// if that port cannot.
     fn associate(
         &self,
-        port: &Port,
+        thread: usize,
         accepted: Accepted,
         key: Key,
     ) -> Result<Stream, Refused<Unassociated>> {
-        let Some(dealt) = &self.dealt else {
-            return port.associate(accepted, key);
-        };
-        let turn = dealt.fetch_add(1, Ordering::Relaxed) as usize;
-        let count = self.ports.len();
-        // With a maximum, the first port must be the last to be full, because it accepts for all.
-        let (first, among) = match self.connections_max {
-            Some(_) => (1, count - 1),
-            None => (0, count),
-        };
-        let mut refused = self.ports[first + turn % among].associate(accepted, key);
+        let mut refused = self.ports[thread].associate(accepted, key);
+        if self.dealer.is_none() || self.counts_for_all() {
+            return refused;
+        }
         for other in self.ports.iter().rev() {
             match refused {
                 Err(again) => refused = other.associate(again.value, key),
@@ -361,10 +406,11 @@ impl Server {
         refused
     }
 
-    fn serve_connection(&self, service: &mut Service, packet: Packet) {
+    fn serve_connection(&self, service: &mut Service, thread: usize, packet: Packet) {
         let (key, socket) = (packet.key.0, packet.socket);
         if let Some(left) = service.handle(packet, &self.ledger) {
             self.tell_left(key, left, service.take_bytes(socket));
+            self.leaves_place(thread);
         }
     }
 

@@ -11,6 +11,7 @@ use wharf_port::{Address, Error, ErrorKind, Keepalive, Key, ListenOptions, Liste
 
 use crate::processes::descriptors::{self, Descriptors};
 use crate::processes::{Threads, raise_descriptors};
+use crate::server::dealer::{Comer, Dealer, Maximum};
 use crate::server::options::ServingOptions;
 use crate::sys::{self, FileIdentity};
 
@@ -26,8 +27,8 @@ pub(super) struct Opened {
     pub(super) ports: Vec<Port>,
     /// The listeners of each port.
     pub(super) listeners: Vec<Vec<Listener>>,
-    /// The first thread accepts for all, because the addresses cannot be shared.
-    pub(super) deals: bool,
+    /// If the first thread accepts for all, because the addresses cannot be shared.
+    pub(super) dealer: Option<Dealer<Comer>>,
     pub(super) files: SocketFiles,
 }
 
@@ -92,6 +93,10 @@ pub(super) fn open(
     let direct = options.division.descriptors == Descriptors::Direct;
     let shares = threads.total > 1 && internet && !direct;
     let mut deals = threads.count > 1 && !internet && !direct;
+    let maximum = options.max_connections.map(|all| Maximum {
+        all,
+        first: descriptors::share(threads, 0, all),
+    });
     let mut ports = build_ports(options, threads, addresses.len(), deals)?;
     let mut opening = Opening {
         options,
@@ -116,14 +121,14 @@ pub(super) fn open(
     Ok(Opened {
         ports,
         listeners,
-        deals,
+        dealer: deals.then(|| Dealer::new(threads.count as usize, maximum)),
         files: opening.files,
     })
 }
 
-/// Builds the port of each thread, with slots for its share of the connections and its listeners.
-/// If the first thread `deals` connections to the others, it alone has listeners. A slot for a
-/// listener that is not there holds a connection above the maximum.
+/// Builds the port of each thread, with places for its share of the connections and its listeners.
+/// If the first thread `deals` connections to the others, one count bounds them all (`dealer`): the
+/// first port has one place more, for a connection that waits, and the others have no bound.
 fn build_ports(
     options: &ServingOptions,
     threads: Threads,
@@ -132,15 +137,19 @@ fn build_ports(
 ) -> Result<Vec<Port>, String> {
     let limit = raise_descriptors();
     let build = |thread: u32| {
-        let listeners = if deals && thread > 0 { 0 } else { listeners };
-        // Each thread has its share, also among the threads of other processes.
         let share = options.max_connections;
+        // Each thread has its share, also among the threads of other processes.
         let share = share.map(|all| descriptors::share(threads, thread, all));
         let builder = Port::builder().driver(options.driver).single_waiter();
         let builder = builder.spin_max(Duration::from_micros(options.spin_us.into()));
         let mut builder = options.division.descriptors.of_port(builder, share, limit);
-        if let Some(share) = share {
-            builder = builder.sockets_max(share + u32::try_from(listeners).unwrap_or(u32::MAX));
+        let places = match (share, deals, thread) {
+            (Some(share), true, 0) => Some(share + 1),
+            (Some(share), false, _) => Some(share),
+            (Some(_), true, _) | (None, ..) => None,
+        };
+        if let Some(places) = places {
+            builder = builder.sockets_max(places + u32::try_from(listeners).unwrap_or(u32::MAX));
         }
         builder.build().map_err(|error: Error| error.to_string())
     };

@@ -75,6 +75,59 @@ fn assert_three_are_held<T>(driver: &str, address: &str, connect: impl FnOnce(&S
     assert_eq!(account["peak"], 3, "{driver}: {account}");
 }
 
+/// With its own share of the maximum full, the thread that accepts for all once accepted nothing,
+/// though the others had room again.
+#[test]
+fn room_of_any_thread_is_used_where_one_accepts_for_all() {
+    for driver in drivers() {
+        if driver == "iocp" {
+            assert_room_is_used(&driver, "127.0.0.1:0", |server: &Server| {
+                server.connect_many(1)
+            });
+        } else {
+            #[cfg(unix)]
+            {
+                let path = crate::paths::fresh_path("room");
+                let connect = |_: &Server| UnixStream::connect(&path).expect("it listens");
+                assert_room_is_used(&driver, &format!("unix:{}", path.display()), connect);
+            }
+        }
+    }
+}
+
+fn assert_room_is_used<T>(driver: &str, address: &str, connect: impl Fn(&Server) -> T) {
+    let options = ["--max-connections", "3", "--threads", "3", "-v"];
+    let place = ["hold", address, "--driver", driver];
+    let mut server = Server::start(&[&place[..], &options[..]].concat());
+    let mut clients = Vec::new();
+    // Every thread gets one, the accepting thread too.
+    for _ in 0..3 {
+        clients.push(connect(&server));
+        server.wait_for("accepted", 1);
+    }
+    // Each has the places of two others in turn, so also with only the accepting thread full.
+    for kept in 0..3 {
+        let stays = clients.remove(kept);
+        clients.clear();
+        server.wait_for("left", 2);
+        clients.extend([connect(&server), connect(&server)]);
+        server.wait_for("accepted", 2);
+        clients.insert(kept, stays);
+    }
+    // One more waits for a place, and gets it.
+    let waits = connect(&server);
+    drop(clients.pop());
+    server.wait_for("accepted", 1);
+    let account = server.stop();
+    drop((clients, waits));
+    assert_eq!(account["accepted"], 10, "{driver}: {account}");
+    assert_eq!(account["peak"], 3, "{driver}: {account}");
+    assert_eq!(
+        account["refused"]["max_connections"], 0,
+        "{driver}: {account}"
+    );
+}
+
 /// The program with a limit of this number of descriptors.
 pub(crate) fn with_descriptors(count: u32, arguments: &[&str]) -> Command {
     if cfg!(windows) {
