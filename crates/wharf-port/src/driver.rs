@@ -4,9 +4,10 @@
 //! ([`Receiving`](crate::core::slot::Receiving) for the reading side, the queue of sends for the
 //! writing side), and reports to the core. It must keep this contract:
 //!
-//! 1. Each side of a socket has at most one request with the system at a time. The flags `ARMED`
-//!    and `SENDING` are set exactly while the driver will report the end of that request. A
-//!    readiness driver leaves nothing with the system and never sets them.
+//! 1. Each side of a socket has at most one request with the system at a time. A driver calls
+//!    `begin_reading` or `begin_sending` when it makes one. So `ARMED` and `SENDING` are set exactly
+//!    while the driver will report the end of that request. A readiness driver leaves nothing with
+//!    the system and never sets them.
 //! 2. Every such request is reported once, under the slot's lock: `receive_stopped`,
 //!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. Memory that the system
 //!    may still write to is never freed before that report.

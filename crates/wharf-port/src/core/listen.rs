@@ -21,12 +21,7 @@ impl Core {
         }
         let handle = self.driver.open_listener(at).map_err(failed)?;
         // A socket that the caller supplied may be shared with other processes.
-        let shared = if at.is_supplied() {
-            flag::SHARED_LISTENER
-        } else {
-            0
-        };
-        let listener = self.listen_on(handle, key, flag::LISTENER | shared)?;
+        let listener = self.listen_on(handle, key, at.is_supplied())?;
         let id = listener.slot_id();
         if let Some(socket) = self.lock(id, Out::queue()) {
             self.driver.listening(&socket, at);
@@ -35,7 +30,12 @@ impl Core {
     }
 
     /// Adds a listening socket to the port.
-    fn listen_on(self: &Arc<Self>, handle: sys::Handle, key: Key, flags: u32) -> Result<SocketRef> {
+    fn listen_on(
+        self: &Arc<Self>,
+        handle: sys::Handle,
+        key: Key,
+        shared: bool,
+    ) -> Result<SocketRef> {
         let mut socket = match self.admit(false) {
             Ok(admitted) => admitted,
             Err(kind) => {
@@ -45,7 +45,10 @@ impl Core {
         };
         socket.key = key;
         socket.handle = Some(handle);
-        socket.set(flags);
+        socket.set(flag::LISTENER);
+        if shared {
+            socket.set(flag::SHARED_LISTENER);
+        }
         if let Err(code) = self.driver.associate(&mut socket, false) {
             let handle = socket.handle.take().expect("set above");
             socket.turn_away(false);
@@ -79,6 +82,6 @@ impl Core {
         handle: sys::Handle,
         key: Key,
     ) -> Result<SocketRef> {
-        self.listen_on(handle, key, flag::LISTENER | flag::SHARED_LISTENER)
+        self.listen_on(handle, key, true)
     }
 }

@@ -22,7 +22,8 @@ mod state;
 mod word;
 
 pub(crate) use state::{Receiving, SocketState};
-pub(crate) use word::{Closing, flag};
+pub(in crate::core) use word::flag;
+pub(crate) use word::{Closing, Own};
 
 /// Sockets in one chunk.
 const CHUNK_SLOTS: u32 = 1024;

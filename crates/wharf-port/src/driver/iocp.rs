@@ -34,13 +34,13 @@ use std::time::{Duration, Instant};
 use socket2::Domain;
 use windows_sys::Win32::Networking::WinSock::WSABUF;
 
-use super::reading::{self, READABLE};
+use super::reading;
 use super::silence::Silence;
 use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Own, Receiving, SlotId, SocketState};
 use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
 use crate::listen::ListenOptions;
@@ -58,6 +58,9 @@ mod queue;
 mod receive;
 mod request;
 mod watch;
+
+/// As far as is known, the next read would return something.
+const READABLE: Own<Iocp> = reading::readable();
 
 /// The most buffers of the send queue that one call takes.
 const BUFFERS_MAX: usize = 16;
@@ -123,7 +126,7 @@ impl Iocp {
             .as_ref()
             .and_then(|work| work.connect_to.clone());
         let address = address.expect("a connect has its address");
-        socket.set(flag::ARMED);
+        socket.begin_reading();
         let address = request::reachable(address);
         let made = self.extensions(address.domain()).and_then(|extensions| {
             request::refuse_at_once(socket.open_handle(), &address);
@@ -155,7 +158,7 @@ fn close_handle(socket: &mut Locked<'_>) {
     };
     if socket.is_resetting() {
         sys::close_with_reset(handle);
-    } else if socket.has(flag::LISTENER | flag::CONNECTING) {
+    } else if !socket.is_stream() {
         drop(handle);
     } else {
         sys::close_gracefully(handle);
@@ -245,7 +248,7 @@ impl Driver for Iocp {
         if !socket.has_bytes_to_send() {
             return;
         }
-        socket.set(flag::SENDING);
+        socket.begin_sending();
         let SocketState { work, handle, .. } = &mut **socket;
         let work = work.as_mut().expect("there are bytes to send");
         let handle = handle.as_ref().expect("a socket that sends is open");
@@ -264,7 +267,7 @@ impl Driver for Iocp {
             Ok(()) => self.request_made(),
             Err(code) => {
                 work.sends_in_request = 0;
-                socket.clear(flag::SENDING);
+                socket.end_sending();
                 socket.send_failed(code);
             }
         }
@@ -281,7 +284,7 @@ impl Driver for Iocp {
         let Some(handle) = &socket.handle else {
             return;
         };
-        let graceful = !socket.is_resetting() && !socket.has(flag::LISTENER | flag::CONNECTING);
+        let graceful = !socket.is_resetting() && socket.is_stream();
         if graceful {
             // It fails if the peer has reset the connection. Then the peer needs no FIN.
             let _ = sys::shutdown_write(handle);
@@ -294,28 +297,28 @@ impl Driver for Iocp {
 
     fn release(&self, socket: &mut Locked<'_>) {
         close_handle(socket);
-        if socket.has(flag::LISTENER) {
+        if socket.is_listener() {
             self.listeners.forget(socket.id);
         }
     }
 
     fn advance(&self, socket: &mut Locked<'_>) {
-        if socket.is_closing() || socket.has(flag::ARMED) {
+        if socket.is_closing() || socket.is_armed() {
             return;
         }
         match socket.receiving {
-            Some(Receiving::Stream) => reading::stream(socket, 0),
-            Some(Receiving::Into) => reading::into(socket, 0),
+            Some(Receiving::Stream) => reading::stream::<Iocp>(socket, Own::NONE),
+            Some(Receiving::Into) => reading::into::<Iocp>(socket, Own::NONE),
             None | Some(Receiving::Accept | Receiving::Connect | Receiving::Watch) => {}
         }
         let reading = matches!(socket.receiving, Some(Receiving::Stream | Receiving::Into));
-        if reading && !socket.has(flag::ARMED | READABLE) {
+        if reading && !socket.is_armed() && !socket.has(READABLE) {
             self.arm_reading(socket);
         }
     }
 
     fn has_more(&self, socket: &Locked<'_>) -> bool {
-        reading::has_more(socket)
+        reading::has_more::<Iocp>(socket)
     }
 
     fn submit(&self, core: &Arc<Core>, why: Submit) {

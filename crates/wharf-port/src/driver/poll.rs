@@ -17,13 +17,13 @@ use std::time::Duration;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Receiving, flag};
+use crate::core::slot::{Own, Receiving};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
 use crate::packet::End;
 use crate::sys;
 
-use super::reading::{self, READABLE};
+use super::reading;
 use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
 use queue::{Interest, Poller};
 
@@ -37,31 +37,33 @@ mod queue;
 #[path = "poll/queue/polling.rs"]
 mod queue;
 
+/// As far as is known, the next read would return something.
+const READABLE: Own<Poll> = reading::readable();
 /// The last write filled the socket's buffer.
-const WRITE_BLOCKED: u32 = 2 << flag::DRIVER_SHIFT;
+const WRITE_BLOCKED: Own<Poll> = Own::bit(1);
 /// The peer has sent FIN.
-const PEER_ENDED: u32 = 4 << flag::DRIVER_SHIFT;
+const PEER_ENDED: Own<Poll> = Own::bit(2);
 /// The connection is broken. The socket's pending error says how.
-const BROKEN: u32 = 8 << flag::DRIVER_SHIFT;
+const BROKEN: Own<Poll> = Own::bit(3);
 /// The flags that say that more may follow a short read. If data and a FIN arrive together, there
 /// is only one event for both. The same holds for data with an urgent byte in it, before which a
 /// read stops. On a poller that does not report a FIN or an urgent byte, more may always follow.
-const MORE_MAY_FOLLOW: u32 = if Poller::REPORTS_LEAVING {
-    PEER_ENDED | BROKEN | URGENT | STOPS_SHORT
+const MORE_MAY_FOLLOW: Own<Poll> = if Poller::REPORTS_LEAVING {
+    PEER_ENDED.or(BROKEN).or(URGENT).or(STOPS_SHORT)
 } else {
     READABLE
 };
 /// Registered only for the peer's leaving.
-const REGISTERED_WATCH: u32 = 16 << flag::DRIVER_SHIFT;
+const REGISTERED_WATCH: Own<Poll> = Own::bit(4);
 /// Registered for everything.
-const REGISTERED_ALL: u32 = 32 << flag::DRIVER_SHIFT;
+const REGISTERED_ALL: Own<Poll> = Own::bit(5);
 /// An event has reported an urgent byte, and no read has passed it yet.
-const URGENT: u32 = 64 << flag::DRIVER_SHIFT;
+const URGENT: Own<Poll> = Own::bit(6);
 /// Reads of this socket may stop anywhere, not only where it is empty.
-const STOPS_SHORT: u32 = 128 << flag::DRIVER_SHIFT;
+const STOPS_SHORT: Own<Poll> = Own::bit(7);
 
 /// The socket came from the caller, who may have another descriptor of it.
-const FOREIGN: u32 = 256 << flag::DRIVER_SHIFT;
+const FOREIGN: Own<Poll> = Own::bit(8);
 
 /// The most bytes that go out at a time. The slot is locked meanwhile, and if the peer reads as
 /// fast as this side sends, one call would last as long as there are bytes to send.
@@ -98,7 +100,7 @@ impl Poll {
             }
             Interest::Watch | Interest::All => self.poller.add(handle, socket.id, interest)?,
         }
-        if !socket.has(flag::LISTENER) && Poller::stops_short(socket.open_handle()) {
+        if !socket.is_listener() && Poller::stops_short(socket.open_handle()) {
             socket.set(STOPS_SHORT);
         }
         socket.set(match interest {
@@ -198,7 +200,7 @@ impl Driver for Poll {
         if accepted && cfg!(target_os = "linux") {
             return Ok(());
         }
-        if !accepted && !socket.has(flag::CONNECTING | flag::LISTENER) {
+        if !accepted && socket.is_stream() {
             socket.set(FOREIGN);
         }
         sys::set_nonblocking(socket.open_handle(), true)
@@ -284,10 +286,10 @@ impl Driver for Poll {
             return;
         };
         self.poller
-            .forget(&handle, socket.has(flag::SHARED_LISTENER | FOREIGN));
+            .forget(&handle, socket.is_shared_listener() || socket.has(FOREIGN));
         if socket.is_resetting() {
             sys::close_with_reset(handle);
-        } else if socket.has(flag::LISTENER | flag::CONNECTING) {
+        } else if !socket.is_stream() {
             drop(handle);
         } else {
             sys::close_gracefully(handle);
@@ -316,7 +318,7 @@ impl Driver for Poll {
             None | Some(Receiving::Connect) => false,
             Some(Receiving::Watch) => socket.has(PEER_ENDED | BROKEN),
             Some(Receiving::Accept) => socket.has(READABLE),
-            Some(Receiving::Into | Receiving::Stream) => reading::has_more(socket),
+            Some(Receiving::Into | Receiving::Stream) => reading::has_more::<Poll>(socket),
         }
     }
 

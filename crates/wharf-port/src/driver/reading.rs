@@ -7,29 +7,31 @@
 //! an end and a short read have the same meaning in both.
 
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, SocketState, flag};
+use crate::core::slot::{Own, Receiving, SocketState};
 use crate::sys;
 
-/// As far as is known, the next read would return something.
-pub(super) const READABLE: u32 = 1 << flag::DRIVER_SHIFT;
+/// The bit of the driver `D` that says: as far as is known, the next read would return something.
+pub(super) const fn readable<D>() -> Own<D> {
+    Own::bit(0)
+}
 
 /// Whether a turn would deliver something from the socket.
-pub(super) fn has_more(socket: &Locked<'_>) -> bool {
+pub(super) fn has_more<D>(socket: &Locked<'_>) -> bool {
     match socket.receiving {
-        Some(Receiving::Into) => socket.has(READABLE),
-        Some(Receiving::Stream) => {
-            socket.has(READABLE) && !socket.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
-        }
+        Some(Receiving::Into) => socket.has(readable::<D>()),
+        Some(Receiving::Stream) => socket.has(readable::<D>()) && !socket.is_paused(),
         None | Some(Receiving::Accept | Receiving::Connect | Receiving::Watch) => false,
     }
 }
 
-/// Reads for a streaming receive. If one of `more_flags` is set, something may follow a short read.
-pub(super) fn stream(socket: &mut Locked<'_>, more_flags: u32) {
-    while socket.receiving == Some(Receiving::Stream) && socket.has(READABLE) && socket.may_take() {
+/// Reads for a streaming receive. If one of the bits of `more` is set, something may follow a short
+/// read.
+pub(super) fn stream<D>(socket: &mut Locked<'_>, more: Own<D>) {
+    let readable = readable::<D>();
+    while socket.receiving == Some(Receiving::Stream) && socket.has(readable) && socket.may_take() {
         // The stream tries again, whatever it waited for: a packet of another kind may have given
         // it this turn.
-        socket.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
+        socket.end_pause();
         if !socket.reserve_lease() {
             return;
         }
@@ -41,22 +43,23 @@ pub(super) fn stream(socket: &mut Locked<'_>, more_flags: u32) {
         let capacity = space.len();
         match sys::receive(socket.open_handle(), space) {
             Ok(count) if count > 0 => {
-                note_short_read(socket, count < capacity, more_flags);
+                note_short_read(socket, count < capacity, more);
                 socket.received((buffer, count));
                 socket.note_read(count);
             }
             result => {
                 socket.give_lease_back();
                 socket.core.buffer_returned(buffer);
-                came_to_nothing(socket, result);
+                came_to_nothing::<D>(socket, result);
             }
         }
     }
 }
 
 /// Reads into the callers' buffers.
-pub(super) fn into(socket: &mut Locked<'_>, more_flags: u32) {
-    while socket.receiving == Some(Receiving::Into) && socket.has(READABLE) && socket.may_take() {
+pub(super) fn into<D>(socket: &mut Locked<'_>, more: Own<D>) {
+    let readable = readable::<D>();
+    while socket.receiving == Some(Receiving::Into) && socket.has(readable) && socket.may_take() {
         let SocketState { work, handle, .. } = &mut **socket;
         let into = work.as_mut().and_then(|work| work.intos.front_mut());
         let into = into.expect("a receive into a buffer is queued");
@@ -69,25 +72,25 @@ pub(super) fn into(socket: &mut Locked<'_>, more_flags: u32) {
         };
         match result {
             Ok(count) => {
-                note_short_read(socket, count < capacity && count > 0, more_flags);
+                note_short_read(socket, count < capacity && count > 0, more);
                 socket.received_into(count);
             }
-            result => came_to_nothing(socket, result),
+            result => came_to_nothing::<D>(socket, result),
         }
     }
 }
 
 /// A read that did not fill its buffer has emptied the socket, unless something may follow the
 /// data, such as the end of the stream. No further edge would report that end.
-fn note_short_read(socket: &mut Locked<'_>, short: bool, more_flags: u32) {
-    if short && !socket.has(more_flags) {
-        socket.clear(READABLE);
+fn note_short_read<D>(socket: &mut Locked<'_>, short: bool, more: Own<D>) {
+    if short && !socket.has(more) {
+        socket.clear(readable::<D>());
     }
 }
 
-fn came_to_nothing(socket: &mut Locked<'_>, result: Result<usize, i32>) {
+fn came_to_nothing<D>(socket: &mut Locked<'_>, result: Result<usize, i32>) {
     match result {
-        Err(code) if sys::would_block(code) => socket.clear(READABLE),
+        Err(code) if sys::would_block(code) => socket.clear(readable::<D>()),
         Err(code) if sys::interrupted(code) => {}
         Err(code) => socket.receive_stopped(Some(code)),
         Ok(_) => socket.receive_stopped(None),

@@ -19,7 +19,7 @@ use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, SocketState, flag};
+use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::Queued;
 use crate::core::{Core, Out};
 use crate::listen::{ListenAt, ListenOptions};
@@ -177,7 +177,7 @@ impl Driver for Sim {
             }
             Receiving::Connect | Receiving::Watch => {}
         }
-        socket.set(flag::ARMED);
+        socket.begin_reading();
         self.ask(socket, Asked::Read(receiving), memory);
     }
 
@@ -192,7 +192,7 @@ impl Driver for Sim {
         let count = sends.count();
         work.sends_in_request = count;
         let memory = Memory::of_sends(work, count);
-        socket.set(flag::SENDING);
+        socket.begin_sending();
         self.ask(socket, Asked::Send, memory);
     }
 

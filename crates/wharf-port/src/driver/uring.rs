@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Own, Receiving, SlotId, SocketState};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
@@ -50,21 +50,21 @@ mod tests;
 pub(crate) use request::WorkBlock;
 
 /// There was more data when the last receive ended: the next one need not wait for data.
-const DATA_AT_HAND: u32 = 1 << flag::DRIVER_SHIFT;
+const DATA_AT_HAND: Own<Uring> = Own::bit(0);
 /// The driver itself has ended the multishot request: there are no places left, or no leases.
-const CUT: u32 = 2 << flag::DRIVER_SHIFT;
+const CUT: Own<Uring> = Own::bit(1);
 /// Accepted connections of this listener wait in `undelivered` for a place.
-const HAS_UNDELIVERED: u32 = 4 << flag::DRIVER_SHIFT;
+const HAS_UNDELIVERED: Own<Uring> = Own::bit(2);
 /// The thread that submitted the connect has ended. A second request waits for the connect.
-const CONNECT_CONTINUED: u32 = 8 << flag::DRIVER_SHIFT;
+const CONNECT_CONTINUED: Own<Uring> = Own::bit(3);
 /// A lease is counted for what the stream receives next.
-const LEASE_RESERVED: u32 = 16 << flag::DRIVER_SHIFT;
+const LEASE_RESERVED: Own<Uring> = Own::bit(4);
 /// The stream's request continues after a message.
-const MANY: u32 = 32 << flag::DRIVER_SHIFT;
+const MANY: Own<Uring> = Own::bit(5);
 /// The stream has received something: more may follow.
-const TALKS: u32 = 64 << flag::DRIVER_SHIFT;
+const TALKS: Own<Uring> = Own::bit(6);
 /// The peer has finished or is gone. There may be data before its end.
-const PEER_ENDED: u32 = 128 << flag::DRIVER_SHIFT;
+const PEER_ENDED: Own<Uring> = Own::bit(7);
 
 /// The io_uring driver.
 #[derive(Debug)]
@@ -109,13 +109,13 @@ impl Uring {
 
     /// Queues a request of the reading side.
     fn ask_reading(&self, socket: &mut Locked<'_>, kind: Kind, entry: Entry) {
-        socket.set(flag::ARMED);
+        socket.begin_reading();
         self.ask(kind, socket.id, request::aimed(socket.open_handle(), entry));
     }
 
     fn arm_into(&self, socket: &mut Locked<'_>) {
         self.fill_from_held(socket);
-        if socket.receiving != Some(Receiving::Into) || socket.has(flag::ARMED) {
+        if socket.receiving != Some(Receiving::Into) || socket.is_armed() {
             return;
         }
         if let Some(code) = receive::take_held_end(socket) {
@@ -231,7 +231,7 @@ impl Uring {
     /// list that grows with the number of armed requests, and a cancel by descriptor walks all of
     /// it.
     fn disconnect(&self, socket: &Locked<'_>) {
-        if socket.has(flag::SHARED_LISTENER) {
+        if socket.is_shared_listener() {
             // A shutdown would also end the accepts of other ports.
             return self.cancel_all(socket);
         }
@@ -245,7 +245,7 @@ impl Uring {
             return;
         };
         // A shutdown does not end a connect, nor the accept of a Unix listener.
-        if !shut || socket.has(flag::LISTENER | flag::CONNECTING) {
+        if !shut || !socket.is_stream() {
             self.cancel_all(socket);
         }
     }
@@ -268,13 +268,13 @@ impl Uring {
 
     /// Asks for the end of everything that the kernel has of this socket.
     fn cancel_all(&self, socket: &Locked<'_>) {
-        if socket.has(flag::ARMED) {
+        if socket.is_armed() {
             self.cancel_reading(socket);
         }
-        if socket.has(flag::SENDING) {
+        if socket.is_sending() {
             self.cancel_sending(socket);
         }
-        if socket.has(flag::GUARDED) {
+        if socket.is_guarded() {
             let name = Name::of(Kind::Guard, socket.id);
             self.ring.push(request::cancel(name));
         }
@@ -307,7 +307,7 @@ impl Driver for Uring {
         // 1601). A duplicate may set the mode back: then the driver repeats a request that ends
         // with EAGAIN (`sent`, `go_on`).
         sys::set_nonblocking(socket.open_handle(), false)?;
-        if socket.has(flag::CONNECTING) {
+        if socket.is_connecting() {
             self.take_in(socket)?;
         }
         Ok(())
@@ -344,7 +344,7 @@ impl Driver for Uring {
 
     fn transmit(&self, socket: &mut Locked<'_>) {
         if self.direct.is_some() && self.must_go_elsewhere(socket) {
-            socket.set(flag::SENDING);
+            socket.begin_sending();
             return self.ask(Kind::Send, socket.id, request::nothing());
         }
         if !socket.has_bytes_to_send() {
@@ -357,7 +357,7 @@ impl Driver for Uring {
         let (entry, sends) = request::send(handle.number(), work);
         let entry = request::aimed(handle, entry);
         work.sends_in_request = sends;
-        socket.set(flag::SENDING);
+        socket.begin_sending();
         self.ask(Kind::Send, socket.id, entry);
     }
 
@@ -384,7 +384,7 @@ impl Driver for Uring {
         }
         if socket.is_resetting() {
             sys::close_with_reset(handle);
-        } else if socket.has(flag::LISTENER | flag::CONNECTING) {
+        } else if !socket.is_stream() {
             drop(handle);
         } else {
             sys::close_gracefully(handle);

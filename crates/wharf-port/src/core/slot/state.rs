@@ -3,7 +3,7 @@
 //! What the socket should be doing is here and in its [`Work`], the same for every driver. Small
 //! facts share one word (`word`).
 
-use super::word::{Closing, Word, flag};
+use super::word::{Bits, Closing, Word, flag};
 use crate::core::work::Work;
 use crate::error::Operation;
 use crate::key::Key;
@@ -76,17 +76,17 @@ impl SocketState {
         self.handle.is_some() || !self.word.is_empty()
     }
 
-    /// Whether one of these flags is set.
-    pub(crate) fn has(&self, flags: u32) -> bool {
-        self.word.has(flags)
+    /// Whether one of these bits is set: flags of the core, or a driver's own.
+    pub(crate) fn has(&self, bits: impl Bits) -> bool {
+        self.word.has(bits)
     }
 
-    pub(crate) fn set(&mut self, flags: u32) {
-        self.word.set(flags);
+    pub(crate) fn set(&mut self, bits: impl Bits) {
+        self.word.set(bits);
     }
 
-    pub(crate) fn clear(&mut self, flags: u32) {
-        self.word.clear(flags);
+    pub(crate) fn clear(&mut self, bits: impl Bits) {
+        self.word.clear(bits);
     }
 
     /// Returns how far its close is.
@@ -103,21 +103,9 @@ impl SocketState {
         !self.word.is(Closing::No)
     }
 
-    /// Whether what it reads must end: it closes, or the caller has cancelled that.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn stops_reading(&self) -> bool {
-        self.is_closing() || self.has(flag::CANCEL_RECEIVE)
-    }
-
     /// Whether its close is abortive.
     pub(crate) fn is_resetting(&self) -> bool {
         self.word.is(Closing::Resetting) || self.word.is(Closing::HungUpToReset)
-    }
-
-    /// Whether its close has asked the driver to end what it holds.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn has_hung_up(&self) -> bool {
-        self.word.is(Closing::HungUp) || self.word.is(Closing::HungUpToReset)
     }
 
     /// Returns a new number for an operation of this socket.
@@ -146,5 +134,121 @@ impl SocketState {
         self.handle
             .as_ref()
             .expect("the socket is open until its close is over")
+    }
+}
+
+/// What a driver asks a socket, and reports to it. Flags of the core have no name outside it.
+#[allow(dead_code, reason = "not every system has a driver that needs it")]
+impl SocketState {
+    /// The driver made a request of the reading side, and will report its end.
+    pub(crate) fn begin_reading(&mut self) {
+        self.set(flag::ARMED);
+    }
+
+    pub(crate) fn end_reading(&mut self) {
+        self.clear(flag::ARMED);
+    }
+
+    /// Whether the driver has a request of the reading side.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.has(flag::ARMED)
+    }
+
+    /// The driver made a request of the writing side, and will report its end.
+    pub(crate) fn begin_sending(&mut self) {
+        self.set(flag::SENDING);
+    }
+
+    pub(crate) fn end_sending(&mut self) {
+        self.clear(flag::SENDING);
+    }
+
+    /// Whether the driver has a request of the writing side.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.has(flag::SENDING)
+    }
+
+    /// The driver holds something more of the socket than the requests of its two sides, and will
+    /// report its end.
+    pub(crate) fn begin_guard(&mut self) {
+        self.set(flag::GUARDED);
+    }
+
+    pub(crate) fn end_guard(&mut self) {
+        self.clear(flag::GUARDED);
+    }
+
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.has(flag::GUARDED)
+    }
+
+    /// A receive has succeeded although its cancel was requested. The cancel is over with it.
+    pub(crate) fn forget_cancel(&mut self) {
+        self.clear(flag::CANCEL_RECEIVE);
+    }
+
+    /// The stream tries again, whatever it waited for.
+    pub(crate) fn end_pause(&mut self) {
+        self.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
+    }
+
+    /// Whether the stream waits for a lease or for a buffer.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
+    }
+
+    /// Whether the listener waits for descriptors, memory or a place in the table.
+    pub(crate) fn is_accept_paused(&self) -> bool {
+        self.has(flag::PAUSED_ACCEPT)
+    }
+
+    /// The peer has reset the connection, and no operation reads that could report it.
+    pub(crate) fn note_reset(&mut self) {
+        self.set(flag::WAS_RESET);
+    }
+
+    /// Whether what it reads must end: it closes, or the caller has cancelled that.
+    pub(crate) fn stops_reading(&self) -> bool {
+        self.is_closing() || self.has(flag::CANCEL_RECEIVE)
+    }
+
+    /// Whether what it sends must end: its close is abortive or has hung up, or the caller has
+    /// cancelled the send.
+    pub(crate) fn stops_sending(&self) -> bool {
+        self.is_resetting() || self.has_hung_up() || self.has(flag::CANCEL_SEND)
+    }
+
+    /// Whether its close has asked the driver to end what it holds.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.word.is(Closing::HungUp) || self.word.is(Closing::HungUpToReset)
+    }
+
+    /// Whether it waits in the ready queue, or in a waiter's list.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.has(flag::QUEUED)
+    }
+
+    pub(crate) fn is_listener(&self) -> bool {
+        self.has(flag::LISTENER)
+    }
+
+    /// Whether another port has, or had, this listener's socket as well.
+    pub(crate) fn is_shared_listener(&self) -> bool {
+        self.has(flag::SHARED_LISTENER)
+    }
+
+    /// Whether it is a connect that has not delivered its stream.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.has(flag::CONNECTING)
+    }
+
+    /// Whether it is a connect that has reached its deadline.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.has(flag::DEADLINE)
+    }
+
+    /// Whether it is a connection: neither a listener nor a connect.
+    pub(crate) fn is_stream(&self) -> bool {
+        !self.has(flag::LISTENER | flag::CONNECTING)
     }
 }

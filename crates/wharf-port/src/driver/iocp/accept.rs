@@ -28,7 +28,7 @@ use super::request::{self, Addresses, Extensions};
 use crate::accepted::Accepted;
 use crate::address::Address;
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Receiving, SlotId};
 use crate::keepalive::Keepalive;
 use crate::listen::ListenOptions;
 use crate::lock;
@@ -243,7 +243,7 @@ impl Iocp {
         };
         issued?;
         self.request_made();
-        socket.set(flag::GUARDED);
+        socket.begin_guard();
         accepting.posted.push(posted);
         socket.accept_begun_there();
         Ok(())
@@ -259,7 +259,7 @@ impl Iocp {
         let posted = accepting.posted.swap_remove(place).into_inner();
         socket.accept_ended_there();
         if accepting.posted.is_empty() {
-            socket.clear(flag::GUARDED);
+            socket.end_guard();
         }
         let waiting = !accepting.unplaced.is_empty();
         accepting

@@ -10,7 +10,7 @@ use windows_sys::Win32::System::IO::OVERLAPPED;
 use super::queue::Dequeued;
 use super::{COLLECTED_MAX, Iocp, request, watch};
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, flag};
+use crate::core::slot::Receiving;
 use crate::core::work::Work;
 use crate::core::{Core, Out};
 use crate::driver::Driver;
@@ -31,14 +31,14 @@ impl Iocp {
         };
         let block = socket.block();
         let is_sending = |work: &Work| work.driver.is_sending(address);
-        let (armed, sending) = (socket.has(flag::ARMED), socket.has(flag::SENDING));
-        let guarded = socket.has(flag::GUARDED);
+        let (armed, sending) = (socket.is_armed(), socket.is_sending());
+        let guarded = socket.is_guarded();
         if armed && block.overlapped.address() == address {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             self.reading_side_ended(&mut socket);
         } else if guarded && block.overlapped.address() == address {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
-            socket.clear(flag::GUARDED);
+            socket.end_guard();
             self.zero_receive_ended(&mut socket, block.overlapped.result().err());
         } else if sending && socket.work.as_deref().is_some_and(is_sending) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);

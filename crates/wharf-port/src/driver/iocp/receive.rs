@@ -6,7 +6,7 @@
 
 use super::{Iocp, READABLE, request, watch};
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, flag};
+use crate::core::slot::Receiving;
 use crate::error::ErrorKind;
 use crate::sys;
 
@@ -17,16 +17,16 @@ impl Iocp {
         if socket.has(READABLE) {
             return socket.enqueue();
         }
-        if socket.has(flag::GUARDED) {
+        if socket.is_guarded() {
             return;
         }
         let overlapped = socket.block().overlapped.lend();
-        socket.set(flag::GUARDED);
+        socket.begin_guard();
         // SAFETY: the block is the slot's, which stays until the packet is out.
         match unsafe { request::wait_readable(socket.open_handle(), overlapped) } {
             Ok(()) => self.request_made(),
             Err(code) => {
-                socket.clear(flag::GUARDED);
+                socket.end_guard();
                 socket.receive_stopped(Some(code));
             }
         }
@@ -35,13 +35,13 @@ impl Iocp {
     /// Waits until the peer leaves. A cancelled receive may have left the block with the system.
     /// Then the watch first waits for that request, which also ends when the peer leaves.
     pub(super) fn arm_watch(&self, socket: &mut Locked<'_>) {
-        if socket.has(flag::GUARDED) {
+        if socket.is_guarded() {
             return;
         }
         let block = socket.block();
         let poll = block.watched.lend(watch::question(socket.open_handle()));
         let overlapped = block.overlapped.lend();
-        socket.set(flag::ARMED);
+        socket.begin_reading();
         // SAFETY: both blocks are the slot's, which stays until the packet is out.
         match unsafe { watch::wait_leaving(socket.open_handle(), poll, overlapped) } {
             Ok(()) => self.request_made(),
@@ -61,7 +61,7 @@ impl Iocp {
             Some(code) if socket.receiving.is_some() => {
                 return socket.receive_stopped(Some(code));
             }
-            Some(code) if sys::error_kind(code) == ErrorKind::Reset => socket.set(flag::WAS_RESET),
+            Some(code) if sys::error_kind(code) == ErrorKind::Reset => socket.note_reset(),
             // A read reports what it is.
             None | Some(_) => socket.set(READABLE),
         }
@@ -77,7 +77,7 @@ impl Iocp {
 
     /// The socket joins the ready queue, unless a waiter has its turn.
     fn readable(&self, socket: &mut Locked<'_>) {
-        if socket.turn_is_free() && !socket.has(flag::QUEUED) {
+        if socket.turn_is_free() && !socket.is_queued() {
             socket.join_ready();
         }
     }

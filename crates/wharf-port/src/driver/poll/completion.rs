@@ -6,7 +6,7 @@ use super::queue::Seen;
 use super::{BROKEN, PEER_ENDED, Poll, Poller, READABLE, URGENT, WRITE_BLOCKED};
 use crate::core::local::Local;
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Receiving, SlotId};
 use crate::core::{Core, Out};
 use crate::driver::Driver;
 use crate::sys;
@@ -18,7 +18,7 @@ impl Poll {
         let Some(mut socket) = core.lock(id, Out::batch(local)) else {
             return;
         };
-        if seen.readable && !socket.has(flag::PAUSED_ACCEPT) {
+        if seen.readable && !socket.is_accept_paused() {
             socket.set(READABLE);
         }
         if seen.peer_ended {
@@ -46,7 +46,7 @@ impl Poll {
         if socket.is_gone()
             || !self.has_more(&socket)
             || !socket.turn_is_free()
-            || socket.has(flag::QUEUED)
+            || socket.is_queued()
         {
             return;
         }

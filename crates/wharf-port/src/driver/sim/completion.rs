@@ -10,7 +10,7 @@ use super::request::Outcome;
 use super::socket::SocketId;
 use super::{Sim, code};
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, flag};
+use crate::core::slot::Receiving;
 use crate::core::{Core, Out};
 use crate::driver::Side;
 
@@ -28,11 +28,11 @@ impl Sim {
             panic!("driver's contract 2: the slot was freed before {outcome:?} was reported");
         };
         let held = match side {
-            Side::Reading => flag::ARMED,
-            Side::Writing => flag::SENDING,
+            Side::Reading => socket.is_armed(),
+            Side::Writing => socket.is_sending(),
         };
         assert!(
-            socket.has(held),
+            held,
             "driver's contract 1: the socket does not know of {outcome:?}"
         );
         self.shared.with(|world| {
@@ -64,7 +64,7 @@ fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
         Outcome::AcceptEnded(code) => accept_ended(socket, code),
         Outcome::Connected(result) => socket.connected(result),
         Outcome::Received(buffer, count) => {
-            socket.clear(flag::ARMED);
+            socket.end_reading();
             socket.received((buffer, count));
             go_on(socket);
         }
@@ -72,7 +72,8 @@ fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
         Outcome::ReceivedInto(bytes) => {
             // The receive has succeeded although a cancel was requested. The cancel is over with
             // it.
-            socket.clear(flag::ARMED | flag::CANCEL_RECEIVE);
+            socket.end_reading();
+            socket.forget_cancel();
             let work = socket.work.as_mut().expect("checked");
             let into = work.intos.front_mut().expect("checked");
             into.buffer[..bytes.len()].copy_from_slice(&bytes);
@@ -99,7 +100,7 @@ fn go_on(socket: &mut Locked<'_>) {
 }
 
 fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
-    socket.clear(flag::ARMED);
+    socket.end_reading();
     socket.accept_ended_there();
     if socket.stops_reading() {
         return socket.receive_stopped(Some(code::CANCELLED));
@@ -118,7 +119,7 @@ fn accept_ended(socket: &mut Locked<'_>, code: Option<i32>) {
 
 /// Data arrived and the pool had no buffer: the stream waits for one, or tries again.
 fn no_buffer(socket: &mut Locked<'_>) {
-    socket.clear(flag::ARMED);
+    socket.end_reading();
     socket.give_lease_back();
     if socket.stops_reading() {
         return go_on(socket);

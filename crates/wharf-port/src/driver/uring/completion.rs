@@ -16,7 +16,7 @@ use crate::accepted::Accepted;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Receiving, SlotId};
 use crate::core::{Core, Out};
 use crate::driver::Sockets;
 use crate::lock;
@@ -72,27 +72,26 @@ impl Uring {
     /// Processes the end of a request, also of one that the kernel has never seen.
     fn complete_named(&self, core: &Arc<Core>, name: Name, outcome: Outcome, out: &mut Out<'_>) {
         let Name { kind, id } = name;
-        let expected = match kind {
+        match kind {
             Kind::Bell => return self.ring.bell_ended(),
             Kind::Cancel | Kind::Immediate => return,
             Kind::Free => return self.place_is_free(core),
             Kind::Leave => return self.leave_gracefully(id.index),
             Kind::Start => return self.start_connect(core, id, out),
-            Kind::Send => flag::SENDING,
-            Kind::Guard => flag::GUARDED,
-            Kind::Accept
+            Kind::Send
+            | Kind::Guard
+            | Kind::Accept
             | Kind::Connect
             | Kind::Connecting
             | Kind::Stream
             | Kind::Into
             | Kind::IntoNothing
-            | Kind::Watch => flag::ARMED,
-        };
+            | Kind::Watch => {}
+        }
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return self.foreign(core, Some(kind), outcome);
         };
-        let is_armed = |socket: &Locked<'_>| self.armed(socket).kind == kind;
-        if !socket.has(expected) || (expected == flag::ARMED && !is_armed(&socket)) {
+        if !self.expects(&socket, kind) {
             return self.foreign(core, Some(kind), outcome);
         }
         match kind {
@@ -116,6 +115,27 @@ impl Uring {
             | Kind::Leave
             | Kind::Start
             | Kind::Immediate => {}
+        }
+    }
+
+    /// Whether the driver has this request of the socket with the kernel.
+    fn expects(&self, socket: &Locked<'_>, kind: Kind) -> bool {
+        match kind {
+            Kind::Send => socket.is_sending(),
+            Kind::Guard => socket.is_guarded(),
+            Kind::Accept
+            | Kind::Connect
+            | Kind::Connecting
+            | Kind::Stream
+            | Kind::Into
+            | Kind::IntoNothing
+            | Kind::Watch => socket.is_armed() && self.armed(socket).kind == kind,
+            Kind::Bell
+            | Kind::Cancel
+            | Kind::Free
+            | Kind::Leave
+            | Kind::Start
+            | Kind::Immediate => false,
         }
     }
 
@@ -151,7 +171,7 @@ impl Uring {
         }
         let over = !more(outcome.flags);
         if over {
-            socket.clear(flag::ARMED);
+            socket.end_reading();
             socket.accept_ended_there();
         }
         if let Ok(descriptor) = outcome.result {
@@ -199,7 +219,7 @@ impl Uring {
         }
         lock(&self.undelivered).push((socket.id, handle));
         socket.set(HAS_UNDELIVERED);
-        if socket.has(flag::ARMED) && !socket.has(CUT) {
+        if socket.is_armed() && !socket.has(CUT) {
             socket.set(CUT);
             self.cancel_reading(socket);
         }
@@ -244,7 +264,7 @@ impl Uring {
     }
 
     fn connect_completed(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
-        let asked = socket.stops_reading() || socket.has(flag::DEADLINE);
+        let asked = socket.stops_reading() || socket.is_overdue();
         let result = match outcome.result {
             Err(libc::ECANCELED | libc::EINTR) if !asked => {
                 // The thread that submitted the request has ended. The connect itself continues.
@@ -273,7 +293,7 @@ impl Uring {
     }
 
     fn filled(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
-        socket.clear(flag::ARMED);
+        socket.end_reading();
         match outcome.result {
             // Our own close has made this end. It is not the peer's.
             Ok(0) if socket.has_hung_up() => self.go_on(socket),
@@ -285,7 +305,7 @@ impl Uring {
                 let count = if kind == Kind::Into { count } else { 0 };
                 // The receive has succeeded although a cancel was requested. The cancel is over
                 // with it.
-                socket.clear(flag::CANCEL_RECEIVE);
+                socket.forget_cancel();
                 socket.received_into(count as usize);
                 self.go_on(socket);
             }

@@ -25,7 +25,7 @@ use super::request::{Kind, Name};
 use super::{CUT, Uring, request};
 use crate::address::Address;
 use crate::core::locked::Locked;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Receiving, SlotId};
 use crate::core::work::Queued;
 use crate::core::{Core, Out};
 use crate::driver::Unavailable;
@@ -214,7 +214,7 @@ impl Uring {
         let lack = outcome.result.err().filter(|code| is_lack(*code));
         let (cut, over) = direct.one_ended(socket.id, outcome.result.is_ok(), lack);
         if over.is_some() {
-            socket.clear(flag::ARMED);
+            socket.end_reading();
             socket.accept_ended_there();
         }
         match outcome.result {
@@ -277,7 +277,7 @@ impl Uring {
                 self.ring.push(request::reset_at_close(place, &RESET));
             }
             self.ask_to_free(place);
-        } else if socket.has(flag::CONNECTING) {
+        } else if socket.is_connecting() {
             self.ask_to_free(place);
         } else if self.ring.is_bound_here() {
             self.leave_gracefully(place);
@@ -355,7 +355,7 @@ impl Uring {
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return; // The connect was cancelled or closed meanwhile.
         };
-        if socket.receiving != Some(Receiving::Connect) || socket.has(flag::ARMED) {
+        if socket.receiving != Some(Receiving::Connect) || socket.is_armed() {
             return;
         }
         match self.take_in(&mut socket) {

@@ -27,7 +27,6 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Uring;
 use super::request::{Kind, Name, SLICES_MAX};
 use crate::core::locked::Locked;
-use crate::core::slot::flag;
 use crate::core::{Core, Out, registry};
 use crate::sys;
 
@@ -185,7 +184,7 @@ impl Uring {
             // the slot.
             left -= result.unwrap_or(0);
             let all = result == Ok(bytes) && left > 0;
-            let goes_on = all && !socket.is_gone() && socket.has(flag::SENDING);
+            let goes_on = all && !socket.is_gone() && socket.is_sending();
             if !goes_on || !sends_by_calls(socket) || !self.ring.take_send(socket.id) {
                 return left == 0;
             }
@@ -217,7 +216,6 @@ impl Uring {
 /// Whether this socket's queue may be sent with system calls: it has a descriptor, and nothing has
 /// requested its end.
 fn sends_by_calls(socket: &Locked<'_>) -> bool {
-    let ends = socket.has(flag::CANCEL_SEND) || socket.is_resetting() || socket.has_hung_up();
     let handle = socket.handle.as_ref();
-    socket.has(flag::SENDING) && !ends && handle.is_some_and(|it| it.place().is_none())
+    socket.is_sending() && !socket.stops_sending() && handle.is_some_and(|it| it.place().is_none())
 }

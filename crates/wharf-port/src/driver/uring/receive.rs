@@ -26,14 +26,14 @@ use super::request::{Kind, Name};
 use super::{CUT, DATA_AT_HAND, LEASE_RESERVED, MANY, PEER_ENDED, TALKS, Uring, request};
 use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Receiving, flag};
+use crate::core::slot::Receiving;
 use crate::core::work::Held;
 use crate::lock;
 
 impl Uring {
     /// Delivers what is held, then asks the kernel for what the stream receives next.
     pub(super) fn arm_stream(&self, socket: &mut Locked<'_>) {
-        socket.clear(flag::PAUSED_LEASES);
+        socket.end_pause();
         // The lease for the next data is counted now, which makes the bound exact.
         while socket.reserve_lease() {
             let Some(mut held) = take_held(socket) else {
@@ -83,8 +83,8 @@ impl Uring {
 
     /// Waits for the peer's end, until there is one.
     fn guard(&self, socket: &mut Locked<'_>) {
-        if !socket.has(flag::GUARDED) {
-            socket.set(flag::GUARDED);
+        if !socket.is_guarded() {
+            socket.begin_guard();
             let entry = request::wait(socket.open_handle(), libc::POLLRDHUP);
             self.ask(
                 Kind::Guard,
@@ -96,7 +96,7 @@ impl Uring {
 
     /// The peer has ended. A receive that continues might not report it, but the next one does.
     pub(super) fn guard_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
-        socket.clear(flag::GUARDED);
+        socket.end_guard();
         if socket.is_closing() {
             return socket.settle();
         }
@@ -105,7 +105,7 @@ impl Uring {
             return self.guard(socket);
         }
         socket.set(PEER_ENDED);
-        if socket.has(flag::ARMED) && socket.has(MANY) {
+        if socket.is_armed() && socket.has(MANY) {
             self.cut(socket);
         }
     }
@@ -121,7 +121,7 @@ impl Uring {
 
     /// Copies what a stream has left into the callers' buffers, before the kernel is asked.
     pub(super) fn fill_from_held(&self, socket: &mut Locked<'_>) {
-        while socket.receiving == Some(Receiving::Into) && !socket.has(flag::ARMED) {
+        while socket.receiving == Some(Receiving::Into) && !socket.is_armed() {
             let core = socket.core;
             let Some(work) = socket.work.as_mut().filter(|work| !work.held.is_empty()) else {
                 return;
@@ -144,7 +144,8 @@ impl Uring {
     pub(super) fn stream_completed(&self, socket: &mut Locked<'_>, mut outcome: Outcome) {
         let over = !more(outcome.flags);
         if over {
-            socket.clear(flag::ARMED | CUT | MANY);
+            socket.end_reading();
+            socket.clear(CUT | MANY);
             if sock_nonempty(outcome.flags) {
                 socket.set(DATA_AT_HAND);
             }
@@ -192,7 +193,7 @@ impl Uring {
             return socket.received((buffer, count));
         }
         hold(socket, buffer, count);
-        if socket.has(flag::ARMED) {
+        if socket.is_armed() {
             self.cut(socket);
         }
     }

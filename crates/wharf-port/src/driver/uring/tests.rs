@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::Uring;
 use super::request::{self, Kind, Name};
-use crate::core::slot::flag;
 use crate::core::{Core, Out};
 use crate::sys::Handle;
 use crate::{DriverChoice, DriverKind, Event, Key, Port, Wait, Waiter, lock};
@@ -71,7 +70,7 @@ fn a_cancelled_guard_is_armed_again() {
     }
     let is_guarded = || {
         let state = port.core.lock(id, Out::queue()).expect("it is open");
-        state.has(flag::GUARDED)
+        state.is_guarded()
     };
     if !uring.caps_streams {
         assert!(!is_guarded(), "each receive is of one shot there");
