@@ -5,9 +5,9 @@
 //! writing side), and reports to the core. It must keep this contract:
 //!
 //! 1. Each side of a socket has at most one request with the system at a time. A driver calls
-//!    `begin_reading` or `begin_sending` when it makes one. So `ARMED` and `SENDING` are set exactly
-//!    while the driver will report the end of that request. A readiness driver leaves nothing with
-//!    the system and never sets them.
+//!    `begin_reading` or `begin_sending` when it makes one. So `is_armed` and `is_sending` are true
+//!    exactly while the driver will report the end of that request. A readiness driver leaves
+//!    nothing with the system and never calls them.
 //! 2. Every such request is reported once, under the slot's lock: `receive_stopped`,
 //!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. Memory that the system
 //!    may still write to is never freed before that report.
@@ -133,7 +133,7 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// of the writing side.
     fn transmit(&self, socket: &mut Locked<'_>);
 
-    /// Asks for the end of the request of this side (`ARMED` or `SENDING`). Its report follows.
+    /// Asks for the end of the request of this side (`is_armed` or `is_sending`). Its report follows.
     fn cancel(&self, socket: &mut Locked<'_>, side: Side);
 
     /// Ends everything that the driver holds of a closing socket. The reports follow.

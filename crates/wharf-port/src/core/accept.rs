@@ -14,7 +14,7 @@ use crate::accepted::Accepted;
 use crate::core::deadlines::TimerTarget;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
-use crate::core::slot::{Receiving, SlotId, flag};
+use crate::core::slot::{Pause, Receiving, SlotId, flag};
 use crate::core::timer::TimerId;
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -151,7 +151,8 @@ impl Locked<'_> {
         self.forget_pause();
         let name = (self.receive_sequence, Operation::Accept);
         self.receiving = None;
-        self.clear(flag::CANCEL_RECEIVE | flag::PAUSED_UNTAKEN);
+        self.clear(flag::CANCEL_RECEIVE);
+        self.end_pause();
         let event = Event::Ended { how, buffer: None };
         self.deliver(name, event);
     }
@@ -201,7 +202,7 @@ impl Locked<'_> {
         let untaken = self.untaken();
         let full = untaken >= self.core.options.operations_per_socket_max;
         if full {
-            self.set(flag::PAUSED_UNTAKEN);
+            self.set_pause(Pause::Untaken);
         }
         full
     }
@@ -209,10 +210,9 @@ impl Locked<'_> {
     /// Connections of a listener were taken. It continues if it had stopped because of them.
     pub(crate) fn accepts_were_taken(&mut self) {
         let untaken = self.untaken();
-        if self.has(flag::PAUSED_UNTAKEN)
-            && untaken <= self.core.options.operations_per_socket_max / 2
+        if self.is_in(Pause::Untaken) && untaken <= self.core.options.operations_per_socket_max / 2
         {
-            self.clear(flag::PAUSED_UNTAKEN);
+            self.end_pause();
             self.go_on_receiving();
         }
     }

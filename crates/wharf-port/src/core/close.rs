@@ -46,7 +46,7 @@ impl Core {
         if !socket.has(flag::ARMED) {
             socket.abort_receiving();
         }
-        if how == Close::Reset && !socket.has(flag::SENDING) {
+        if how == Close::Reset && !socket.is_sending() {
             socket.end_writing(End::Aborted);
         }
         if socket.has_sends() && how == Close::Flush && !self.is_ending() {
@@ -72,7 +72,7 @@ impl Core {
         if socket.is_closing() && socket.has_sends() {
             debug_assert_eq!(socket.closing(), Closing::Flushing, "its queue goes out");
             socket.make_abortive();
-            if !socket.has(flag::SENDING) {
+            if !socket.is_sending() {
                 socket.end_writing(End::Aborted);
             }
             socket.settle();
@@ -84,7 +84,7 @@ impl Locked<'_> {
     /// Takes the next step of a close: wait for the queue of sends, end what the driver holds, wait
     /// for its reports, close the handle, report `Closed`.
     pub(crate) fn settle(&mut self) {
-        let held = self.has(flag::ARMED | flag::SENDING | flag::GUARDED);
+        let held = self.has(flag::ARMED | flag::GUARDED) || self.is_sending();
         match self.closing() {
             Closing::No | Closing::Closed => {}
             // The flush continues as long as its timer allows.
@@ -166,7 +166,7 @@ impl Locked<'_> {
         if self.is_gone() {
             return; // A connect without a request in the kernel is gone already.
         }
-        if !self.has(flag::SENDING) {
+        if !self.is_sending() {
             self.end_writing(End::Aborted);
         }
         self.settle();

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::core::local::Local;
 use crate::core::locked::Locked;
-use crate::core::slot::flag;
+use crate::core::slot::Writing;
 use crate::core::{Core, Out};
 use crate::driver::Submit;
 use crate::error::ErrorKind;
@@ -162,7 +162,7 @@ impl Locked<'_> {
         let Some(work) = work.filter(|work| !work.sends.is_empty()) else {
             return;
         };
-        if !self.has(flag::WRITE_ENDED) {
+        if self.writing() != Writing::Ended {
             let (counters, bytes) = (&self.core.counters, work.queued_bytes as u64);
             counters.streams_cut.fetch_add(1, Ordering::Relaxed);
             counters.bytes_unsent.fetch_add(bytes, Ordering::Relaxed);

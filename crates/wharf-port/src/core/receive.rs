@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::buffer::Lease;
 use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Closing, Receiving, SlotId, SocketState, flag};
+use crate::core::slot::{Closing, Connection, Pause, Receiving, SlotId, SocketState, flag};
 use crate::core::work::Into;
 use crate::core::{Core, Out};
 use crate::driver;
@@ -78,7 +78,6 @@ impl Core {
 
     /// A lease or a descriptor is free again, or a retry is due: the socket that waited continues.
     pub(crate) fn rearm(self: &Arc<Self>, id: SlotId, out: Out<'_>) {
-        let waiting = flag::PAUSED_LEASES | flag::PAUSED_POOL | flag::PAUSED_ACCEPT;
         let socket = self.lock(id, out);
         if socket
             .as_ref()
@@ -86,13 +85,14 @@ impl Core {
         {
             self.heard_the_call(id);
         }
-        let Some(mut socket) = socket.filter(|it| it.has(waiting) && !it.has(flag::ARMED)) else {
+        let Some(mut socket) = socket.filter(|it| it.waits_for_call() && !it.has(flag::ARMED))
+        else {
             // The socket no longer waits: it has closed or was cancelled. Its call may have been
             // for a buffer.
             return self.pass_on_buffer();
         };
         // A listener stays marked as paused until an accept succeeds.
-        socket.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
+        socket.end_pause();
         if socket.receiving.is_some() {
             self.driver.arm(&mut socket);
         }
@@ -159,7 +159,10 @@ impl Core {
 impl Locked<'_> {
     /// Lets the driver continue what the socket reads, unless the peer is known to be gone.
     pub(crate) fn go_on_receiving(&mut self) {
-        while let Some(receiving) = self.receiving.filter(|_| self.has(flag::WAS_RESET)) {
+        while let Some(receiving) = self
+            .receiving
+            .filter(|_| self.connection() == Connection::Reset)
+        {
             let reset = Error::new(receiving.operation(), ErrorKind::Reset);
             self.receive_ended(End::Failed(reset));
         }
@@ -181,7 +184,7 @@ impl Locked<'_> {
             .slots
             .reserve_lease(self.id, self.core.options.leases_per_socket);
         if !reserved {
-            self.set(flag::PAUSED_LEASES);
+            self.set_pause(Pause::Buffers);
             self.core.pass_on_buffer();
         }
         reserved
@@ -238,9 +241,12 @@ impl Locked<'_> {
             return self.note_break(how);
         };
         let how = match how {
-            End::Finished if self.has(flag::WAS_BROKEN) => {
-                End::Failed(Error::new(receiving.operation(), ErrorKind::Reset))
-            }
+            End::Finished => match self.connection() {
+                Connection::Whole => how,
+                Connection::Broken | Connection::Reset => {
+                    End::Failed(Error::new(receiving.operation(), ErrorKind::Reset))
+                }
+            },
             how => how,
         };
         self.note_break(how);
@@ -274,17 +280,27 @@ impl Locked<'_> {
                 Event::Ended { how, buffer }
             }
         };
-        self.clear(flag::CANCEL_RECEIVE | flag::PAUSED_LEASES | flag::PAUSED_POOL);
+        self.clear(flag::CANCEL_RECEIVE);
+        self.end_pause();
         self.deliver((sequence, receiving.operation()), event);
     }
 
     /// Remembers an end that broke the connection.
     fn note_break(&mut self, how: End) {
         match how.error_kind() {
-            Some(ErrorKind::Reset) => self.set(flag::WAS_RESET),
-            Some(ErrorKind::TimedOut | ErrorKind::Unreachable) => self.set(flag::WAS_BROKEN),
+            Some(ErrorKind::Reset) => self.note_reset(),
+            Some(ErrorKind::TimedOut | ErrorKind::Unreachable) => self.note_broken(),
             _ => {}
         }
+    }
+
+    /// Remembers that the connection is broken. What is known of a reset stays.
+    pub(crate) fn note_broken(&mut self) {
+        let next = match self.connection() {
+            Connection::Whole | Connection::Broken => Connection::Broken,
+            Connection::Reset => Connection::Reset,
+        };
+        self.set_connection(next);
     }
 
     /// The driver reports that a request of the reading side ended, with a system code or cleanly.
@@ -324,6 +340,11 @@ impl Locked<'_> {
 }
 
 impl SocketState {
+    /// Whether something calls the socket when it can continue to read or to accept.
+    fn waits_for_call(&self) -> bool {
+        self.is_paused() || self.has(flag::PAUSED_ACCEPT)
+    }
+
     fn may_receive(&self) -> Result<(), ErrorKind> {
         if self.is_closing() {
             return Err(ErrorKind::Closed);

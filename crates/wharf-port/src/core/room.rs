@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::core::locked::Locked;
-use crate::core::slot::{SlotId, SocketState, flag};
+use crate::core::slot::{SlotId, SocketState, Writing, flag};
 use crate::core::{Core, Out};
 use crate::driver::Submit;
 use crate::error::ErrorKind;
@@ -90,19 +90,13 @@ impl SocketState {
         if self.is_closing() {
             return Err(ErrorKind::Closed);
         }
-        if self.has(flag::SHUTDOWN) {
-            return Err(ErrorKind::BrokenPipe);
+        match self.writing() {
+            Writing::Shut => Err(ErrorKind::BrokenPipe),
+            Writing::Open | Writing::Ended if self.is_connecting() => Err(ErrorKind::NotConnected),
+            Writing::Open | Writing::Ended if self.is_listener() => Err(ErrorKind::InvalidInput),
+            Writing::Ended => Err(ErrorKind::Aborted),
+            Writing::Open => Ok(()),
         }
-        if self.has(flag::CONNECTING) {
-            return Err(ErrorKind::NotConnected);
-        }
-        if self.has(flag::LISTENER) {
-            return Err(ErrorKind::InvalidInput);
-        }
-        if self.has(flag::WRITE_ENDED) {
-            return Err(ErrorKind::Aborted);
-        }
-        Ok(())
     }
 }
 

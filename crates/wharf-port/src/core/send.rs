@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::buffer::Buffer;
 use crate::core::locked::Locked;
-use crate::core::slot::{SlotId, flag};
+use crate::core::slot::{SlotId, Writing, flag};
 use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
 use crate::driver;
@@ -75,7 +75,7 @@ impl Core {
         if socket.has_many_outcomes(Side::End) {
             return Err(Error::new(Operation::Shutdown, ErrorKind::Full));
         }
-        socket.set(flag::SHUTDOWN);
+        socket.set_writing(Writing::Shut);
         let sequence = socket.next_sequence();
         let sends = &mut socket.work().sends;
         sends.push_back(Queued::Shutdown { sequence });
@@ -88,7 +88,7 @@ impl Core {
         let Some(mut socket) = self.lock(id, out) else {
             return Cancel::NotFound;
         };
-        let (closing, sending) = (socket.is_closing(), socket.has(flag::SENDING));
+        let (closing, sending) = (socket.is_closing(), socket.is_sending());
         let Some(work) = socket.work.as_mut() else {
             return Cancel::NotFound;
         };
@@ -107,7 +107,7 @@ impl Core {
                 return Cancel::NotFound; // A cancel is in progress, and it ends this send too.
             }
             work.cancelled_send = Some(op.sequence);
-            socket.set(flag::CANCEL_SEND);
+            socket.note_send_cancelled();
             self.driver.cancel(&mut socket, driver::Side::Writing);
             return Cancel::Requested;
         }
@@ -153,7 +153,7 @@ impl Locked<'_> {
 
     /// Lets the driver send what is queued, unless a request is in progress.
     pub(crate) fn go_on_sending(&mut self) {
-        if !self.has(flag::SENDING) {
+        if !self.is_sending() {
             self.core.driver.transmit(self);
         }
         self.recycle();
@@ -224,7 +224,7 @@ impl Locked<'_> {
             // connection is intact.
             let lacks = matches!(error.kind(), ErrorKind::Full | ErrorKind::OutOfMemory);
             if !lacks && !sys::is_broken_pipe(code) {
-                self.set(flag::WAS_BROKEN);
+                self.note_broken();
             }
             End::Failed(error)
         };
@@ -233,8 +233,8 @@ impl Locked<'_> {
 
     /// Ends the head of the queue with `how`, and every entry after it as aborted.
     pub(crate) fn end_writing(&mut self, how: End) {
-        self.set(flag::WRITE_ENDED);
-        self.clear(flag::CANCEL_SEND);
+        debug_assert!(!self.is_sending(), "the driver holds nothing of the queue");
+        self.end_write_side();
         let mut how = how;
         while self
             .work
@@ -245,6 +245,15 @@ impl Locked<'_> {
             how = End::Aborted;
         }
         self.tell_send_ready();
+    }
+
+    /// Nothing more can be sent. A write side that was shut down refuses sends for that reason.
+    fn end_write_side(&mut self) {
+        let next = match self.writing() {
+            Writing::Open | Writing::Ended => Writing::Ended,
+            Writing::Shut => Writing::Shut,
+        };
+        self.set_writing(next);
     }
 
     /// Ends the head of the queue, and returns its buffer in a packet.
@@ -277,7 +286,7 @@ impl Locked<'_> {
         work.queued_bytes -= cut.count();
         match cut {
             Queued::Bytes { .. } => {}
-            Queued::Shutdown { .. } => self.clear(flag::SHUTDOWN),
+            Queued::Shutdown { .. } => self.set_writing(Writing::Open),
         }
         let (name, event) = cut.ended(End::Cancelled, Some(0));
         self.deliver(name, event);
@@ -288,16 +297,15 @@ impl Locked<'_> {
     /// Continues with the queue.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_stopped(&mut self, result: Result<usize, i32>) {
-        self.clear(flag::SENDING);
-        if result.is_ok_and(|count| self.only_send_is_out(count)) {
+        let asked = self.is_send_cancelled();
+        self.end_sending();
+        if !asked && result.is_ok_and(|count| self.only_send_is_out(count)) {
             return self.recycle();
         }
         let target = self.work.as_mut().and_then(|work| {
             work.sends_in_request = 0;
             work.cancelled_send.take()
         });
-        let asked = self.has(flag::CANCEL_SEND);
-        self.clear(flag::CANCEL_SEND);
         match result {
             Ok(count) => self.sent(count),
             // No caller asked for this cancel: the thread that had submitted the request is gone.
@@ -330,8 +338,7 @@ impl Locked<'_> {
     /// Handles the most frequent report: the only send went out as a whole, and needs no packet.
     /// Its buffer is dropped here, and nothing else is left to do.
     fn only_send_is_out(&mut self, count: usize) -> bool {
-        let out_of_line = flag::CANCEL_SEND | flag::SEND_READY_OWED;
-        let in_line = !self.is_closing() && !self.has(out_of_line);
+        let in_line = !self.is_closing() && !self.has(flag::SEND_READY_OWED);
         let Some(work) = self.work.as_mut() else {
             return false;
         };
@@ -356,8 +363,8 @@ impl Locked<'_> {
     /// (Windows). The write side is over, and the packets make no claim about the bytes.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn send_cut_short(&mut self) {
-        self.clear(flag::SENDING | flag::CANCEL_SEND);
-        self.set(flag::WRITE_ENDED);
+        self.end_sending();
+        self.end_write_side();
         let work = self
             .work
             .as_mut()

@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::core::deadlines::TimerTarget;
 use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::flag;
+use crate::core::slot::Pause;
 
 /// How long after the system had no memory the port asks again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ impl Locked<'_> {
         let pool = &self.core.pool;
         let buffer = pool.take_or_wait(self.id, &self.core.slots);
         if buffer.is_none() {
-            self.set(flag::PAUSED_POOL);
+            self.set_pause(Pause::Buffers);
             if pool.lacks_memory() {
                 self.core.ask_for_memory_again();
             }
@@ -78,7 +78,7 @@ impl Locked<'_> {
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn wait_for_memory(&mut self) {
         self.core.pool.wait(self.id, &self.core.slots);
-        self.set(flag::PAUSED_POOL);
+        self.set_pause(Pause::Buffers);
         self.core.ask_for_memory_again();
     }
 }

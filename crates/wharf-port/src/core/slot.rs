@@ -24,6 +24,7 @@ mod word;
 pub(crate) use state::{Receiving, SocketState};
 pub(in crate::core) use word::flag;
 pub(crate) use word::{Closing, Own};
+pub(in crate::core) use word::{Connection, Pause, Writing};
 
 /// Sockets in one chunk.
 const CHUNK_SLOTS: u32 = 1024;

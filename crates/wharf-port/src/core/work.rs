@@ -16,7 +16,6 @@ use socket2::SockAddr;
 use crate::buffer::Buffer;
 use crate::core::locked::Locked;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::flag;
 use crate::core::timer::TimerId;
 use crate::driver::WorkBlock;
 use crate::error::Operation;
@@ -235,8 +234,7 @@ impl Locked<'_> {
     /// not empty.
     pub(crate) fn recycle(&mut self) {
         // The most frequent case, and the cheapest to detect, is first.
-        let idle =
-            !self.has(flag::SENDING) && self.work.as_ref().is_some_and(|work| work.is_empty());
+        let idle = !self.is_sending() && self.work.as_ref().is_some_and(|work| work.is_empty());
         if !idle {
             return;
         }

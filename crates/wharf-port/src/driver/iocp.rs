@@ -165,7 +165,7 @@ fn close_handle(socket: &mut Locked<'_>) {
     }
 }
 
-/// Cancels a connect, whose socket closes with it, or a watch. Nothing else sets `ARMED` here.
+/// Cancels a connect, whose socket closes with it, or a watch. Nothing else is armed here.
 fn cancel_reading(socket: &Locked<'_>) {
     let own = socket.block().overlapped.address();
     if let Some(handle) = &socket.handle {
@@ -262,7 +262,7 @@ impl Driver for Iocp {
         work.sends_in_request = count;
         let overlapped = work.driver.sending().lend();
         // SAFETY: the sends stay in the queue, and the work block with the socket, until the packet
-        // is out: the core takes neither while the flag is set.
+        // is out: the core takes neither while `is_sending` is true.
         match unsafe { request::send(handle, &buffers[..count], overlapped) } {
             Ok(()) => self.request_made(),
             Err(code) => {

@@ -3,7 +3,7 @@
 //! What the socket should be doing is here and in its [`Work`], the same for every driver. Small
 //! facts share one word (`word`).
 
-use super::word::{Bits, Closing, Word, flag};
+use super::word::{Bits, Closing, Connection, Pause, Sending, Word, Writing, flag};
 use crate::core::work::Work;
 use crate::error::Operation;
 use crate::key::Key;
@@ -108,6 +108,40 @@ impl SocketState {
         self.word.is(Closing::Resetting) || self.word.is(Closing::HungUpToReset)
     }
 
+    pub(in crate::core) fn writing(&self) -> Writing {
+        self.word.state()
+    }
+
+    pub(in crate::core) fn set_writing(&mut self, writing: Writing) {
+        self.word.put(writing);
+    }
+
+    /// Whether the caller has cancelled a send of the driver's request.
+    pub(in crate::core) fn is_send_cancelled(&self) -> bool {
+        self.word.is(Sending::Cancelled)
+    }
+
+    pub(in crate::core) fn note_send_cancelled(&mut self) {
+        debug_assert!(self.is_sending(), "only a request can be cancelled");
+        self.word.put(Sending::Cancelled);
+    }
+
+    pub(in crate::core) fn is_in(&self, pause: Pause) -> bool {
+        self.word.is(pause)
+    }
+
+    pub(in crate::core) fn set_pause(&mut self, pause: Pause) {
+        self.word.put(pause);
+    }
+
+    pub(in crate::core) fn connection(&self) -> Connection {
+        self.word.state()
+    }
+
+    pub(in crate::core) fn set_connection(&mut self, connection: Connection) {
+        self.word.put(connection);
+    }
+
     /// Returns a new number for an operation of this socket.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
@@ -156,16 +190,16 @@ impl SocketState {
 
     /// The driver made a request of the writing side, and will report its end.
     pub(crate) fn begin_sending(&mut self) {
-        self.set(flag::SENDING);
+        self.word.put(Sending::Request);
     }
 
     pub(crate) fn end_sending(&mut self) {
-        self.clear(flag::SENDING);
+        self.word.put(Sending::Nothing);
     }
 
     /// Whether the driver has a request of the writing side.
     pub(crate) fn is_sending(&self) -> bool {
-        self.has(flag::SENDING)
+        !self.word.is(Sending::Nothing)
     }
 
     /// The driver holds something more of the socket than the requests of its two sides, and will
@@ -189,12 +223,13 @@ impl SocketState {
 
     /// The stream tries again, whatever it waited for.
     pub(crate) fn end_pause(&mut self) {
-        self.clear(flag::PAUSED_LEASES | flag::PAUSED_POOL);
+        self.set_pause(Pause::No);
     }
 
-    /// Whether the stream waits for a lease or for a buffer.
+    /// Whether the stream waits for a lease or for a buffer, or the listener until its connections
+    /// are taken.
     pub(crate) fn is_paused(&self) -> bool {
-        self.has(flag::PAUSED_LEASES | flag::PAUSED_POOL)
+        !self.word.is(Pause::No)
     }
 
     /// Whether the listener waits for descriptors, memory or a place in the table.
@@ -204,7 +239,7 @@ impl SocketState {
 
     /// The peer has reset the connection, and no operation reads that could report it.
     pub(crate) fn note_reset(&mut self) {
-        self.set(flag::WAS_RESET);
+        self.set_connection(Connection::Reset);
     }
 
     /// Whether what it reads must end: it closes, or the caller has cancelled that.
@@ -215,7 +250,7 @@ impl SocketState {
     /// Whether what it sends must end: its close is abortive or has hung up, or the caller has
     /// cancelled the send.
     pub(crate) fn stops_sending(&self) -> bool {
-        self.is_resetting() || self.has_hung_up() || self.has(flag::CANCEL_SEND)
+        self.is_resetting() || self.has_hung_up() || self.is_send_cancelled()
     }
 
     /// Whether its close has asked the driver to end what it holds.

@@ -2,7 +2,18 @@
 //!
 //! Facts that exclude each other are one state: an enum in a few bits of the word. So no code can
 //! write a socket that has hung up and does not close, and a `match` on a state names every case.
-//! Facts that are independent of each other stay flags.
+//! Facts that are independent of each other stay flags. These look exclusive and are not:
+//!
+//! - `CANCEL_RECEIVE` outlives `ARMED`: within one report, a driver first notes the end of its
+//!   request, and then asks whether the caller had cancelled it.
+//! - `PAUSED_ACCEPT` and [`Pause::Untaken`]: an accept may fail for lack of descriptors while the
+//!   listener's connections wait to be taken.
+//! - `GUARDED` and `ARMED`: a driver may watch for the peer's end while it reads.
+//! - `SILENT` says nothing about the close: a port that ends silences every socket.
+//!
+//! Four flags say what kind of socket it is, and do exclude each other in part: `LISTENER`,
+//! `SHARED_LISTENER`, `CONNECTING` and `DEADLINE`. They stay flags because each packet is checked
+//! for `LISTENER`, `SILENT` and `QUEUED` at once.
 //!
 //! The compiler keeps the three kinds apart. No code can set the bits of a state as if they were
 //! flags. A driver cannot name a flag of the core, so it asks and reports by methods of
@@ -20,46 +31,27 @@ pub(in crate::core) mod flag {
 
     /// The driver holds a request of the reading side and will report its end.
     pub(in crate::core) const ARMED: Flags = Flags(1 << 0);
-    /// The driver holds a request of the writing side and will report its end.
-    pub(in crate::core) const SENDING: Flags = Flags(1 << 1);
     /// The caller asked to cancel what the reading side does.
-    pub(in crate::core) const CANCEL_RECEIVE: Flags = Flags(1 << 2);
-    /// The caller asked to cancel the send at the head of the queue.
-    pub(in crate::core) const CANCEL_SEND: Flags = Flags(1 << 3);
+    pub(in crate::core) const CANCEL_RECEIVE: Flags = Flags(1 << 1);
     /// The socket waits in the ready queue, or in a waiter's list.
-    pub(in crate::core) const QUEUED: Flags = Flags(1 << 4);
-    /// The stream waits until one of its leases returns.
-    pub(in crate::core) const PAUSED_LEASES: Flags = Flags(1 << 5);
-    /// The listener waits until its connections that wait to be taken are taken. It has no leases.
-    pub(in crate::core) const PAUSED_UNTAKEN: Flags = PAUSED_LEASES;
-    /// The stream waits for a buffer of the pool.
-    pub(in crate::core) const PAUSED_POOL: Flags = Flags(1 << 6);
+    pub(in crate::core) const QUEUED: Flags = Flags(1 << 2);
     /// The listener waits for descriptors, memory or a place in the table.
-    pub(in crate::core) const PAUSED_ACCEPT: Flags = Flags(1 << 7);
+    pub(in crate::core) const PAUSED_ACCEPT: Flags = Flags(1 << 3);
     /// A send was refused as full; one `SendReady` is owed.
-    pub(in crate::core) const SEND_READY_OWED: Flags = Flags(1 << 8);
-    /// A send failed or was cut short: nothing more can be sent.
-    pub(in crate::core) const WRITE_ENDED: Flags = Flags(1 << 9);
-    /// The write side was shut down, or will be when the queue is empty.
-    pub(in crate::core) const SHUTDOWN: Flags = Flags(1 << 10);
+    pub(in crate::core) const SEND_READY_OWED: Flags = Flags(1 << 4);
     /// Nothing more is delivered about this socket: its owner dropped it.
-    pub(in crate::core) const SILENT: Flags = Flags(1 << 11);
+    pub(in crate::core) const SILENT: Flags = Flags(1 << 5);
     /// A listener: its packets need no turns.
-    pub(in crate::core) const LISTENER: Flags = Flags(1 << 12);
+    pub(in crate::core) const LISTENER: Flags = Flags(1 << 6);
     /// The connect reached its deadline.
-    pub(in crate::core) const DEADLINE: Flags = Flags(1 << 13);
+    pub(in crate::core) const DEADLINE: Flags = Flags(1 << 7);
     /// A connect that has not delivered its stream.
-    pub(in crate::core) const CONNECTING: Flags = Flags(1 << 14);
-    /// The peer's reset was reported to a receive once. Later receives get the same report. The
-    /// reading side is over then.
-    pub(in crate::core) const WAS_RESET: Flags = Flags(1 << 15);
-    /// The connection broke, and the system has reported that once. No clean end follows.
-    pub(in crate::core) const WAS_BROKEN: Flags = Flags(1 << 16);
+    pub(in crate::core) const CONNECTING: Flags = Flags(1 << 8);
     /// The driver also watches for the end of the peer, in addition to what the socket reads, and
     /// will report it.
-    pub(in crate::core) const GUARDED: Flags = Flags(1 << 17);
+    pub(in crate::core) const GUARDED: Flags = Flags(1 << 9);
     /// Another port has, or had, this listener's socket as well. It must not be shut down.
-    pub(in crate::core) const SHARED_LISTENER: Flags = Flags(1 << 18);
+    pub(in crate::core) const SHARED_LISTENER: Flags = Flags(1 << 10);
 }
 
 /// Flags of the core. Only `flag` makes them.
@@ -74,10 +66,17 @@ impl BitOr for Flags {
     }
 }
 
-/// The first of the bits that hold states, after those of `flag`.
-const STATES: u32 = 19;
+/// The places of the states, one after the other behind the flags.
+const CLOSING: Place = Place {
+    shift: 1 + flag::SHARED_LISTENER.0.trailing_zeros(),
+    bits: 3,
+};
+const WRITING: Place = CLOSING.next(2);
+const SENDING: Place = WRITING.next(2);
+const PAUSE: Place = SENDING.next(2);
+const CONNECTION: Place = PAUSE.next(2);
 /// The first of the driver's own bits.
-const OWN: u32 = 22;
+const OWN: u32 = CONNECTION.end();
 
 /// Bits that the driver `D` keeps in the word of a socket. Each driver has a type of its own here,
 /// so no driver can name the bits of the core or of another driver.
@@ -152,6 +151,18 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Returns the place after this one.
+    const fn next(self, bits: u32) -> Self {
+        Place {
+            shift: self.end(),
+            bits,
+        }
+    }
+
+    const fn end(self) -> u32 {
+        self.shift + self.bits
+    }
+
     const fn mask(self) -> u32 {
         ((1 << self.bits) - 1) << self.shift
     }
@@ -186,10 +197,7 @@ pub(crate) enum Closing {
 }
 
 impl State for Closing {
-    const PLACE: Place = Place {
-        shift: STATES,
-        bits: 3,
-    };
+    const PLACE: Place = CLOSING;
 
     fn of(code: u32) -> Self {
         match code {
@@ -199,6 +207,113 @@ impl State for Closing {
             3 => Closing::HungUp,
             4 => Closing::HungUpToReset,
             5.. => Closing::Closed,
+        }
+    }
+
+    fn code(self) -> u32 {
+        self as u32
+    }
+}
+
+/// Whether the socket takes sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writing {
+    Open,
+    /// The write side was shut down, or will be when the queue is empty. It stays so if a send
+    /// before the shutdown fails.
+    Shut,
+    /// A send failed or was cut short: nothing more can be sent.
+    Ended,
+}
+
+impl State for Writing {
+    const PLACE: Place = WRITING;
+
+    fn of(code: u32) -> Self {
+        match code {
+            0 => Writing::Open,
+            1 => Writing::Shut,
+            2.. => Writing::Ended,
+        }
+    }
+
+    fn code(self) -> u32 {
+        self as u32
+    }
+}
+
+/// What the driver has of the writing side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sending {
+    Nothing,
+    /// A request, whose end it will report.
+    Request,
+    /// A request of which the caller has cancelled one send.
+    Cancelled,
+}
+
+impl State for Sending {
+    const PLACE: Place = SENDING;
+
+    fn of(code: u32) -> Self {
+        match code {
+            0 => Sending::Nothing,
+            1 => Sending::Request,
+            2.. => Sending::Cancelled,
+        }
+    }
+
+    fn code(self) -> u32 {
+        self as u32
+    }
+}
+
+/// Why the socket reads or accepts nothing more for now, although the caller has asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pause {
+    No,
+    /// The stream waits for a lease that returns or for a buffer of the pool, and perhaps for both.
+    /// The count of its leases and the pool know which, and call it.
+    Buffers,
+    /// The listener waits until its connections that wait to be taken are taken.
+    Untaken,
+}
+
+impl State for Pause {
+    const PLACE: Place = PAUSE;
+
+    fn of(code: u32) -> Self {
+        match code {
+            0 => Pause::No,
+            1 => Pause::Buffers,
+            2.. => Pause::Untaken,
+        }
+    }
+
+    fn code(self) -> u32 {
+        self as u32
+    }
+}
+
+/// What is known about the end of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Connection {
+    Whole,
+    /// It broke, and the system has reported that once. No clean end follows.
+    Broken,
+    /// The peer's reset was reported to a receive once. Later receives get the same report. The
+    /// reading side is over then.
+    Reset,
+}
+
+impl State for Connection {
+    const PLACE: Place = CONNECTION;
+
+    fn of(code: u32) -> Self {
+        match code {
+            0 => Connection::Whole,
+            1 => Connection::Broken,
+            2.. => Connection::Reset,
         }
     }
 
@@ -272,5 +387,9 @@ mod tests {
             Closing::HungUpToReset,
             Closing::Closed,
         ]);
+        each_comes_back(&[Writing::Open, Writing::Shut, Writing::Ended]);
+        each_comes_back(&[Sending::Nothing, Sending::Request, Sending::Cancelled]);
+        each_comes_back(&[Pause::No, Pause::Buffers, Pause::Untaken]);
+        each_comes_back(&[Connection::Whole, Connection::Broken, Connection::Reset]);
     }
 }
