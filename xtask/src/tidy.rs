@@ -7,6 +7,7 @@
 
 mod arrows;
 mod copies;
+mod dead;
 mod layout;
 mod manifest;
 mod prose;
@@ -90,6 +91,7 @@ fn check_files(files: &[File], ratchet: &Ratchet) -> Vec<Problem> {
     problems.extend(ratchet.check(&sizes(files)));
     problems.extend(readme::check(files));
     problems.extend(copies::check(files));
+    problems.extend(dead::check(files));
     problems.extend(arrows::check(files));
     problems.extend(systems::check(files));
     problems.extend(verbs::check(files));

@@ -306,18 +306,6 @@ impl Ready {
         lock(&self.state).wake_drivers()
     }
 
-    /// Wakes the waiter that sleeps in the driver, because the driver has requests to submit.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn wake_driver(&self) -> Wake {
-        let mut state = lock(&self.state);
-        if state.polling > state.waking {
-            state.waking += 1;
-            Wake::Driver(1)
-        } else {
-            Wake::NoThread
-        }
-    }
-
     /// Whether nothing is queued.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_empty(&self) -> bool {

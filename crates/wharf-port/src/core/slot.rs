@@ -263,13 +263,6 @@ impl Slots {
         u32::from(leases_max).saturating_sub(low & LEASES)
     }
 
-    /// Counts one more lease regardless of the bound, because the kernel has filled its buffer
-    /// already.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn count_lease(&self, id: SlotId) {
-        self.change_leases(id, |low| (low + 1, true));
-    }
-
     /// Counts a lease that came back. Returns whether its stream waited for that.
     pub(crate) fn return_lease(&self, id: SlotId, leases_max: u16) -> bool {
         self.change_leases(id, |low| {
