@@ -119,7 +119,7 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// so the driver knows how it was made.
     fn associate(&self, socket: &mut Locked<'_>, accepted: bool) -> Result<(), i32>;
 
-    /// Starts or continues `state.receiving`. It is called while the driver holds nothing of it.
+    /// Starts or continues what `receiving` says. It is called while the driver holds nothing of it.
     fn arm(&self, socket: &mut Locked<'_>);
 
     /// Sends what goes out at once, before anything is queued, if that needs no request. Returns

@@ -53,7 +53,7 @@ impl SocketRef {
         let closed = Error::new(Operation::Address, ErrorKind::Closed);
         self.with(Operation::Address, |core, id| {
             let socket = core.lock(id, Out::queue()).ok_or(closed)?;
-            let handle = socket.handle.as_ref().ok_or(closed)?;
+            let handle = socket.handle().ok_or(closed)?;
             ask(core.driver(), handle).map_err(|e| Error::from_io(Operation::Address, &e))
         })
     }
@@ -259,7 +259,7 @@ impl SocketRef {
     /// # Ok(()) }
     /// ```
     pub fn key(&self) -> Result<Key> {
-        self.state(Operation::Address, |state| Ok(state.key))
+        self.state(Operation::Address, |state| Ok(state.key()))
     }
 
     /// Returns the address on this side.
@@ -331,7 +331,7 @@ impl SocketRef {
         let lent = self.with(OPERATION, |core, id| {
             let closed = Error::new(OPERATION, ErrorKind::Closed);
             let socket = core.lock(id, Out::queue()).ok_or(closed)?;
-            let handle = socket.handle.as_ref().ok_or(closed)?;
+            let handle = socket.handle().ok_or(closed)?;
             if core.report().kind == DriverKind::Sim || sys::is_direct(handle) {
                 return Err(Error::advised(
                     OPERATION,
@@ -361,7 +361,7 @@ impl SocketRef {
     /// ```
     pub fn raw_descriptor(&self) -> Result<u64> {
         self.state(Operation::Address, |state| {
-            let handle = state.handle.as_ref();
+            let handle = state.handle();
             let handle = handle.ok_or(Error::new(Operation::Address, ErrorKind::Closed))?;
             Ok(sys::raw_number(handle))
         })

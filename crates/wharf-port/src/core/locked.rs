@@ -4,8 +4,9 @@
 //! of its packets. These were four parameters of 120 functions. Here they are one value, and the
 //! steps are its methods. Each method is in the module named after what it does.
 //!
-//! The value holds the lock as long as it lives. `Deref` gives access to the state, because the
-//! state is plain data that every step reads. A method for each field was rejected.
+//! The value holds the lock as long as it lives. `Deref` gives access to the state. Its fields are
+//! private to `core/`, where every step reads them. A driver asks and reports by methods of the
+//! state. Methods for the core as well were rejected: it would have two for each field.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

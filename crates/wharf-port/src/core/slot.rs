@@ -22,9 +22,8 @@ mod state;
 mod word;
 
 pub(crate) use state::{Receiving, SocketState};
-pub(in crate::core) use word::flag;
-pub(crate) use word::{Closing, Own};
-pub(in crate::core) use word::{Connection, Pause, Writing};
+pub(crate) use word::Own;
+pub(in crate::core) use word::{Closing, Connection, Pause, Writing, flag};
 
 /// Sockets in one chunk.
 const CHUNK_SLOTS: u32 = 1024;

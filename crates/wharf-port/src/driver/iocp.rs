@@ -40,7 +40,7 @@ use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Own, Receiving, SlotId, SocketState};
+use crate::core::slot::{Own, Receiving, SlotId};
 use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
 use crate::listen::ListenOptions;
@@ -121,10 +121,7 @@ impl Iocp {
 
     fn arm_connect(&self, socket: &mut Locked<'_>) {
         let overlapped = socket.block().overlapped.lend();
-        let address = socket
-            .work
-            .as_ref()
-            .and_then(|work| work.connect_to.clone());
+        let address = socket.queues().and_then(|work| work.connect_to.clone());
         let address = address.expect("a connect has its address");
         socket.begin_reading();
         let address = request::reachable(address);
@@ -153,7 +150,7 @@ impl Iocp {
 
 /// Closes the handle, unless it is closed already.
 fn close_handle(socket: &mut Locked<'_>) {
-    let Some(handle) = socket.handle.take() else {
+    let Some(handle) = socket.take_handle() else {
         return;
     };
     if socket.is_resetting() {
@@ -168,15 +165,13 @@ fn close_handle(socket: &mut Locked<'_>) {
 /// Cancels a connect, whose socket closes with it, or a watch. Nothing else is armed here.
 fn cancel_reading(socket: &Locked<'_>) {
     let own = socket.block().overlapped.address();
-    if let Some(handle) = &socket.handle {
+    if let Some(handle) = socket.handle() {
         request::cancel(handle, own);
     }
 }
 
 fn cancel_sending(socket: &mut Locked<'_>) {
-    let SocketState { work, handle, .. } = &mut **socket;
-    let work = work.as_mut().expect("a send keeps its work");
-    let handle = handle.as_ref().expect("a socket that sends is open");
+    let (work, handle) = socket.queues_and_handle();
     request::cancel(handle, work.driver.sending().address());
 }
 
@@ -224,7 +219,7 @@ impl Driver for Iocp {
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
-        match socket.receiving {
+        match socket.receiving() {
             None => {}
             Some(Receiving::Accept) => self.arm_accept(socket),
             Some(Receiving::Connect) => self.arm_connect(socket),
@@ -249,9 +244,7 @@ impl Driver for Iocp {
             return;
         }
         socket.begin_sending();
-        let SocketState { work, handle, .. } = &mut **socket;
-        let work = work.as_mut().expect("there are bytes to send");
-        let handle = handle.as_ref().expect("a socket that sends is open");
+        let (work, handle) = socket.queues_and_handle();
         let nothing = WSABUF {
             len: 0,
             buf: std::ptr::null_mut(),
@@ -281,7 +274,7 @@ impl Driver for Iocp {
     }
 
     fn hang_up(&self, socket: &mut Locked<'_>) {
-        let Some(handle) = &socket.handle else {
+        let Some(handle) = socket.handle() else {
             return;
         };
         let graceful = !socket.is_resetting() && socket.is_stream();
@@ -306,12 +299,15 @@ impl Driver for Iocp {
         if socket.is_closing() || socket.is_armed() {
             return;
         }
-        match socket.receiving {
+        match socket.receiving() {
             Some(Receiving::Stream) => reading::stream::<Iocp>(socket, Own::NONE),
             Some(Receiving::Into) => reading::into::<Iocp>(socket, Own::NONE),
             None | Some(Receiving::Accept | Receiving::Connect | Receiving::Watch) => {}
         }
-        let reading = matches!(socket.receiving, Some(Receiving::Stream | Receiving::Into));
+        let reading = matches!(
+            socket.receiving(),
+            Some(Receiving::Stream | Receiving::Into)
+        );
         if reading && !socket.is_armed() && !socket.has(READABLE) {
             self.arm_reading(socket);
         }

@@ -113,7 +113,7 @@ impl Poll {
     /// Tries to send although no event has reported space: there may be no waiter to take the
     /// event.
     fn try_again(socket: &mut Locked<'_>) {
-        let work = socket.work.as_ref();
+        let work = socket.queues();
         if work.is_some_and(|work| !work.sends.is_empty()) {
             socket.clear(WRITE_BLOCKED);
             socket.go_on_sending();
@@ -137,7 +137,7 @@ impl Poll {
     }
 
     fn start_connect(&self, socket: &mut Locked<'_>) {
-        let work = socket.work.as_ref();
+        let work = socket.queues();
         let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
         let tried = sys::connect(socket.open_handle(), address);
@@ -182,7 +182,7 @@ impl Poll {
 }
 
 fn queued_bytes(socket: &Locked<'_>) -> usize {
-    socket.work.as_ref().map_or(0, |work| work.queued_bytes)
+    socket.queues().map_or(0, |work| work.queued_bytes)
 }
 
 impl Driver for Poll {
@@ -207,14 +207,14 @@ impl Driver for Poll {
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
-        let interest = match socket.receiving {
+        let interest = match socket.receiving() {
             None => return,
             Some(Receiving::Connect) => return self.start_connect(socket),
             Some(Receiving::Watch) => Interest::Watch,
             Some(Receiving::Accept | Receiving::Stream | Receiving::Into) => Interest::All,
         };
         match self.register(socket, interest) {
-            Ok(_) if socket.receiving == Some(Receiving::Accept) => {
+            Ok(_) if socket.receiving() == Some(Receiving::Accept) => {
                 // Connections may wait whose edge came before a pause.
                 socket.set(READABLE);
                 socket.enqueue();
@@ -252,7 +252,7 @@ impl Driver for Poll {
             if left == 0 {
                 return self.send_later(socket);
             }
-            let work = socket.work.as_ref().expect("there are bytes to send");
+            let work = socket.queues().expect("there are bytes to send");
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = work.unsent(&mut slices, left);
             let result = sys::send(socket.open_handle(), &slices[..count]);
@@ -282,7 +282,7 @@ impl Driver for Poll {
     }
 
     fn release(&self, socket: &mut Locked<'_>) {
-        let Some(handle) = socket.handle.take() else {
+        let Some(handle) = socket.take_handle() else {
             return;
         };
         self.poller
@@ -300,7 +300,7 @@ impl Driver for Poll {
         if socket.is_closing() {
             return;
         }
-        match socket.receiving {
+        match socket.receiving() {
             None | Some(Receiving::Connect) => {}
             Some(Receiving::Accept) => self.accept_some(socket),
             Some(Receiving::Stream) => reading::stream(socket, MORE_MAY_FOLLOW),
@@ -314,7 +314,7 @@ impl Driver for Poll {
     }
 
     fn has_more(&self, socket: &Locked<'_>) -> bool {
-        match socket.receiving {
+        match socket.receiving() {
             None | Some(Receiving::Connect) => false,
             Some(Receiving::Watch) => socket.has(PEER_ENDED | BROKEN),
             Some(Receiving::Accept) => socket.has(READABLE),

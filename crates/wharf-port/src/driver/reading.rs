@@ -7,7 +7,7 @@
 //! an end and a short read have the same meaning in both.
 
 use crate::core::locked::Locked;
-use crate::core::slot::{Own, Receiving, SocketState};
+use crate::core::slot::{Own, Receiving};
 use crate::sys;
 
 /// The bit of the driver `D` that says: as far as is known, the next read would return something.
@@ -17,7 +17,7 @@ pub(super) const fn readable<D>() -> Own<D> {
 
 /// Whether a turn would deliver something from the socket.
 pub(super) fn has_more<D>(socket: &Locked<'_>) -> bool {
-    match socket.receiving {
+    match socket.receiving() {
         Some(Receiving::Into) => socket.has(readable::<D>()),
         Some(Receiving::Stream) => socket.has(readable::<D>()) && !socket.is_paused(),
         None | Some(Receiving::Accept | Receiving::Connect | Receiving::Watch) => false,
@@ -28,7 +28,8 @@ pub(super) fn has_more<D>(socket: &Locked<'_>) -> bool {
 /// read.
 pub(super) fn stream<D>(socket: &mut Locked<'_>, more: Own<D>) {
     let readable = readable::<D>();
-    while socket.receiving == Some(Receiving::Stream) && socket.has(readable) && socket.may_take() {
+    while socket.receiving() == Some(Receiving::Stream) && socket.has(readable) && socket.may_take()
+    {
         // The stream tries again, whatever it waited for: a packet of another kind may have given
         // it this turn.
         socket.end_pause();
@@ -59,12 +60,11 @@ pub(super) fn stream<D>(socket: &mut Locked<'_>, more: Own<D>) {
 /// Reads into the callers' buffers.
 pub(super) fn into<D>(socket: &mut Locked<'_>, more: Own<D>) {
     let readable = readable::<D>();
-    while socket.receiving == Some(Receiving::Into) && socket.has(readable) && socket.may_take() {
-        let SocketState { work, handle, .. } = &mut **socket;
-        let into = work.as_mut().and_then(|work| work.intos.front_mut());
+    while socket.receiving() == Some(Receiving::Into) && socket.has(readable) && socket.may_take() {
+        let (work, handle) = socket.queues_and_handle();
+        let into = work.intos.front_mut();
         let into = into.expect("a receive into a buffer is queued");
         let capacity = into.buffer.len();
-        let handle = handle.as_ref().expect("a socket that receives is open");
         let result = match capacity {
             // After a read that filled its buffer exactly, `READABLE` is only a guess, so check.
             0 => sys::peek(handle).map(|_| 0),

@@ -154,7 +154,7 @@ impl Driver for Sim {
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
-        let Some(receiving) = socket.receiving else {
+        let Some(receiving) = socket.receiving() else {
             return;
         };
         let mut memory = Memory::default();
@@ -172,7 +172,7 @@ impl Driver for Sim {
                 }
             }
             Receiving::Into => {
-                let work = socket.work.as_ref().expect("receives are queued");
+                let work = socket.queues().expect("receives are queued");
                 memory = Memory::of_into(work);
             }
             Receiving::Connect | Receiving::Watch => {}
@@ -186,7 +186,7 @@ impl Driver for Sim {
             return;
         }
         let most = self.shared.with(|world| world.random.below(SENDS_MAX)) as usize + 1;
-        let work = socket.work.as_mut().expect("there are bytes to send");
+        let work = socket.queues_mut().expect("there are bytes to send");
         Core::spare_the_pool_of_request(work, most);
         let sends = work.sends.iter().take(most).map_while(Queued::bytes);
         let count = sends.count();
@@ -209,7 +209,7 @@ impl Driver for Sim {
     }
 
     fn release(&self, socket: &mut Locked<'_>) {
-        let Some(handle) = socket.handle.take() else {
+        let Some(handle) = socket.take_handle() else {
             return;
         };
         self.shared.with(|world| {

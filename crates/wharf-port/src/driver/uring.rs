@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
-use crate::core::slot::{Own, Receiving, SlotId, SocketState};
+use crate::core::slot::{Own, Receiving, SlotId};
 use crate::core::{Core, Out};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
@@ -115,16 +115,15 @@ impl Uring {
 
     fn arm_into(&self, socket: &mut Locked<'_>) {
         self.fill_from_held(socket);
-        if socket.receiving != Some(Receiving::Into) || socket.is_armed() {
+        if socket.receiving() != Some(Receiving::Into) || socket.is_armed() {
             return;
         }
         if let Some(code) = receive::take_held_end(socket) {
             return socket.receive_stopped(Some(code));
         }
-        let SocketState { work, handle, .. } = &mut **socket;
-        let into = work.as_mut().and_then(|work| work.intos.front_mut());
+        let (work, handle) = socket.queues_and_handle();
+        let into = work.intos.front_mut();
         let into = into.expect("a receive into a buffer is queued");
-        let handle = handle.as_ref().expect("a socket that receives is open");
         let (kind, entry) = if into.buffer.is_empty() {
             let events = libc::POLLIN | libc::POLLRDHUP;
             (Kind::IntoNothing, request::wait(handle, events))
@@ -142,7 +141,7 @@ impl Uring {
     }
 
     fn ask_to_connect(&self, socket: &mut Locked<'_>) {
-        let work = socket.work.as_ref();
+        let work = socket.queues();
         let address = work.and_then(|work| work.connect_to.as_ref());
         let address = address.expect("a connect has its address");
         if address.is_unix() {
@@ -158,11 +157,11 @@ impl Uring {
     /// Returns the name of the reading side's request with the kernel.
     fn armed(&self, socket: &Locked<'_>) -> Name {
         let into_nothing = || {
-            let work = socket.work.as_ref();
+            let work = socket.queues();
             let head = work.and_then(|work| work.intos.front());
             head.is_some_and(|into| into.buffer.is_empty())
         };
-        let kind = match socket.receiving {
+        let kind = match socket.receiving() {
             Some(Receiving::Accept) => Kind::Accept,
             Some(Receiving::Connect) if socket.has(CONNECT_CONTINUED) => Kind::Connecting,
             Some(Receiving::Connect) => Kind::Connect,
@@ -314,7 +313,7 @@ impl Driver for Uring {
     }
 
     fn arm(&self, socket: &mut Locked<'_>) {
-        match socket.receiving {
+        match socket.receiving() {
             None => {}
             Some(Receiving::Accept) => self.arm_accept(socket),
             Some(Receiving::Connect) => self.arm_connect(socket),
@@ -350,9 +349,7 @@ impl Driver for Uring {
         if !socket.has_bytes_to_send() {
             return;
         }
-        let SocketState { work, handle, .. } = &mut **socket;
-        let handle = handle.as_ref().expect("a socket that sends is open");
-        let work = work.as_mut().expect("there are bytes to send");
+        let (work, handle) = socket.queues_and_handle();
         Core::spare_the_pool_of_request(work, request::SLICES_MAX);
         let (entry, sends) = request::send(handle.number(), work);
         let entry = request::aimed(handle, entry);
@@ -373,7 +370,7 @@ impl Driver for Uring {
     }
 
     fn release(&self, socket: &mut Locked<'_>) {
-        let Some(handle) = socket.handle.take() else {
+        let Some(handle) = socket.take_handle() else {
             return;
         };
         if socket.has(HAS_UNDELIVERED) {

@@ -1,7 +1,8 @@
 //! The state of one socket, as the lock of its slot guards it.
 //!
 //! What the socket should be doing is here and in its [`Work`], the same for every driver. Small
-//! facts share one word (`word`).
+//! facts share one word (`word`). The fields are private to `core/`. A driver has the methods of the
+//! last `impl`, its own bits of the word, and the queues in the [`Work`].
 
 use super::word::{Bits, Closing, Connection, Pause, Sending, Word, Writing, flag};
 use crate::core::work::Work;
@@ -38,21 +39,21 @@ impl Receiving {
 /// One socket, as its lock guards it.
 #[derive(Debug)]
 pub(crate) struct SocketState {
-    pub(crate) key: Key,
-    pub(crate) work: Option<Box<Work>>,
-    pub(crate) handle: Option<sys::Handle>,
-    pub(crate) generation: u32,
+    pub(in crate::core) key: Key,
+    pub(in crate::core) work: Option<Box<Work>>,
+    pub(in crate::core) handle: Option<sys::Handle>,
+    pub(in crate::core) generation: u32,
     pub(super) word: Word,
     /// Counts this socket's operations, so each has its own number.
-    pub(crate) sequence: u32,
+    pub(in crate::core) sequence: u32,
     /// The number of the operation in `receiving`.
-    pub(crate) receive_sequence: u32,
+    pub(in crate::core) receive_sequence: u32,
     /// The waiter that has the turn; 0 for none. For a listener, which has no turns: how many
     /// batches of a shared port have packets of it.
-    pub(crate) turn: u16,
+    pub(in crate::core) turn: u16,
     /// Packets of this socket in the batch of that waiter.
-    pub(crate) taken: u8,
-    pub(crate) receiving: Option<Receiving>,
+    pub(in crate::core) taken: u8,
+    pub(in crate::core) receiving: Option<Receiving>,
 }
 
 impl SocketState {
@@ -90,7 +91,7 @@ impl SocketState {
     }
 
     /// Returns how far its close is.
-    pub(crate) fn closing(&self) -> Closing {
+    pub(in crate::core) fn closing(&self) -> Closing {
         self.word.state()
     }
 
@@ -171,24 +172,75 @@ impl SocketState {
     }
 }
 
-/// What a driver asks a socket, and reports to it. Flags of the core have no name outside it.
-#[allow(dead_code, reason = "not every system has a driver that needs it")]
+/// What the face and a driver ask a socket, and report to it. Flags of the core have no name outside
+/// it.
 impl SocketState {
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Returns what the reading side is to do.
+    pub(crate) fn receiving(&self) -> Option<Receiving> {
+        self.receiving
+    }
+
+    /// Returns the queues of a busy socket.
+    pub(crate) fn queues(&self) -> Option<&Work> {
+        self.work.as_deref()
+    }
+
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn queues_mut(&mut self) -> Option<&mut Work> {
+        self.work.as_deref_mut()
+    }
+
+    /// Returns the queues and the handle of a socket that has something queued for the driver.
+    ///
+    /// # Panics
+    /// If nothing is queued, or the handle is closed.
+    pub(crate) fn queues_and_handle(&mut self) -> (&mut Work, &sys::Handle) {
+        let work = self.work.as_deref_mut();
+        let handle = self.handle.as_ref();
+        (
+            work.expect("a socket with something queued has its work"),
+            handle.expect("a socket that sends or receives is open"),
+        )
+    }
+
+    pub(crate) fn handle(&self) -> Option<&sys::Handle> {
+        self.handle.as_ref()
+    }
+
+    /// Takes the handle, to close it.
+    pub(crate) fn take_handle(&mut self) -> Option<sys::Handle> {
+        self.handle.take()
+    }
+
+    /// The open socket goes on under another handle.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    pub(crate) fn replace_handle(&mut self, handle: sys::Handle) {
+        self.handle = Some(handle);
+    }
+
     /// The driver made a request of the reading side, and will report its end.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn begin_reading(&mut self) {
         self.set(flag::ARMED);
     }
 
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn end_reading(&mut self) {
         self.clear(flag::ARMED);
     }
 
     /// Whether the driver has a request of the reading side.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn is_armed(&self) -> bool {
         self.has(flag::ARMED)
     }
 
     /// The driver made a request of the writing side, and will report its end.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn begin_sending(&mut self) {
         self.word.put(Sending::Request);
     }
@@ -204,19 +256,23 @@ impl SocketState {
 
     /// The driver holds something more of the socket than the requests of its two sides, and will
     /// report its end.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn begin_guard(&mut self) {
         self.set(flag::GUARDED);
     }
 
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn end_guard(&mut self) {
         self.clear(flag::GUARDED);
     }
 
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn is_guarded(&self) -> bool {
         self.has(flag::GUARDED)
     }
 
     /// A receive has succeeded although its cancel was requested. The cancel is over with it.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn forget_cancel(&mut self) {
         self.clear(flag::CANCEL_RECEIVE);
     }
@@ -233,6 +289,7 @@ impl SocketState {
     }
 
     /// Whether the listener waits for descriptors, memory or a place in the table.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn is_accept_paused(&self) -> bool {
         self.has(flag::PAUSED_ACCEPT)
     }
@@ -243,17 +300,20 @@ impl SocketState {
     }
 
     /// Whether what it reads must end: it closes, or the caller has cancelled that.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn stops_reading(&self) -> bool {
         self.is_closing() || self.has(flag::CANCEL_RECEIVE)
     }
 
     /// Whether what it sends must end: its close is abortive or has hung up, or the caller has
     /// cancelled the send.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn stops_sending(&self) -> bool {
         self.is_resetting() || self.has_hung_up() || self.is_send_cancelled()
     }
 
     /// Whether its close has asked the driver to end what it holds.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn has_hung_up(&self) -> bool {
         self.word.is(Closing::HungUp) || self.word.is(Closing::HungUpToReset)
     }
@@ -268,6 +328,7 @@ impl SocketState {
     }
 
     /// Whether another port has, or had, this listener's socket as well.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn is_shared_listener(&self) -> bool {
         self.has(flag::SHARED_LISTENER)
     }
@@ -278,6 +339,7 @@ impl SocketState {
     }
 
     /// Whether it is a connect that has reached its deadline.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn is_overdue(&self) -> bool {
         self.has(flag::DEADLINE)
     }

@@ -97,7 +97,6 @@ impl<D> Own<D> {
     }
 
     /// Returns the bit of this number, from 0.
-    #[allow(dead_code, reason = "not every driver needs it")]
     pub(crate) const fn bit(number: u32) -> Self {
         assert!(number < u32::BITS - OWN, "a driver has ten bits");
         Self::of(1 << (OWN + number))

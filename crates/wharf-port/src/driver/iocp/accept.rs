@@ -266,7 +266,7 @@ impl Iocp {
             .unplaced
             .extend(self.finish(socket, &accepting, posted));
         // If others wait for a free slot, it waits after them, for the same retry.
-        if socket.receiving == Some(Receiving::Accept) && !socket.is_closing() && !waiting {
+        if socket.receiving() == Some(Receiving::Accept) && !socket.is_closing() && !waiting {
             self.go_on(socket, &mut accepting);
         }
         self.listeners.put(socket.id, accepting);
@@ -282,7 +282,7 @@ impl Iocp {
         posted: Posted,
     ) -> Option<(Handle, Option<Address>)> {
         // A closing listener has no handle any more, so a new connection closes with it.
-        let listener = socket.handle.as_ref()?;
+        let listener = socket.handle()?;
         posted.overlapped.result().ok()?;
         request::finish_accept(listener, &posted.socket).ok()?;
         if accepting.no_delay {

@@ -40,7 +40,7 @@ impl Iocp {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             socket.end_guard();
             self.zero_receive_ended(&mut socket, block.overlapped.result().err());
-        } else if sending && socket.work.as_deref().is_some_and(is_sending) {
+        } else if sending && socket.queues().is_some_and(is_sending) {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             self.writing_side_ended(&mut socket);
         } else if guarded && self.listeners.has_posted(socket.id, address) {
@@ -54,9 +54,9 @@ impl Iocp {
     fn reading_side_ended(&self, socket: &mut Locked<'_>) {
         let block = socket.block();
         let result = block.overlapped.result();
-        match socket.receiving {
+        match socket.receiving() {
             Some(Receiving::Connect) => {
-                let result = match &socket.handle {
+                let result = match socket.handle() {
                     Some(handle) => result.and_then(|_| request::finish_connect(handle)),
                     None => Err(sys::CANCELLED),
                 };
@@ -77,7 +77,7 @@ impl Iocp {
     }
 
     fn writing_side_ended(&self, socket: &mut Locked<'_>) {
-        let work = socket.work.as_mut().expect("a send keeps its work");
+        let work = socket.queues_mut().expect("a send keeps its work");
         match work.driver.sending().result() {
             // After the handle is closed, every failure is due to our own close. Wine also reports
             // 6, "invalid handle", if the request had gone to the system again.

@@ -58,14 +58,14 @@ impl Iocp {
         match failed {
             // We did not request that. The socket continues with what it does now.
             Some(code) if sys::is_cancelled(code) => {}
-            Some(code) if socket.receiving.is_some() => {
+            Some(code) if socket.receiving().is_some() => {
                 return socket.receive_stopped(Some(code));
             }
             Some(code) if sys::error_kind(code) == ErrorKind::Reset => socket.note_reset(),
             // A read reports what it is.
             None | Some(_) => socket.set(READABLE),
         }
-        match socket.receiving {
+        match socket.receiving() {
             Some(Receiving::Stream | Receiving::Into) if socket.has(READABLE) => {
                 self.readable(socket);
             }

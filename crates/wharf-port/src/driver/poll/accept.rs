@@ -8,7 +8,7 @@ use crate::sys;
 
 impl Poll {
     pub(super) fn accept_some(&self, socket: &mut Locked<'_>) {
-        while socket.receiving == Some(Receiving::Accept)
+        while socket.receiving() == Some(Receiving::Accept)
             && socket.has(READABLE)
             && socket.may_take_of_listener()
         {

@@ -33,7 +33,7 @@ impl Poll {
         self.look_for_leaving(&mut socket);
         if seen.writable || seen.broken {
             socket.clear(WRITE_BLOCKED);
-            if socket.receiving == Some(Receiving::Connect) {
+            if socket.receiving() == Some(Receiving::Connect) {
                 let result = sys::take_error(socket.open_handle()).map_or(Ok(()), Err);
                 // The kernel reports the rest of this event only once, so the flags are kept.
                 socket.connected(result);
@@ -59,7 +59,7 @@ impl Poll {
 
     /// Checks whether the peer of a watched socket has left, on pollers that do not report it.
     pub(super) fn look_for_leaving(&self, socket: &mut Locked<'_>) {
-        if Poller::REPORTS_LEAVING || socket.receiving != Some(Receiving::Watch) {
+        if Poller::REPORTS_LEAVING || socket.receiving() != Some(Receiving::Watch) {
             return;
         }
         match sys::peek(socket.open_handle()) {

@@ -46,7 +46,7 @@ impl Sim {
         });
         let accepted = matches!(outcome, Outcome::Accepted(_));
         deliver(&mut socket, outcome);
-        let goes_on = socket.receiving == Some(Receiving::Accept) && !socket.is_closing();
+        let goes_on = socket.receiving() == Some(Receiving::Accept) && !socket.is_closing();
         if accepted && goes_on && socket.has_many_untaken_accepts() {
             self.shared
                 .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
@@ -74,14 +74,14 @@ fn deliver(socket: &mut Locked<'_>, outcome: Outcome) {
             // it.
             socket.end_reading();
             socket.forget_cancel();
-            let work = socket.work.as_mut().expect("checked");
+            let work = socket.queues_mut().expect("checked");
             let into = work.intos.front_mut().expect("checked");
             into.buffer[..bytes.len()].copy_from_slice(&bytes);
             socket.received_into(bytes.len());
             go_on(socket);
         }
         Outcome::Stopped(code) => {
-            if socket.receiving == Some(Receiving::Stream) {
+            if socket.receiving() == Some(Receiving::Stream) {
                 socket.give_lease_back();
             }
             socket.receive_stopped(code);

@@ -28,7 +28,7 @@ impl Asked {
     /// Whether the socket is still at this.
     fn is_of(self, state: &SocketState) -> bool {
         match self {
-            Asked::Read(receiving) => state.receiving == Some(receiving),
+            Asked::Read(receiving) => state.receiving() == Some(receiving),
             Asked::Send => true,
         }
     }
@@ -88,7 +88,7 @@ impl Request {
     /// If it does not. A real system would then write to memory that belongs to something else by
     /// now.
     pub(super) fn check(&self, state: &SocketState) {
-        let work = state.work.as_deref();
+        let work = state.queues();
         let now = match self.asked {
             Asked::Send => work.map(|work| Memory::of_sends(work, self.memory.count())),
             Asked::Read(Receiving::Into) => work.map(Memory::of_into),
@@ -107,7 +107,7 @@ impl Request {
             self.asked.is_of(state),
             "driver's contract 2: {:?} is with the network, and the socket is at {:?}",
             self.asked,
-            state.receiving
+            state.receiving()
         );
     }
 }

@@ -42,10 +42,7 @@ impl World {
         match request.asked {
             Asked::Read(Receiving::Accept) => self.step_accept(socket.core, id),
             Asked::Read(Receiving::Connect) => {
-                let to = socket
-                    .work
-                    .as_ref()
-                    .and_then(|work| work.connect_to.as_ref());
+                let to = socket.queues().and_then(|work| work.connect_to.as_ref());
                 let address = Address::from_system(to.expect("a connect has its address"));
                 if let Some(result) = self.try_connect(id, &address) {
                     self.decide(id, side, Outcome::Connected(result));
@@ -213,7 +210,7 @@ impl World {
                 stream.broken.then_some(Outcome::Stopped(None))
             };
         }
-        let into = socket.work.as_ref().and_then(|work| work.intos.front());
+        let into = socket.queues().and_then(|work| work.intos.front());
         let outcome = match into {
             Some(into) => {
                 let mut bytes = vec![0; into.buffer.len()];
@@ -271,7 +268,7 @@ impl World {
                 Err(stream.error.take().unwrap_or(code::BROKEN_PIPE))
             });
         }
-        let work = state.work.as_ref().expect("a sending socket has work");
+        let work = state.queues().expect("a sending socket has work");
         let left = bytes_left(work, sends, progress);
         let Some(other) = stream.other else {
             // The other end is closed, so it replies with a reset.

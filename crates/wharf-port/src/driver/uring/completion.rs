@@ -330,7 +330,7 @@ impl Uring {
 
     fn watch_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
         debug_assert!(
-            socket.receiving == Some(Receiving::Watch),
+            socket.receiving() == Some(Receiving::Watch),
             "matched by the caller"
         );
         let code = match outcome.result {

@@ -300,10 +300,10 @@ impl Uring {
     /// Whether the queue of sends begins with something that only the ring's thread can do.
     pub(super) fn must_go_elsewhere(&self, socket: &Locked<'_>) -> bool {
         let is_direct = |handle: &Handle| handle.place().is_some();
-        if !socket.handle.as_ref().is_some_and(is_direct) {
+        if !socket.handle().is_some_and(is_direct) {
             return false;
         }
-        for queued in socket.work.iter().flat_map(|work| &work.sends) {
+        for queued in socket.queues().into_iter().flat_map(|work| &work.sends) {
             match queued {
                 Queued::Bytes { buffer, .. } if buffer.is_empty() => {}
                 Queued::Bytes { .. } => return false,
@@ -330,7 +330,7 @@ impl Uring {
         match self.ring.take_in(socket.open_handle()) {
             Ok(place) => {
                 // The descriptor is closed. The socket stays open by its place.
-                socket.handle = Some(Handle::direct(place));
+                socket.replace_handle(Handle::direct(place));
                 Ok(())
             }
             Err(code) => {
@@ -355,7 +355,7 @@ impl Uring {
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
             return; // The connect was cancelled or closed meanwhile.
         };
-        if socket.receiving != Some(Receiving::Connect) || socket.is_armed() {
+        if socket.receiving() != Some(Receiving::Connect) || socket.is_armed() {
             return;
         }
         match self.take_in(&mut socket) {

@@ -171,7 +171,7 @@ impl Uring {
     fn send_by_calls(&self, socket: &mut Locked<'_>) -> bool {
         let mut left = PART_BYTES_MAX;
         loop {
-            let work = socket.work.as_ref().expect("a send keeps its work");
+            let work = socket.queues().expect("a send keeps its work");
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = work.unsent(&mut slices, left);
             let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
@@ -216,6 +216,6 @@ impl Uring {
 /// Whether this socket's queue may be sent with system calls: it has a descriptor, and nothing has
 /// requested its end.
 fn sends_by_calls(socket: &Locked<'_>) -> bool {
-    let handle = socket.handle.as_ref();
+    let handle = socket.handle();
     socket.is_sending() && !socket.stops_sending() && handle.is_some_and(|it| it.place().is_none())
 }

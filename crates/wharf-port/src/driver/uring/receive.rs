@@ -121,9 +121,9 @@ impl Uring {
 
     /// Copies what a stream has left into the callers' buffers, before the kernel is asked.
     pub(super) fn fill_from_held(&self, socket: &mut Locked<'_>) {
-        while socket.receiving == Some(Receiving::Into) && !socket.is_armed() {
+        while socket.receiving() == Some(Receiving::Into) && !socket.is_armed() {
             let core = socket.core;
-            let Some(work) = socket.work.as_mut().filter(|work| !work.held.is_empty()) else {
+            let Some(work) = socket.queues_mut().filter(|work| !work.held.is_empty()) else {
                 return;
             };
             let into = work.intos.front_mut();
@@ -255,17 +255,14 @@ fn hold(socket: &mut Locked<'_>, buffer: PoolBuffer, count: usize) {
 }
 
 fn has_held(socket: &Locked<'_>) -> bool {
-    socket
-        .work
-        .as_ref()
-        .is_some_and(|work| !work.held.is_empty())
+    socket.queues().is_some_and(|work| !work.held.is_empty())
 }
 
 fn take_held(socket: &mut Locked<'_>) -> Option<Held> {
-    socket.work.as_mut()?.held.pop_front()
+    socket.queues_mut()?.held.pop_front()
 }
 
 /// Takes the end that was waiting behind the held data, once that data is delivered.
 pub(super) fn take_held_end(socket: &mut Locked<'_>) -> Option<i32> {
-    socket.work.as_mut()?.held_end.take()
+    socket.queues_mut()?.held_end.take()
 }
