@@ -215,7 +215,7 @@ impl Core {
         if packet.socket.is_none() {
             if matches!(packet.event, Event::TimerCancelled) {
                 self.counters
-                    .timer_ends_untaken
+                    .timer_ends_pending
                     .fetch_sub(1, Ordering::Relaxed);
             }
             return true;
@@ -298,8 +298,8 @@ impl Core {
 
     /// Lets the calling thread into the driver without a waiter, if no thread is inside.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn enter_aside(&self) -> Option<Entered> {
-        self.ready.enter_aside()
+    pub(crate) fn enter_to_submit(&self) -> Option<Entered> {
+        self.ready.enter_to_submit()
     }
 
     /// Returns the share of a waiter that is inside the driver, of what is ready and `extra` more.
@@ -351,9 +351,9 @@ impl Core {
     /// A thread without a waiter had entered the driver to submit what is queued. It left the
     /// driver and used `wakes` wake-ups there.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn leave_aside(self: &Arc<Self>, entered: Entered, wakes: u32) {
+    pub(crate) fn leave_after_submit(self: &Arc<Self>, entered: Entered, wakes: u32) {
         self.wake(self.ready.woke(entered, wakes));
-        let (left, closed) = self.ready.leave_aside();
+        let (left, closed) = self.ready.leave_after_submit();
         if left == 0 {
             self.no_thread_is_left(closed);
         }
@@ -388,7 +388,7 @@ impl Core {
                 socket.abort();
             }
         }
-        self.drop_untaken(&mut packets);
+        self.drop_accepted(&mut packets);
         let leaked = self.driver.end(self);
         self.counters
             .operations_leaked
@@ -405,13 +405,13 @@ impl Core {
     }
 
     /// Closes accepted sockets that no waiter took, while the driver can still do it.
-    fn drop_untaken(&self, packets: &mut Vec<Packet>) {
+    fn drop_accepted(&self, packets: &mut Vec<Packet>) {
         let before = packets.len();
         packets.retain(|packet| !matches!(packet.event, Event::Accepted(_)));
-        let untaken = before - packets.len();
+        let dropped = before - packets.len();
         self.counters
             .accepted_untaken
-            .fetch_add(untaken as u64, Ordering::Relaxed);
+            .fetch_add(dropped as u64, Ordering::Relaxed);
     }
 }
 

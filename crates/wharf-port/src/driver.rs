@@ -93,7 +93,7 @@ pub(crate) struct Abilities {
 
 /// One of the two requests that a socket may have with the system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Side {
+pub(crate) enum Direction {
     Reading,
     Writing,
 }
@@ -133,8 +133,9 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// of the writing side.
     fn transmit(&self, socket: &mut Locked<'_>);
 
-    /// Asks for the end of the request of this side (`is_armed` or `is_sending`). Its report follows.
-    fn cancel(&self, socket: &mut Locked<'_>, side: Side);
+    /// Asks for the end of the request of this direction (`is_armed` or `is_sending`). Its report
+    /// follows.
+    fn cancel(&self, socket: &mut Locked<'_>, direction: Direction);
 
     /// Ends everything that the driver holds of a closing socket. The reports follow.
     fn hang_up(&self, socket: &mut Locked<'_>);

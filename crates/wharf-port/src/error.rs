@@ -342,7 +342,7 @@ impl Error {
     }
 
     fn hint(&self) -> Option<&'static str> {
-        if let Some(hint) = sys::cure(self.kind, self.operation, self.raw_os_error()) {
+        if let Some(hint) = sys::hint(self.kind, self.operation, self.raw_os_error()) {
             return Some(hint);
         }
         match (self.kind, self.operation) {

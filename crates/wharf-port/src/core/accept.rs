@@ -198,9 +198,9 @@ impl Locked<'_> {
 
     /// Whether as many of the listener's connections wait to be taken as it may have operations.
     /// Then it leaves the others in its backlog until half of these are taken.
-    pub(crate) fn has_many_untaken_accepts(&mut self) -> bool {
-        let untaken = self.untaken();
-        let full = untaken >= self.core.options.operations_per_socket_max;
+    pub(crate) fn has_many_pending_accepts(&mut self) -> bool {
+        let pending = self.packets_pending();
+        let full = pending >= self.core.options.operations_per_socket_max;
         if full {
             self.set_pause(Pause::Untaken);
         }
@@ -209,8 +209,8 @@ impl Locked<'_> {
 
     /// Connections of a listener were taken. It continues if it had stopped because of them.
     pub(crate) fn accepts_were_taken(&mut self) {
-        let untaken = self.untaken();
-        if self.is_in(Pause::Untaken) && untaken <= self.core.options.operations_per_socket_max / 2
+        let pending = self.packets_pending();
+        if self.is_in(Pause::Untaken) && pending <= self.core.options.operations_per_socket_max / 2
         {
             self.end_pause();
             self.go_on_receiving();

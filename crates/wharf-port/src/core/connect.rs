@@ -11,7 +11,7 @@ use crate::core::deadlines::TimerTarget;
 use crate::core::locked::Locked;
 use crate::core::slot::{Closing, Receiving, SlotId, flag};
 use crate::core::{Core, Out};
-use crate::driver::Side;
+use crate::driver::Direction;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::key::Key;
 use crate::op::Op;
@@ -93,7 +93,7 @@ impl Core {
         }
         socket.set(flag::DEADLINE);
         if socket.has(flag::ARMED) {
-            self.driver.cancel(&mut socket, Side::Reading);
+            self.driver.cancel(&mut socket, Direction::Reading);
         } else {
             socket.connected(Err(0));
         }

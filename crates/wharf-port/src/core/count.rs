@@ -21,7 +21,7 @@ pub(crate) struct Counters {
     pub(crate) streams_cut: AtomicU64,
     pub(crate) bytes_unsent: AtomicU64,
     /// Ends of cancelled timers that wait to be taken.
-    pub(crate) timer_ends_untaken: AtomicUsize,
+    pub(crate) timer_ends_pending: AtomicUsize,
 }
 
 impl Core {

@@ -63,8 +63,8 @@ impl Core {
             return Err(Error::new(Operation::Timer, ErrorKind::Closed));
         }
         let full = Error::new(Operation::Timer, ErrorKind::Full);
-        let untaken = self.counters.timer_ends_untaken.load(Ordering::Relaxed);
-        if untaken > 0 && untaken + lock(&self.timers).len() >= self.options.timers_max as usize {
+        let pending = self.counters.timer_ends_pending.load(Ordering::Relaxed);
+        if pending > 0 && pending + lock(&self.timers).len() >= self.options.timers_max as usize {
             return Err(full);
         }
         let timer = self.set_timer(at, TimerTarget::Caller(key)).ok_or(full)?;
@@ -85,10 +85,10 @@ impl Core {
             socket: SocketRef::none(self.id),
             event: Event::TimerCancelled,
         };
-        let untaken = &self.counters.timer_ends_untaken;
-        untaken.fetch_add(1, Ordering::Relaxed);
+        let pending = &self.counters.timer_ends_pending;
+        pending.fetch_add(1, Ordering::Relaxed);
         let Some(wake) = self.ready.push_turnless(packet) else {
-            untaken.fetch_sub(1, Ordering::Relaxed);
+            pending.fetch_sub(1, Ordering::Relaxed);
             return Cancel::NotFound; // No waiter would get its end.
         };
         self.wake(wake);

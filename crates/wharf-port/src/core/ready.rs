@@ -116,8 +116,8 @@ struct State {
     /// Threads parked until the leader leaves or there is work.
     parked: Vec<(u16, Thread)>,
     numbers: Numbers,
-    /// Threads in the driver that have no waiter, or are not waiting.
-    aside: u16,
+    /// Threads in the driver that only submit: they have no waiter, or are not waiting.
+    submitting: u16,
     closed: bool,
 }
 
@@ -243,22 +243,22 @@ impl Ready {
     }
 
     /// Enters the driver without sleeping and without being a waiter, if no other thread is inside
-    /// and the port is open. The port does not end before `leave_aside`, which must follow.
+    /// and the port is open. The port does not end before `leave_after_submit`, which must follow.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn enter_aside(&self) -> Option<Entered> {
+    pub(crate) fn enter_to_submit(&self) -> Option<Entered> {
         let mut state = lock(&self.state);
         if state.closed || state.polling > 0 {
             return None;
         }
-        state.aside += 1;
+        state.submitting += 1;
         Some(state.enter())
     }
 
-    /// The thread that called `enter_aside` left the driver, and has called `woke`. Returns what
+    /// The thread that called `enter_to_submit` left the driver, and has called `woke`. Returns what
     /// `dismiss` returns.
-    pub(crate) fn leave_aside(&self) -> (u16, bool) {
+    pub(crate) fn leave_after_submit(&self) -> (u16, bool) {
         let mut state = lock(&self.state);
-        state.aside -= 1;
+        state.submitting -= 1;
         (state.users(), state.closed)
     }
 
@@ -378,7 +378,7 @@ pub(crate) enum Unposted {
 impl State {
     /// Returns the number of waiters, and of other threads that keep the port from ending.
     fn users(&self) -> u16 {
-        self.numbers.given() + self.aside
+        self.numbers.given() + self.submitting
     }
 
     fn len(&self) -> usize {

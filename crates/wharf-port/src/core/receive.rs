@@ -145,7 +145,7 @@ impl Core {
         }
         if socket.has(flag::ARMED) {
             socket.set(flag::CANCEL_RECEIVE);
-            self.driver.cancel(&mut socket, driver::Side::Reading);
+            self.driver.cancel(&mut socket, driver::Direction::Reading);
         } else {
             socket.receive_ended(End::Cancelled);
             if socket.handle.is_some() {
@@ -166,7 +166,7 @@ impl Locked<'_> {
             let reset = Error::new(receiving.operation(), ErrorKind::Reset);
             self.receive_ended(End::Failed(reset));
         }
-        if self.receiving == Some(Receiving::Accept) && self.has_many_untaken_accepts() {
+        if self.receiving == Some(Receiving::Accept) && self.has_many_pending_accepts() {
             return;
         }
         if self.receiving.is_some() && !self.has(flag::ARMED) {

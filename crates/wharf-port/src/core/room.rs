@@ -27,12 +27,12 @@ impl Core {
         for looks_again in [true, false] {
             let mut socket = self.lock(id, Out::queue()).ok_or(ErrorKind::Closed)?;
             socket.may_send()?;
-            let many_untaken = match reported {
-                true => socket.has_many_untaken(),
+            let many_pending = match reported {
+                true => socket.has_many_pending(),
                 // It may be cancelled, and then it has an outcome.
                 false => socket.has_many_outcomes(Side::Writing),
             };
-            if !many_untaken && !socket.queue_is_full(count) {
+            if !many_pending && !socket.queue_is_full(count) {
                 return Ok(socket);
             }
             if !looks_again || !socket.has_sends() {
@@ -58,14 +58,14 @@ impl Locked<'_> {
 
     /// Whether the sends that wait and the outcomes that wait to be taken are as many as there may
     /// be operations. The queue alone bounds nothing on systems where sends go out at once.
-    fn has_many_untaken(&self) -> bool {
+    fn has_many_pending(&self) -> bool {
         let work = self.work.as_ref();
         let most = self.core.options.operations_per_socket_max;
         work.is_some_and(|work| work.sends.len() + work.pending.len() >= most)
     }
 
     /// Delivers `SendReady` after a refusal, once half of the bound is free.
-    pub(crate) fn tell_send_ready(&mut self) {
+    pub(crate) fn deliver_send_ready_if_owed(&mut self) {
         if !self.has(flag::SEND_READY_OWED) {
             return;
         }

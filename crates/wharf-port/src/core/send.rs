@@ -108,7 +108,7 @@ impl Core {
             }
             work.cancelled_send = Some(op.sequence);
             socket.note_send_cancelled();
-            self.driver.cancel(&mut socket, driver::Side::Writing);
+            self.driver.cancel(&mut socket, driver::Direction::Writing);
             return Cancel::Requested;
         }
         socket.cut_send(place);
@@ -174,7 +174,7 @@ impl Locked<'_> {
                     };
                     self.end_head(how);
                     // With one place in the queue, the shutdown held `SendReady` back.
-                    self.tell_send_ready();
+                    self.deliver_send_ready_if_owed();
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Locked<'_> {
                 break;
             }
         }
-        self.tell_send_ready();
+        self.deliver_send_ready_if_owed();
     }
 
     /// The request at the head failed with a system code: the write side is over.
@@ -244,7 +244,7 @@ impl Locked<'_> {
             self.end_head(how);
             how = End::Aborted;
         }
-        self.tell_send_ready();
+        self.deliver_send_ready_if_owed();
     }
 
     /// Nothing more can be sent. A write side that was shut down refuses sends for that reason.
@@ -290,7 +290,7 @@ impl Locked<'_> {
         }
         let (name, event) = cut.ended(End::Cancelled, Some(0));
         self.deliver(name, event);
-        self.tell_send_ready();
+        self.deliver_send_ready_if_owed();
     }
 
     /// The driver reports the end of its request: the bytes that went out, or a system code.
@@ -380,7 +380,7 @@ impl Locked<'_> {
             let (name, event) = queued.ended(how, count);
             self.deliver(name, event);
         }
-        self.tell_send_ready();
+        self.deliver_send_ready_if_owed();
         if self.is_closing() {
             self.settle();
         } else {

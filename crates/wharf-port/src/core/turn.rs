@@ -182,7 +182,7 @@ impl Locked<'_> {
             }
         }
         if !self.is_closing() {
-            self.tell_send_ready();
+            self.deliver_send_ready_if_owed();
             if self.has(flag::LISTENER) {
                 self.accepts_were_taken();
             }

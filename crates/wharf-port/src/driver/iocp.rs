@@ -36,7 +36,7 @@ use windows_sys::Win32::Networking::WinSock::WSABUF;
 
 use super::reading;
 use super::silence::Silence;
-use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Unavailable};
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
@@ -266,10 +266,10 @@ impl Driver for Iocp {
         }
     }
 
-    fn cancel(&self, socket: &mut Locked<'_>, side: Side) {
-        match side {
-            Side::Reading => cancel_reading(socket),
-            Side::Writing => cancel_sending(socket),
+    fn cancel(&self, socket: &mut Locked<'_>, direction: Direction) {
+        match direction {
+            Direction::Reading => cancel_reading(socket),
+            Direction::Writing => cancel_sending(socket),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::packet::End;
 use crate::sys;
 
 use super::reading;
-use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Unavailable};
 use queue::{Interest, Poller};
 
 mod accept;
@@ -273,7 +273,7 @@ impl Driver for Poll {
         }
     }
 
-    fn cancel(&self, _socket: &mut Locked<'_>, _side: Side) {
+    fn cancel(&self, _socket: &mut Locked<'_>, _side: Direction) {
         debug_assert!(false, "nothing is ever with the system");
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::{Abilities, Driver, Side, Sockets, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Threads, Unavailable};
 use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::core::local::Local;
@@ -72,20 +72,21 @@ impl Sim {
 
     fn carry_out(&self, core: &Arc<Core>, event: Event, out: &mut Out<'_>) {
         match event {
-            Event::Step(socket, side, number) => {
+            Event::Step(socket, direction, number) => {
                 let id = self.shared.with(|world| world.slot_of(socket));
                 // A socket that is gone meanwhile had no request left, and its steps are void.
                 let locked = id.and_then(|id| core.lock(id, Out::queue()));
                 if let Some(locked) = locked {
                     self.shared
-                        .with(|world| world.step(&locked, (socket, side, number)));
+                        .with(|world| world.step(&locked, (socket, direction, number)));
                 }
             }
-            Event::Cancel(socket, side, number) => {
-                self.shared.with(|world| world.cancel(socket, side, number));
+            Event::Cancel(socket, direction, number) => {
+                self.shared
+                    .with(|world| world.cancel(socket, direction, number));
             }
-            Event::Report(socket, side, outcome) => {
-                self.report(core, (socket, side), outcome, out);
+            Event::Report(socket, direction, outcome) => {
+                self.report(core, (socket, direction), outcome, out);
             }
         }
     }
@@ -95,15 +96,15 @@ impl Sim {
             .with(|world| world.ask(state.open_handle(), asked, memory));
     }
 
-    fn cancel_side(world: &mut World, handle: &sys::Handle, side: Side) {
+    fn cancel_request(world: &mut World, handle: &sys::Handle, direction: Direction) {
         let late = world.random.chance(world.options.late_cancels);
         world.faults.late_cancels += u64::from(late);
-        world.ask_end(handle, side, if late { 10 } else { 1 });
+        world.ask_end(handle, direction, if late { 10 } else { 1 });
     }
 
-    fn hang_up_side(world: &mut World, handle: &sys::Handle, side: Side) {
+    fn hang_up_request(world: &mut World, handle: &sys::Handle, direction: Direction) {
         let late = world.random.chance(world.options.late_ends);
-        if world.ask_end(handle, side, if late { 100 } else { 1 }) {
+        if world.ask_end(handle, direction, if late { 100 } else { 1 }) {
             world.faults.late_ends += u64::from(late);
         }
     }
@@ -196,15 +197,15 @@ impl Driver for Sim {
         self.ask(socket, Asked::Send, memory);
     }
 
-    fn cancel(&self, socket: &mut Locked<'_>, side: Side) {
+    fn cancel(&self, socket: &mut Locked<'_>, direction: Direction) {
         self.shared
-            .with(|world| Self::cancel_side(world, socket.open_handle(), side));
+            .with(|world| Self::cancel_request(world, socket.open_handle(), direction));
     }
 
     fn hang_up(&self, socket: &mut Locked<'_>) {
         self.shared.with(|world| {
-            Self::hang_up_side(world, socket.open_handle(), Side::Reading);
-            Self::hang_up_side(world, socket.open_handle(), Side::Writing);
+            Self::hang_up_request(world, socket.open_handle(), Direction::Reading);
+            Self::hang_up_request(world, socket.open_handle(), Direction::Writing);
         });
     }
 

@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::sys::{self, Handle};
 
-use super::{Abilities, Driver, Side, Sockets, Submit, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Unavailable};
 use buffers::Buffers;
 use direct::Direct;
 use queue::{Purpose, Ring, Size};
@@ -358,10 +358,10 @@ impl Driver for Uring {
         self.ask(Kind::Send, socket.id, entry);
     }
 
-    fn cancel(&self, socket: &mut Locked<'_>, side: Side) {
-        match side {
-            Side::Reading => self.cancel_reading(socket),
-            Side::Writing => self.cancel_sending(socket),
+    fn cancel(&self, socket: &mut Locked<'_>, direction: Direction) {
+        match direction {
+            Direction::Reading => self.cancel_reading(socket),
+            Direction::Writing => self.cancel_sending(socket),
         }
     }
 

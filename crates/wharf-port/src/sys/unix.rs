@@ -128,7 +128,7 @@ pub(crate) fn bind_error_kind(code: i32) -> ErrorKind {
 }
 
 /// Returns a hint that applies to this system only.
-pub(crate) fn cure(_: ErrorKind, _: Operation, _: Option<i32>) -> Option<&'static str> {
+pub(crate) fn hint(_: ErrorKind, _: Operation, _: Option<i32>) -> Option<&'static str> {
     None
 }
 

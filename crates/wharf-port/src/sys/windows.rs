@@ -21,7 +21,7 @@ use windows_sys::Win32::System::Memory as memory;
 use super::SocketKind;
 use crate::error::{Error, Operation};
 pub(crate) use codes::{
-    CANCELLED, accept_fault, bind_error_kind, code_of_status, connect_error_kind, cure, error_kind,
+    CANCELLED, accept_fault, bind_error_kind, code_of_status, connect_error_kind, error_kind, hint,
     is_broken_pipe, is_cancelled,
 };
 

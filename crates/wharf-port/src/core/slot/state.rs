@@ -150,7 +150,7 @@ impl SocketState {
     }
 
     /// Returns how many packets of this socket wait in its queue.
-    pub(crate) fn untaken(&self) -> usize {
+    pub(crate) fn packets_pending(&self) -> usize {
         self.work.as_ref().map_or(0, |work| work.pending.len())
     }
 

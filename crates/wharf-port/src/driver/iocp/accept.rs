@@ -186,17 +186,17 @@ impl Iocp {
     /// Posts accepts up to the wanted number and to the free slots of the port. Pauses if none
     /// could be posted.
     fn refill(&self, socket: &mut Locked<'_>, accepting: &mut Accepting) {
-        if socket.has_many_untaken_accepts() {
+        if socket.has_many_pending_accepts() {
             return;
         }
         let room = socket.core.places_left();
         // Each may deliver a connection before the caller takes one.
-        let untaken = socket.untaken();
+        let pending = socket.packets_pending();
         let most = socket
             .core
             .options()
             .operations_per_socket_max
-            .saturating_sub(untaken);
+            .saturating_sub(pending);
         let wished = (u32::from(socket.core.options().accepts_posted).min(room) as usize).min(most);
         if wished == 0 && accepting.posted.is_empty() {
             // Either this pauses, or a slot is free after all and the next accept continues.

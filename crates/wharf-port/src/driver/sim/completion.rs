@@ -12,13 +12,13 @@ use super::{Sim, code};
 use crate::core::locked::Locked;
 use crate::core::slot::Receiving;
 use crate::core::{Core, Out};
-use crate::driver::Side;
+use crate::driver::Direction;
 
 impl Sim {
     pub(super) fn report(
         &self,
         core: &Arc<Core>,
-        (own, side): (SocketId, Side),
+        (own, direction): (SocketId, Direction),
         outcome: Outcome,
         out: &mut Out<'_>,
     ) {
@@ -27,9 +27,9 @@ impl Sim {
         let Some(mut socket) = core.lock(id, out.reborrow()) else {
             panic!("driver's contract 2: the slot was freed before {outcome:?} was reported");
         };
-        let held = match side {
-            Side::Reading => socket.is_armed(),
-            Side::Writing => socket.is_sending(),
+        let held = match direction {
+            Direction::Reading => socket.is_armed(),
+            Direction::Writing => socket.is_sending(),
         };
         assert!(
             held,
@@ -37,7 +37,7 @@ impl Sim {
         );
         self.shared.with(|world| {
             let own = world.sockets.at_mut(own).expect("it has a slot");
-            let request = own.request_mut(side);
+            let request = own.request_mut(direction);
             request.as_ref().expect("it was asked for").check(&socket);
             if outcome.is_last() {
                 *request = None;
@@ -47,9 +47,10 @@ impl Sim {
         let accepted = matches!(outcome, Outcome::Accepted(_));
         deliver(&mut socket, outcome);
         let goes_on = socket.receiving() == Some(Receiving::Accept) && !socket.is_closing();
-        if accepted && goes_on && socket.has_many_untaken_accepts() {
-            self.shared
-                .with(|world| Self::cancel_side(world, socket.open_handle(), Side::Reading));
+        if accepted && goes_on && socket.has_many_pending_accepts() {
+            self.shared.with(|world| {
+                Self::cancel_request(world, socket.open_handle(), Direction::Reading);
+            });
         }
     }
 }

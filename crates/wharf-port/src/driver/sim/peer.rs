@@ -13,7 +13,7 @@ use super::options::{Faults, SimOptions};
 use super::queue::Shared;
 use super::socket::{Knock, Listener, Owner, Role, Socket, SocketId};
 use crate::address::Address;
-use crate::driver::Side;
+use crate::driver::Direction;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// The network of a port that was built on the simulated driver; made by
@@ -327,7 +327,7 @@ impl Peer {
             let count = bytes.len().min(room);
             far.incoming.extend(&bytes[..count]);
             if count > 0 {
-                world.look_again(other, Side::Reading);
+                world.look_again(other, Direction::Reading);
             }
             Ok(count)
         })
@@ -354,7 +354,7 @@ impl Peer {
                 let read = stream.incoming.read_exact(&mut bytes);
                 read.expect("this many bytes are there");
                 if let Some(other) = other {
-                    world.look_again(other, Side::Writing);
+                    world.look_again(other, Direction::Writing);
                 }
                 Heard::Bytes(bytes)
             } else if !stream.incoming.is_empty() {

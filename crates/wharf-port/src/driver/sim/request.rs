@@ -8,7 +8,7 @@ use crate::accepted::Accepted;
 use crate::core::pool::PoolBuffer;
 use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::{Queued, Work};
-use crate::driver::Side;
+use crate::driver::Direction;
 
 /// What was requested: on either side what the socket does there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,10 +18,10 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    pub(super) fn side(self) -> Side {
+    pub(super) fn direction(self) -> Direction {
         match self {
-            Asked::Read(_) => Side::Reading,
-            Asked::Send => Side::Writing,
+            Asked::Read(_) => Direction::Reading,
+            Asked::Send => Direction::Writing,
         }
     }
 

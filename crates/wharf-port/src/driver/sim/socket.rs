@@ -11,7 +11,7 @@ use super::request::Request;
 use super::world::World;
 use crate::address::Address;
 use crate::core::slot::SlotId;
-use crate::driver::Side;
+use crate::driver::Direction;
 
 /// An entry of the table, and a generation that tells its successive sockets apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -182,15 +182,15 @@ impl Socket {
         }
     }
 
-    pub(super) fn request_mut(&mut self, side: Side) -> &mut Option<Request> {
-        match side {
-            Side::Reading => &mut self.reading,
-            Side::Writing => &mut self.writing,
+    pub(super) fn request_mut(&mut self, direction: Direction) -> &mut Option<Request> {
+        match direction {
+            Direction::Reading => &mut self.reading,
+            Direction::Writing => &mut self.writing,
         }
     }
 
-    pub(super) fn request_of(&mut self, side: Side) -> Option<&mut Request> {
-        self.request_mut(side).as_mut()
+    pub(super) fn request_of(&mut self, direction: Direction) -> Option<&mut Request> {
+        self.request_mut(direction).as_mut()
     }
 }
 
@@ -226,7 +226,7 @@ impl World {
         });
         let listener = self.sockets.listener(host).expect("found above");
         listener.backlog.push_back(server);
-        self.look_again(host, Side::Reading);
+        self.look_again(host, Direction::Reading);
         Knock::Connected
     }
 
@@ -236,7 +236,7 @@ impl World {
         let listener = self.sockets.listener(host)?;
         let taken = listener.backlog.remove(place)?;
         for knocking in std::mem::take(&mut listener.knocking) {
-            self.look_again(knocking, Side::Reading);
+            self.look_again(knocking, Direction::Reading);
         }
         Some(taken)
     }
@@ -256,8 +256,8 @@ impl World {
         } else {
             code
         });
-        self.look_again(id, Side::Reading);
-        self.look_again(id, Side::Writing);
+        self.look_again(id, Direction::Reading);
+        self.look_again(id, Direction::Writing);
     }
 
     /// Breaks a connection at both ends: here with `code`, at the other end with a reset.
@@ -281,7 +281,7 @@ impl World {
         if let Some(other) = stream.other {
             if let Some(far) = self.sockets.stream(other) {
                 far.finished = true;
-                self.look_again(other, Side::Reading);
+                self.look_again(other, Direction::Reading);
             }
         }
         true
@@ -308,7 +308,7 @@ impl World {
                 if let Some(other) = stream.other {
                     if let Some(far) = self.sockets.stream(other) {
                         far.other = None;
-                        self.look_again(other, Side::Writing);
+                        self.look_again(other, Direction::Writing);
                     }
                 }
             }
@@ -317,7 +317,7 @@ impl World {
                     self.close(waiting, true);
                 }
                 for knocking in listener.knocking {
-                    self.look_again(knocking, Side::Reading);
+                    self.look_again(knocking, Direction::Reading);
                 }
             }
         }

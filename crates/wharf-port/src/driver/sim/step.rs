@@ -18,7 +18,7 @@ use crate::core::locked::Locked;
 use crate::core::place::Place;
 use crate::core::slot::{Receiving, SocketState};
 use crate::core::work::{Queued, Work};
-use crate::driver::Side;
+use crate::driver::Direction;
 use crate::sys;
 
 /// The longest time for which descriptors are short.
@@ -26,8 +26,12 @@ const SHORTAGE_NS_MAX: u64 = 300_000_000;
 
 impl World {
     /// Performs one step of a request, unless it is over. The slot of the socket is locked.
-    pub(super) fn step(&mut self, socket: &Locked<'_>, (id, side, number): (SocketId, Side, u64)) {
-        let Some(request) = self.request(id, side, number) else {
+    pub(super) fn step(
+        &mut self,
+        socket: &Locked<'_>,
+        (id, direction, number): (SocketId, Direction, u64),
+    ) {
+        let Some(request) = self.request(id, direction, number) else {
             return;
         };
         request.stepping = false;
@@ -37,7 +41,7 @@ impl World {
         request.check(socket);
         if std::mem::take(&mut request.doomed) {
             self.faults.unasked_cancels += 1;
-            return self.end_cancelled(id, side);
+            return self.end_cancelled(id, direction);
         }
         match request.asked {
             Asked::Read(Receiving::Accept) => self.step_accept(socket.core, id),
@@ -45,34 +49,34 @@ impl World {
                 let to = socket.queues().and_then(|work| work.connect_to.as_ref());
                 let address = Address::from_system(to.expect("a connect has its address"));
                 if let Some(result) = self.try_connect(id, &address) {
-                    self.decide(id, side, Outcome::Connected(result));
+                    self.decide(id, direction, Outcome::Connected(result));
                 }
             }
             Asked::Read(Receiving::Stream | Receiving::Into) => {
                 if let Some(outcome) = self.try_receive(id, socket) {
-                    self.decide(id, side, outcome);
+                    self.decide(id, direction, outcome);
                 }
             }
             Asked::Read(Receiving::Watch) => {
                 let stream = self.sockets.stream(id).expect("a watched socket");
                 if let Some(code) = stream.error.take() {
-                    self.decide(id, side, Outcome::Stopped(Some(code)));
+                    self.decide(id, direction, Outcome::Stopped(Some(code)));
                 } else if stream.finished || stream.broken {
-                    self.decide(id, side, Outcome::Stopped(None));
+                    self.decide(id, direction, Outcome::Stopped(None));
                 }
             }
             Asked::Send => {
                 if let Some(result) = self.try_send(id, socket) {
-                    self.decide(id, side, Outcome::Sent(result));
+                    self.decide(id, direction, Outcome::Sent(result));
                 }
             }
         }
     }
 
     /// Ends a request because of a cancel, if it is not over yet.
-    pub(super) fn cancel(&mut self, id: SocketId, side: Side, number: u64) {
-        match self.request(id, side, number) {
-            Some(request) if !request.over => self.end_cancelled(id, side),
+    pub(super) fn cancel(&mut self, id: SocketId, direction: Direction, number: u64) {
+        match self.request(id, direction, number) {
+            Some(request) if !request.over => self.end_cancelled(id, direction),
             _ => self.faults.lost_cancels += 1,
         }
     }
@@ -80,16 +84,16 @@ impl World {
     fn request(
         &mut self,
         id: SocketId,
-        side: Side,
+        direction: Direction,
         number: u64,
     ) -> Option<&mut super::request::Request> {
-        let request = self.sockets.at_mut(id)?.request_of(side)?;
+        let request = self.sockets.at_mut(id)?.request_of(direction)?;
         (request.number == number).then_some(request)
     }
 
-    fn end_cancelled(&mut self, id: SocketId, side: Side) {
+    fn end_cancelled(&mut self, id: SocketId, direction: Direction) {
         let socket = self.sockets.at_mut(id).expect("it has a request");
-        let request = socket.request_of(side).expect("the caller found it");
+        let request = socket.request_of(direction).expect("the caller found it");
         let outcome = match request.asked {
             Asked::Read(Receiving::Accept) => Outcome::AcceptEnded(Some(code::CANCELLED)),
             Asked::Read(Receiving::Connect) => Outcome::Connected(Err(code::CANCELLED)),
@@ -99,12 +103,12 @@ impl World {
             Asked::Send if request.progress > 0 => Outcome::Sent(Ok(request.progress)),
             Asked::Send => Outcome::Sent(Err(code::CANCELLED)),
         };
-        self.decide(id, side, outcome);
+        self.decide(id, direction, outcome);
     }
 
-    fn decide(&mut self, id: SocketId, side: Side, outcome: Outcome) {
+    fn decide(&mut self, id: SocketId, direction: Direction, outcome: Outcome) {
         let delay = self.delay_ns(1);
-        self.report(id, side, outcome, delay);
+        self.report(id, direction, outcome, delay);
     }
 
     fn step_accept(&mut self, core: &Arc<Core>, id: SocketId) {
@@ -119,16 +123,16 @@ impl World {
             match self.try_accept(core, id) {
                 Ok(accepted) => {
                     let outcome = Outcome::Accepted(Box::new(accepted));
-                    self.report(id, Side::Reading, outcome, delay);
+                    self.report(id, Direction::Reading, outcome, delay);
                     taken += 1;
                 }
                 Err(code) => {
-                    self.decide(id, Side::Reading, Outcome::AcceptEnded(code));
+                    self.decide(id, Direction::Reading, Outcome::AcceptEnded(code));
                     break;
                 }
             }
             if !burst {
-                self.look_again(id, Side::Reading);
+                self.look_again(id, Direction::Reading);
                 break;
             }
         }
@@ -243,7 +247,7 @@ impl World {
         let count = stream.incoming.read(&mut space[..most]);
         let count = count.expect("memory can be read");
         if let Some(other) = stream.other {
-            self.look_again(other, Side::Writing);
+            self.look_again(other, Direction::Writing);
         }
         count
     }
@@ -257,7 +261,7 @@ impl World {
             self.break_connection(id, code);
         }
         let socket = self.sockets.at_mut(id).expect("the caller's");
-        let request = socket.request_of(Side::Writing).expect("the caller's");
+        let request = socket.request_of(Direction::Writing).expect("the caller's");
         let (sends, progress) = (request.memory.count(), request.progress);
         let stream = self.sockets.stream(id).expect("a sending socket");
         if stream.broken || stream.write_ended {
@@ -285,10 +289,10 @@ impl World {
         }
         copy(work, sends, progress, count, &mut far.incoming);
         let socket = self.sockets.at_mut(id).expect("the caller's");
-        let request = socket.request_of(Side::Writing).expect("the caller's");
+        let request = socket.request_of(Direction::Writing).expect("the caller's");
         request.progress += count;
         if count > 0 {
-            self.look_again(other, Side::Reading);
+            self.look_again(other, Direction::Reading);
         }
         (short || count == left).then_some(Ok(progress + count))
     }

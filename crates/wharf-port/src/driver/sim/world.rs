@@ -16,7 +16,7 @@ use super::stage::Acting;
 use crate::address::Address;
 use crate::core::slot::Receiving;
 use crate::core::slot::SlotId;
-use crate::driver::Side;
+use crate::driver::Direction;
 use crate::sys;
 
 /// If this many events happen at one instant, the port counts as spinning.
@@ -28,11 +28,11 @@ const FIRST_NUMBER: u16 = 49_152;
 #[derive(Debug)]
 pub(super) enum Event {
     /// A request checks whether it can continue.
-    Step(SocketId, Side, u64),
+    Step(SocketId, Direction, u64),
     /// A request is to end.
-    Cancel(SocketId, Side, u64),
+    Cancel(SocketId, Direction, u64),
     /// The port gets the result of a request, or the report that it is over.
-    Report(SocketId, Side, Outcome),
+    Report(SocketId, Direction, Outcome),
 }
 
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl World {
     /// Makes a request on a socket of the port.
     pub(super) fn ask(&mut self, handle: &sys::Handle, asked: Asked, memory: Memory) {
         let id = self.find(handle).expect("an associated socket is known");
-        let side = asked.side();
+        let direction = asked.direction();
         self.requests += 1;
         self.scheduled += 1;
         let doomed = asked != Asked::Read(Receiving::Connect)
@@ -198,58 +198,75 @@ impl World {
             .sockets
             .at_mut(id)
             .expect("a socket known by its handle is in the table")
-            .request_mut(side);
+            .request_mut(direction);
         assert!(
             place.is_none(),
             "driver's contract 1: {request:?} while {place:?} is with the network"
         );
         *place = Some(request);
-        self.look_again(id, side);
+        self.look_again(id, direction);
     }
 
     /// Something has changed for a request, if there is one: it checks whether it can continue.
-    pub(super) fn look_again(&mut self, id: SocketId, side: Side) {
+    pub(super) fn look_again(&mut self, id: SocketId, direction: Direction) {
         let delay = self.delay_ns(1);
-        let request = self.sockets.at_mut(id).and_then(|it| it.request_of(side));
+        let request = self
+            .sockets
+            .at_mut(id)
+            .and_then(|it| it.request_of(direction));
         let Some(request) = request else { return };
         if request.over || request.stepping {
             return;
         }
         request.stepping = true;
         let number = request.number;
-        self.schedule(self.now_ns + delay, Event::Step(id, side, number));
+        self.schedule(self.now_ns + delay, Event::Step(id, direction, number));
     }
 
     /// Asks for the end of a request, with `factor` times the usual delay. Returns whether there is
     /// a request.
-    pub(super) fn ask_end(&mut self, handle: &sys::Handle, side: Side, factor: u64) -> bool {
+    pub(super) fn ask_end(
+        &mut self,
+        handle: &sys::Handle,
+        direction: Direction,
+        factor: u64,
+    ) -> bool {
         let id = self.find(handle).expect("an associated socket is known");
         let delay = self.delay_ns(factor);
-        let request = self.sockets.at_mut(id).and_then(|it| it.request_of(side));
+        let request = self
+            .sockets
+            .at_mut(id)
+            .and_then(|it| it.request_of(direction));
         let Some(number) = request.map(|request| request.number) else {
             return false;
         };
-        self.schedule(self.now_ns + delay, Event::Cancel(id, side, number));
+        self.schedule(self.now_ns + delay, Event::Cancel(id, direction, number));
         true
     }
 
     /// Reports an outcome after this delay, and after what was reported before.
-    pub(super) fn report(&mut self, id: SocketId, side: Side, outcome: Outcome, delay_ns: u64) {
+    pub(super) fn report(
+        &mut self,
+        id: SocketId,
+        direction: Direction,
+        outcome: Outcome,
+        delay_ns: u64,
+    ) {
         let mut at_ns = self.now_ns + delay_ns;
         let socket = self.sockets.at_mut(id).expect("it has a request");
         if matches!(outcome, Outcome::Stopped(None)) {
-            if let Some(sending) = socket.request_of(Side::Writing) {
+            if let Some(sending) = socket.request_of(Direction::Writing) {
                 // A break is reported once. Only after that may the stream seem to end gracefully.
                 at_ns = at_ns.max(sending.reports_until_ns + 1);
             }
         }
-        let request = socket.request_of(side).expect("it has a request");
+        let request = socket.request_of(direction).expect("it has a request");
         if outcome.is_last() {
             request.over = true;
             at_ns = at_ns.max(request.reports_until_ns + 1);
         }
         request.reports_until_ns = request.reports_until_ns.max(at_ns);
-        self.schedule(at_ns, Event::Report(id, side, outcome));
+        self.schedule(at_ns, Event::Report(id, direction, outcome));
     }
 
     pub(super) fn slot_of(&self, id: SocketId) -> Option<SlotId> {

@@ -37,8 +37,8 @@ impl Uring {
     /// bound, and the caller keeps taking the connections.
     pub(super) fn may_accept_many(&self, socket: &Locked<'_>) -> bool {
         let free = socket.core.places_left();
-        let untaken = socket.untaken();
+        let pending = socket.packets_pending();
         let most = socket.core.options().operations_per_socket_max;
-        free >= PLACES_FOR_MANY && most >= UNCLAIMED_FOR_MANY && untaken <= most / 2
+        free >= PLACES_FOR_MANY && most >= UNCLAIMED_FOR_MANY && pending <= most / 2
     }
 }

@@ -186,12 +186,12 @@ impl Uring {
     /// Requests a burst of connections: no more than there are places for.
     pub(super) fn arm_burst(&self, socket: &mut Locked<'_>, direct: &Direct) {
         let free = socket.core.places_left();
-        let untaken = socket.untaken();
+        let pending = socket.packets_pending();
         let left = socket
             .core
             .options()
             .operations_per_socket_max
-            .saturating_sub(untaken);
+            .saturating_sub(pending);
         let left = u32::try_from(left).unwrap_or(BURST_MAX);
         let armed = direct.reserve(socket.id, free.min(left).clamp(1, BURST_MAX));
         if armed == 0 {

@@ -139,11 +139,11 @@ impl Uring {
             return; // The queue is the parent's.
         }
         let may_enter = self.between().is_some() || self.ring.may_enter();
-        let entered = may_enter.then(|| core.enter_aside());
+        let entered = may_enter.then(|| core.enter_to_submit());
         if let Some(entered) = entered.flatten() {
             // The next wait gets the same error and reports it.
             let _ = self.turn(core, Some(Duration::ZERO), &mut Out::queue());
-            core.leave_aside(entered, self.ring.used_wakes());
+            core.leave_after_submit(entered, self.ring.used_wakes());
         } else {
             self.send_queued(core);
         }

@@ -125,7 +125,7 @@ pub(crate) fn connect_error_kind(code: i32) -> ErrorKind {
 }
 
 /// Returns a hint that applies to Windows only.
-pub(crate) fn cure(
+pub(crate) fn hint(
     kind: ErrorKind,
     operation: Operation,
     code: Option<i32>,
