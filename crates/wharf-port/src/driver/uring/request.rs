@@ -37,10 +37,23 @@ const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// The only group of provided buffers.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
-/// The kinds of requests to the kernel. They are no names of operations: a connect may take two
-/// requests, one after the other, and the bell or a cancel is of no operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+/// Declares each kind once: in the enum, and in the list in which a name finds its kind again. In two
+/// lists a new kind could be missing in the second, and all its completions would match nothing.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// The kinds of requests to the kernel. They are no names of operations: a connect may take
+        /// two requests, one after the other, and the bell or a cancel is of no operation.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(super) enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        /// Every kind, in the order of their numbers.
+        const KINDS: &[Kind] = &[$(Kind::$kind,)*];
+    };
+}
+
+kinds! {
     Accept,
     Connect,
     /// Waits for the end of a connect that is already in progress.
@@ -66,24 +79,6 @@ pub(super) enum Kind {
     /// end.
     Immediate,
 }
-
-const KINDS: [Kind; 15] = [
-    Kind::Accept,
-    Kind::Connect,
-    Kind::Connecting,
-    Kind::Stream,
-    Kind::Into,
-    Kind::IntoNothing,
-    Kind::Watch,
-    Kind::Guard,
-    Kind::Send,
-    Kind::Bell,
-    Kind::Cancel,
-    Kind::Free,
-    Kind::Leave,
-    Kind::Start,
-    Kind::Immediate,
-];
 
 /// The name of a request.
 ///
@@ -370,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_name_survives_the_kernel() {
-        for kind in KINDS {
+        for &kind in KINDS {
             for (index, generation) in [(0, 0), ((1 << INDEX_BITS) - 1, u32::MAX), (7, 1 << 31)] {
                 let name = Name::of(kind, SlotId { index, generation });
                 assert_eq!(Name::decode(name.encode()), Some(name));
