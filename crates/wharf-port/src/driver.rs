@@ -1,13 +1,15 @@
 //! The driver: the seam between the port and an operating system.
 //!
 //! A driver carries out what the state of a socket says
-//! ([`Receiving`](crate::core::slot::Receiving) for the reading side, the queue of sends for the
-//! writing side), and reports to the core. It must keep this contract:
+//! ([`Receiving`](crate::core::slot::Receiving) for the reading side, the head of the queue of sends
+//! for the writing side), and reports to the core. What comes next is the core's to decide: it goes
+//! through the queue, and `transmit` says how far one attempt came. A driver asks the core for what
+//! has a bound (a place, a lease, a buffer) when it needs one. It must keep this contract:
 //!
-//! 1. Each side of a socket has at most one request with the system at a time. A driver calls
-//!    `begin_reading` or `begin_sending` when it makes one. So `is_armed` and `is_sending` are true
-//!    exactly while the driver will report the end of that request. A readiness driver leaves
-//!    nothing with the system and never calls them.
+//! 1. Each side of a socket has at most one request with the system at a time. `is_armed` and
+//!    `is_sending` are true exactly while the driver will report the end of that request: a driver
+//!    calls `begin_reading` when it makes one, and of the writing side it returns that it has
+//!    submitted one. A readiness driver leaves nothing with the system, so neither is ever true.
 //! 2. Every such request is reported once, under the slot's lock: `receive_stopped`,
 //!    `send_stopped`, `accepted`, `received`, `received_into`, `connected`. Memory that the system
 //!    may still write to is never freed before that report.
@@ -98,6 +100,21 @@ pub(crate) enum Direction {
     Writing,
 }
 
+/// How far one attempt to send came.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transmitted {
+    /// The system has taken this many bytes. With 0 the core tries again.
+    Sent(usize),
+    /// The system takes nothing now. The driver calls `go_on_sending` when it does.
+    Blocked,
+    /// A request is with the system. It covers this many entries of the queue, which stay there and
+    /// keep their bytes until `send_stopped` reports its end.
+    Submitted { sends: usize },
+    /// The system has refused, with this code: the write side is over.
+    Failed(i32),
+}
+
 /// Why the core submits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Submit {
@@ -129,9 +146,12 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
         None
     }
 
-    /// Starts or continues the queue of sends. The core calls it while the driver holds no request
-    /// of the writing side.
-    fn transmit(&self, socket: &mut Locked<'_>);
+    /// Sends from the head of the queue, which has bytes. The core calls it while the driver holds
+    /// no request of the writing side, again after each `Sent`. A driver that sends by system calls
+    /// sends at most `bytes_max`; with 0 this socket has had its part, and the driver calls
+    /// `go_on_sending` after other sockets. For a request the bound means nothing: it does not keep
+    /// the slot locked.
+    fn transmit(&self, socket: &mut Locked<'_>, bytes_max: usize) -> Transmitted;
 
     /// Asks for the end of the request of this direction (`is_armed` or `is_sending`). Its report
     /// follows.
@@ -218,9 +238,10 @@ pub(crate) trait Sockets {
         sys::peer_address(handle)
     }
 
-    /// Ends the write side of a connected socket with a FIN.
-    fn shutdown_write(&self, handle: &Handle) -> Result<(), i32> {
-        sys::shutdown_write(handle)
+    /// Ends the write side of a connected socket with a FIN. Returns `None` if this thread cannot:
+    /// then a request is with the system whose end, `send_stopped`, comes on a thread that can.
+    fn shutdown_write(&self, socket: &Locked<'_>) -> Option<Result<(), i32>> {
+        Some(sys::shutdown_write(socket.open_handle()))
     }
 
     /// Closes a handle that this driver has opened and that no slot took.

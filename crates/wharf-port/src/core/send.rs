@@ -14,11 +14,16 @@ use crate::core::locked::Locked;
 use crate::core::slot::{SlotId, Writing, flag};
 use crate::core::work::{Queued, Work};
 use crate::core::{Core, Out};
-use crate::driver;
+use crate::driver::{self, Transmitted};
 use crate::error::{Error, ErrorKind, Operation, Refused, Result};
 use crate::op::{Cancel, Op};
 use crate::packet::{End, Event, Side};
 use crate::sys;
+
+/// The most bytes of a socket that system calls send at a time: one part. The slot is locked
+/// meanwhile, and if the peer reads as fast as this side sends, one turn would last as long as there
+/// are bytes to send.
+pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
 
 impl Core {
     pub(crate) fn send(
@@ -36,6 +41,7 @@ impl Core {
         let sequence = socket.next_sequence();
         let op = Op::of(self.id, id, sequence, Operation::Send);
         let tried = if !socket.has_sends() && count > 0 {
+            let bytes = &bytes[..count.min(PART_BYTES_MAX)];
             self.driver.send_at_once(&mut socket, bytes)
         } else {
             None
@@ -151,38 +157,60 @@ impl Locked<'_> {
         }
     }
 
-    /// Lets the driver send what is queued, unless a request is in progress.
+    /// Sends what is queued, unless a request is in progress.
     pub(crate) fn go_on_sending(&mut self) {
         if !self.is_sending() {
-            self.core.driver.transmit(self);
+            self.send_queue();
         }
         self.recycle();
     }
 
-    /// Finishes the entries at the head of the queue that need no system call, and a shutdown
-    /// there. Returns whether there are bytes to send.
-    pub(crate) fn has_bytes_to_send(&mut self) -> bool {
+    /// Sends the queue from its head, until it is empty, the system takes no more, or a request is
+    /// in progress.
+    fn send_queue(&mut self) {
+        let driver = &self.core.driver;
+        let mut left = PART_BYTES_MAX;
         while let Some(head) = self.work.as_ref().and_then(|work| work.sends.front()) {
-            match head {
-                Queued::Bytes { buffer, .. } if buffer.is_empty() => self.sent(0),
-                Queued::Bytes { .. } => return true,
-                Queued::Shutdown { .. } => {
-                    let result = self.core.driver.shutdown_write(self.open_handle());
-                    let how = match result {
-                        Ok(()) => End::Finished,
-                        Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
-                    };
-                    self.end_head(how);
-                    // With one place in the queue, the shutdown held `SendReady` back.
-                    self.deliver_send_ready_if_owed();
+            let outcome = match head {
+                Queued::Bytes { buffer, .. } if buffer.is_empty() => Transmitted::Sent(0),
+                Queued::Bytes { .. } => driver.transmit(self, left),
+                Queued::Shutdown { .. } => match driver.shutdown_write(self) {
+                    Some(result) => {
+                        self.shut_down(result);
+                        continue;
+                    }
+                    None => Transmitted::Submitted { sends: 0 },
+                },
+            };
+            match outcome {
+                Transmitted::Sent(count) => {
+                    left -= count;
+                    self.sent(count);
                 }
+                Transmitted::Blocked => return,
+                Transmitted::Submitted { sends } => {
+                    self.begin_sending();
+                    self.work().sends_in_request = sends;
+                    return;
+                }
+                Transmitted::Failed(code) => self.send_failed(code),
             }
         }
-        false
+    }
+
+    /// The shutdown at the head of the queue was carried out, or failed with a system code.
+    fn shut_down(&mut self, result: Result<(), i32>) {
+        let how = match result {
+            Ok(()) => End::Finished,
+            Err(code) => End::Failed(Error::from_os(Operation::Shutdown, code)),
+        };
+        self.end_head(how);
+        // With one place in the queue, the shutdown held `SendReady` back.
+        self.deliver_send_ready_if_owed();
     }
 
     /// The system has taken `count` more bytes of the queue.
-    pub(crate) fn sent(&mut self, mut count: usize) {
+    fn sent(&mut self, mut count: usize) {
         while let Some(work) = self.work.as_mut() {
             let left = match work.sends.front() {
                 Some(Queued::Bytes { buffer, .. }) => buffer.len() - work.head_sent,

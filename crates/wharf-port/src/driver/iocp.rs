@@ -36,7 +36,7 @@ use windows_sys::Win32::Networking::WinSock::WSABUF;
 
 use super::reading;
 use super::silence::Silence;
-use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Transmitted, Unavailable};
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
@@ -239,11 +239,7 @@ impl Driver for Iocp {
         })
     }
 
-    fn transmit(&self, socket: &mut Locked<'_>) {
-        if !socket.has_bytes_to_send() {
-            return;
-        }
-        socket.begin_sending();
+    fn transmit(&self, socket: &mut Locked<'_>, _bytes_max: usize) -> Transmitted {
         let (work, handle) = socket.queues_and_handle();
         let nothing = WSABUF {
             len: 0,
@@ -251,18 +247,17 @@ impl Driver for Iocp {
         };
         let mut buffers = [nothing; BUFFERS_MAX];
         Core::spare_the_pool_of_request(work, BUFFERS_MAX);
-        let count = list_unsent(work, &mut buffers);
-        work.sends_in_request = count;
+        let sends = list_unsent(work, &mut buffers);
         let overlapped = work.driver.sending().lend();
         // SAFETY: the sends stay in the queue, and the work block with the socket, until the packet
-        // is out: the core takes neither while `is_sending` is true.
-        match unsafe { request::send(handle, &buffers[..count], overlapped) } {
-            Ok(()) => self.request_made(),
-            Err(code) => {
-                work.sends_in_request = 0;
-                socket.end_sending();
-                socket.send_failed(code);
+        // is out: the core takes neither while `is_sending` is true, as it is before the core unlocks
+        // the socket.
+        match unsafe { request::send(handle, &buffers[..sends], overlapped) } {
+            Ok(()) => {
+                self.request_made();
+                Transmitted::Submitted { sends }
             }
+            Err(code) => Transmitted::Failed(code),
         }
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::core::local::Local;
 use crate::core::locked::Locked;
 use crate::core::options::Options;
+use crate::core::send::PART_BYTES_MAX;
 use crate::core::slot::{Own, Receiving};
 use crate::core::{Core, Out};
 use crate::error::{Error, Operation};
@@ -24,7 +25,7 @@ use crate::packet::End;
 use crate::sys;
 
 use super::reading;
-use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Transmitted, Unavailable};
 use queue::{Interest, Poller};
 
 mod accept;
@@ -65,9 +66,6 @@ const STOPS_SHORT: Own<Poll> = Own::bit(7);
 /// The socket came from the caller, who may have another descriptor of it.
 const FOREIGN: Own<Poll> = Own::bit(8);
 
-/// The most bytes that go out at a time. The slot is locked meanwhile, and if the peer reads as
-/// fast as this side sends, one call would last as long as there are bytes to send.
-const SEND_BYTES_MAX: usize = 1 << 20;
 /// The most slices of the send queue that one call takes.
 const SLICES_MAX: usize = 16;
 
@@ -129,7 +127,7 @@ impl Poll {
                 let before = queued_bytes(&socket);
                 Self::try_again(&mut socket);
                 let sent = before - queued_bytes(&socket);
-                if sent < SEND_BYTES_MAX {
+                if sent < PART_BYTES_MAX {
                     break;
                 }
             }
@@ -154,19 +152,21 @@ impl Poll {
         socket.connected(result);
     }
 
-    /// Stops sending although there is space. The poller reports that space again, after the other
-    /// events that have happened meanwhile.
-    fn send_later(&self, socket: &mut Locked<'_>) {
+    /// Waits for the event that reports space to write.
+    fn wait_writable(&self, socket: &mut Locked<'_>) -> Result<(), i32> {
         socket.set(WRITE_BLOCKED);
-        let registered = match self.register(socket, Interest::All) {
-            Ok(false) => self
-                .poller
-                .change(socket.open_handle(), socket.id, Interest::All),
-            added => added.map(|_| ()),
-        };
-        if let Err(code) = registered {
-            socket.send_failed(code);
+        self.register(socket, Interest::All).map(|_| ())
+    }
+
+    /// The same although there is space. The poller reports that space again, after the other
+    /// events that have happened meanwhile.
+    fn send_later(&self, socket: &mut Locked<'_>) -> Result<(), i32> {
+        socket.set(WRITE_BLOCKED);
+        if self.register(socket, Interest::All)? {
+            return Ok(());
         }
+        let handle = socket.open_handle();
+        self.poller.change(handle, socket.id, Interest::All)
     }
 
     fn report_leave(&self, socket: &mut Locked<'_>) {
@@ -235,42 +235,31 @@ impl Driver for Poll {
         if socket.has(WRITE_BLOCKED) {
             return Some(Ok(0));
         }
-        let bytes = &bytes[..bytes.len().min(SEND_BYTES_MAX)];
         Some(match sys::send_one(socket.open_handle(), bytes) {
             Err(code) if sys::interrupted(code) => Ok(0),
-            Err(code) if sys::would_block(code) => {
-                socket.set(WRITE_BLOCKED);
-                self.register(socket, Interest::All).map(|_| 0)
-            }
+            Err(code) if sys::would_block(code) => self.wait_writable(socket).map(|()| 0),
             result => result,
         })
     }
 
-    fn transmit(&self, socket: &mut Locked<'_>) {
-        let mut left = SEND_BYTES_MAX;
-        while !socket.has(WRITE_BLOCKED) && socket.has_bytes_to_send() {
-            if left == 0 {
-                return self.send_later(socket);
-            }
+    fn transmit(&self, socket: &mut Locked<'_>, bytes_max: usize) -> Transmitted {
+        if socket.has(WRITE_BLOCKED) {
+            return Transmitted::Blocked;
+        }
+        let waits = if bytes_max == 0 {
+            self.send_later(socket)
+        } else {
             let work = socket.queues().expect("there are bytes to send");
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = work.unsent(&mut slices, left);
-            let result = sys::send(socket.open_handle(), &slices[..count]);
-            match result {
-                Ok(count) => {
-                    left -= count;
-                    socket.sent(count);
-                }
-                Err(code) if sys::interrupted(code) => {}
-                Err(code) if sys::would_block(code) => {
-                    socket.set(WRITE_BLOCKED);
-                    if let Err(code) = self.register(socket, Interest::All) {
-                        socket.send_failed(code);
-                    }
-                }
-                Err(code) => socket.send_failed(code),
+            let count = work.unsent(&mut slices, bytes_max);
+            match sys::send(socket.open_handle(), &slices[..count]) {
+                Ok(count) => return Transmitted::Sent(count),
+                Err(code) if sys::interrupted(code) => return Transmitted::Sent(0),
+                Err(code) if sys::would_block(code) => self.wait_writable(socket),
+                Err(code) => Err(code),
             }
-        }
+        };
+        waits.map_or_else(Transmitted::Failed, |()| Transmitted::Blocked)
     }
 
     fn cancel(&self, _socket: &mut Locked<'_>, _side: Direction) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::{Abilities, Direction, Driver, Sockets, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Threads, Transmitted, Unavailable};
 use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::core::local::Local;
@@ -182,19 +182,15 @@ impl Driver for Sim {
         self.ask(socket, Asked::Read(receiving), memory);
     }
 
-    fn transmit(&self, socket: &mut Locked<'_>) {
-        if !socket.has_bytes_to_send() {
-            return;
-        }
+    fn transmit(&self, socket: &mut Locked<'_>, _bytes_max: usize) -> Transmitted {
         let most = self.shared.with(|world| world.random.below(SENDS_MAX)) as usize + 1;
         let work = socket.queues_mut().expect("there are bytes to send");
         Core::spare_the_pool_of_request(work, most);
         let sends = work.sends.iter().take(most).map_while(Queued::bytes);
-        let count = sends.count();
-        work.sends_in_request = count;
-        let memory = Memory::of_sends(work, count);
-        socket.begin_sending();
+        let sends = sends.count();
+        let memory = Memory::of_sends(work, sends);
         self.ask(socket, Asked::Send, memory);
+        Transmitted::Submitted { sends }
     }
 
     fn cancel(&self, socket: &mut Locked<'_>, direction: Direction) {
@@ -326,12 +322,12 @@ impl Sockets for Sim {
         })
     }
 
-    fn shutdown_write(&self, handle: &sys::Handle) -> Result<(), i32> {
-        self.shared.with(|world| {
-            let id = world.find(handle);
-            let finished = id.is_some_and(|id| world.finish(id));
-            finished.then_some(()).ok_or(code::NOT_CONNECTED)
-        })
+    fn shutdown_write(&self, socket: &Locked<'_>) -> Option<Result<(), i32>> {
+        let finished = self.shared.with(|world| {
+            let id = world.find(socket.open_handle());
+            id.is_some_and(|id| world.finish(id))
+        });
+        Some(finished.then_some(()).ok_or(code::NOT_CONNECTED))
     }
 
     fn abandon(&self, handle: sys::Handle) {

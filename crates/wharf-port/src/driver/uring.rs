@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::lock;
 use crate::sys::{self, Handle};
 
-use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Unavailable};
+use super::{Abilities, Direction, Driver, Sockets, Submit, Threads, Transmitted, Unavailable};
 use buffers::Buffers;
 use direct::Direct;
 use queue::{Purpose, Ring, Size};
@@ -334,28 +334,19 @@ impl Driver for Uring {
         if handle.place().is_some() || self.may_queue() {
             return None;
         }
-        let part = &bytes[..bytes.len().min(prompt::PART_BYTES_MAX)];
-        Some(match sys::send_one(handle, part) {
+        Some(match sys::send_one(handle, bytes) {
             Err(code) if sys::interrupted(code) || sys::would_block(code) => Ok(0),
             result => result,
         })
     }
 
-    fn transmit(&self, socket: &mut Locked<'_>) {
-        if self.direct.is_some() && self.must_go_elsewhere(socket) {
-            socket.begin_sending();
-            return self.ask(Kind::Send, socket.id, request::nothing());
-        }
-        if !socket.has_bytes_to_send() {
-            return;
-        }
+    fn transmit(&self, socket: &mut Locked<'_>, _bytes_max: usize) -> Transmitted {
         let (work, handle) = socket.queues_and_handle();
         Core::spare_the_pool_of_request(work, request::SLICES_MAX);
         let (entry, sends) = request::send(handle.number(), work);
         let entry = request::aimed(handle, entry);
-        work.sends_in_request = sends;
-        socket.begin_sending();
         self.ask(Kind::Send, socket.id, entry);
+        Transmitted::Submitted { sends }
     }
 
     fn cancel(&self, socket: &mut Locked<'_>, direction: Direction) {
@@ -431,8 +422,8 @@ impl Sockets for Uring {
         self.ask_address(handle, sys::peer_address)
     }
 
-    fn shutdown_write(&self, handle: &Handle) -> Result<(), i32> {
-        self.with_descriptor(handle, sys::shutdown_write)?
+    fn shutdown_write(&self, socket: &Locked<'_>) -> Option<Result<(), i32>> {
+        self.shut_down_here(socket)
     }
 
     fn abandon(&self, handle: Handle) {

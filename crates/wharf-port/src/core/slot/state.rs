@@ -118,6 +118,15 @@ impl SocketState {
     }
 
     /// Whether the caller has cancelled a send of the driver's request.
+    /// The driver has submitted a request of the writing side, and will report its end.
+    pub(in crate::core) fn begin_sending(&mut self) {
+        self.word.put(Sending::Request);
+    }
+
+    pub(in crate::core) fn end_sending(&mut self) {
+        self.word.put(Sending::Nothing);
+    }
+
     pub(in crate::core) fn is_send_cancelled(&self) -> bool {
         self.word.is(Sending::Cancelled)
     }
@@ -237,16 +246,6 @@ impl SocketState {
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn is_armed(&self) -> bool {
         self.has(flag::ARMED)
-    }
-
-    /// The driver made a request of the writing side, and will report its end.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn begin_sending(&mut self) {
-        self.word.put(Sending::Request);
-    }
-
-    pub(crate) fn end_sending(&mut self) {
-        self.word.put(Sending::Nothing);
     }
 
     /// Whether the driver has a request of the writing side.

@@ -26,7 +26,6 @@ use super::{CUT, Uring, request};
 use crate::address::Address;
 use crate::core::locked::Locked;
 use crate::core::slot::{Receiving, SlotId};
-use crate::core::work::Queued;
 use crate::core::{Core, Out};
 use crate::driver::Unavailable;
 use crate::error::{Error, ErrorKind, Operation};
@@ -297,20 +296,16 @@ impl Uring {
         self.ask_to_free(place);
     }
 
-    /// Whether the queue of sends begins with something that only the ring's thread can do.
-    pub(super) fn must_go_elsewhere(&self, socket: &Locked<'_>) -> bool {
-        let is_direct = |handle: &Handle| handle.place().is_some();
-        if !socket.handle().is_some_and(is_direct) {
-            return false;
+    /// Ends the write side. A socket without a descriptor needs the ring's thread: on another thread
+    /// this asks for a request that does nothing, whose end brings the core back on that thread.
+    pub(super) fn shut_down_here(&self, socket: &Locked<'_>) -> Option<Result<(), i32>> {
+        let handle = socket.open_handle();
+        if handle.place().is_some() && !self.ring.is_bound_here() {
+            self.ask(Kind::Send, socket.id, request::nothing());
+            return None;
         }
-        for queued in socket.queues().into_iter().flat_map(|work| &work.sends) {
-            match queued {
-                Queued::Bytes { buffer, .. } if buffer.is_empty() => {}
-                Queued::Bytes { .. } => return false,
-                Queued::Shutdown { .. } => return !self.ring.is_bound_here(),
-            }
-        }
-        false
+        let shut = self.with_descriptor(handle, sys::shutdown_write);
+        Some(shut.and_then(|shut| shut))
     }
 
     /// Puts a socket that is to connect into the table. On another thread the socket waits for the

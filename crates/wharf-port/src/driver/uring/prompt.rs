@@ -27,15 +27,13 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Uring;
 use super::request::{Kind, Name, SLICES_MAX};
 use crate::core::locked::Locked;
+use crate::core::send::PART_BYTES_MAX;
 use crate::core::{Core, Out, registry};
 use crate::sys;
 
 /// If a handler takes longer than this, the next one sends at once. The limit is below the tick of
 /// most clocks (1 to 10 ms), so with these it means "the clock has ticked".
 const LONG_NS: i64 = 2_000_000;
-/// The most bytes that one system call sends. The slot is locked meanwhile, and if the peer reads
-/// as fast as this side sends, one call would last as long as there are bytes to send.
-pub(super) const PART_BYTES_MAX: usize = 1 << 20;
 /// The most enters that hand over what is queued when a port ends. Each takes 256 requests.
 const ENTERS_MAX: usize = 4096;
 
