@@ -107,6 +107,7 @@ pub(crate) enum Transmitted {
     /// The system has taken this many bytes. With 0 the core tries again.
     Sent(usize),
     /// The system takes nothing now. The driver calls `go_on_sending` when it does.
+    #[allow(dead_code, reason = "only a readiness driver waits for space")]
     Blocked,
     /// A request is with the system. It covers this many entries of the queue, which stay there and
     /// keep their bytes until `send_stopped` reports its end.
