@@ -152,3 +152,24 @@ fn look_up(port: u32) -> Option<Arc<Core>> {
     let _ = RECENT.try_with(|recent| recent.replace(Some((port, Arc::downgrade(&core)))));
     Some(core)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Ports;
+    use crate::Port;
+
+    /// An entry that stays holds the memory of the port's core for ever.
+    #[test]
+    fn a_port_that_has_ended_is_not_in_the_registry() {
+        let is_there = |number: u32| {
+            let ports = Ports::of_this_process();
+            let by_number = ports.by_number.read().expect("no thread panicked there");
+            by_number.as_ref().is_some_and(|it| it.contains_key(&number))
+        };
+        let port = Port::builder().build().expect("some driver works here");
+        let number = port.core.id();
+        assert!(is_there(number));
+        drop(port);
+        assert!(!is_there(number));
+    }
+}
