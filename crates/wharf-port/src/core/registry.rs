@@ -164,7 +164,9 @@ mod tests {
         let is_there = |number: u32| {
             let ports = Ports::of_this_process();
             let by_number = ports.by_number.read().expect("no thread panicked there");
-            by_number.as_ref().is_some_and(|it| it.contains_key(&number))
+            by_number
+                .as_ref()
+                .is_some_and(|it| it.contains_key(&number))
         };
         let port = Port::builder().build().expect("some driver works here");
         let number = port.core.id();
