@@ -198,7 +198,7 @@ fn docs() -> Result<()> {
 }
 
 /// The drivers of this system. The suite fails if it would skip one of them.
-const DRIVERS: &str = if cfg!(windows) {
+pub(crate) const DRIVERS: &str = if cfg!(windows) {
     "iocp,sim"
 } else if cfg!(target_os = "linux") {
     "uring,poll,sim"

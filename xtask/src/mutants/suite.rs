@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Verdict;
 use super::build::Built;
+use crate::legs::{DRIVERS, DRIVERS_REQUIRED};
 
 /// A part of the suites: a binary, and a selection of its tests. Stages that are quick and catch
 /// much come first.
@@ -156,6 +157,8 @@ fn command(built: &Built, stage: &Stage, number: usize) -> Command {
     // Cargo runs tests in their package's directory, so we do too.
     command.current_dir(crate::command::root().join("crates/wharf-port"));
     command.env(MUTANT, number.to_string());
+    // A mutant may take a driver away, and cases of a driver that is not there are skipped.
+    command.env(DRIVERS_REQUIRED, DRIVERS);
     command
 }
 

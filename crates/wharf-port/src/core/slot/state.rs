@@ -117,7 +117,6 @@ impl SocketState {
         self.word.put(writing);
     }
 
-    /// Whether the caller has cancelled a send of the driver's request.
     /// The driver has submitted a request of the writing side, and will report its end.
     pub(in crate::core) fn begin_sending(&mut self) {
         self.word.put(Sending::Request);
@@ -127,6 +126,7 @@ impl SocketState {
         self.word.put(Sending::Nothing);
     }
 
+    /// Whether the caller has cancelled a send of the driver's request.
     pub(in crate::core) fn is_send_cancelled(&self) -> bool {
         self.word.is(Sending::Cancelled)
     }
