@@ -296,7 +296,8 @@ fn this_thread() -> u32 {
     thread_local! {
         static NUMBER: u32 = NEXT.fetch_add(1, Ordering::Relaxed);
     }
-    // Threads that have destroyed their thread-locals share `u32::MAX`, a number that no other
-    // thread gets.
+    // Without native thread-locals a thread that has destroyed its own has no number. Such threads
+    // share this one. So if two of them use one entry at a time, the second panics as if it were
+    // the first; waiting could be for itself.
     NUMBER.try_with(|number| *number).unwrap_or(u32::MAX)
 }

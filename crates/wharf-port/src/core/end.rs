@@ -70,13 +70,15 @@ impl Core {
 
     /// Returns a locked slot for a new socket.
     ///
-    /// The check whether the port takes sockets is made with the slot locked. A shutdown first sets
-    /// its mark, then looks at every slot and closes what it finds. So it finds each socket that
-    /// passed the check. When the check was made before the lock, a socket could come in after the
-    /// shutdown had looked, and delayed the end of the port for its whole grace period.
+    /// The check whether the port takes sockets is made with the slot locked, and the slot stays
+    /// locked until its socket is in it. A shutdown, like the end of a port, first sets its mark,
+    /// then locks every slot and closes what it finds. So it finds each socket that passed the
+    /// check. When the check was made before the lock, a socket could come in after the shutdown
+    /// had looked, and delayed the end of the port for its whole grace period.
     ///
     /// A full table is looked at twice. Sockets that were dropped keep their slots until a thread
-    /// processes the system's reports about them. Perhaps no thread has waited since.
+    /// processes the system's reports about them. Perhaps no thread has waited since, so this
+    /// thread processes them, without waiting, before the second look.
     pub(crate) fn admit(self: &Arc<Self>, kept: bool) -> Result<Locked<'_>, ErrorKind> {
         let allocated = self.slots.allocate(kept).or_else(|| {
             self.driver.submit(self, Submit::Now);

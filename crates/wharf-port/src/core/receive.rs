@@ -177,8 +177,9 @@ impl Locked<'_> {
     /// Reserves one more lease of a stream, or pauses the stream until one returns.
     #[inline]
     pub(crate) fn reserve_lease(&mut self) -> bool {
-        // On refusal `reserve_lease` has marked the stream as waiting, in the atomic. A lease may
-        // return at once, and it does not take the slot's lock.
+        // A refusal marks the stream as waiting in the same atomic step that found no lease free.
+        // So a lease that returns right after it, without the slot's lock, queues the stream. The
+        // waiter that takes the entry needs this lock, and so finds `PAUSED_LEASES` set.
         let reserved = self
             .core
             .slots

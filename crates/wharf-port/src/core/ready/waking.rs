@@ -41,10 +41,12 @@ impl State {
         self.behind_news = self.polling;
     }
 
-    /// Whether some waiters sleep in the driver, none of them knows the nearest deadline, and none
-    /// is being woken. Any thread may consume a wake-up. So a thread that enters later may take one
-    /// that was meant for an earlier sleeper. While that thread stays it keeps the time for the
-    /// earlier one.
+    /// Whether threads are in the driver, all of them since before the last news of a nearer
+    /// deadline, and none is being woken. Then the thread that leaves has to wake one of them.
+    ///
+    /// A wake-up is for any thread in the driver. So a thread that enters after the news may consume
+    /// one that was meant for an earlier sleeper. As long as it stays in the driver this does no
+    /// harm, because it knows the deadline and sleeps no longer than until then.
     pub(super) fn no_sleeper_knows_the_news(&self) -> bool {
         self.polling > 0 && self.polling == self.behind_news && self.waking == 0
     }
