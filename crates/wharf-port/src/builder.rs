@@ -150,7 +150,8 @@ impl Builder {
         self
     }
 
-    /// Sets how many posted packets may wait to be taken; 65,536 by default.
+    /// Sets how many posted packets may wait to be taken; 65,536 by default. Posts that a waiter
+    /// returns when it goes wait in addition to these.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().posts_max(100);
@@ -187,7 +188,7 @@ impl Builder {
         self
     }
 
-    /// Sets how many packets of one socket a batch holds at most, 1 to 255; 8 by default.
+    /// Sets how many packets of one socket a wait adds to its batch at most, 1 to 255; 8 by default.
     ///
     /// ```
     /// let builder = wharf_port::Port::builder().turn_packets_max(2);

@@ -42,6 +42,7 @@ pub(super) const CASES: &[&str] = &[
     "a_port_whose_waiter_is_gone_ends_on_any_thread",
     "a_connect_goes_on_when_its_waiters_thread_ends",
     "a_waiter_called_to_lead_without_time_calls_another",
+    "cancels_of_other_threads_wake_a_wait_without_a_limit",
     // Turns.
     "while_a_waiter_holds_packets_no_other_gets_more_of_the_socket",
     "one_connection_needs_no_lock",

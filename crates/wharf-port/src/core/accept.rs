@@ -236,3 +236,32 @@ impl Locked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::core::Out;
+    use crate::packet::PauseReason;
+    use crate::{Key, Port, lock};
+
+    /// A case sees when a listener accepts again, and not how often it has tried before.
+    #[test]
+    fn a_paused_listener_waits_twice_as_long_each_time_up_to_a_second() {
+        let port = Port::builder().build().expect("a driver of this system");
+        let core = &port.core;
+        let listener = port.listen(([127, 0, 0, 1], 0), Key(1));
+        let listener = listener.expect("loopback listens");
+        let id = listener.socket().slot_id();
+        for _ in 0..2 {
+            let mut socket = core.lock(id, Out::queue()).expect("it is open");
+            let mut waits = Vec::new();
+            for _ in 0..9 {
+                socket.pause_accept(PauseReason::OutOfMemory);
+                waits.push(lock(&core.paused)[0].retry.as_millis());
+                // As if the timer of the next attempt were due.
+                core.with_pause(id, |paused| paused.timer = None);
+            }
+            assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+            socket.accept_works();
+        }
+    }
+}

@@ -38,6 +38,7 @@ pub(crate) mod storms;
 pub(crate) mod surplus;
 pub(crate) mod timers;
 pub(crate) mod traced;
+pub(crate) mod turnless;
 pub(crate) mod turns;
 pub(crate) mod untaken;
 pub(crate) mod waiters;
@@ -70,6 +71,7 @@ pub(crate) const TOPICS: &[(&str, &[Case])] = &[
     ("leaders", leaders::CASES),
     ("busy-polling", spin::CASES),
     ("turns", turns::CASES),
+    ("without turns", turnless::CASES),
     ("shares", shares::CASES),
     ("bounds", bounds::CASES),
     ("untaken outcomes", untaken::CASES),

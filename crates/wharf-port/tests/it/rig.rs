@@ -6,6 +6,7 @@
 
 pub(crate) mod case;
 pub(crate) mod crew;
+mod ended;
 #[cfg(windows)]
 pub(crate) mod open_handles;
 pub(crate) mod peer;
@@ -20,8 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wharf_port::{
-    Accepted, Address, Builder, End, Event, Key, Lease, ListenOptions, Listener, Op,
-    OwnedDescriptor, Packet, Port, SocketRef, Stats, Stream, Wait, Waiter,
+    Accepted, Address, Builder, Event, Key, Lease, ListenOptions, Listener, Op, OwnedDescriptor,
+    Packet, Port, SocketRef, Stats, Stream, Wait, Waiter,
 };
 
 use case::Where;
@@ -367,32 +368,6 @@ impl Rig {
         bytes
     }
 
-    /// The end of this operation.
-    pub(crate) fn ended(&mut self, op: Op) -> Ended {
-        let packet = self.expect("the end of an operation", |packet| {
-            packet.op == op && packet.event.end().is_some()
-        });
-        match packet.event {
-            Event::SendFailed {
-                how, buffer, count, ..
-            } => Ended {
-                how,
-                buffer: Some(buffer.into_vec()),
-                count,
-            },
-            Event::Ended { how, buffer, .. } => Ended {
-                how,
-                count: buffer.as_ref().map(|_| 0),
-                buffer,
-            },
-            event => Ended {
-                how: event.end().expect("asked for an end"),
-                buffer: None,
-                count: None,
-            },
-        }
-    }
-
     /// Waits for the `Closed` of this socket and checks that no packet of it is left.
     pub(crate) fn closed(&mut self, socket: SocketRef) {
         let packet = self.expect("the socket's Closed", |packet| {
@@ -455,14 +430,6 @@ impl Drop for Rig {
             std::mem::forget(self.port.clone());
         }
     }
-}
-
-/// How an operation ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) how: End,
-    pub(crate) buffer: Option<Vec<u8>>,
-    pub(crate) count: Option<usize>,
 }
 
 /// Bytes that do not repeat, always the same.

@@ -306,8 +306,9 @@ fn a_flush_ends_in_time(at: &Where, timers_max: u32) {
     assert_eq!(ended.how, End::Aborted);
     assert_eq!(ended.buffer.map(|buffer| buffer.len()), Some(64 << 20));
     rig.closed(socket);
-    let (heard, _) = rig.hear_end(&mut peer);
+    let (heard, end) = rig.hear_end(&mut peer);
     assert!(heard.len() < 64 << 20, "the peer did not read in time");
+    assert_eq!(end, Heard::Reset, "a stream that is cut looks complete");
     rig.port.cancel(timer);
     rig.expect("its end", |packet| packet.op == timer);
 }

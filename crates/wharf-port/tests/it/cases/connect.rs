@@ -483,6 +483,11 @@ fn a_connect_without_a_free_source_port_says_so(at: &Where) {
             "{error}"
         );
         assert_eq!(streams.len(), 2);
+        // `std` has another kind for its code, so the code gives way to the kind.
+        let standard = std::io::Error::from(error);
+        assert_eq!(standard.kind(), std::io::ErrorKind::AddrInUse);
+        let within = standard.get_ref().and_then(|it| it.downcast_ref());
+        assert_eq!(within, Some(&error));
     }
     drop(host);
 }

@@ -292,6 +292,13 @@ fn unix_sockets_come_from_the_standard_library_and_go_back(at: &Where) {
     let mut heard = [0; 5];
     far.read_exact(&mut heard).expect("it was said");
     assert_eq!(&heard, b"hello");
+    // A connection of the internet is no Unix socket, and comes back.
+    let mut other_peer = rig.dial();
+    let refused = UnixStream::try_from(rig.accepted()).expect_err("another family");
+    assert_eq!(refused.error.kind(), ErrorKind::InvalidInput);
+    let other = rig.port.associate(refused.value, Key(2)).expect("room");
+    other.send("hello").expect("it is open");
+    assert_eq!(rig.hear(&mut other_peer, 5), b"hello");
     // And in again.
     let stream = rig.port.associate(near, Key(1)).expect("room");
     stream.send("again").expect("it is open");

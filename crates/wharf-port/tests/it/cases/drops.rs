@@ -62,6 +62,11 @@ pub(crate) const CASES: &[Case] = &[
         [C11, C8],
         "planted: they kept it"
     ),
+    case!(
+        a_dropped_stream_that_cannot_send_is_reset_at_its_bound,
+        [C11, C13],
+        "contract"
+    ),
 ];
 
 /// A connection of which several packets are in the batch: none of them was taken.
@@ -251,5 +256,19 @@ fn bytes_on_their_way_to_a_dropped_stream_keep_no_buffer(at: &Where) {
             stats.sockets == 1 && stats.leases == 0
         });
     }
+    rig.expect_nothing();
+}
+
+/// A drop is a close that flushes: without its bound a peer that never reads would keep the socket.
+fn a_dropped_stream_that_cannot_send_is_reset_at_its_bound(at: &Where) {
+    const BYTES: usize = 64 << 20;
+    let mut rig = Rig::with(at, |builder| builder.flush_max(Duration::from_millis(30)));
+    let (stream, mut peer) = rig.connection();
+    stream.send(vec![0; BYTES]).expect("an empty queue");
+    drop(stream);
+    rig.until_stats("its slot is free", |stats| stats.sockets == 1);
+    let (heard, end) = rig.hear_end(&mut peer);
+    assert!(heard.len() < BYTES, "the peer did not read in time");
+    assert_eq!(end, Heard::Reset, "a stream that is cut looks complete");
     rig.expect_nothing();
 }

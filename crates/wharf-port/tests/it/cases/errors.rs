@@ -254,12 +254,26 @@ fn every_error_names_its_operation_and_keeps_the_systems_code(at: &Where) {
 }
 
 fn errors_become_those_of_the_standard_library(_: &Where) {
+    use std::io::ErrorKind as Standard;
     let kinds = [
-        (ErrorKind::Reset, std::io::ErrorKind::ConnectionReset),
-        (ErrorKind::Refused, std::io::ErrorKind::ConnectionRefused),
-        (ErrorKind::TimedOut, std::io::ErrorKind::TimedOut),
-        (ErrorKind::AddressInUse, std::io::ErrorKind::AddrInUse),
-        (ErrorKind::Full, std::io::ErrorKind::WouldBlock),
+        (ErrorKind::Reset, Standard::ConnectionReset),
+        (ErrorKind::Refused, Standard::ConnectionRefused),
+        (ErrorKind::Aborted, Standard::ConnectionAborted),
+        (ErrorKind::TimedOut, Standard::TimedOut),
+        (ErrorKind::Unreachable, Standard::HostUnreachable),
+        (ErrorKind::AddressInUse, Standard::AddrInUse),
+        (ErrorKind::AddressUnavailable, Standard::AddrNotAvailable),
+        (ErrorKind::PermissionDenied, Standard::PermissionDenied),
+        (ErrorKind::TooManyOpenFiles, Standard::Other),
+        (ErrorKind::OutOfMemory, Standard::OutOfMemory),
+        (ErrorKind::Full, Standard::WouldBlock),
+        (ErrorKind::Busy, Standard::ResourceBusy),
+        (ErrorKind::Closed, Standard::NotConnected),
+        (ErrorKind::NotConnected, Standard::NotConnected),
+        (ErrorKind::BrokenPipe, Standard::BrokenPipe),
+        (ErrorKind::Unsupported, Standard::Unsupported),
+        (ErrorKind::InvalidInput, Standard::InvalidInput),
+        (ErrorKind::Other, Standard::Other),
     ];
     for (kind, expected) in kinds {
         let error = Error::new(Operation::Receive, kind);

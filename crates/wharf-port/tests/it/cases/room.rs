@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use wharf_port::{Event, SocketRef};
+use wharf_port::{ErrorKind, Event, SocketRef};
 
 use crate::cases::send::{fill, sent};
 use crate::rig::Rig;
@@ -22,6 +22,11 @@ pub(crate) const CASES: &[Case] = &[
         send_ready_means_room_for_half_of_the_sends,
         [C7, C13],
         "a mutation that reported it at any space"
+    ),
+    case!(
+        send_ready_follows_a_refusal_though_the_sends_fail,
+        [C7, C10],
+        "contract"
     ),
     case!(
         a_last_send_that_found_no_space_goes_out_later,
@@ -103,5 +108,24 @@ fn a_last_send_that_found_no_space_goes_out_later(at: &Where) {
     };
     rig.hear(&mut peer, count);
     drop(sent(&mut rig, waits));
+    rig.expect_nothing();
+}
+
+/// A caller that waits for `SendReady` must not wait for ever. What it sends then is refused with
+/// the reason.
+fn send_ready_follows_a_refusal_though_the_sends_fail(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, peer) = rig.connection();
+    let first = stream.send(vec![0; 16 << 20]).expect("an empty queue");
+    let refused = stream.send("x").expect_err("the first is over the bound");
+    assert_eq!(refused.error.kind(), ErrorKind::Full);
+    rig.expect_nothing();
+    peer.reset();
+    assert_eq!(rig.ended(first).how.error_kind(), Some(ErrorKind::Reset));
+    rig.expect("what is owed", |packet| {
+        matches!(packet.event, Event::SendReady)
+    });
+    let refused = stream.send("x").expect_err("the write side is over");
+    assert_eq!(refused.error.kind(), ErrorKind::Aborted);
     rig.expect_nothing();
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use wharf_port::{Event, Op};
+use wharf_port::{Event, Op, PauseReason};
 
 use crate::cases::storms::rounds_of_all_kinds;
 use crate::rig::Rig;
@@ -31,6 +31,14 @@ pub(crate) const CASES: &[Case] = &[
         connections_during_a_pause_are_not_tried_one_by_one,
         [C12],
         "measured: 352,218 failures in 200 ms"
+    )
+    .skip(traced)
+    .alone()
+    .seconds_max(60),
+    case!(
+        an_accept_that_fails_once_loses_no_connection,
+        [C12],
+        "accept(2): errors of the new connection, and of this machine"
     )
     .skip(traced)
     .alone()
@@ -79,11 +87,17 @@ fn is_inside() -> bool {
 
 /// Runs this case again under strace, and returns the log.
 fn under_strace(name: &str, options: &[&str]) -> String {
+    under_strace_as("1", name, options)
+}
+
+/// The same for a case that does several things inside: `inside` says which.
+fn under_strace_as(inside: &str, name: &str, options: &[&str]) -> String {
     let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-q", "-o"]).arg(&log).args(options);
     strace.arg(std::env::current_exe().expect("a test has a binary"));
-    let output = strace.env(INSIDE, "1").output().expect("it ran before");
+    let output = strace.env(INSIDE, inside).output();
+    let output = output.expect("it ran before");
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "inside: {said}{complained}");
@@ -206,4 +220,42 @@ fn connections_during_a_pause_are_not_tried_one_by_one(at: &Where) {
     }
     assert!(paused, "there is no descriptor");
     rig.allowed.packets = true;
+}
+
+/// Errors of an accept, and the pause that each of them causes, if any.
+const ACCEPT_ERRORS: [(&str, Option<PauseReason>); 6] = [
+    ("ECONNABORTED", None),
+    ("EPROTO", None),
+    ("EPERM", None),
+    ("ENFILE", Some(PauseReason::TooManyOpenFiles)),
+    ("ENOMEM", Some(PauseReason::OutOfMemory)),
+    ("ENOBUFS", Some(PauseReason::OutOfMemory)),
+];
+
+fn an_accept_that_fails_once_loses_no_connection(at: &Where) {
+    let Ok(error) = std::env::var(INSIDE) else {
+        for (error, _) in ACCEPT_ERRORS {
+            let name = format!("accept-{error}-{}.strace", at.mode.name());
+            let inject = format!("inject=accept4:error={error}:when=1");
+            let options = ["-e", "trace=accept4", "-e", &inject];
+            let seen = under_strace_as(error, &name, &options);
+            assert_eq!(seen.matches("(INJECTED)").count(), 1, "{error}");
+        }
+        return;
+    };
+    let known = ACCEPT_ERRORS.iter().find(|known| known.0 == error);
+    let expected = known.expect("one of the list").1;
+    let mut rig = Rig::new(at);
+    let _peers = [rig.dial(), rig.dial()];
+    let (mut paused, mut resumed, mut accepted) = (None, 0, 0);
+    while accepted < 2 {
+        match rig.next("two connections").event {
+            Event::Accepted(_) => accepted += 1,
+            Event::Paused { reason, .. } => assert_eq!(paused.replace(reason), None),
+            Event::Resumed => resumed += 1,
+            other => panic!("not asked for: {other:?}"),
+        }
+    }
+    assert_eq!((paused, resumed), (expected, expected.iter().count()));
+    rig.expect_nothing();
 }
