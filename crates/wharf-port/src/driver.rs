@@ -164,7 +164,8 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     /// Closes the handle of a socket of which the driver holds nothing.
     fn release(&self, socket: &mut Locked<'_>);
 
-    /// A waiter has the socket's turn: a readiness driver reads, writes or accepts now.
+    /// A waiter has the socket's turn: a readiness driver makes one read or accept now, or reports
+    /// one end. The core calls it again while `has_more`, as far as the turn goes.
     fn advance(&self, socket: &mut Locked<'_>) {
         let _ = socket;
     }

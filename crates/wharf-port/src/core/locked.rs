@@ -85,31 +85,32 @@ impl Locked<'_> {
 
     /// Whether the batch takes another packet of this socket.
     #[inline]
-    pub(crate) fn may_take(&self) -> bool {
+    pub(in crate::core) fn may_take(&self) -> bool {
         let packets_max = self.core.options.turn_packets_max;
         let local = self.out.0.as_ref();
         local.is_some_and(|local| local.may_take(&self.state, packets_max))
     }
 
     /// Whether the batch takes another packet of this listener.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn may_take_of_listener(&self) -> bool {
+    pub(in crate::core) fn may_take_of_listener(&self) -> bool {
         let packets_max = self.core.options.turn_packets_max;
         let local = self.out.0.as_ref();
         local.is_some_and(|local| local.may_take_of_listener(self.id, packets_max))
     }
 
     /// Whether this waiter found other sockets ready before this one.
-    #[allow(dead_code, reason = "not every system has a driver that needs it")]
-    pub(crate) fn waits_behind_others(&self) -> bool {
+    pub(in crate::core) fn waits_behind_others(&self) -> bool {
         let local = self.out.0.as_ref();
         local.is_some_and(|local| !local.ready.is_empty())
     }
 
-    /// Adds the socket to those that this waiter found ready. Queues it if the caller is no waiter.
+    /// Adds the socket to those that this waiter found ready, unless it is queued already or a
+    /// waiter has its turn. Queues it if the caller is no waiter.
     #[allow(dead_code, reason = "not every system has a driver that needs it")]
     pub(crate) fn join_ready(&mut self) {
+        let passes = self.turn_is_free() && !self.has(flag::QUEUED);
         match &mut self.out.0 {
+            Some(_) if !passes => {}
             Some(local) => {
                 local.ready.push_back(self.id.index);
                 self.set(flag::QUEUED);

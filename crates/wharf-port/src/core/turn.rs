@@ -127,7 +127,7 @@ impl Locked<'_> {
     }
 
     /// Whether no other waiter has the socket's turn. On a single-waiter port none ever has.
-    pub(crate) fn turn_is_free(&self) -> bool {
+    pub(in crate::core) fn turn_is_free(&self) -> bool {
         self.turn == 0 || !self.core.options.shared || self.has(flag::LISTENER)
     }
 
@@ -163,12 +163,12 @@ impl Locked<'_> {
     }
 
     /// Takes what the socket has into the batch at hand. The socket is in no queue.
-    pub(crate) fn take_turn(&mut self) {
+    fn take_turn(&mut self) {
         let mark = self.out.0.as_ref().map_or(0, |local| local.mark);
         if !self.turn_is_free() && self.turn != mark {
             return; // The waiter with the turn queues the socket when the turn ends.
         }
-        while self.has_share() && self.has_pending() {
+        while self.has_pending() && self.has_share() {
             let pending = self.state.work.as_mut().map(|work| &mut work.pending);
             let Some(packet) = pending.and_then(VecDeque::pop_front) else {
                 break;
@@ -188,19 +188,45 @@ impl Locked<'_> {
             }
         }
         let before = self.out.0.as_ref().map_or(0, |local| local.bytes);
-        self.core.driver.advance(self);
+        let more = self.advance();
         if let Some(local) = &mut self.out.0 {
             local.note_turn(self.id.index, before);
         }
         self.recycle();
-        if !self.is_gone() && self.has_more() {
+        if !self.is_gone() && (more || self.has_pending()) {
             self.look_again();
+        }
+    }
+
+    /// Lets the driver read, accept or report, step by step, as far as the batch and the turn
+    /// allow. Returns whether it has more.
+    fn advance(&mut self) -> bool {
+        let driver = &self.core.driver;
+        while self.has_share() {
+            driver.advance(self);
+            if !driver.has_more(self) {
+                return false;
+            }
+        }
+        driver.has_more(self)
+    }
+
+    /// The driver reports that a turn of the socket would deliver something. The socket gets it at
+    /// once, while it is locked and in the cache, unless this waiter found others before it.
+    #[allow(dead_code, reason = "not every system has a driver that needs it")]
+    #[inline]
+    pub(crate) fn became_ready(&mut self) {
+        let passes = self.turn_is_free() && !self.has(flag::QUEUED);
+        if passes && !self.waits_behind_others() && self.may_take() {
+            self.take_turn();
+        } else {
+            self.join_ready();
         }
     }
 
     /// Whether one more packet of this socket may go into the batch: by its turn, or by a
     /// listener's share.
-    pub(crate) fn has_share(&self) -> bool {
+    pub(in crate::core) fn has_share(&self) -> bool {
         if self.has(flag::LISTENER) {
             self.may_take_of_listener()
         } else {

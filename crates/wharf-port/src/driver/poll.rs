@@ -291,7 +291,7 @@ impl Driver for Poll {
         }
         match socket.receiving() {
             None | Some(Receiving::Connect) => {}
-            Some(Receiving::Accept) => self.accept_some(socket),
+            Some(Receiving::Accept) => self.accept_one(socket),
             Some(Receiving::Stream) => reading::stream(socket, MORE_MAY_FOLLOW),
             Some(Receiving::Into) => reading::into(socket, MORE_MAY_FOLLOW),
             Some(Receiving::Watch) => self.report_leave(socket),

@@ -2,9 +2,9 @@
 //! module: the readiness driver, and the completion port, whose zero-byte receive reports the
 //! same.
 //!
-//! A buffer is taken from the pool only once there is something to read. The module makes as many
-//! reads as the socket's turn may deliver packets. Because both drivers share these lines, a pause,
-//! an end and a short read have the same meaning in both.
+//! A buffer is taken from the pool only once there is something to read. Each step is one read; the
+//! core decides how many a turn may have. Because both drivers share these lines, a pause, an end
+//! and a short read have the same meaning in both.
 
 use crate::core::locked::Locked;
 use crate::core::slot::{Own, Receiving};
@@ -24,59 +24,57 @@ pub(super) fn has_more<D>(socket: &Locked<'_>) -> bool {
     }
 }
 
-/// Reads for a streaming receive. If one of the bits of `more` is set, something may follow a short
-/// read.
+/// Makes one read for a streaming receive. If one of the bits of `more` is set, something may follow
+/// a short read.
 pub(super) fn stream<D>(socket: &mut Locked<'_>, more: Own<D>) {
-    let readable = readable::<D>();
-    while socket.receiving() == Some(Receiving::Stream) && socket.has(readable) && socket.may_take()
-    {
-        // The stream tries again, whatever it waited for: a packet of another kind may have given
-        // it this turn.
-        socket.end_pause();
-        if !socket.reserve_lease() {
-            return;
+    if !socket.has(readable::<D>()) {
+        return;
+    }
+    // The stream tries again, whatever it waited for: a packet of another kind may have given it
+    // this turn.
+    socket.end_pause();
+    if !socket.reserve_lease() {
+        return;
+    }
+    let Some(mut buffer) = socket.buffer_or_wait() else {
+        return socket.give_lease_back();
+    };
+    let space = socket.core.pool().bytes_of_mut(&mut buffer);
+    let capacity = space.len();
+    match sys::receive(socket.open_handle(), space) {
+        Ok(count) if count > 0 => {
+            note_short_read(socket, count < capacity, more);
+            socket.received((buffer, count));
+            socket.note_read(count);
         }
-        let Some(mut buffer) = socket.buffer_or_wait() else {
+        result => {
             socket.give_lease_back();
-            return;
-        };
-        let space = socket.core.pool().bytes_of_mut(&mut buffer);
-        let capacity = space.len();
-        match sys::receive(socket.open_handle(), space) {
-            Ok(count) if count > 0 => {
-                note_short_read(socket, count < capacity, more);
-                socket.received((buffer, count));
-                socket.note_read(count);
-            }
-            result => {
-                socket.give_lease_back();
-                socket.core.buffer_returned(buffer);
-                came_to_nothing::<D>(socket, result);
-            }
+            socket.core.buffer_returned(buffer);
+            came_to_nothing::<D>(socket, result);
         }
     }
 }
 
-/// Reads into the callers' buffers.
+/// Makes one read into the first of the callers' buffers.
 pub(super) fn into<D>(socket: &mut Locked<'_>, more: Own<D>) {
-    let readable = readable::<D>();
-    while socket.receiving() == Some(Receiving::Into) && socket.has(readable) && socket.may_take() {
-        let (work, handle) = socket.queues_and_handle();
-        let into = work.intos.front_mut();
-        let into = into.expect("a receive into a buffer is queued");
-        let capacity = into.buffer.len();
-        let result = match capacity {
-            // After a read that filled its buffer exactly, `READABLE` is only a guess, so check.
-            0 => sys::peek(handle).map(|_| 0),
-            _ => sys::receive(handle, &mut into.buffer),
-        };
-        match result {
-            Ok(count) => {
-                note_short_read(socket, count < capacity && count > 0, more);
-                socket.received_into(count);
-            }
-            result => came_to_nothing::<D>(socket, result),
+    if !socket.has(readable::<D>()) {
+        return;
+    }
+    let (work, handle) = socket.queues_and_handle();
+    let into = work.intos.front_mut();
+    let into = into.expect("a receive into a buffer is queued");
+    let capacity = into.buffer.len();
+    let result = match capacity {
+        // After a read that filled its buffer exactly, `READABLE` is only a guess, so check.
+        0 => sys::peek(handle).map(|_| 0),
+        _ => sys::receive(handle, &mut into.buffer),
+    };
+    match result {
+        Ok(count) => {
+            note_short_read(socket, count < capacity && count > 0, more);
+            socket.received_into(count);
         }
+        result => came_to_nothing::<D>(socket, result),
     }
 }
 

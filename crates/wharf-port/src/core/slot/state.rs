@@ -317,11 +317,6 @@ impl SocketState {
         self.word.is(Closing::HungUp) || self.word.is(Closing::HungUpToReset)
     }
 
-    /// Whether it waits in the ready queue, or in a waiter's list.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.has(flag::QUEUED)
-    }
-
     pub(crate) fn is_listener(&self) -> bool {
         self.has(flag::LISTENER)
     }

@@ -67,18 +67,11 @@ impl Iocp {
         }
         match socket.receiving() {
             Some(Receiving::Stream | Receiving::Into) if socket.has(READABLE) => {
-                self.readable(socket);
+                socket.join_ready();
             }
             Some(Receiving::Stream | Receiving::Into) => self.arm_reading(socket),
             Some(Receiving::Watch) => self.arm_watch(socket),
             None | Some(Receiving::Accept | Receiving::Connect) => {}
-        }
-    }
-
-    /// The socket joins the ready queue, unless a waiter has its turn.
-    fn readable(&self, socket: &mut Locked<'_>) {
-        if socket.turn_is_free() && !socket.is_queued() {
-            socket.join_ready();
         }
     }
 }

@@ -43,18 +43,9 @@ impl Poll {
             }
         }
         // The event may have ended the socket, and its slot may be free.
-        if socket.is_gone()
-            || !self.has_more(&socket)
-            || !socket.turn_is_free()
-            || socket.is_queued()
-        {
-            return;
+        if !socket.is_gone() && self.has_more(&socket) {
+            socket.became_ready();
         }
-        if !socket.waits_behind_others() && socket.may_take() {
-            // The socket gets its turn at once, while it is locked and in the cache.
-            return socket.take_turn();
-        }
-        socket.join_ready();
     }
 
     /// Checks whether the peer of a watched socket has left, on pollers that do not report it.
