@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wharf_port::{Error, ErrorKind, Event, Key, Op, Port, SocketRef};
 
 use crate::rig::case::{Case, Where, case, real_time};
-use crate::rig::system::patience;
+use crate::rig::system::{allow_descriptors, patience};
 use crate::rig::{LISTENER, Rig};
 
 pub(crate) const CASES: &[Case] = &[
@@ -56,6 +56,11 @@ pub(crate) const CASES: &[Case] = &[
         connections_that_are_not_taken_stay_in_the_backlog,
         [C13, C12],
         "contract"
+    ),
+    case!(
+        a_request_for_many_connections_ends_if_they_are_not_taken,
+        [C13, C12],
+        "a mutation: the one request of io_uring went on"
     ),
 ];
 
@@ -178,4 +183,28 @@ fn connections_that_are_not_taken_stay_in_the_backlog(at: &Where) {
     let accepted: Vec<_> = (0..CLIENTS).map(|_| rig.accepted()).collect();
     rig.expect_nothing();
     drop((accepted, clients));
+}
+
+/// With a large bound, io_uring accepts one connection after the other by one request.
+fn a_request_for_many_connections_ends_if_they_are_not_taken(at: &Where) {
+    const MOST: usize = 512;
+    const ROUNDS: usize = 15;
+    const CLIENTS_OF_ROUND: usize = 100;
+    allow_descriptors(4_096);
+    let mut rig = Rig::with(at, |builder| builder.operations_per_socket_max(MOST as u32));
+    let listener = rig.listen(([127, 0, 0, 1], 0));
+    let address = listener.local_addr().expect("an address");
+    let mut clients = Vec::new();
+    for _ in 0..ROUNDS {
+        clients.extend((0..CLIENTS_OF_ROUND).map(|_| rig.network.connect(&address)));
+        for _ in 0..20 {
+            let waited = rig.waiter().wait(Some(Duration::ZERO));
+            drop(waited.expect("waits"));
+        }
+    }
+    let sockets = rig.port.stats().sockets as usize;
+    assert!(sockets <= 1 + 2 * MOST, "{sockets} sockets");
+    // Once they are taken, the others come.
+    clients.iter().for_each(|_| drop(rig.accepted()));
+    rig.expect_nothing();
 }

@@ -1,17 +1,20 @@
 //! What cases read from the system itself: descriptors, limits, processor time, directories.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 #[cfg(unix)]
 use std::sync::Arc;
 use std::sync::OnceLock;
 #[cfg(unix)]
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use wharf_port::{Listener, Port};
 
 use crate::rig::peer::{Heard, Peer};
+
+mod directory;
+
+pub(crate) use directory::Directory;
 
 /// Whether the system is Wine, which differs from Windows in places.
 pub(crate) fn is_wine() -> bool {
@@ -469,30 +472,5 @@ pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
             Heard::Nothing => std::thread::sleep(Duration::from_millis(1)),
         }
         assert!(Instant::now() < deadline, "the peer never hears an end");
-    }
-}
-
-/// A new directory that is removed with this value.
-pub(crate) struct Directory(PathBuf);
-
-impl Directory {
-    pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("wharf-suite-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).expect("a fresh name in the directory for such files");
-        Directory(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // A later cleanup finds what cannot be removed now.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -9,6 +9,7 @@ use io_uring::opcode;
 use crate::core::Core;
 use crate::core::local::Local;
 use crate::driver::uring::Uring;
+use crate::driver::uring::end::LEFT;
 use crate::driver::uring::request::{Kind, Name};
 use crate::{DriverChoice, DriverKind, Key, Port, Wait};
 
@@ -121,4 +122,21 @@ fn replaced(descriptor: i32, by: &impl std::os::fd::AsFd) -> std::os::fd::OwnedF
     let result = unsafe { libc::dup2(by.as_fd().as_raw_fd(), descriptor) };
     assert_eq!(result, descriptor);
     saved
+}
+
+/// A thread that makes ports with tables and lives on keeps nothing of those that are gone.
+#[test]
+fn a_thread_forgets_the_tables_of_ports_that_are_gone() {
+    let builder = || Port::builder().single_waiter().direct_descriptors(16);
+    for _ in 0..4 {
+        let Ok(port) = builder().build() else {
+            return; // io_uring is not allowed, or its tables are not.
+        };
+        drop(port.waiter().expect("a fresh port"));
+    }
+    let kept = LEFT.with(|left| left.0.borrow().len());
+    assert_eq!(
+        kept, 1,
+        "the last one is gone too, and the next one notices"
+    );
 }
