@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -44,6 +45,18 @@ pub(crate) const CASES: &[Case] = &[
         "a mutant that survived"
     )
     .skip(by_another_thread),
+    case!(
+        a_long_queue_goes_out_when_another_thread_submits,
+        [C6, C7],
+        "a mutant that no case came to"
+    )
+    .skip(by_a_call),
+    case!(
+        what_a_waiter_has_queued_goes_out_when_it_goes,
+        [C4, C7],
+        "a mutant that survived"
+    )
+    .skip(moves_by_itself),
     case!(
         sends_of_a_long_batch_go_out_before_it_is_over,
         [C7],
@@ -258,6 +271,49 @@ fn requests_of_another_thread_go_out_when_it_submits(at: &Where) {
         "{connected:?}"
     );
     drop(connected);
+    rig.expect_nothing();
+}
+
+/// One request covers some of its sends. The others follow, and each goes out once.
+fn a_long_queue_goes_out_when_another_thread_submits(at: &Where) {
+    const SENDS: usize = 60;
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let bytes = noise(SENDS);
+    let port = rig.port.clone();
+    within_a_batch(&mut rig, |_| {
+        for byte in &bytes {
+            stream.send(vec![*byte]).expect("a short queue");
+        }
+        let heard = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !heard.load(Ordering::Acquire) {
+                    port.submit();
+                    thread::yield_now();
+                }
+            });
+            let all = hear_in_time(&mut *peer, SENDS);
+            heard.store(true, Ordering::Release);
+            assert_eq!(all, bytes);
+        });
+    });
+    rig.expect_nothing();
+    assert!(
+        matches!(peer.try_receive(1), Heard::Nothing),
+        "no byte twice"
+    );
+}
+
+fn what_a_waiter_has_queued_goes_out_when_it_goes(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    within_a_batch(&mut rig, |_| {
+        stream.send("hello").expect("an empty queue");
+    });
+    rig.drop_waiter();
+    assert_eq!(hear_in_time(&mut *peer, 5), b"hello");
+    rig.renew_waiter();
     rig.expect_nothing();
 }
 
