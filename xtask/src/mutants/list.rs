@@ -103,7 +103,8 @@ fn is_ours(file: &str) -> bool {
     let Some(file) = file.strip_prefix(SOURCES) else {
         return false;
     };
-    !LEFT_OUT.iter().any(|left_out| file.starts_with(left_out))
+    let is_test = file.ends_with("/tests.rs") || file.contains("/tests/");
+    !is_test && !LEFT_OUT.iter().any(|left_out| file.starts_with(left_out))
 }
 
 /// Draws a sample and writes it, with the command that repeats it.

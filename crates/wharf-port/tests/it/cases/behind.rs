@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wharf_port::{End, ErrorKind, Event, Lease, Leave, Op, SocketRef, Wait, Waiter};
 
 use crate::rig::Rig;
-use crate::rig::case::{Case, Where, case, several_waiters, threads_apart};
+use crate::rig::case::{Case, Driver, Where, case, several_waiters, threads_apart};
 use crate::rig::peer::Peer;
 use crate::rig::system::patience;
 
@@ -28,6 +28,11 @@ pub(crate) const CASES: &[Case] = &[
         an_error_after_held_messages_goes_to_the_next_read_or_watch,
         [C8, C9, C10],
         "a mutation that reported a clean end"
+    ),
+    case!(
+        a_reset_just_after_a_message_takes_nothing_of_it,
+        [C3, C10],
+        "a mutant that survived"
     ),
     case!(
         an_end_that_comes_with_a_message_is_reported,
@@ -285,4 +290,27 @@ fn an_end_is_reported_after_its_polling_thread_is_gone(at: &Where) {
         check_end(&rest, how, resets);
         drop((stays, waiter, others));
     }
+}
+
+/// The peer sends and resets before the port has looked.
+fn a_reset_just_after_a_message_takes_nothing_of_it(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (stream, mut peer) = rig.connection();
+    let socket = stream.socket();
+    let into = socket
+        .receive_into(vec![0; 64])
+        .expect("nothing else reads");
+    rig.expect_nothing();
+    assert_eq!(peer.try_send(b"last"), Some(4));
+    peer.reset();
+    let first = rig.expect("the bytes", |packet| packet.op == into);
+    match first.event {
+        Event::ReceivedInto { buffer, count, .. } => assert_eq!(&buffer[..count], b"last"),
+        // Windows discards with the reset what has not been read.
+        other => return assert_eq!(at.driver, Driver::Iocp, "{other:?}"),
+    }
+    let into = socket
+        .receive_into(vec![0; 64])
+        .expect("nothing else reads");
+    assert_eq!(rig.ended(into).how.error_kind(), Some(ErrorKind::Reset));
 }

@@ -396,8 +396,11 @@ fn streams_wait_while_the_system_gives_no_memory(at: &Where) {
     for _ in 0..20 {
         // No error of the wait, and no packet.
         rig.pump(Duration::from_millis(1));
+        let timers = rig.port.stats().timers;
+        assert!(timers <= 1, "one try is due for all of them");
     }
-    assert_eq!(rig.port.stats().timers, 1, "one try is due for all of them");
+    // On a slow machine that try was made in the last of these waits, and the next one asks again.
+    rig.until_stats("a try that is due", |stats| stats.timers == 1);
     assert!(rig.find(|_| true).is_none(), "there was memory");
     rig.port.post(Key(1), 1).expect("room");
     let posted = rig.expect("a post", |packet| packet.key == Key(1));

@@ -378,6 +378,11 @@ fn a_lease_may_be_changed_before_it_is_sent(at: &Where) {
     rig.say(&mut peer, b"quiet");
     let mut lease = rig.lease(stream.socket());
     lease.make_ascii_uppercase();
+    assert_eq!(
+        format!("{lease:?}"),
+        "Lease(5 bytes)",
+        "its bytes may be secret"
+    );
     stream.send(lease).expect("an empty queue");
     assert_eq!(rig.hear(&mut peer, 5), b"QUIET");
 }
