@@ -179,7 +179,7 @@ impl Locked<'_> {
     pub(crate) fn reserve_lease(&mut self) -> bool {
         // A refusal marks the stream as waiting in the same atomic step that found no lease free.
         // So a lease that returns right after it, without the slot's lock, queues the stream. The
-        // waiter that takes the entry needs this lock, and so finds `PAUSED_LEASES` set.
+        // waiter that takes the entry needs this lock, and so finds the pause.
         let reserved = self
             .core
             .slots
