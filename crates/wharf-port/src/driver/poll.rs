@@ -175,8 +175,12 @@ impl Poll {
         if let Some(code) = code.flatten() {
             let error = Error::from_os(Operation::Watch, code);
             socket.receive_ended(End::Failed(error));
-        } else if socket.has(PEER_ENDED | BROKEN) {
+        } else if socket.has(PEER_ENDED) {
             socket.receive_ended(End::Finished);
+        } else {
+            // The poller reports the same for messages in the socket's error queue, such as the
+            // time stamps that the caller has asked for. They are no end.
+            socket.clear(BROKEN);
         }
     }
 }

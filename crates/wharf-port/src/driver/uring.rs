@@ -65,6 +65,9 @@ const MANY: Own<Uring> = Own::bit(5);
 const TALKS: Own<Uring> = Own::bit(6);
 /// The peer has finished or is gone. There may be data before its end.
 const PEER_ENDED: Own<Uring> = Own::bit(7);
+/// The error queue of the socket has messages, which poll(2) reports as long as they are there. A
+/// watch asks for changes.
+const ERRORS_QUEUED: Own<Uring> = Own::bit(8);
 
 /// The io_uring driver.
 #[derive(Debug)]
@@ -323,7 +326,10 @@ impl Driver for Uring {
                 if let Some(code) = receive::take_held_end(socket) {
                     return socket.receive_stopped(Some(code));
                 }
-                let entry = request::wait(socket.open_handle(), libc::POLLRDHUP);
+                let entry = match socket.has(ERRORS_QUEUED) {
+                    true => request::wait_for_changes(socket.open_handle(), libc::POLLRDHUP),
+                    false => request::wait(socket.open_handle(), libc::POLLRDHUP),
+                };
                 self.ask_reading(socket, Kind::Watch, entry);
             }
         }

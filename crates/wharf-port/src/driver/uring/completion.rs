@@ -11,7 +11,7 @@ use io_uring::cqueue::{self, buffer_select, more};
 
 use super::queue::COMPLETIONS_MAX;
 use super::request::{Kind, Name, is_reported};
-use super::{CONNECT_CONTINUED, CUT, HAS_UNDELIVERED, Uring, request};
+use super::{CONNECT_CONTINUED, CUT, ERRORS_QUEUED, HAS_UNDELIVERED, Uring, request};
 use crate::accepted::Accepted;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
@@ -30,6 +30,9 @@ pub(super) struct Outcome {
     pub(super) flags: u32,
     pub(super) buffer: Option<PoolBuffer>,
 }
+
+/// Events of poll(2) that say that the peer has left.
+const LEFT: u32 = (libc::POLLRDHUP | libc::POLLHUP).unsigned_abs() as u32;
 
 impl Uring {
     /// Processes completions. What can be done for all of them at once is done so: a lock and a
@@ -334,8 +337,27 @@ impl Uring {
             "matched by the caller"
         );
         let code = match outcome.result {
-            // The peer has left. The socket's pending error says whether it closed gracefully.
-            Ok(events) => self.error_behind(socket.open_handle(), events),
+            Ok(events) => {
+                let error = self.error_behind(socket.open_handle(), events);
+                let left = error.is_some() || events & LEFT != 0;
+                match (left, more(outcome.flags)) {
+                    // The peer has left. The socket's pending error says whether it closed
+                    // gracefully.
+                    (true, false) => error,
+                    // The request continues. Once it has ended, the next one reports this again.
+                    (true, true) => {
+                        socket.clear(ERRORS_QUEUED);
+                        return self.cancel_reading(socket);
+                    }
+                    // There is a message in the error queue, such as a time stamp that the caller
+                    // has asked for. The next request for this event would end at once.
+                    (false, false) => {
+                        socket.set(ERRORS_QUEUED);
+                        Some(libc::ECANCELED)
+                    }
+                    (false, true) => return,
+                }
+            }
             Err(code) => Some(code),
         };
         socket.receive_stopped(code);

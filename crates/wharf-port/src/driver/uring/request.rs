@@ -290,6 +290,13 @@ pub(super) fn wait(handle: &Handle, events: i16) -> Entry {
     opcode::PollAdd::new(descriptor(handle), u32::from(events.unsigned_abs())).build()
 }
 
+/// The same, and reports each further change until it is cancelled.
+pub(super) fn wait_for_changes(handle: &Handle, events: i16) -> Entry {
+    opcode::PollAdd::new(descriptor(handle), u32::from(events.unsigned_abs()))
+        .multi(true)
+        .build()
+}
+
 /// Connects to an address. The caller of this function keeps the address until the request ends.
 pub(super) fn connect(handle: &Handle, to: &socket2::SockAddr) -> Entry {
     opcode::Connect::new(descriptor(handle), to.as_ptr().cast(), to.len()).build()

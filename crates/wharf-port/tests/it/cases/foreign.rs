@@ -1,7 +1,7 @@
 //! Sockets that the caller has created: which ones a port takes, and what the caller has set or
 //! kept.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use wharf_port::{Close, End, ErrorKind, Event, Key, Operation, OwnedDescriptor, Unassociated};
+use wharf_port::{
+    Cancel, Close, End, ErrorKind, Event, Key, Leave, Operation, OwnedDescriptor, Unassociated,
+};
 
 use crate::rig::case::{Case, Driver, Where, a_system, case, linux};
 use crate::rig::peer::System;
@@ -62,7 +64,17 @@ pub(crate) const CASES: &[Case] = &[
         "contract"
     )
     .skip(large_sends),
+    case!(
+        messages_in_the_error_queue_end_nothing,
+        [C10, C19],
+        "found by reading a mutant that survived: POLLERR without an error"
+    )
+    .skip(time_stamps),
 ];
+
+fn time_stamps(at: &Where) -> Option<&'static str> {
+    linux(at).or_else(|| a_system(at))
+}
 
 fn duplicates(at: &Where) -> Option<&'static str> {
     a_system(at).or_else(|| {
@@ -303,4 +315,38 @@ fn a_large_send_goes_out_in_parts_that_end(at: &Where) {
         });
     }
     reader.join().expect("it only reads");
+}
+
+/// The caller asks for the time stamps of its sends. The system queues them as messages of the
+/// socket's error queue, and reports POLLERR as long as they are there.
+fn messages_in_the_error_queue_end_nothing(at: &Where) {
+    let mut rig = Rig::new(at);
+    let (near, mut far) = pair();
+    system::stamp_sends(&near);
+    let stream = rig.associate(near);
+    let socket = stream.socket();
+    let send = |rig: &mut Rig, far: &mut TcpStream| {
+        stream.send("stamped").expect("an empty queue");
+        rig.expect_nothing();
+        far.read_exact(&mut [0; 7]).expect("it was sent");
+    };
+    let watch = socket.watch().expect("nothing else reads");
+    (0..3).for_each(|_| send(&mut rig, &mut far));
+    assert_eq!(rig.port.cancel(watch), Cancel::Requested);
+    assert_eq!(rig.ended(watch).how, End::Cancelled);
+    let receive = socket.receive().expect("nothing else reads");
+    send(&mut rig, &mut far);
+    far.write_all(b"hello").expect("an open connection");
+    assert_eq!(rig.receive(socket, 5), b"hello");
+    assert_eq!(rig.port.cancel(receive), Cancel::Requested);
+    assert_eq!(rig.ended(receive).how, End::Cancelled);
+    // A watch that begins with messages in the queue waits as well, and the real end is told.
+    let watch = socket.watch().expect("nothing else reads");
+    send(&mut rig, &mut far);
+    drop(far);
+    let packet = rig.expect("the peer's end", |packet| packet.op == watch);
+    assert!(
+        matches!(packet.event, Event::PeerLeft(Leave::Finished)),
+        "{packet:?}"
+    );
 }

@@ -474,3 +474,26 @@ pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
         assert!(Instant::now() < deadline, "the peer never hears an end");
     }
 }
+
+/// Asks the system for a time stamp of each send (SO_TIMESTAMPING, socket(7)).
+#[cfg(target_os = "linux")]
+pub(crate) fn stamp_sends(socket: &std::net::TcpStream) {
+    use std::os::fd::AsRawFd as _;
+    let flags = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+    // SAFETY: the descriptor is open, and the system reads one number of that size.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPING,
+            (&raw const flags).cast(),
+            size_of_val(&flags) as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0, "every Linux has it");
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn stamp_sends(_: &std::net::TcpStream) {
+    panic!("the case is skipped elsewhere")
+}

@@ -143,7 +143,7 @@ impl Poller {
                 Seen {
                     readable: flags.contains(EventFlags::IN),
                     writable: flags.contains(EventFlags::OUT),
-                    peer_ended: flags.contains(EventFlags::RDHUP),
+                    peer_ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP),
                     broken,
                     urgent: flags.contains(EventFlags::PRI),
                 },
