@@ -182,14 +182,13 @@ pub(crate) trait Driver: Sockets + Threads + Send + Sync + fmt::Debug {
     }
 
     /// Sleeps until something happens, at most this long, and reports it. Adds the wake-ups that it
-    /// used to `wakes`, whatever the outcome. Returns the system's code if the port itself is
+    /// used to `local.wakes`, whatever the outcome. Returns the system's code if the port itself is
     /// broken.
     fn poll(
         &self,
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-        wakes: &mut u32,
     ) -> Result<(), i32>;
 
     /// Makes `threads` calls of `poll` return.

@@ -40,6 +40,8 @@ pub(crate) struct Local {
     pub(crate) bytes: usize,
     /// The socket whose bulk filled this batch, and how much was read from it.
     pub(crate) filled_by: Option<(u32, usize)>,
+    /// Wake-ups that the driver has used in this wait.
+    pub(crate) wakes: u32,
 }
 
 impl Local {
@@ -56,6 +58,7 @@ impl Local {
             limit: 0,
             bytes: 0,
             filled_by: None,
+            wakes: 0,
         }
     }
 

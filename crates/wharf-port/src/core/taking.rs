@@ -163,25 +163,20 @@ impl Taking {
         timeout: Option<Duration>,
     ) -> Result<()> {
         self.waits_without_poll = 0;
-        let mut wakes = 0;
-        let polled = self.enter(core, timeout, &mut wakes);
+        let polled = self.enter(core, timeout);
+        let wakes = std::mem::take(&mut self.local.wakes);
         core.wake(core.ready.woke(entered, wakes));
         self.share_out(core);
         polled.map_err(|code| Error::from_os(Operation::Wait, code))
     }
 
-    /// Enters the driver to sleep, and busy-polls before that if the port was built so. Counts the
-    /// wake-ups it used, also when it fails.
-    fn enter(
-        &mut self,
-        core: &Arc<Core>,
-        timeout: Option<Duration>,
-        wakes: &mut u32,
-    ) -> Result<(), i32> {
+    /// Enters the driver to sleep, and busy-polls before that if the port was built so. The driver
+    /// counts the wake-ups it used, also when it fails.
+    fn enter(&mut self, core: &Arc<Core>, timeout: Option<Duration>) -> Result<(), i32> {
         let local = &mut self.local;
         let spin = core.options.spin_us_max;
         if spin == 0 || !core.may_spin {
-            return core.driver.poll(core, timeout, local, wakes);
+            return core.driver.poll(core, timeout, local);
         }
         let start = Instant::now();
         let spin = Duration::from_micros(spin.into());
@@ -190,8 +185,8 @@ impl Taking {
             timeout,
             || start.elapsed(),
             |timeout| {
-                core.driver.poll(core, timeout, local, wakes)?;
-                Ok(*wakes > 0 || !local.packets.is_empty() || !local.ready.is_empty())
+                core.driver.poll(core, timeout, local)?;
+                Ok(local.wakes > 0 || !local.packets.is_empty() || !local.ready.is_empty())
             },
         )
     }

@@ -328,12 +328,11 @@ impl Driver for Iocp {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-        wakes: &mut u32,
     ) -> Result<(), i32> {
         self.pay_wakes();
         self.queue
             .dequeue(at_most, local.events_max(), |packet| match packet {
-                Dequeued::Wake => *wakes += 1,
+                Dequeued::Wake => local.wakes += 1,
                 Dequeued::Request(index, address) => {
                     self.completed(core, index, address, &mut Out(Some(local)));
                 }

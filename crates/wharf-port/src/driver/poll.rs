@@ -332,17 +332,16 @@ impl Driver for Poll {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-        wakes: &mut u32,
     ) -> Result<(), i32> {
         let mut shared_out = !local.packets.is_empty();
-        *wakes += self
-            .poller
-            .wait(at_most, local.events_max(), |left, id, seen| {
-                if !std::mem::replace(&mut shared_out, true) {
-                    local.limit(core.share_inside(left));
-                }
-                self.note(core, id, seen, local);
-            })?;
+        let events_max = local.events_max();
+        let wakes = self.poller.wait(at_most, events_max, |left, id, seen| {
+            if !std::mem::replace(&mut shared_out, true) {
+                local.limit(core.share_inside(left));
+            }
+            self.note(core, id, seen, local);
+        })?;
+        local.wakes += wakes;
         Ok(())
     }
 

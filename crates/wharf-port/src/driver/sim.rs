@@ -224,7 +224,6 @@ impl Driver for Sim {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-        wakes: &mut u32,
     ) -> Result<(), i32> {
         self.shared.enter(self.one_leads);
         self.shared.step();
@@ -237,7 +236,7 @@ impl Driver for Sim {
         }
         while local.room() > 0 {
             let sleepy = local.packets.is_empty();
-            match self.shared.next(deadline, sleepy, wakes) {
+            match self.shared.next(deadline, sleepy, &mut local.wakes) {
                 Some(event) => self.carry_out(core, event, &mut Out(Some(local))),
                 None => break,
             }

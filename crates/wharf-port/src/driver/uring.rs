@@ -397,11 +397,10 @@ impl Driver for Uring {
         core: &Arc<Core>,
         at_most: Option<Duration>,
         local: &mut Local,
-        wakes: &mut u32,
     ) -> Result<(), i32> {
         let turned = self.turn(core, at_most, &mut Out(Some(local)));
         // The wake-ups are used up, even if the turn failed.
-        *wakes += self.ring.used_wakes();
+        local.wakes += self.ring.used_wakes();
         turned
     }
 

@@ -29,9 +29,7 @@ fn events_of_one_call_are_shared_with_waiters_that_sleep() {
     let _ = (core.ready().rest(1), core.ready().rest(2));
     let local = &mut Local::new(1, false);
     local.begin(256);
-    let polled = core
-        .driver()
-        .poll(core, Some(Duration::ZERO), local, &mut 0);
+    let polled = core.driver().poll(core, Some(Duration::ZERO), local);
     assert_eq!(polled, Ok(()));
     let (taken, left) = (local.packets.len(), local.ready.len());
     assert_eq!(
