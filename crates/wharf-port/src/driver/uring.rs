@@ -46,6 +46,7 @@ mod receive;
 mod request;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub(crate) use request::WorkBlock;
 
@@ -65,9 +66,6 @@ const MANY: Own<Uring> = Own::bit(5);
 const TALKS: Own<Uring> = Own::bit(6);
 /// The peer has finished or is gone. There may be data before its end.
 const PEER_ENDED: Own<Uring> = Own::bit(7);
-/// The error queue of the socket has messages, which poll(2) reports as long as they are there. A
-/// watch asks for changes.
-const ERRORS_QUEUED: Own<Uring> = Own::bit(8);
 
 /// The io_uring driver.
 #[derive(Debug)]
@@ -124,12 +122,13 @@ impl Uring {
         if let Some(code) = receive::take_held_end(socket) {
             return socket.receive_stopped(Some(code));
         }
+        let changes = watch::has_errors_queued(socket);
         let (work, handle) = socket.queues_and_handle();
         let into = work.intos.front_mut();
         let into = into.expect("a receive into a buffer is queued");
         let (kind, entry) = if into.buffer.is_empty() {
             let events = libc::POLLIN | libc::POLLRDHUP;
-            (Kind::IntoNothing, request::wait(handle, events))
+            (Kind::IntoNothing, watch::wait(handle, changes, events))
         } else {
             let entry = request::receive_into(handle, &mut into.buffer);
             (Kind::Into, entry)
@@ -322,16 +321,7 @@ impl Driver for Uring {
             Some(Receiving::Connect) => self.arm_connect(socket),
             Some(Receiving::Stream) => self.arm_stream(socket),
             Some(Receiving::Into) => self.arm_into(socket),
-            Some(Receiving::Watch) => {
-                if let Some(code) = receive::take_held_end(socket) {
-                    return socket.receive_stopped(Some(code));
-                }
-                let entry = match socket.has(ERRORS_QUEUED) {
-                    true => request::wait_for_changes(socket.open_handle(), libc::POLLRDHUP),
-                    false => request::wait(socket.open_handle(), libc::POLLRDHUP),
-                };
-                self.ask_reading(socket, Kind::Watch, entry);
-            }
+            Some(Receiving::Watch) => self.arm_watch(socket),
         }
     }
 

@@ -11,16 +11,16 @@ use io_uring::cqueue::{self, buffer_select, more};
 
 use super::queue::COMPLETIONS_MAX;
 use super::request::{Kind, Name, is_reported};
-use super::{CONNECT_CONTINUED, CUT, ERRORS_QUEUED, HAS_UNDELIVERED, Uring, request};
+use super::{CONNECT_CONTINUED, CUT, HAS_UNDELIVERED, Uring, request};
 use crate::accepted::Accepted;
 use crate::core::locked::Locked;
 use crate::core::place::Place;
 use crate::core::pool::PoolBuffer;
-use crate::core::slot::{Receiving, SlotId};
+use crate::core::slot::SlotId;
 use crate::core::{Core, Out};
 use crate::driver::Sockets;
 use crate::lock;
-use crate::sys::{self, Handle};
+use crate::sys::Handle;
 
 /// How a request ended, or what a multishot request returned.
 #[derive(Debug)]
@@ -30,9 +30,6 @@ pub(super) struct Outcome {
     pub(super) flags: u32,
     pub(super) buffer: Option<PoolBuffer>,
 }
-
-/// Events of poll(2) that say that the peer has left.
-const LEFT: u32 = (libc::POLLRDHUP | libc::POLLHUP).unsigned_abs() as u32;
 
 impl Uring {
     /// Processes completions. What can be done for all of them at once is done so: a lock and a
@@ -103,9 +100,8 @@ impl Uring {
                 self.connect_completed(&mut socket, kind, &outcome);
             }
             Kind::Stream => self.stream_completed(&mut socket, outcome),
-            Kind::Into | Kind::IntoNothing => {
-                self.filled(&mut socket, kind, &outcome);
-            }
+            Kind::Into => self.filled(&mut socket, &outcome),
+            Kind::IntoNothing => self.nothing_completed(&mut socket, &outcome),
             Kind::Watch => self.watch_completed(&mut socket, &outcome),
             Kind::Guard => self.guard_completed(&mut socket, &outcome),
             Kind::Send => {
@@ -295,72 +291,29 @@ impl Uring {
         }
     }
 
-    fn filled(&self, socket: &mut Locked<'_>, kind: Kind, outcome: &Outcome) {
-        socket.end_reading();
+    fn filled(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
         match outcome.result {
             // Our own close has made this end. It is not the peer's.
-            Ok(0) if socket.has_hung_up() => self.go_on(socket),
-            Ok(count) => {
-                let events = if kind == Kind::IntoNothing { count } else { 0 };
-                if let Some(code) = self.break_behind(socket, events) {
-                    return socket.receive_stopped(Some(code));
-                }
-                let count = if kind == Kind::Into { count } else { 0 };
-                // The receive has succeeded although a cancel was requested. The cancel is over
-                // with it.
-                socket.forget_cancel();
-                socket.received_into(count as usize);
+            Ok(0) if socket.has_hung_up() => {
+                socket.end_reading();
                 self.go_on(socket);
             }
-            Err(libc::EINTR | libc::EAGAIN) => self.go_on(socket),
+            Ok(count) => self.has_received(socket, count as usize),
+            Err(libc::EINTR | libc::EAGAIN) => {
+                socket.end_reading();
+                self.go_on(socket);
+            }
             Err(code) => socket.receive_stopped(Some(code)),
         }
     }
 
-    /// Returns the error behind these events of poll(2) that a receive would report now. There is
-    /// none if a receive would return data first.
-    fn break_behind(&self, socket: &Locked<'_>, events: u32) -> Option<i32> {
-        if events & u32::from(libc::POLLERR.unsigned_abs()) == 0 {
-            return None;
-        }
-        match self.with_descriptor(socket.open_handle(), sys::peek) {
-            Ok(Err(code)) if !sys::would_block(code) => Some(code),
-            Ok(_) => None,
-            // Without a descriptor the driver cannot ask, so it reports the most frequent error.
-            Err(_) => Some(libc::ECONNRESET),
-        }
-    }
-
-    fn watch_completed(&self, socket: &mut Locked<'_>, outcome: &Outcome) {
-        debug_assert!(
-            socket.receiving() == Some(Receiving::Watch),
-            "matched by the caller"
-        );
-        let code = match outcome.result {
-            Ok(events) => {
-                let error = self.error_behind(socket.open_handle(), events);
-                let left = error.is_some() || events & LEFT != 0;
-                match (left, more(outcome.flags)) {
-                    // The peer has left. The socket's pending error says whether it closed
-                    // gracefully.
-                    (true, false) => error,
-                    // The request continues. Once it has ended, the next one reports this again.
-                    (true, true) => {
-                        socket.clear(ERRORS_QUEUED);
-                        return self.cancel_reading(socket);
-                    }
-                    // There is a message in the error queue, such as a time stamp that the caller
-                    // has asked for. The next request for this event would end at once.
-                    (false, false) => {
-                        socket.set(ERRORS_QUEUED);
-                        Some(libc::ECANCELED)
-                    }
-                    (false, true) => return,
-                }
-            }
-            Err(code) => Some(code),
-        };
-        socket.receive_stopped(code);
+    /// A receive into a buffer has ended well, with this many bytes.
+    pub(super) fn has_received(&self, socket: &mut Locked<'_>, count: usize) {
+        socket.end_reading();
+        // It has succeeded although a cancel was requested. The cancel is over with it.
+        socket.forget_cancel();
+        socket.received_into(count);
+        self.go_on(socket);
     }
 }
 

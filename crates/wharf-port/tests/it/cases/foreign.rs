@@ -334,13 +334,18 @@ fn messages_in_the_error_queue_end_nothing(at: &Where) {
     (0..3).for_each(|_| send(&mut rig, &mut far));
     assert_eq!(rig.port.cancel(watch), Cancel::Requested);
     assert_eq!(rig.ended(watch).how, End::Cancelled);
-    let receive = socket.receive().expect("nothing else reads");
+    // A receive into an empty buffer waits for bytes.
+    let nothing = socket.receive_into(Vec::new()).expect("nothing else reads");
     send(&mut rig, &mut far);
     far.write_all(b"hello").expect("an open connection");
-    assert_eq!(rig.receive(socket, 5), b"hello");
-    assert_eq!(rig.port.cancel(receive), Cancel::Requested);
-    assert_eq!(rig.ended(receive).how, End::Cancelled);
-    // A watch that begins with messages in the queue waits as well, and the real end is told.
+    let packet = rig.expect("something to read", |packet| packet.op == nothing);
+    let was_read = matches!(packet.event, Event::ReceivedInto { count: 0, .. });
+    assert!(was_read, "{packet:?}");
+    let into = socket.receive_into(vec![0; 5]).expect("nothing else reads");
+    let packet = rig.expect("the bytes", |packet| packet.op == into);
+    let was_read = matches!(packet.event, Event::ReceivedInto { count: 5, .. });
+    assert!(was_read, "{packet:?}");
+    // A watch that begins with messages in the queue waits as well, and reports the real end.
     let watch = socket.watch().expect("nothing else reads");
     send(&mut rig, &mut far);
     drop(far);

@@ -478,19 +478,10 @@ pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
 /// Asks the system for a time stamp of each send (SO_TIMESTAMPING, socket(7)).
 #[cfg(target_os = "linux")]
 pub(crate) fn stamp_sends(socket: &std::net::TcpStream) {
-    use std::os::fd::AsRawFd as _;
-    let flags = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
-    // SAFETY: the descriptor is open, and the system reads one number of that size.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPING,
-            (&raw const flags).cast(),
-            size_of_val(&flags) as libc::socklen_t,
-        )
-    };
-    assert_eq!(done, 0, "every Linux has it");
+    use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt::Timestamping};
+    let flags = TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
+        | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE;
+    setsockopt(socket, Timestamping, &flags).expect("every Linux has it");
 }
 
 #[cfg(not(target_os = "linux"))]
