@@ -445,6 +445,7 @@ fn a_dual_stack_listener_takes_both_versions(at: &Where) {
 
 fn a_version_6_listener_takes_no_version_4(at: &Where) {
     let mut rig = Rig::new(at);
+    let v4 = system::own_loopback();
     // The number is reserved for IPv4 as well: another program listened there once.
     let listen = || {
         let listener = rig.listen((Ipv6Addr::UNSPECIFIED, 0));
@@ -454,14 +455,14 @@ fn a_version_6_listener_takes_no_version_4(at: &Where) {
             // Without it, Linux takes the IPv6 wildcard as an address of both versions.
             kept.set_reuse_address(true).expect("a fresh socket");
         }
-        let here = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let here = std::net::SocketAddr::from((v4, port));
         kept.bind(&here.into())
             .ok()
             .map(|()| (listener, kept, port))
     };
     let found = std::iter::repeat_with(listen).take(10).flatten().next();
     let (_listener, _kept, port) = found.expect("it takes version 4 as well");
-    let refused = std::net::TcpStream::connect(("127.0.0.1", port));
+    let refused = std::net::TcpStream::connect((v4, port));
     assert_eq!(
         refused.unwrap_err().kind(),
         std::io::ErrorKind::ConnectionRefused

@@ -1,5 +1,6 @@
 //! What cases read from the system itself: descriptors, limits, processor time, directories.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 #[cfg(unix)]
 use std::sync::Arc;
@@ -473,6 +474,14 @@ pub(crate) fn hear_the_end(peer: &mut Box<dyn Peer>) -> Heard {
         }
         assert!(Instant::now() < deadline, "the peer never hears an end");
     }
+}
+
+/// A loopback address that no other process uses, where the system has many. Clients that had bound
+/// themselves to 127.0.0.1, and were in TIME_WAIT, once had every number there.
+pub(crate) fn own_loopback() -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = cfg!(target_os = "linux").then_some(Ipv4Addr::new(127, 64, high, low));
+    own.unwrap_or(Ipv4Addr::LOCALHOST)
 }
 
 /// Asks the system for a time stamp of each send (SO_TIMESTAMPING, socket(7)).
