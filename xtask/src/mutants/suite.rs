@@ -28,8 +28,9 @@ struct Stage {
 }
 
 const RANDOM: &str = "random_programs";
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     stage("units", 0, &[]),
+    stage("present", 1, &["required_drivers_are_present"]),
     stage("sim", 1, &["sim/"]),
     stage("poll-shared", 1, &["poll/shared/", "--skip", RANDOM]),
     stage("uring-shared", 1, &["uring/shared/", "--skip", RANDOM]),
@@ -48,7 +49,7 @@ pub(super) enum Part {
 }
 
 /// With `--first` the other stages are left for a time when the machine is idle.
-const FIRST: usize = 5;
+const FIRST: usize = 6;
 
 const fn stage(name: &'static str, suite: usize, arguments: &'static [&'static str]) -> Stage {
     Stage {
@@ -157,7 +158,7 @@ fn command(built: &Built, stage: &Stage, number: usize) -> Command {
     // Cargo runs tests in their package's directory, so we do too.
     command.current_dir(crate::command::root().join("crates/wharf-port"));
     command.env(MUTANT, number.to_string());
-    // A mutant may take a driver away, and cases of a driver that is not there are skipped.
+    // A mutant may take a driver away. Its cases are skipped then, and the stage `present` fails.
     command.env(DRIVERS_REQUIRED, DRIVERS);
     command
 }
